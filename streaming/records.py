@@ -1,0 +1,136 @@
+"""The records that cross a topic, and what they mean.
+
+Public topics (`user-events`, `title-launches`) carry JSON that people write; decoding is strict about types and open to
+unknown fields. Internal topics carry msgpack. Ids are strings; times are Unix milliseconds, UTC.
+"""
+
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta, Struct
+
+Id = Annotated[str, Meta(min_length=1, max_length=256)]
+Text = Annotated[str, Meta(max_length=65_536)]
+
+FLOOR_MS: Final = -2_208_988_800_000  # 1900-01-01: the absolute floor of any time
+HISTORY: Final = 200  # events of a user that an activity carries
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One thing one viewer did (topic `user-events`, keyed by user)."""
+
+    user: Id
+    title: Id
+    ts: int  # when it happened, ms
+    action: str = "play"
+    rating: float | None = None  # 0 to 5; with one, `action` is read as a rating
+    event_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None  # else topic, partition, offset
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """A title appears, changes or is withdrawn (topic `title-launches`, keyed by title)."""
+
+    title: Id
+    name: Text = ""
+    genres: list[str] = []
+    overview: Text = ""
+    text: dict[str, Text] = {}  # any further texts to embed, by name
+    year: int | None = None
+    released: int | None = None  # release date, ms, where the metadata knows it
+    ts: int | None = None  # when it launched, ms; else the record's append time
+    withdrawn: bool = False
+
+
+class NewEvent(Struct, frozen=True, array_like=True):
+    """Which entry of an activity's history is new, and where it came from."""
+
+    index: int  # position in the history
+    partition: int  # of `user-events`
+    offset: int
+    appended: int  # Kafka record time, ms
+
+
+class Activity(Struct, frozen=True, tag="activity", kw_only=True):
+    """A user's recent history in event-time order (oldest first), and which of it is new (topic `activity`)."""
+
+    user: str
+    count: int  # events of this user so far, these included
+    titles: list[str]
+    times: list[int]  # ms
+    actions: list[int]  # codes of ACTIONS
+    new: list[NewEvent]
+
+
+class Title(Struct, frozen=True, tag="title", kw_only=True):
+    """A title as the system knows it (topics `titles`, compacted by title, and `activity`)."""
+
+    title: str
+    name: str
+    genres: list[str]
+    year: int | None
+    released: int | None  # ms, from metadata only: never the launch
+    launched: int  # ms, event time of the first launch
+    stamp: int  # us, strictly rising per title: the feature store's time
+    withdrawn: bool
+    semantic: bytes  # float32 little-endian; empty where there is no text
+    appended: int  # Kafka record time of the launch, ms
+    offset: int  # of the launch in `title-launches`
+
+
+class Tick(Struct, frozen=True, tag="tick", kw_only=True):
+    """Nothing came for a second: lets a reader of the log close its last batch."""
+
+    ts: int  # ms
+
+
+LogRecord = Activity | Title | Tick
+
+
+class Version(Struct, frozen=True, kw_only=True):
+    """A checkpoint announced (topic `model-versions`, one partition; its number is its record's offset)."""
+
+    path: str  # fsspec URL of the checkpoint folder
+    step: int  # training steps so far
+    position: int  # next offset in `activity` that it has not learned
+    learned: int  # events learned so far
+    mrr: float | None  # prequential, over the recent window
+    created: int  # ms
+
+
+class Meaning(NamedTuple):
+    """What an action says: its code in the log and its weight as a target (0: context only, neither target nor seen)."""
+
+    code: int
+    weight: float
+
+
+ACTIONS: Final[dict[str, Meaning]] = {
+    "impression": Meaning(1, 0.0),
+    "click": Meaning(2, 1.0),
+    "play": Meaning(3, 1.0),
+    "finish": Meaning(4, 1.0),
+    "like": Meaning(5, 1.0),
+    "dislike": Meaning(6, 0.0),
+    "purchase": Meaning(7, 1.0),
+    "rated low": Meaning(8, 1.0),  # below 3
+    "rated fair": Meaning(9, 1.0),  # 3 to below 4
+    "rated high": Meaning(10, 1.0),  # 4 and more
+}
+WEIGHTS: Final[list[float]] = [0.0] + [m.weight for m in ACTIONS.values()]  # by code
+
+
+def action_code(event: Event) -> int:
+    """The code of what an event says. Raises KeyError for an unknown action."""
+    if event.rating is None:
+        return ACTIONS[event.action].code
+    level = "rated low" if event.rating < 3 else "rated fair" if event.rating < 4 else "rated high"
+    return ACTIONS[level].code
+
+
+decode_event = msgspec.json.Decoder(Event).decode
+decode_launch = msgspec.json.Decoder(Launch).decode
+decode_log = msgspec.msgpack.Decoder(LogRecord).decode
+decode_title = msgspec.msgpack.Decoder(Title).decode
+decode_version = msgspec.json.Decoder(Version).decode  # JSON: operators read it
+to_json = msgspec.json.Encoder().encode
+to_msgpack = msgspec.msgpack.Encoder().encode
