@@ -1,0 +1,51 @@
+"""Create the project's topics, and refuse ones that would break it.
+
+A user's partition decides which of its writes is the newest, so the number of partitions of a topic is fixed for life:
+one that exists with another number is an error, never a change. Creating again does nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from infra.errors import TopicError
+from streaming.topics import Topic
+
+TIMEOUT: Final = 15.0  # seconds for the broker's answer
+
+
+def create(config: Mapping[str, str], topics: Sequence[Topic]) -> list[str]:
+    """Create what is missing and return its names. Raises TopicError on another number of partitions."""
+    admin = AdminClient({**config})
+    existing = partitions(config)
+    for topic in topics:
+        found = existing.get(topic.name)
+        if found is not None and found != topic.partitions:
+            raise TopicError(
+                f"Topic {topic.name} has {found} partitions and {topic.partitions} are asked for, but the number is fixed "
+                f"for life: set PREMIERE_EVENT_PARTITIONS={found}, or use a broker without that topic."
+            )
+    missing = [NewTopic(t.name, t.partitions, 1, config=t.config) for t in topics if t.name not in existing]
+    if not missing:
+        return []
+    for name, future in admin.create_topics(missing, operation_timeout=TIMEOUT).items():
+        try:
+            future.result(timeout=TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was faster
+                raise TopicError(f"Topic {name} could not be created: {error.args[0].str()}.") from error
+    return [topic.topic for topic in missing]
+
+
+def partitions(config: Mapping[str, str]) -> dict[str, int]:
+    """How many partitions each topic of the broker has. Raises TopicError where no broker answers."""
+    try:
+        found = AdminClient({**config}).list_topics(timeout=TIMEOUT).topics
+    except KafkaException as error:
+        raise TopicError(
+            f"No Kafka answers at {config.get('bootstrap.servers')} ({error.args[0].str()}): "
+            "start one, or set PREMIERE_BOOTSTRAP_SERVERS."
+        ) from error
+    return {name: len(topic.partitions) for name, topic in found.items()}
