@@ -137,13 +137,17 @@ def _start_apache(log: Path, home: Path) -> _Started:
 def _format(home: Path, properties: Path, log: Path, env: Mapping[str, str]) -> None:
     storage = str(home / "bin" / "kafka-storage.sh")
     if not Path(storage).exists():
-        raise ServiceError(f"KAFKA_HOME is {home}, which has no bin/kafka-storage.sh: name the folder of an Apache Kafka.")
+        raise ServiceError(
+            f"KAFKA_HOME is {home}, which has no bin/kafka-storage.sh: name the folder of an Apache Kafka."
+        )
     cluster = subprocess.run([storage, "random-uuid"], env=env, capture_output=True, text=True, timeout=PATIENCE)
     if cluster.returncode == 0:
         command = [storage, "format", "--standalone", "-t", cluster.stdout.split()[-1], "-c", str(properties)]
         cluster = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
     if cluster.returncode != 0:
-        raise ServiceError(f"Apache Kafka's storage could not be formatted: {(cluster.stderr or cluster.stdout)[-500:]}")
+        raise ServiceError(
+            f"Apache Kafka's storage could not be formatted: {(cluster.stderr or cluster.stdout)[-500:]}"
+        )
 
 
 def _start(

@@ -24,10 +24,11 @@ def create(config: Mapping[str, str], topics: Sequence[Topic]) -> list[str]:
         found = existing.get(topic.name)
         if found is not None and found != topic.partitions:
             raise TopicError(
-                f"Topic {topic.name} has {found} partitions and {topic.partitions} are asked for, but the number is fixed "
-                f"for life: set PREMIERE_EVENT_PARTITIONS={found}, or use a broker without that topic."
+                f"Topic {topic.name} has {found} partitions and {topic.partitions} are asked for, but the number is "
+                f"fixed for life: set PREMIERE_EVENT_PARTITIONS={found}, or use a broker without that topic."
             )
-    missing = [NewTopic(t.name, t.partitions, 1, config=t.config) for t in topics if t.name not in existing]
+    # replication -1: as the broker is set up
+    missing = [NewTopic(t.name, t.partitions, -1, config=t.config) for t in topics if t.name not in existing]
     if not missing:
         return []
     for name, future in admin.create_topics(missing, operation_timeout=TIMEOUT).items():

@@ -1,0 +1,41 @@
+# Two commands: `make demo` and `make test`. Each sets up .venv first, once for each change of the dependencies.
+#   make demo                          replay a real data set and watch the recommender learn (FULL=1: all of it)
+#   make demo ARGS="--events e.csv --titles t.csv"
+#   make test ARGS="tests/test_topics.py -k sentence"
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test check bench clean
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo "$$p" && break; done)
+BIN := .venv/bin
+READY := .venv/ready
+
+demo: $(READY)
+	$(BIN)/premiere demo $(if $(FULL),--full) $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# What the commands above left behind, the environment apart.
+clean:
+	rm -rf .premiere build *.egg-info .pytest_cache .mypy_cache .ruff_cache report.json report.html
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then echo "Premiere needs Python 3.11 or 3.12: put one on PATH, or name it with" \
+		"'make PYTHON=/path/to/python3.11'." >&2; exit 1; fi
+	@echo "Setting up .venv with $(PYTHON): some minutes, once."
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)

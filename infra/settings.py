@@ -1,0 +1,207 @@
+"""Every setting of the project, read once, in one documented table.
+
+A value comes from the command line, else the environment (`PREMIERE_` + the name in capitals), else `.env`, else
+`premiere.toml`, else its default. Where no broker or Redis is named, the commands find those of a running
+`premiere up` of the same `data_dir`. Components get their own small dataclasses made from this; none gets it whole.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from tomllib import TOMLDecodeError
+from typing import Annotated, Any, Final
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from infra.errors import SettingsError
+
+PREFIX: Final = "PREMIERE_"
+RUNNING: Final = "running.json"  # where `premiere up` leaves its addresses, inside data_dir
+
+
+def _also(field: str, name: str) -> AliasChoices:
+    """Read a setting under its own name first, else under one that other tools use."""
+    return AliasChoices(f"{PREFIX}{field}".upper(), name)
+
+
+class Settings(BaseSettings):
+    """The settings in force. Frozen; secrets are masked wherever it is printed."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_file=".env",
+        toml_file="premiere.toml",
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        env_ignore_empty=True,
+        hide_input_in_errors=True,
+    )
+
+    bootstrap_servers: str = Field(
+        "",
+        validation_alias=_also("bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS"),
+        description="Kafka's address; empty: the embedded broker",
+    )
+    kafka_home: Path | None = Field(
+        None,
+        validation_alias=_also("kafka_home", "KAFKA_HOME"),
+        description="folder of an Apache Kafka to start as embedded broker",
+    )
+    kafka_security_protocol: str | None = Field(None, description="plaintext, ssl, sasl_plaintext or sasl_ssl")
+    kafka_sasl_mechanism: str | None = Field(None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER")
+    kafka_sasl_username: str | None = Field(None, description="SASL user name")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password")
+    kafka_ssl_ca_location: Path | None = Field(None, description="file of the certificate authorities to trust")
+    kafka_ssl_certificate_location: Path | None = Field(None, description="file of the client's certificate")
+    kafka_ssl_key_location: Path | None = Field(None, description="file of the client's private key")
+    kafka_ssl_key_password: SecretStr | None = Field(None, description="password of the private key")
+    event_partitions: int = Field(8, ge=1, description="partitions of user-events, fixed for life")
+    redis_url: str = Field(
+        "",
+        repr=False,
+        validation_alias=_also("redis_url", "REDIS_URL"),
+        description="Redis's address (with its password); empty: the embedded one",
+    )
+    redis_ttl_days: float = Field(30, gt=0, description="days that a user's predictions live without being renewed")
+    data_dir: Path = Field(
+        Path(".premiere"), description="folder of recovery stores, checkpoints, offline log and logs"
+    )
+    checkpoints: str = Field("", description="fsspec URL of the checkpoints; empty: checkpoints in data_dir")
+    data: Path | None = Field(None, description="folder of a data set (events and titles) for the demo")
+    history: int = Field(200, ge=1, description="newest events of a user that an activity carries")
+    horizons: Annotated[tuple[int, ...], NoDecode] = Field(
+        (0, 3, 10), description="delays, in events of the viewer, that have a list of their own; comma-separated"
+    )
+    list_size: int = Field(100, ge=1, description="titles in a list")
+    filter_seen: bool = Field(True, description="leave titles that a viewer has seen out of the lists")
+    max_titles: int = Field(200_000, ge=1, description="titles with a row of their own; the longest unseen give way")
+    checkpoint_seconds: float = Field(5, gt=0, description="seconds of the log's own time between two checkpoints")
+    keep_checkpoints: int = Field(4, ge=2, description="newest checkpoints that are kept, pinned ones apart")
+    refresh_budget_users_per_second: float = Field(
+        200, gt=0, description="active users recomputed per second when a new version lands"
+    )
+    threads: int = Field(1, ge=1, description="threads of the numeric code in one flow")
+    seed: int = Field(0, ge=0, description="seed of everything drawn at random")
+    epoch_seconds: float = Field(1, gt=0, description="seconds between two snapshots of a flow's state and offsets")
+    metrics_host: str = Field("127.0.0.1", description="address that the flows' metrics listen on")
+    metrics_port: int = Field(
+        9464, ge=0, le=65531, description="port of features' metrics, the other flows follow; 0: off"
+    )
+
+    @field_validator("horizons", mode="before")
+    @classmethod
+    def _numbers(cls, value: object) -> object:
+        return value.split(",") if isinstance(value, str) else value
+
+    @field_validator("horizons")
+    @classmethod
+    def _start_fresh(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value[:1] != (0,) or list(value) != sorted(set(value)):
+            raise ValueError("it starts with 0 and rises, like 0,3,10")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
+
+    def kafka(self) -> dict[str, str]:
+        """The configuration that every Kafka client starts from. Raises SettingsError where no broker is known."""
+        if not self.bootstrap_servers:
+            raise SettingsError("No Kafka is known: run `premiere up`, or set PREMIERE_BOOTSTRAP_SERVERS.")
+        given = {name: getattr(self, name) for name in type(self).model_fields if name.startswith("kafka_")}
+        passed = {_librdkafka(name): _plain(value) for name, value in given.items() if value and name != "kafka_home"}
+        return {"bootstrap.servers": self.bootstrap_servers, **passed}
+
+    def redis(self) -> str:
+        """Redis's URL. Raises SettingsError where none is known."""
+        if not self.redis_url:
+            raise SettingsError("No Redis is known: run `premiere up`, or set PREMIERE_REDIS_URL.")
+        return self.redis_url
+
+    def checkpoints_url(self) -> str:
+        """Where the learner's checkpoints lie: an fsspec URL."""
+        return self.checkpoints or str(self.data_dir.resolve() / "checkpoints")
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, secrets in the clear: what a child process is started with."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {f"{PREFIX}{name.upper()}": _plain(value) for name, value in values.items() if value is not None}
+
+
+def load(**given: Any) -> Settings:
+    """The settings in force, `given` first. Raises SettingsError, naming what is wrong, in one sentence."""
+    _refuse_unknown(os.environ)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, reason = first["loc"][0], first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"Setting {name} cannot be used: {reason} (see `premiere settings --table`).") from None
+    except TOMLDecodeError as error:
+        raise SettingsError(f"premiere.toml cannot be read: {error}.") from None
+    return settings.model_copy(update=_running(settings))
+
+
+def _refuse_unknown(environment: Mapping[str, str]) -> None:
+    """A misspelt setting would be ignored in silence."""
+    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
+    for name in environment:
+        if name.startswith(PREFIX) and name not in known:
+            close = get_close_matches(name, known, 1)
+            raise SettingsError(f"There is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
+
+
+def _running(settings: Settings) -> dict[str, str]:
+    """The addresses of a running `premiere up`, where none are set."""
+    try:
+        running = json.loads((settings.data_dir / RUNNING).read_text())
+        os.kill(running.pop("pid"), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {name: value for name, value in running.items() if not getattr(settings, name)}
+
+
+def _librdkafka(name: str) -> str:
+    return name.removeprefix("kafka_").replace("_", ".")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
+
+
+def shown(settings: Settings) -> dict[str, str]:
+    """Each setting in force by name, secrets masked."""
+    values = {name: getattr(settings, name) for name in type(settings).model_fields}
+    plain = {name: "" if v is None else str(v) if isinstance(v, SecretStr) else _plain(v) for name, v in values.items()}
+    return {name: re.sub(r"(?<=:)[^:@/]*(?=@)", "**********", value) for name, value in plain.items()}
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table: what docs/ shows."""
+    rows = ["| setting | environment | default | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        names = [f"{PREFIX}{name.upper()}"] + ([str(alias.choices[-1])] if isinstance(alias, AliasChoices) else [])
+        default = "" if field.default is None else _plain(field.default)
+        rows.append(f"| `{name}` | {', '.join(f'`{n}`' for n in names)} | {default} | {field.description} |")
+    return "\n".join(rows) + "\n"
