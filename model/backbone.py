@@ -1,0 +1,172 @@
+"""Backbone: a causal stack of gated attention blocks that knows how long ago things were.
+
+Relative time matters more than depth. Every pair of a query and a key has a bias by the logarithm of the time between
+the key's event and the moment of the prediction (in training: the next event's time), and one by their distance in
+events. Softmax attention and a SwiGLU layer, each gated.
+
+Windows of many lengths are packed into few rows of one capacity (first fit, longest first), so nearly no slot is
+padding and no step handles users one by one; a query sees only earlier keys of its own window.
+Sources: HSTU (arXiv 2402.17152: time and position bias, the query's time), LiGR/eSASRec (gates), arXiv 2605.23312 (sizes
+counted without embeddings and decoder).
+
+B windows · R packed rows · C slots a row · D width · H heads · K dims of a head · F width of the feed-forward layer
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+from torch.nn.functional import silu
+
+TIME_BUCKETS: Final = 48  # 1.5 an octave of seconds: the last begins at some 90 years
+BUCKETS_AN_OCTAVE: Final = 1.5
+HIDDEN: Final = TIME_BUCKETS  # the bucket of a key that the query may not see
+
+
+@dataclass(frozen=True)
+class Dims:
+    """Size of a backbone; `2m` and so on promise the number of parameters, embeddings and decoder not counted."""
+
+    width: int = 64
+    blocks: int = 2
+    heads: int = 2
+
+
+PRESETS: Final[dict[str, Dims]] = {
+    "cpu": Dims(),
+    "2m": Dims(192, 5, 4),
+    "10m": Dims(320, 9, 5),
+    "50m": Dims(640, 11, 10),
+    "200m": Dims(1152, 14, 18),
+    "1b": Dims(2048, 22, 32),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each window's tokens lie in the packed rows."""
+
+    start_B: NDArray[np.int64]  # flat slot of each window's first token
+    rows: int
+    capacity: int
+    window_RC: Tensor  # int64, which window a slot belongs to; -1: padding
+
+
+def pack(lengths_B: NDArray[np.int64]) -> Layout:
+    """Windows of these many tokens (each at least 1) into rows as long as the longest: first fit, longest first."""
+    capacity = int(lengths_B.max())
+    room, start_B = np.full(len(lengths_B), capacity), np.zeros(len(lengths_B), np.int64)
+    for window in np.argsort(-lengths_B, kind="stable"):
+        row = int(np.argmax(room >= lengths_B[window]))
+        start_B[window] = row * capacity + capacity - room[row]
+        room[row] -= lengths_B[window]
+    rows = int((room < capacity).sum())
+    window_X = np.full(rows * capacity, -1)
+    window_X[slots(start_B, lengths_B)] = np.repeat(np.arange(len(lengths_B)), lengths_B)
+    return Layout(start_B, rows, capacity, torch.from_numpy(window_X.reshape(rows, capacity)))
+
+
+def slots(start_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The flat slots of all tokens, window by window."""
+    first = np.cumsum(lengths_B) - lengths_B
+    return np.repeat(start_B - first, lengths_B) + np.arange(int(lengths_B.sum()))
+
+
+def time_bucket(gap: Tensor) -> Tensor:
+    """The logarithmic bucket of a gap in ms; a negative one counts as none."""
+    seconds = gap.clamp(min=0).to(torch.float32).mul_(0.001)
+    return seconds.log1p_().mul_(BUCKETS_AN_OCTAVE / 0.6931472).clamp_(max=TIME_BUCKETS - 1).to(torch.int64)
+
+
+def pair_buckets(layout: Layout, time_RC: Tensor, asked_RC: Tensor) -> Tensor:
+    """bucket_RCC of (query, key): from the key's event to the moment asked about; HIDDEN where it may not see."""
+    bucket_RCC = time_bucket(asked_RC.unsqueeze(2) - time_RC.unsqueeze(1))
+    same_RCC = layout.window_RC.unsqueeze(2) == layout.window_RC.unsqueeze(1)
+    return bucket_RCC.masked_fill_(~same_RCC.tril_(), HIDDEN)
+
+
+def dropout(x: Tensor, rate: float, generator: Generator | None) -> Tensor:
+    """Zero a share of the elements and scale the others up, drawn from `generator`; without one, `x` as it is."""
+    if generator is None or rate == 0:
+        return x
+    return x * torch.empty_like(x).bernoulli_(1 - rate, generator=generator).mul_(1 / (1 - rate))
+
+
+class _Take(torch.autograd.Function):
+    """`table_HK[:, index_X]`. The stock backward of a gather is some thirty times slower than one scatter of sums."""
+
+    @staticmethod
+    def forward(ctx: Any, table_HK: Tensor, index_X: Tensor) -> Tensor:
+        ctx.save_for_backward(index_X)
+        ctx.size = table_HK.shape
+        return table_HK.index_select(1, index_X)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (index_X,) = ctx.saved_tensors
+        grad_HK = grads[0].new_zeros(ctx.size)
+        return grad_HK.scatter_add_(1, index_X.expand(ctx.size[0], -1), grads[0]), None
+
+
+class Block(nn.Module):
+    """`x + Wo(silu(g) * attention(x))`, then `x + W2(silu(a) * b)`: both gated, both on normalised input."""
+
+    def __init__(self, dims: Dims, reach: int) -> None:
+        super().__init__()
+        width = dims.width
+        self.heads = dims.heads
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.qkvg = nn.Linear(width, 4 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.time = nn.Parameter(torch.zeros(dims.heads, TIME_BUCKETS))
+        self.distance = nn.Parameter(torch.zeros(dims.heads, reach))
+        self.ffn_norm = nn.LayerNorm(width, bias=False)
+        self.ffn = nn.Linear(width, 4 * width, bias=False)
+        self.ffn_out = nn.Linear(2 * width, width, bias=False)
+
+    def forward(self, x_RCD: Tensor, bucket_RCC: Tensor, rate: float, generator: Generator | None) -> Tensor:
+        x_RCD = x_RCD + dropout(self._attend(self.norm(x_RCD), bucket_RCC), rate, generator)
+        a_RCF, b_RCF = self.ffn(self.ffn_norm(x_RCD)).chunk(2, -1)
+        return x_RCD + dropout(self.ffn_out(silu(a_RCF) * b_RCF), rate, generator)
+
+    def _attend(self, x_RCD: Tensor, bucket_RCC: Tensor) -> Tensor:
+        rows, capacity, width = x_RCD.shape
+        heads, d_head = self.heads, width // self.heads
+        q_HRCK, k_HRCK, v_HRCK, g_HRCK = self.qkvg(x_RCD).view(rows, capacity, 4, heads, d_head).permute(2, 3, 0, 1, 4)
+        bias_HRCC = self._bias(bucket_RCC)
+        score_HRCC = torch.baddbmm(
+            bias_HRCC.flatten(0, 1), q_HRCK.flatten(0, 1), k_HRCK.flatten(0, 1).transpose(1, 2), alpha=d_head**-0.5
+        )
+        o_HRCK = torch.bmm(score_HRCC.softmax(-1), v_HRCK.flatten(0, 1)).view(heads, rows, capacity, d_head)
+        gated_RCHK = (o_HRCK * silu(g_HRCK)).permute(1, 2, 0, 3)
+        return self.out(gated_RCHK.reshape(rows, capacity, width))
+
+    def _bias(self, bucket_RCC: Tensor) -> Tensor:
+        rows, capacity, _ = bucket_RCC.shape
+        table_HK = torch.cat([self.time, self.time.new_full((self.heads, 1), -1e9)], 1)
+        time_HRCC = _Take.apply(table_HK, bucket_RCC.flatten()).view(self.heads, rows, capacity, capacity)
+        place_C = torch.arange(capacity, device=bucket_RCC.device)
+        back_CC = (place_C.unsqueeze(1) - place_C).clamp(0, self.distance.shape[1] - 1)
+        distance_HCC = _Take.apply(self.distance, back_CC.flatten()).view(self.heads, 1, capacity, capacity)
+        return time_HRCC + distance_HCC
+
+
+class Backbone(nn.Module):
+    """hidden_RCD from token_RCD: what the viewer is about to want, at the moment each position is asked about."""
+
+    def __init__(self, dims: Dims, reach: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(dims, reach) for _ in range(dims.blocks))
+        self.norm = nn.LayerNorm(dims.width, bias=False)
+
+    def forward(
+        self, token_RCD: Tensor, bucket_RCC: Tensor, rate: float = 0.0, generator: Generator | None = None
+    ) -> Tensor:
+        x_RCD = token_RCD
+        for block in self.blocks:
+            x_RCD = block(x_RCD, bucket_RCC, rate, generator)
+        hidden_RCD: Tensor = self.norm(x_RCD)
+        return hidden_RCD

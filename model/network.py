@@ -1,0 +1,177 @@
+"""The network: title tower, backbone and decoder as one model, fed with windows of viewers' histories.
+
+One token per event: the title's vector, what was done with it, and how long after it the prediction is asked for. A
+window begins with a start token, so that a viewer's first event is predicted too, and a viewer whom nobody has seen is
+simply an empty window. The token before event `i` is asked at the time of event `i`; the last one in serving, now.
+
+B windows · L events · R packed rows · C slots a row · X = R * C flat slots · V titles · U titles of one step · S text
+dims · E id dims · D width · N rows asked for · P dims of the product
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from model.backbone import TIME_BUCKETS, Backbone, Dims, Layout, dropout, pack, pair_buckets, slots, time_bucket
+from model.decoder import Decoder
+from model.tower import Tower
+
+ENCODED: int = 128  # windows encoded at once in serving: bounds memory, and is enough to keep the processor busy
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """Shape of the network; what training does with it is `model.objective.ObjectiveSettings`."""
+
+    width: int = 64
+    blocks: int = 2
+    heads: int = 2
+    history: int = 100  # most events of a window
+    d_text: int = 256  # dims of the text vector
+    d_id: int = 64  # dims of an id row
+    d_out: int = 64  # dims of the product between query and candidate
+    actions: int = 16  # action codes; 0 is the start of a window
+    horizons: tuple[int, ...] = (0, 3, 10)  # delays in events, one list each
+    temperature: float = 0.07  # at the start; it is learned
+    coldest: float = 0.02  # lowest temperature
+    id_evidence: float = 3.0  # events at which an id counts as much as no id
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Bounded histories, oldest event first, left-aligned."""
+
+    title_BL: Tensor  # int64 row of the catalogue; -1: a title that it does not know, and padding
+    action_BL: Tensor  # int64
+    time_BL: Tensor  # int64, ms
+    weight_BL: Tensor  # float32 loss weight of predicting this event from those before it; 0 in serving
+    length_B: Tensor  # int64, events in use
+
+    def __len__(self) -> int:
+        return len(self.length_B)
+
+
+@dataclass(frozen=True)
+class Titles:
+    """What a step may know of the catalogue: counts are from before the events that it learns."""
+
+    semantic_VS: Tensor  # float32, unit rows; zero where there is no text
+    id_VE: Tensor  # float32 id rows, the table that `RowwiseAdagrad` updates
+    count_V: Tensor  # float32 events so far
+    launched_M: Tensor  # int64 rows of the candidates
+    frequency_V: Tensor | None = None  # float32 streaming frequency, any scale; None: negatives are drawn uniformly
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Windows as the backbone takes them: packed, with a start token each."""
+
+    layout: Layout
+    title_RC: Tensor  # place in the vectors given with them; -1: start and padding
+    action_RC: Tensor
+    time_RC: Tensor  # of the token's event, ms
+    asked_RC: Tensor  # of the prediction made there, ms
+
+
+def tokens(windows: Windows, now_B: Tensor | None) -> Tokens:
+    """Pack windows. Without `now_B` the last event is a target only (training); with it, a prediction follows it."""
+    length_B, time_BL = windows.length_B, windows.time_BL
+    first_B1 = time_BL[:, :1] if time_BL.shape[1] else time_BL.new_zeros(len(windows), 1)
+    if now_B is not None:
+        first_B1 = torch.where(length_B[:, None] > 0, first_B1, now_B[:, None])
+    end_B1 = (length_B * 0 if now_B is None else now_B)[:, None]
+    asked_BT = torch.cat([time_BL, end_B1], 1).scatter(1, length_B[:, None], end_B1)
+    count_B = length_B + (now_B is not None)
+    layout = pack(count_B.numpy())
+    used_BT = torch.arange(asked_BT.shape[1]) < count_B[:, None]
+    place_T = torch.from_numpy(slots(layout.start_B, count_B.numpy()))
+
+    def spread(start: int | Tensor, value_BL: Tensor, fill: int) -> Tensor:
+        value_BT = torch.cat([torch.as_tensor(start).expand(len(windows), 1), value_BL], 1)
+        packed_X = value_BT.new_full((layout.rows * layout.capacity,), fill)
+        return packed_X.index_copy_(0, place_T, value_BT[used_BT]).view(layout.rows, layout.capacity)
+
+    return Tokens(
+        layout,
+        spread(-1, windows.title_BL, -1),
+        spread(0, windows.action_BL, 0),
+        spread(first_B1, time_BL, 0),
+        spread(asked_BT[:, :1], asked_BT[:, 1:], 0),
+    )
+
+
+class Network(nn.Module):
+    """Tower, backbone and decoder."""
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        s = self.settings = settings
+        self.tower = Tower(s.d_text, s.d_id, s.width, s.id_evidence)
+        self.start = nn.Parameter(torch.randn(s.width) * 0.02)
+        self.action = nn.Embedding(s.actions, s.width)
+        self.gap = nn.Embedding(TIME_BUCKETS, s.width)
+        self.norm = nn.LayerNorm(s.width, bias=False)
+        self.backbone = Backbone(Dims(s.width, s.blocks, s.heads), s.history + 1)
+        self.decoder = Decoder(s.width, s.d_out, len(s.horizons), s.temperature, s.coldest)
+        for table in (self.action, self.gap):
+            nn.init.normal_(table.weight, std=0.1)
+
+    def title_vectors(
+        self, semantic_VS: Tensor, id_VE: Tensor | None, evidence_V: Tensor, mask_V: Tensor | None = None
+    ) -> Tensor:
+        """tower_VD; where `mask_V` is true the id counts as absent."""
+        if mask_V is not None:
+            evidence_V = evidence_V.masked_fill(mask_V, 0.0)
+        tower_VD: Tensor = self.tower(semantic_VS, id_VE, evidence_V)
+        return tower_VD
+
+    def forward(self, tower_UD: Tensor, packed: Tokens, generator: Generator | None = None) -> Tensor:
+        """hidden_XD of every slot; a generator turns dropout on."""
+        vector_UD = torch.cat([self.start[None], tower_UD])
+        title_XD = vector_UD.index_select(0, packed.title_RC.flatten() + 1).view(*packed.title_RC.shape, -1)
+        gap_RC = time_bucket(packed.asked_RC - packed.time_RC)
+        token_RCD = self.norm(title_XD + self.action(packed.action_RC) + self.gap(gap_RC))
+        bucket_RCC = pair_buckets(packed.layout, packed.time_RC, packed.asked_RC)
+        rate = self.settings.dropout
+        hidden_RCD: Tensor = self.backbone(dropout(token_RCD, rate, generator), bucket_RCC, rate, generator)
+        return hidden_RCD.flatten(0, 1)
+
+    def query(self, hidden_ND: Tensor, horizon_N: Tensor) -> Tensor:
+        """q_NP of unit length; `horizon_N` are places in `settings.horizons`."""
+        q_NP: Tensor = self.decoder.query(hidden_ND, horizon_N)
+        return q_NP
+
+    def candidates(self, tower_VD: Tensor) -> Tensor:
+        """e_VP of unit length."""
+        e_VP: Tensor = self.decoder.candidates(tower_VD)
+        return e_VP
+
+
+@torch.no_grad()
+def title_table(network: Network, titles: Titles) -> tuple[Tensor, Tensor]:
+    """(tower_VD, e_VP) of the whole catalogue."""
+    tower_VD = network.title_vectors(titles.semantic_VS, titles.id_VE, titles.count_V)
+    return tower_VD, network.candidates(tower_VD)
+
+
+@torch.no_grad()
+def encode_users(network: Network, tower_VD: Tensor, windows: Windows, now_B: Tensor) -> Tensor:
+    """hidden_BD of each window's end, asked at `now_B` (ms); a title of row -1 counts as the start vector does."""
+    order_B = windows.length_B.argsort(stable=True)
+    hidden_BD = tower_VD.new_empty(len(windows), tower_VD.shape[1])
+    for part in order_B.split(ENCODED):
+        longest = int(windows.length_B[part].max())
+        cut = Windows(
+            *(
+                value[part][:, :longest]
+                for value in (windows.title_BL, windows.action_BL, windows.time_BL, windows.weight_BL)
+            ),
+            windows.length_B[part],
+        )
+        packed = tokens(cut, now_B[part])
+        last = torch.from_numpy(np.asarray(packed.layout.start_B)) + cut.length_B
+        hidden_BD[part] = network(tower_VD, packed)[last]
+    return hidden_BD

@@ -1,0 +1,192 @@
+"""The objective: sampled softmax over one local table of titles a step, for the next event and for delayed ones.
+
+Each trained event `j` gives two rows. Horizon 0: predict `j` from all before it. And one of the delays `k`, drawn: predict
+`j` from what was known `k` events and a little earlier, `j - k - o`, where the offset `o` inside the horizon's window is
+drawn with weights that halve every `half_life` events. That is, in expectation, the windowed target set with decaying,
+normalised weights, at the cost of one row.
+
+    loss = softplus( logsumexp_j( s_j - log(n q_j) ) - s_pos )
+
+with shared negatives from the proposal `q` that was really drawn from, and a row's own positive masked among them. All
+titles of the step are made unique, gathered and encoded once; everything else is local indices. Ids are masked per title
+and step, the same on both sides, so that a masked id gives no answer away.
+Sources: arXiv 2605.23312 (windowed targets, masking), sampled softmax with the correction of the drawn proposal.
+
+B windows · L events · N rows of the loss · J negatives · U unique titles · M launched titles · V titles
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from kernels import sampled_softmax_loss
+from model.network import Network, Titles, Tokens, Windows, tokens
+from model.optim import Optimisers
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    negatives: int = 512
+    uniform: float = 0.5  # share of the negatives drawn evenly from the launched titles; the others by frequency
+    windows: tuple[int, ...] = (1, 5, 10)  # events that each horizon's target set spans; 1: the very next
+    half_life: float = 2.0  # events, of the weights within a window
+    delayed: float = 0.5  # weight of a delayed row beside its horizon 0 row
+    id_mask: float = 0.1  # share of ids hidden in a step
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is asked: rows of the loss."""
+
+    window_N: Tensor
+    token_N: Tensor  # which token of the window asks
+    horizon_N: Tensor  # place in the settings' horizons
+    title_N: Tensor  # row of the true title
+    weight_N: Tensor
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did."""
+
+    loss: float  # nats, mean over horizon 0 rows
+    positions: int  # events trained
+    skipped: bool  # left out: its gradient was not finite, or exploding
+
+
+def sample_negatives(
+    generator: Generator, n: int, launched_M: Tensor, frequency_V: Tensor | None, uniform: float
+) -> tuple[Tensor, Tensor]:
+    """(title_J, log_expected_J): `n` draws with replacement, and the log of how often each was to be expected.
+
+    A fixed share is uniform over the launched titles, the rest by streaming frequency among them, so a draw of title j is
+    expected `n_uniform / M + n_frequent * f_j` times: the proposal's own `n q_j`, whatever the mixture.
+    """
+    weight_M = None if frequency_V is None else frequency_V[launched_M].double()
+    if weight_M is None or not float(weight_M.sum()) > 0:
+        uniform, weight_M = 1.0, torch.zeros(len(launched_M), dtype=torch.float64)
+    else:
+        weight_M /= weight_M.sum()
+    even = round(n * uniform)
+    place_J = torch.randint(len(launched_M), (even,), generator=generator)
+    if even < n:
+        point_J = torch.rand(n - even, generator=generator, dtype=torch.float64)
+        frequent_J = torch.searchsorted(weight_M.cumsum(0), point_J).clamp_(max=len(launched_M) - 1)
+        place_J = torch.cat([place_J, frequent_J])
+    expected_J = even / len(launched_M) + (n - even) * weight_M[place_J]
+    return launched_M[place_J], expected_J.log().float()
+
+
+def rows_of(windows: Windows, horizons: tuple[int, ...], settings: ObjectiveSettings, generator: Generator) -> Rows:
+    """A row of the first horizon for each trained event and, where it fits, one of another."""
+    inside_BL = torch.arange(windows.title_BL.shape[1]) < windows.length_B[:, None]
+    window_N, event_N = torch.nonzero((windows.weight_BL > 0) & (windows.title_BL >= 0) & inside_BL, as_tuple=True)
+    horizon_N, weight_N = torch.zeros_like(event_N), windows.weight_BL[window_N, event_N]
+    if len(horizons) > 1:
+        other_N = torch.randint(1, len(horizons), event_N.shape, generator=generator)
+        horizon_N, weight_N = torch.cat([horizon_N, other_N]), torch.cat([weight_N, weight_N * settings.delayed])
+        window_N, event_N = window_N.repeat(2), event_N.repeat(2)
+    token_N = event_N - torch.tensor(horizons)[horizon_N] - _offset(horizon_N, settings, generator)
+    fits_N = token_N >= 0
+    title_N = windows.title_BL[window_N, event_N]
+    return Rows(*(value[fits_N] for value in (window_N, token_N, horizon_N, title_N, weight_N)))
+
+
+def _offset(horizon_N: Tensor, settings: ObjectiveSettings, generator: Generator) -> Tensor:
+    """How much further back than the horizon each row asks: weights `2^(-o / half_life)` for `o` within the window."""
+    reach_H = torch.tensor(settings.windows, dtype=torch.float32)
+    decay = 0.5 ** (1 / settings.half_life)
+    # The inverse of the geometric distribution's sum, cut at the window.
+    point_N = torch.rand(horizon_N.shape, generator=generator) * (1 - decay**reach_H)[horizon_N]
+    offset_N = (torch.log1p(-point_N) / math.log(decay)).long()
+    return torch.minimum(offset_N, reach_H.long()[horizon_N] - 1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's windows and rows in terms of one local table of titles."""
+
+    packed: Tokens  # its titles are places in `title_U`
+    rows: Rows
+    title_U: Tensor  # rows of the catalogue, sorted
+    mask_U: Tensor  # ids that are hidden in this step
+    positive_N: Tensor  # places in `title_U`
+    negative_J: Tensor
+    log_expected_J: Tensor
+
+
+def batch_of(
+    windows: Windows, titles: Titles, horizons: tuple[int, ...], settings: ObjectiveSettings, generator: Generator
+) -> Batch | None:
+    """Draw what a step needs drawn and make its titles unique; None where nothing can be learned."""
+    rows = rows_of(windows, horizons, settings, generator)
+    if not len(rows.title_N) or not len(titles.launched_M):
+        return None
+    negative_J, log_expected_J = sample_negatives(
+        generator, settings.negatives, titles.launched_M, titles.frequency_V, settings.uniform
+    )
+    packed = tokens(windows, None)
+    everything = torch.cat([packed.title_RC.flatten(), rows.title_N, negative_J])
+    title_U, place = everything.unique(return_inverse=True)
+    unknown = int(title_U[0] < 0)  # the start token, padding and unknown titles, never embedded
+    place_X, positive_N, negative_J = (place - unknown).split(
+        [packed.title_RC.numel(), len(rows.title_N), len(negative_J)]
+    )
+    mask_U = torch.rand(len(title_U) - unknown, generator=generator) < settings.id_mask
+    local = replace(packed, title_RC=place_X.view_as(packed.title_RC))
+    return Batch(local, rows, title_U[unknown:], mask_U, positive_N, negative_J, log_expected_J)
+
+
+def row_losses(
+    network: Network, batch: Batch, titles: Titles, id_UE: Tensor, generator: Generator | None = None
+) -> Tensor:
+    """loss_N in nats, unweighted; `id_UE` are the step's id rows, `generator` turns dropout on."""
+    return _losses(network, batch, titles, id_UE, torch.ones_like(batch.rows.weight_N), generator)
+
+
+def _losses(
+    network: Network, batch: Batch, titles: Titles, id_UE: Tensor, weight_N: Tensor, generator: Generator | None
+) -> Tensor:
+    rows, decoder = batch.rows, network.decoder
+    tower_UD = network.title_vectors(
+        titles.semantic_VS[batch.title_U], id_UE, titles.count_V[batch.title_U], batch.mask_U
+    )
+    hidden_XD = network(tower_UD, batch.packed, generator)
+    slot_N = torch.from_numpy(batch.packed.layout.start_B)[rows.window_N] + rows.token_N
+    query_NP = network.query(hidden_XD.index_select(0, slot_N), rows.horizon_N) * decoder.scale
+    title_UP = network.candidates(tower_UD)
+    positive_NP = title_UP.index_select(0, batch.positive_N)
+    negative_JP = title_UP.index_select(0, batch.negative_J)
+    loss_N: Tensor = sampled_softmax_loss(
+        query_NP, positive_NP, negative_JP, batch.positive_N, batch.negative_J, batch.log_expected_J, weight_N
+    )
+    return loss_N
+
+
+def train_step(
+    network: Network,
+    optimisers: Optimisers,
+    titles: Titles,
+    windows: Windows,
+    settings: ObjectiveSettings,
+    generator: Generator,
+) -> StepReport:
+    """Learn from these windows once. All that is random comes from `generator`."""
+    batch = batch_of(windows, titles, network.settings.horizons, settings, generator)
+    if batch is None:
+        return StepReport(0.0, 0, False)
+    id_UE = optimisers.rows.table_VE[batch.title_U].requires_grad_()
+    share_N = batch.rows.weight_N / batch.rows.weight_N.sum()
+    optimisers.dense.zero_grad()
+    loss_N = _losses(network, batch, titles, id_UE, share_N, generator)
+    loss_N.sum().backward()
+    accepted = optimisers.dense.accepts()
+    if accepted:
+        optimisers.dense.step()
+        assert id_UE.grad is not None
+        optimisers.rows.update(batch.title_U, id_UE.grad)
+    first_N = batch.rows.horizon_N == 0
+    loss = float(loss_N.detach()[first_N].sum() / share_N[first_N].sum())
+    return StepReport(loss, int(first_N.sum()), not accepted)
