@@ -1,9 +1,9 @@
 """Events and titles in the one order and with the launch times by which everything is measured.
 
 Order: by ts; equal times in the fixed order of blake2b-64 of "user:item", since in many files ties ascend by id, which
-a sequence model would learn. A title launches at its release date (else 1 January of its year, else the stream's start),
-never before the stream's start and never later than just before its first event: were titles launched at their first
-event, the only candidate without events would be the answer, and a model finds that leak.
+a sequence model would learn. A title launches at its release date (else 1 January of its year, else the stream's
+start), never before the stream's start and never later than just before its first event: were titles launched at their
+first event, the only candidate without events would be the answer, and a model finds that leak.
 
 Titles that never have an event are launched too, since a catalogue has them, at their date or at the stream's end if
 that comes first; `launches_with_events` leaves them out: evaluation ranks among titles that have an event sometime, as

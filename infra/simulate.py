@@ -2,8 +2,8 @@
 
 Viewers have tastes over genres that drift from one to another while they stay; in a session they keep to one genre of
 their taste. Titles launch all along, are watched most when new, differ in appeal, and some are sequels that the viewers
-of the first part turn to. Names, genres and overviews are made of their genres' words: what a title is about can be read
-off its text before it has any event. Everything follows from the seed.
+of the first part turn to. Names, genres and overviews are made of their genres' words: what a title is about can be
+read off its text before it has any event. Everything follows from the seed.
 """
 
 from dataclasses import dataclass
@@ -36,17 +36,17 @@ _WORDS: Final = {
     "War": "soldier trench battle general invasion bunker platoon siege front ceasefire",
     "Spy": "agent embassy codename traitor microfilm double handler cipher border defector",
 }
-_FILLER: Final = "a story of people who meet at the edge of town and must choose before the night ends".split()
+_FILLER: Final = "a story of people who meet at the edge of town and must choose before the night ends"
 
 
 @dataclass(frozen=True)
 class _Catalogue:
-    """V titles over G genres: `genre_VG` rows sum to 1; `launched_V` in days; `sequel_of_V` is -1 for originals."""
+    """V titles over G genres."""
 
-    genre_VG: NDArray[np.float64]
-    appeal_V: NDArray[np.float64]
-    launched_V: NDArray[np.float64]
-    sequel_of_V: NDArray[np.int64]
+    genre: NDArray[np.float64]  # [V, G], rows sum to 1
+    appeal: NDArray[np.float64]
+    launched: NDArray[np.float64]  # days
+    sequel_of: NDArray[np.int64]  # -1: an original
 
 
 def audience(users: int = 600, titles: int = 2000, events: int = 40_000, days: float = 180, seed: int = 0) -> DataSet:
@@ -92,7 +92,7 @@ def _stay(
 ) -> list[tuple[float, str, str, str]]:
     """One viewer's events: a taste that turns into another over the stay, a genre a session, each title once."""
     first_G, last_G = random.dirichlet(np.full(len(_WORDS), 0.25), 2)
-    unseen_V = np.ones(len(catalogue.appeal_V))
+    unseen_V = np.ones(len(catalogue.appeal))
     follow_V = np.zeros(len(unseen_V))  # boost of sequels whose first part this viewer watched
     rows = []
     for session, day in enumerate(start_S):
@@ -103,8 +103,8 @@ def _stay(
             if title is None:
                 break
             unseen_V[title] = 0
-            follow_V[catalogue.sequel_of_V == title] = 30.0
-            liked = random.random() < catalogue.genre_VG[title, mood]
+            follow_V[catalogue.sequel_of == title] = 30.0
+            liked = random.random() < catalogue.genre[title, mood]
             rows.append((day + step * 0.02, user, f"title-{title}", "like" if liked else "play"))
     return rows
 
@@ -113,23 +113,23 @@ def _choose(
     random: np.random.Generator, catalogue: _Catalogue, mood: int, day: float, open_V: NDArray[np.float64]
 ) -> int | None:
     """A title that is out, mostly of the mood's genre, more likely when new and appealing."""
-    age_V = day - catalogue.launched_V
+    age_V = day - catalogue.launched
     fresh_V = np.where(age_V > 0, 1 + 8 * np.exp(-age_V / _FRESH_DAYS), 0.0)
-    weight_V = open_V * fresh_V * catalogue.appeal_V * (0.01 + catalogue.genre_VG[:, mood] ** 2)
+    weight_V = open_V * fresh_V * catalogue.appeal * (0.01 + catalogue.genre[:, mood] ** 2)
     total_V = np.cumsum(weight_V)
     return int(np.searchsorted(total_V, random.random() * total_V[-1], "right")) if total_V[-1] > 0 else None
 
 
 def _describe(random: np.random.Generator, catalogue: _Catalogue) -> pd.DataFrame:
     """Names and overviews made of the genres' words; a sequel carries its first part's name."""
-    genres, words = list(_WORDS), [text.split() for text in _WORDS.values()]
+    genres, words, filler = list(_WORDS), [text.split() for text in _WORDS.values()], _FILLER.split()
     names: list[str] = []
     rows = []
-    for title, genre_G in enumerate(catalogue.genre_VG):
+    for title, genre_G in enumerate(catalogue.genre):
         picked = [words[g][random.integers(10)] for g in random.choice(len(words), 12, p=genre_G)]
-        original = catalogue.sequel_of_V[title]
+        original = catalogue.sequel_of[title]
         names.append(f"{names[original]} II" if original >= 0 else f"The {picked[0]} and the {picked[1]}".title())
-        overview = " ".join(random.permutation([*picked, *_FILLER[: random.integers(4, len(_FILLER))]]))
+        overview = " ".join(random.permutation([*picked, *filler[: random.integers(4, len(filler))]]))
         listed = [genres[g] for g in np.argsort(-genre_G) if genre_G[g] > 0.2][:3]
-        rows.append((f"title-{title}", names[-1], listed, overview, _START_S + catalogue.launched_V[title] * _DAY_S))
+        rows.append((f"title-{title}", names[-1], listed, overview, _START_S + catalogue.launched[title] * _DAY_S))
     return pd.DataFrame(rows, columns=["item", "title", "genres", "overview", "launched_ts"])
