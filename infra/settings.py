@@ -8,10 +8,10 @@ A value comes from the command line, else the environment (`PREMIERE_` + the nam
 import json
 import os
 import re
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Final
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -26,6 +26,7 @@ from pydantic_settings import (
 from infra.errors import SettingsError
 
 PREFIX: Final = "PREMIERE_"
+FILE: Final = Path("premiere.toml")  # in the working folder
 RUNNING: Final = "running.json"  # where `premiere up` leaves its addresses, inside data_dir
 
 
@@ -40,7 +41,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
         env_file=".env",
-        toml_file="premiere.toml",
+        toml_file=FILE,
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -49,54 +50,65 @@ class Settings(BaseSettings):
     )
 
     bootstrap_servers: str = Field(
-        "",
+        default="",
         validation_alias=_also("bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS"),
         description="Kafka's address; empty: the embedded broker",
     )
     kafka_home: Path | None = Field(
-        None,
+        default=None,
         validation_alias=_also("kafka_home", "KAFKA_HOME"),
         description="folder of an Apache Kafka to start as embedded broker",
     )
-    kafka_security_protocol: str | None = Field(None, description="plaintext, ssl, sasl_plaintext or sasl_ssl")
-    kafka_sasl_mechanism: str | None = Field(None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER")
-    kafka_sasl_username: str | None = Field(None, description="SASL user name")
-    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password")
-    kafka_ssl_ca_location: Path | None = Field(None, description="file of the certificate authorities to trust")
-    kafka_ssl_certificate_location: Path | None = Field(None, description="file of the client's certificate")
-    kafka_ssl_key_location: Path | None = Field(None, description="file of the client's private key")
-    kafka_ssl_key_password: SecretStr | None = Field(None, description="password of the private key")
-    event_partitions: int = Field(8, ge=1, description="partitions of user-events, fixed for life")
+    kafka_security_protocol: str | None = Field(default=None, description="plaintext, ssl, sasl_plaintext or sasl_ssl")
+    kafka_sasl_mechanism: str | None = Field(
+        default=None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="SASL user name")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="SASL password")
+    kafka_ssl_ca_location: Path | None = Field(default=None, description="file of the certificate authorities to trust")
+    kafka_ssl_certificate_location: Path | None = Field(default=None, description="file of the client's certificate")
+    kafka_ssl_key_location: Path | None = Field(default=None, description="file of the client's private key")
+    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="password of the private key")
+    event_partitions: int = Field(default=8, ge=1, description="partitions of user-events, fixed for life")
     redis_url: str = Field(
-        "",
+        default="",
         repr=False,
         validation_alias=_also("redis_url", "REDIS_URL"),
         description="Redis's address (with its password); empty: the embedded one",
     )
-    redis_ttl_days: float = Field(30, gt=0, description="days that a user's predictions live without being renewed")
+    redis_ttl_days: float = Field(
+        default=30, gt=0, description="days that a user's predictions live without being renewed"
+    )
     data_dir: Path = Field(
-        Path(".premiere"), description="folder of recovery stores, checkpoints, offline log and logs"
+        default=Path(".premiere"), description="folder of recovery stores, checkpoints, offline log and logs"
     )
-    checkpoints: str = Field("", description="fsspec URL of the checkpoints; empty: checkpoints in data_dir")
-    data: Path | None = Field(None, description="folder of a data set (events and titles) for the demo")
-    history: int = Field(200, ge=1, description="newest events of a user that an activity carries")
+    checkpoints: str = Field(default="", description="fsspec URL of the checkpoints; empty: checkpoints in data_dir")
+    data: Path | None = Field(default=None, description="folder of a data set (events and titles) for the demo")
+    history: int = Field(default=200, ge=1, description="newest events of a user that an activity carries")
     horizons: Annotated[tuple[int, ...], NoDecode] = Field(
-        (0, 3, 10), description="delays, in events of the viewer, that have a list of their own; comma-separated"
+        default=(0, 3, 10),
+        description="delays, in events of the viewer, that have a list of their own; comma-separated",
     )
-    list_size: int = Field(100, ge=1, description="titles in a list")
-    filter_seen: bool = Field(True, description="leave titles that a viewer has seen out of the lists")
-    max_titles: int = Field(200_000, ge=1, description="titles with a row of their own; the longest unseen give way")
-    checkpoint_seconds: float = Field(5, gt=0, description="seconds of the log's own time between two checkpoints")
-    keep_checkpoints: int = Field(4, ge=2, description="newest checkpoints that are kept, pinned ones apart")
+    list_size: int = Field(default=100, ge=1, description="titles in a list")
+    filter_seen: bool = Field(default=True, description="leave titles that a viewer has seen out of the lists")
+    max_titles: int = Field(
+        default=200_000, ge=1, description="titles with a row of their own; the longest unseen give way"
+    )
+    checkpoint_seconds: float = Field(
+        default=5, gt=0, description="seconds of the log's own time between two checkpoints"
+    )
+    keep_checkpoints: int = Field(default=4, ge=2, description="newest checkpoints that are kept, pinned ones apart")
     refresh_budget_users_per_second: float = Field(
-        200, gt=0, description="active users recomputed per second when a new version lands"
+        default=200, gt=0, description="active users recomputed per second when a new version lands"
     )
-    threads: int = Field(1, ge=1, description="threads of the numeric code in one flow")
-    seed: int = Field(0, ge=0, description="seed of everything drawn at random")
-    epoch_seconds: float = Field(1, gt=0, description="seconds between two snapshots of a flow's state and offsets")
-    metrics_host: str = Field("127.0.0.1", description="address that the flows' metrics listen on")
+    threads: int = Field(default=1, ge=1, description="threads of the numeric code in one flow")
+    seed: int = Field(default=0, ge=0, description="seed of everything drawn at random")
+    epoch_seconds: float = Field(
+        default=1, gt=0, description="seconds between two snapshots of a flow's state and offsets"
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="address that the flows' metrics listen on")
     metrics_port: int = Field(
-        9464, ge=0, le=65531, description="port of features' metrics, the other flows follow; 0: off"
+        default=9464, ge=0, le=65531, description="port of features' metrics, the other flows follow; 0: off"
     )
 
     @field_validator("horizons", mode="before")
@@ -148,35 +160,42 @@ class Settings(BaseSettings):
 
 def load(**given: Any) -> Settings:
     """The settings in force, `given` first. Raises SettingsError, naming what is wrong, in one sentence."""
-    _refuse_unknown(os.environ)
     try:
-        settings = Settings(**given)
+        _refuse_unknown(tomllib.loads(FILE.read_text()) if FILE.exists() else (), "")
+        _refuse_unknown([name for name in os.environ if name.startswith(PREFIX)], PREFIX)
+        return Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name, reason = first["loc"][0], first["msg"].removeprefix("Value error, ")
         raise SettingsError(f"Setting {name} cannot be used: {reason} (see `premiere settings --table`).") from None
-    except TOMLDecodeError as error:
-        raise SettingsError(f"premiere.toml cannot be read: {error}.") from None
-    return settings.model_copy(update=_running(settings))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{FILE} cannot be read: {error}.") from None
 
 
-def _refuse_unknown(environment: Mapping[str, str]) -> None:
+def _refuse_unknown(names: Iterable[str], prefix: str) -> None:
     """A misspelt setting would be ignored in silence."""
-    known = [f"{PREFIX}{name.upper()}" for name in Settings.model_fields]
-    for name in environment:
-        if name.startswith(PREFIX) and name not in known:
-            close = get_close_matches(name, known, 1)
-            raise SettingsError(f"There is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
+    known = [prefix + (name.upper() if prefix else name) for name in Settings.model_fields]
+    for name in set(names) - set(known):
+        close = get_close_matches(name, known, 1)
+        raise SettingsError(f"There is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
 
 
-def _running(settings: Settings) -> dict[str, str]:
-    """The addresses of a running `premiere up`, where none are set."""
+def connected(settings: Settings) -> Settings:
+    """The same with what a running `premiere up` of its data_dir serves, unless another broker is set."""
+    found = running(settings.data_dir)
+    if not found or settings.bootstrap_servers not in ("", found["bootstrap_servers"]):
+        return settings
+    return settings.model_copy(update={**found, "redis_url": settings.redis_url or found["redis_url"]})
+
+
+def running(data_dir: Path) -> dict[str, Any]:
+    """The addresses that a living `premiere up` serves; empty where there is none."""
     try:
-        running = json.loads((settings.data_dir / RUNNING).read_text())
-        os.kill(running.pop("pid"), 0)
+        found: dict[str, Any] = json.loads((data_dir / RUNNING).read_text())
+        os.kill(int(found.pop("pid")), 0)
     except (FileNotFoundError, ProcessLookupError):
         return {}
-    return {name: value for name, value in running.items() if not getattr(settings, name)}
+    return found
 
 
 def _librdkafka(name: str) -> str:

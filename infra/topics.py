@@ -4,10 +4,11 @@ A user's partition decides which of its writes is the newest, so the number of p
 one that exists with another number is an error, never a change. Creating again does nothing.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from infra.errors import TopicError
@@ -50,3 +51,20 @@ def partitions(config: Mapping[str, str]) -> dict[str, int]:
             "start one, or set PREMIERE_BOOTSTRAP_SERVERS."
         ) from error
     return {name: len(topic.partitions) for name, topic in found.items()}
+
+
+def identity(config: Mapping[str, str], names: Sequence[str]) -> str:
+    """What tells these logs from others of the same names: the cluster's id, and a digest of the topics' ids.
+
+    A position is worth nothing on another log: the embedded broker starts empty each time, a topic may be made anew.
+    """
+    admin = AdminClient({**config})
+    try:
+        cluster = admin.describe_cluster(request_timeout=TIMEOUT).result().cluster_id
+        found = admin.describe_topics(TopicCollection(list(names)), request_timeout=TIMEOUT)
+        ids = [str(found[name].result().topic_id) for name in names]
+    except KafkaException as error:
+        raise TopicError(
+            f"Kafka does not describe {', '.join(names)} ({error.args[0].str()}): run `premiere topics --create`."
+        ) from error
+    return f"{cluster}-{hashlib.blake2b(' '.join(ids).encode(), digest_size=6).hexdigest()}"

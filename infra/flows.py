@@ -1,0 +1,131 @@
+"""One flow in one process: what `premiere run FLOW` does.
+
+Everything that a dataflow touches is made here from the settings and handed to its `build(...)`. SIGTERM and Ctrl-C set
+an event that ends the sources; the engine then drains, takes a last snapshot and returns, and the process exits 0.
+State and offsets lie in a recovery store of their own per flow and per log: an offset of another log would be waited
+for in silence, for ever.
+"""
+
+import gc
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.run import cli_main
+
+from infra import metrics
+from infra.errors import SettingsError
+from infra.lag import READS
+from infra.settings import Settings
+from infra.topics import identity
+from streaming import topics as t
+
+if TYPE_CHECKING:
+    from feast import FeatureStore  # a second of import that only two flows need
+
+IDLE: Final = timedelta(seconds=1)  # of silence, after which a source says so
+EMBEDDED: Final = "premiere-"  # how the embedded broker's cluster ids begin
+
+
+def run(flow: str, settings: Settings) -> None:
+    """Run one flow until it is asked to stop. Raises PremiereError where the world is not as it must be."""
+    stop = threading.Event()
+    _stop_on_signals(stop)
+    metrics.serve(settings, flow)
+    store = recovery(settings, flow)
+    dataflow = BUILD[flow](settings, stop)
+    gc.freeze()  # what is loaded by now stays: collections need not walk it
+    cli_main(dataflow, epoch_interval=timedelta(seconds=settings.epoch_seconds), recovery_config=store)
+
+
+def recovery(settings: Settings, flow: str) -> RecoveryConfig:
+    """The flow's recovery store for the log as it is now, made where it is not; those of past embedded brokers go."""
+    root = settings.data_dir / "recovery" / flow
+    store = root / identity(settings.kafka(), READS[flow])
+    for past in root.glob(f"{EMBEDDED}*"):
+        if past != store:
+            shutil.rmtree(past, ignore_errors=True)
+    if not store.exists():
+        fresh = store.with_suffix(".new")  # a store half made would be an error for ever
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        init_db_dir(fresh, 1)
+        fresh.rename(store)
+    return RecoveryConfig(store, timedelta(0))
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    """The first SIGTERM or Ctrl-C asks to drain; a second one of the kind acts at once."""
+
+    def ask(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, ask)
+
+
+def features(settings: Settings, stop: threading.Event) -> Dataflow:
+    """Events to histories: Feast's user_activity and the learner's log."""
+    from features.definitions import USER_ROW
+    from features.store import offline_folder, write_user_activity
+    from streaming.features import build
+    from streaming.kafka import KafkaSink, KafkaSource
+    from streaming.offline import ParquetSink
+    from streaming.online import FeastSink
+
+    config = settings.kafka()
+    return build(
+        events=KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE, stop=stop),
+        activity=KafkaSink(config),
+        online=FeastSink(partial(write_user_activity, _open(settings))),
+        offline=ParquetSink(offline_folder(_feast(settings), "user_activity"), 1, USER_ROW),
+        dead_letters=KafkaSink(config),
+        history=settings.history,
+    )
+
+
+def titles(settings: Settings, stop: threading.Event) -> Dataflow:
+    """Launches to titles: Feast's title_semantics, the catalogue and the learner's log."""
+    from features.definitions import TITLE_ROW
+    from features.store import offline_folder, write_title_semantics
+    from features.text import load_encoder
+    from streaming.kafka import KafkaSink, KafkaSource
+    from streaming.offline import ParquetSink
+    from streaming.online import FeastSink
+    from streaming.titles import build
+
+    config = settings.kafka()
+    return build(
+        launches=KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE, stop=stop),
+        titles=KafkaSink(config),
+        activity=KafkaSink(config),
+        online=FeastSink(partial(write_title_semantics, _open(settings))),
+        offline=ParquetSink(offline_folder(_feast(settings), "title_semantics"), 1, TITLE_ROW),
+        dead_letters=KafkaSink(config),
+        encode=load_encoder(),
+    )
+
+
+def _feast(settings: Settings) -> Path:
+    """The folder of the Feast repository."""
+    return settings.data_dir.resolve() / "feast"
+
+
+def _open(settings: Settings) -> "FeatureStore":
+    from features.store import StoreError, open_store
+
+    try:
+        return open_store(settings.redis(), _feast(settings))
+    except StoreError as error:
+        raise SettingsError(str(error)) from error
+
+
+BUILD: Final[Mapping[str, Callable[[Settings, threading.Event], Dataflow]]] = {"features": features, "titles": titles}

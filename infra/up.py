@@ -1,0 +1,39 @@
+"""`premiere up`: the embedded stack and all flows until Ctrl-C."""
+
+import signal
+import time
+from typing import Final
+
+import typer
+
+from infra.metrics import port
+from infra.settings import Settings, shown
+from infra.stack import services
+from infra.supervisor import Supervisor
+
+STEP: Final = 0.25  # seconds between two looks at the flows
+
+
+def up(settings: Settings) -> None:
+    """Run until Ctrl-C or SIGTERM, then stop all. Raises PremiereError where something cannot start or live."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with services(settings) as ready, Supervisor(ready) as flows:
+            _greet(ready)
+            while True:
+                flows.check()
+                time.sleep(STEP)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.")
+
+
+def _greet(settings: Settings) -> None:
+    visible = shown(settings)
+    typer.echo(f"Kafka    {visible['bootstrap_servers']}")
+    typer.echo(f"Redis    {visible['redis_url']}")
+    for flow in Supervisor(settings).flows:
+        metrics = (
+            f"metrics http://{settings.metrics_host}:{port(settings, flow)}/metrics  " if port(settings, flow) else ""
+        )
+        typer.echo(f"{flow:<8} {metrics}log {settings.data_dir / 'logs' / flow}.log")
+    typer.echo("Ctrl-C stops everything.")
