@@ -6,8 +6,8 @@ events. Softmax attention and a SwiGLU layer, each gated.
 
 Windows of many lengths are packed into few rows of one capacity (first fit, longest first), so nearly no slot is
 padding and no step handles users one by one; a query sees only earlier keys of its own window.
-Sources: HSTU (arXiv 2402.17152: time and position bias, the query's time), LiGR/eSASRec (gates), arXiv 2605.23312 (sizes
-counted without embeddings and decoder).
+Sources: HSTU (arXiv 2402.17152: time and position bias, the query's time), LiGR and eSASRec (gates), arXiv 2605.23312
+(sizes counted without embeddings and decoder).
 
 B windows · R packed rows · C slots a row · D width · H heads · K dims of a head · F width of the feed-forward layer
 """
@@ -111,6 +111,11 @@ class _Take(torch.autograd.Function):
         return grad_HK.scatter_add_(1, index_X.expand(ctx.size[0], -1), grads[0]), None
 
 
+def _take(table_HK: Tensor, index_X: Tensor) -> Tensor:
+    taken_HX: Tensor = _Take.apply(table_HK, index_X)  # type: ignore[no-untyped-call]
+    return taken_HX
+
+
 class Block(nn.Module):
     """`x + Wo(silu(g) * attention(x))`, then `x + W2(silu(a) * b)`: both gated, both on normalised input."""
 
@@ -142,16 +147,18 @@ class Block(nn.Module):
         )
         o_HRCK = torch.bmm(score_HRCC.softmax(-1), v_HRCK.flatten(0, 1)).view(heads, rows, capacity, d_head)
         gated_RCHK = (o_HRCK * silu(g_HRCK)).permute(1, 2, 0, 3)
-        return self.out(gated_RCHK.reshape(rows, capacity, width))
+        out_RCD: Tensor = self.out(gated_RCHK.reshape(rows, capacity, width))
+        return out_RCD
 
     def _bias(self, bucket_RCC: Tensor) -> Tensor:
         rows, capacity, _ = bucket_RCC.shape
         table_HK = torch.cat([self.time, self.time.new_full((self.heads, 1), -1e9)], 1)
-        time_HRCC = _Take.apply(table_HK, bucket_RCC.flatten()).view(self.heads, rows, capacity, capacity)
+        time_HX = _take(table_HK, bucket_RCC.flatten())
         place_C = torch.arange(capacity, device=bucket_RCC.device)
         back_CC = (place_C.unsqueeze(1) - place_C).clamp(0, self.distance.shape[1] - 1)
-        distance_HCC = _Take.apply(self.distance, back_CC.flatten()).view(self.heads, 1, capacity, capacity)
-        return time_HRCC + distance_HCC
+        distance_HX = _take(self.distance, back_CC.flatten())
+        square = (capacity, capacity)
+        return time_HX.view(self.heads, rows, *square) + distance_HX.view(self.heads, 1, *square)
 
 
 class Backbone(nn.Module):

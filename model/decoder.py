@@ -1,9 +1,9 @@
 """Decoder: from a hidden state to a query that titles are scored against, one query for each delay.
 
 Lists are read from a cache, so the viewer may be `k` events further when one is read. The query is conditioned on that
-delay: horizon 0 asks for the next title, horizon `k` for what comes after the next `k` events. One backbone pass, several
-cheap decodes. Queries and candidates are projected to few dims and L2-normalised; a learned scale is the temperature's
-inverse (bounded: beyond it the softmax is so sharp that one wrong pair blows up the step).
+delay: horizon 0 asks for the next title, horizon `k` for what comes after the next `k` events. One backbone pass,
+several cheap decodes. Queries and candidates are projected to few dims and L2-normalised; a learned scale is the
+temperature's inverse (bounded: beyond it the softmax is so sharp that one wrong pair blows up the step).
 Source: arXiv 2605.23312 (projected head); the delay conditioning is this project's.
 
 N rows · V titles · D width · P dims of the product

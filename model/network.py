@@ -9,8 +9,8 @@ dims · E id dims · D width · N rows asked for · P dims of the product
 """
 
 from dataclasses import dataclass
+from typing import Final
 
-import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -18,7 +18,7 @@ from model.backbone import TIME_BUCKETS, Backbone, Dims, Layout, dropout, pack, 
 from model.decoder import Decoder
 from model.tower import Tower
 
-ENCODED: int = 128  # windows encoded at once in serving: bounds memory, and is enough to keep the processor busy
+ENCODED: Final = 128  # windows encoded at once in serving: bounds memory, and is enough to keep the processor busy
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,14 @@ class Windows:
     def __len__(self) -> int:
         return len(self.length_B)
 
+    def take(self, part_N: Tensor) -> "Windows":
+        """These windows, no longer than the longest of them."""
+        longest = int(self.length_B[part_N].max()) if len(part_N) else 0
+        title_BL, action_BL, time_BL, weight_BL = (
+            value_BL[part_N, :longest] for value_BL in (self.title_BL, self.action_BL, self.time_BL, self.weight_BL)
+        )
+        return Windows(title_BL, action_BL, time_BL, weight_BL, self.length_B[part_N])
+
 
 @dataclass(frozen=True)
 class Titles:
@@ -74,6 +82,10 @@ class Tokens:
     action_RC: Tensor
     time_RC: Tensor  # of the token's event, ms
     asked_RC: Tensor  # of the prediction made there, ms
+
+    def slots(self, window_N: Tensor, token_N: Tensor) -> Tensor:
+        """Flat slots of these tokens; token `i` is the one that event `i` is predicted from."""
+        return torch.from_numpy(self.layout.start_B)[window_N] + token_N
 
 
 def tokens(windows: Windows, now_B: Tensor | None) -> Tokens:
@@ -159,19 +171,18 @@ def title_table(network: Network, titles: Titles) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def encode_users(network: Network, tower_VD: Tensor, windows: Windows, now_B: Tensor) -> Tensor:
-    """hidden_BD of each window's end, asked at `now_B` (ms); a title of row -1 counts as the start vector does."""
-    order_B = windows.length_B.argsort(stable=True)
+    """hidden_BD of each window's end, asked at `now_B` (ms); an empty window is a viewer nobody has seen."""
     hidden_BD = tower_VD.new_empty(len(windows), tower_VD.shape[1])
-    for part in order_B.split(ENCODED):
-        longest = int(windows.length_B[part].max())
-        cut = Windows(
-            *(
-                value[part][:, :longest]
-                for value in (windows.title_BL, windows.action_BL, windows.time_BL, windows.weight_BL)
-            ),
-            windows.length_B[part],
-        )
-        packed = tokens(cut, now_B[part])
-        last = torch.from_numpy(np.asarray(packed.layout.start_B)) + cut.length_B
-        hidden_BD[part] = network(tower_VD, packed)[last]
+    for part in torch.split(windows.length_B.argsort(stable=True), ENCODED):
+        some = windows.take(part)
+        packed = tokens(some, now_B[part])
+        hidden_BD[part] = network(tower_VD, packed)[packed.slots(torch.arange(len(part)), some.length_B)]
     return hidden_BD
+
+
+@torch.no_grad()
+def encode_events(network: Network, tower_VD: Tensor, windows: Windows, window_N: Tensor, event_N: Tensor) -> Tensor:
+    """hidden_ND from which each named event is predicted: from those before it, asked at its time. One pass for all."""
+    packed = tokens(windows, None)
+    hidden_XD: Tensor = network(tower_VD, packed)
+    return hidden_XD[packed.slots(window_N, event_N)]

@@ -1,15 +1,15 @@
 """The objective: sampled softmax over one local table of titles a step, for the next event and for delayed ones.
 
-Each trained event `j` gives two rows. Horizon 0: predict `j` from all before it. And one of the delays `k`, drawn: predict
-`j` from what was known `k` events and a little earlier, `j - k - o`, where the offset `o` inside the horizon's window is
-drawn with weights that halve every `half_life` events. That is, in expectation, the windowed target set with decaying,
-normalised weights, at the cost of one row.
+Each trained event `j` gives two rows. Horizon 0: predict `j` from all before it. And one of the delays `k`, drawn:
+predict `j` from what was known `k` events and a little earlier, `j - k - o`, where the offset `o` inside the horizon's
+window is drawn with weights that halve every `half_life` events. That is, in expectation, the windowed target set with
+decaying, normalised weights, at the cost of one row.
 
     loss = softplus( logsumexp_j( s_j - log(n q_j) ) - s_pos )
 
 with shared negatives from the proposal `q` that was really drawn from, and a row's own positive masked among them. All
-titles of the step are made unique, gathered and encoded once; everything else is local indices. Ids are masked per title
-and step, the same on both sides, so that a masked id gives no answer away.
+titles of the step are made unique, gathered and encoded once; everything else is local indices. Ids are masked per
+title and step, the same on both sides, so that a masked id gives no answer away.
 Sources: arXiv 2605.23312 (windowed targets, masking), sampled softmax with the correction of the drawn proposal.
 
 B windows · L events · N rows of the loss · J negatives · U unique titles · M launched titles · V titles
@@ -61,7 +61,7 @@ def sample_negatives(
 ) -> tuple[Tensor, Tensor]:
     """(title_J, log_expected_J): `n` draws with replacement, and the log of how often each was to be expected.
 
-    A fixed share is uniform over the launched titles, the rest by streaming frequency among them, so a draw of title j is
+    A fixed share is uniform over the launched titles, the rest by streaming frequency among them, so title j is to be
     expected `n_uniform / M + n_frequent * f_j` times: the proposal's own `n q_j`, whatever the mixture.
     """
     weight_M = None if frequency_V is None else frequency_V[launched_M].double()
@@ -121,6 +121,7 @@ def batch_of(
     windows: Windows, titles: Titles, horizons: tuple[int, ...], settings: ObjectiveSettings, generator: Generator
 ) -> Batch | None:
     """Draw what a step needs drawn and make its titles unique; None where nothing can be learned."""
+    assert len(settings.windows) == len(horizons), "a window for each horizon"
     rows = rows_of(windows, horizons, settings, generator)
     if not len(rows.title_N) or not len(titles.launched_M):
         return None
@@ -129,10 +130,10 @@ def batch_of(
     )
     packed = tokens(windows, None)
     everything = torch.cat([packed.title_RC.flatten(), rows.title_N, negative_J])
-    title_U, place = everything.unique(return_inverse=True)
+    title_U, place = torch.unique(everything, return_inverse=True)
     unknown = int(title_U[0] < 0)  # the start token, padding and unknown titles, never embedded
-    place_X, positive_N, negative_J = (place - unknown).split(
-        [packed.title_RC.numel(), len(rows.title_N), len(negative_J)]
+    place_X, positive_N, negative_J = torch.split(
+        place - unknown, [packed.title_RC.numel(), len(rows.title_N), len(negative_J)]
     )
     mask_U = torch.rand(len(title_U) - unknown, generator=generator) < settings.id_mask
     local = replace(packed, title_RC=place_X.view_as(packed.title_RC))
@@ -154,8 +155,8 @@ def _losses(
         titles.semantic_VS[batch.title_U], id_UE, titles.count_V[batch.title_U], batch.mask_U
     )
     hidden_XD = network(tower_UD, batch.packed, generator)
-    slot_N = torch.from_numpy(batch.packed.layout.start_B)[rows.window_N] + rows.token_N
-    query_NP = network.query(hidden_XD.index_select(0, slot_N), rows.horizon_N) * decoder.scale
+    hidden_ND = hidden_XD.index_select(0, batch.packed.slots(rows.window_N, rows.token_N))
+    query_NP = network.query(hidden_ND, rows.horizon_N) * decoder.scale
     title_UP = network.candidates(tower_UD)
     positive_NP = title_UP.index_select(0, batch.positive_N)
     negative_JP = title_UP.index_select(0, batch.negative_J)
@@ -181,7 +182,7 @@ def train_step(
     share_N = batch.rows.weight_N / batch.rows.weight_N.sum()
     optimisers.dense.zero_grad()
     loss_N = _losses(network, batch, titles, id_UE, share_N, generator)
-    loss_N.sum().backward()
+    torch.autograd.backward(loss_N.sum())
     accepted = optimisers.dense.accepts()
     if accepted:
         optimisers.dense.step()

@@ -11,7 +11,7 @@ V rows of the table · E dims · U unique rows of a step
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -73,10 +73,8 @@ class DenseOptimiser:
         self.settings = settings
         self.parameters = dict(module.named_parameters())
         matrices = [p for p in self.parameters.values() if p.dim() > 1]
-        others = [
-            p for p in self.parameters.values() if p.dim() <= 1
-        ]  # gains and vectors: decay would only shrink them
-        groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+        gains = [p for p in self.parameters.values() if p.dim() <= 1]  # decay would only shrink them
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": gains, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.usual = 0.0  # gradient norm, of late

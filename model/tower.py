@@ -1,9 +1,9 @@
 """Title tower: one vector a title, from its text and, as evidence comes in, from its own events.
 
-`v = psi(id, phi(semantic))`. A title is scorable from its text the moment it launches: the id counts in by its evidence,
-`g = n / (n + c)` for `n` events so far, and what is missing of it is one learned `OOV` vector. Masking an id in training
-is the same as having no evidence, so that the network meets in training what it meets at a launch. The same tower
-makes history tokens and candidates.
+`v = psi(id, phi(semantic))`. A title is scorable from its text the moment it launches: the id counts in by its
+evidence, `g = n / (n + c)` for `n` events so far, and what is missing of it is one learned `OOV` vector. Masking an id
+in training is the same as having no evidence, so that the network meets in training what it meets at a launch. The
+same tower makes history tokens and candidates.
 Source: arXiv 2605.23312, figure 6 (towers and masking).
 
 V titles · S dims of the text vector · E dims of an id row · D width
@@ -29,7 +29,7 @@ class Tower(nn.Module):
         self.mix_out = nn.Linear(width, width, bias=False)
 
     def forward(self, semantic_VS: Tensor, id_VE: Tensor | None, evidence_V: Tensor) -> Tensor:
-        """tower_VD. `evidence_V` counts a title's events, 0 where its id is masked or absent; a zero text row: no text."""
+        """tower_VD. `evidence_V`: events so far, 0 where the id is masked or absent. A zero text row: no text."""
         text_VD = self._phi(semantic_VS)
         return self._psi(self._id(id_VE, evidence_V), text_VD)
 
@@ -43,8 +43,9 @@ class Tower(nn.Module):
         if id_VE is None:
             return self.oov.expand(len(evidence_V), -1)
         gate_V1 = (evidence_V / (evidence_V + self.id_evidence)).unsqueeze(1)
-        return torch.lerp(self.oov, self.id(id_VE), gate_V1)
+        known_VD: Tensor = self.id(id_VE)
+        return torch.lerp(self.oov, known_VD, gate_V1)
 
     def _psi(self, id_VD: Tensor, text_VD: Tensor) -> Tensor:
-        mixed_VD = self.mix_out(silu(self.mix(torch.cat([id_VD, text_VD], 1))))
+        mixed_VD: Tensor = self.mix_out(silu(self.mix(torch.cat([id_VD, text_VD], 1))))
         return id_VD + text_VD + mixed_VD
