@@ -10,22 +10,24 @@ import gc
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from infra import metrics
-from infra.errors import SettingsError
+from infra.errors import PremiereError, SettingsError
 from infra.lag import READS
 from infra.settings import Settings
 from infra.topics import identity
 from streaming import topics as t
+from streaming.broker import StreamError
+from streaming.kafka import KafkaSink, KafkaSource
 
 if TYPE_CHECKING:
     from feast import FeatureStore  # a second of import that only two flows need
@@ -34,15 +36,37 @@ IDLE: Final = timedelta(seconds=1)  # of silence, after which a source says so
 EMBEDDED: Final = "premiere-"  # how the embedded broker's cluster ids begin
 
 
+class Flow(NamedTuple):
+    """A dataflow, and its sources, whose last offsets are committed once it has ended well."""
+
+    dataflow: Dataflow
+    sources: Sequence[KafkaSource]
+
+
 def run(flow: str, settings: Settings) -> None:
     """Run one flow until it is asked to stop. Raises PremiereError where the world is not as it must be."""
     stop = threading.Event()
     _stop_on_signals(stop)
     metrics.serve(settings, flow)
-    store = recovery(settings, flow)
-    dataflow = BUILD[flow](settings, stop)
-    gc.freeze()  # what is loaded by now stays: collections need not walk it
-    cli_main(dataflow, epoch_interval=timedelta(seconds=settings.epoch_seconds), recovery_config=store)
+    epoch = timedelta(seconds=settings.epoch_seconds)
+    try:
+        store = recovery(settings, flow)
+        dataflow, sources = BUILD[flow](settings, stop)
+        gc.freeze()  # what is loaded by now stays: collections need not walk it
+        cli_main(dataflow, epoch_interval=epoch, recovery_config=store)
+        for source in sources:
+            source.commit()
+    except Exception as error:
+        if (known := _known(error)) is not None:
+            raise PremiereError(f"The flow {flow} cannot go on. {known}") from error
+        raise
+
+
+def _known(error: BaseException | None) -> BaseException | None:
+    """The error of the world behind what the engine raised, if it is one: those have a sentence to tell."""
+    while error is not None and not isinstance(error, PremiereError | StreamError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def recovery(settings: Settings, flow: str) -> RecoveryConfig:
@@ -72,46 +96,52 @@ def _stop_on_signals(stop: threading.Event) -> None:
     signal.signal(signal.SIGINT, ask)
 
 
-def features(settings: Settings, stop: threading.Event) -> Dataflow:
+def features(settings: Settings, stop: threading.Event) -> Flow:
     """Events to histories: Feast's user_activity and the learner's log."""
     from features.definitions import USER_ROW
     from features.store import offline_folder, write_user_activity
     from streaming.features import build
-    from streaming.kafka import KafkaSink, KafkaSource
     from streaming.offline import ParquetSink
     from streaming.online import FeastSink
 
     config = settings.kafka()
-    return build(
-        events=KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE, stop=stop),
+    events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE, stop=stop)
+    dataflow = build(
+        events=events,
         activity=KafkaSink(config),
-        online=FeastSink(partial(write_user_activity, _open(settings))),
+        online=FeastSink(partial(write_user_activity, _open(settings)), stop=stop),
         offline=ParquetSink(offline_folder(_feast(settings), "user_activity"), 1, USER_ROW),
         dead_letters=KafkaSink(config),
         history=settings.history,
     )
+    return Flow(dataflow, [events])
 
 
-def titles(settings: Settings, stop: threading.Event) -> Dataflow:
+def titles(settings: Settings, stop: threading.Event) -> Flow:
     """Launches to titles: Feast's title_semantics, the catalogue and the learner's log."""
     from features.definitions import TITLE_ROW
     from features.store import offline_folder, write_title_semantics
-    from features.text import load_encoder
-    from streaming.kafka import KafkaSink, KafkaSource
+    from features.text import EncoderError, load_encoder
     from streaming.offline import ParquetSink
     from streaming.online import FeastSink
     from streaming.titles import build
 
     config = settings.kafka()
-    return build(
-        launches=KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE, stop=stop),
+    launches = KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE, stop=stop)
+    try:
+        encode = load_encoder(settings.text_encoder)
+    except EncoderError as error:
+        raise SettingsError(str(error)) from error
+    dataflow = build(
+        launches=launches,
         titles=KafkaSink(config),
         activity=KafkaSink(config),
-        online=FeastSink(partial(write_title_semantics, _open(settings))),
+        online=FeastSink(partial(write_title_semantics, _open(settings)), stop=stop),
         offline=ParquetSink(offline_folder(_feast(settings), "title_semantics"), 1, TITLE_ROW),
         dead_letters=KafkaSink(config),
-        encode=load_encoder(),
+        encode=encode,
     )
+    return Flow(dataflow, [launches])
 
 
 def _feast(settings: Settings) -> Path:
@@ -128,4 +158,4 @@ def _open(settings: Settings) -> "FeatureStore":
         raise SettingsError(str(error)) from error
 
 
-BUILD: Final[Mapping[str, Callable[[Settings, threading.Event], Dataflow]]] = {"features": features, "titles": titles}
+BUILD: Final[Mapping[str, Callable[[Settings, threading.Event], Flow]]] = {"features": features, "titles": titles}

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     )
     checkpoints: str = Field(default="", description="fsspec URL of the checkpoints; empty: checkpoints in data_dir")
     data: Path | None = Field(default=None, description="folder of a data set (events and titles) for the demo")
+    text_encoder: str = Field(
+        default="wordllama", description="wordllama, or a sentence-transformers model by name or path"
+    )
     history: int = Field(default=200, ge=1, description="newest events of a user that an activity carries")
     horizons: Annotated[tuple[int, ...], NoDecode] = Field(
         default=(0, 3, 10),
