@@ -25,30 +25,32 @@ from torch.nn import functional
 
 BLOCK = 1 << 20  # floats of logits held at once; 0.5 to 2 million run alike, more falls out of the cache
 
+EXACT = 40.0  # softplus(x) is x to the last digit of fp64 from here on
+
 
 class _Negatives(NamedTuple):
     """What the rows are compared with, and where each row's own positive is among it."""
 
-    e_SP: Tensor
-    bias_S: Tensor
-    order_S: Tensor  # sorts the negatives by id
-    first_N: Tensor  # where the row's positive begins in that order
-    count_N: Tensor  # and how often it is there
+    vectors: Tensor  # [S, P]
+    bias: Tensor  # [S]
+    order: Tensor  # [S], sorts the negatives by id
+    start: Tensor  # [N], where the row's positive begins in that order
+    length: Tensor  # [N], and how often it is there
 
 
 def _negatives(e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> _Negatives:
     sorted_S, order_S = neg_id_S.sort()
     first_N = torch.searchsorted(sorted_S, pos_id_N)
     count_N = torch.searchsorted(sorted_S, pos_id_N, right=True) - first_N
-    return _Negatives(e_SP, bias_S, order_S, first_N, count_N)
+    return _Negatives(e_SP, bias_S.to(e_SP.dtype), order_S, first_N, count_N)
 
 
 def _mask_hits_(logit_CS: Tensor, negatives: _Negatives, rows: slice) -> None:
     """Take each row's own positive out of its logits. Hits are few: pairs, not a table of comparisons."""
-    count_C = negatives.count_N[rows]
+    count_C = negatives.length[rows]
     row_H = torch.repeat_interleave(count_C)
     nth_H = torch.arange(len(row_H), device=row_H.device) - (count_C.cumsum(0) - count_C)[row_H]
-    logit_CS[row_H, negatives.order_S[negatives.first_N[rows][row_H] + nth_H]] = float("-inf")
+    logit_CS[row_H, negatives.order[negatives.start[rows][row_H] + nth_H]] = float("-inf")
 
 
 def _softmax_(logit_CS: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def _softmax_(logit_CS: Tensor) -> Tensor:
 
 def _blocks(q_NP: Tensor, negatives: _Negatives) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Blocks of rows with p [C, S] and lse [C]. The next block overwrites p. No negatives: no block."""
-    size = len(negatives.e_SP)
+    size = len(negatives.vectors)
     if size == 0:
         return
     step = max(1, min(len(q_NP), BLOCK // size))
@@ -75,14 +77,14 @@ def _blocks(q_NP: Tensor, negatives: _Negatives) -> Iterator[tuple[slice, Tensor
     for start in range(0, len(q_NP), step):
         rows = slice(start, min(start + step, len(q_NP)))
         p_CS = buffer_CS[: rows.stop - start]
-        torch.addmm(negatives.bias_S, q_NP[rows], negatives.e_SP.T, out=p_CS)
+        torch.addmm(negatives.bias, q_NP[rows], negatives.vectors.T, out=p_CS)
         _mask_hits_(p_CS, negatives, rows)
         yield rows, p_CS, _softmax_(p_CS)
 
 
 def _grad_negatives(q_NP: Tensor, negatives: _Negatives, slope_N: Tensor) -> Tensor:
     """sum_n slope_n p_ns q_n [S, P], from scratch."""
-    grad_SP = torch.zeros_like(negatives.e_SP)
+    grad_SP = torch.zeros_like(negatives.vectors)
     for rows, p_CS, _ in _blocks(q_NP, negatives):
         grad_SP.addmm_(p_CS.T, q_NP[rows] * slope_N[rows, None])
     return grad_SP
@@ -136,7 +138,7 @@ class _SampledSoftmax(torch.autograd.Function):
         grad_SP = torch.zeros_like(e_neg_SP) if ctx.needs_input_grad[2] else None
         for rows, p_CS, lse_C in _blocks(q_NP, negatives):
             margin_C = lse_C - positive_N[rows]
-            loss_N[rows] = functional.softplus(margin_C) * weight_N[rows]
+            loss_N[rows] = functional.softplus(margin_C, threshold=EXACT) * weight_N[rows]
             slope_N[rows] = torch.sigmoid(margin_C) * weight_N[rows]
             if mean_NP is not None:
                 torch.mm(p_CS, e_neg_SP, out=mean_NP[rows])
