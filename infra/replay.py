@@ -2,8 +2,8 @@
 
 Launches run `ahead` events before the events, so that a title can be known before its first event, as in life. Times
 stay those of the data; what is late or in the future is judged by Kafka's record time. The replayer goes at a multiple
-of the data's own pace, at a rate, or as fast as the loop learns, and lets a caller look at what each viewer is served just
-before it produces what the viewer did.
+of the data's own pace, at a rate, or as fast as the loop learns, and lets a caller look at what each viewer is served
+just before it produces what the viewer did.
 """
 
 import threading
@@ -134,10 +134,12 @@ class Replay:
         progress: Callable[[Progress], None] | None = None,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
+        user_events: str = USER_EVENTS,
+        title_launches: str = TITLE_LAUNCHES,
     ) -> None:
         self.events = self.launches = 0  # produced so far
         self.data, self.ahead, self.stop = data, ahead, stop or threading.Event()
-        self._delivery = Delivery(config)
+        self._delivery, self._user_events, self._title_launches = Delivery(config), user_events, title_launches
         self._progress, self._clock, self._reported = progress, clock, clock()
         self._known, self._since = 0, 0  # in flight when last asked, events produced since
 
@@ -184,7 +186,7 @@ class Replay:
     def _produce(self, event: Event, before: Callable[[Event], object] | None) -> None:
         if before:
             before(event)
-        self._delivery.send(USER_EVENTS, event.user, to_json(event))
+        self._delivery.send(self._user_events, event.user, to_json(event))
         self.events += 1
         self._since += 1
 
@@ -195,7 +197,7 @@ class Replay:
         if horizon < len(self.data):
             due = int(self.data.launched.searchsorted(self.data.ts[horizon]))
         for launch in self.data.launches[self.launches : due]:
-            self._delivery.send(TITLE_LAUNCHES, launch.title, to_json(launch))
+            self._delivery.send(self._title_launches, launch.title, to_json(launch))
             self.launches += 1
 
     def _due(self, first: int, pace: Pace) -> float:
