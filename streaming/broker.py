@@ -1,0 +1,186 @@
+"""What every client of the broker shares: its settings, what can go wrong with it, and what a topic is made of.
+
+A broker that is away is waited for, with the client's own back-off, and said once; what waiting cannot mend is an error
+with a name.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+TIMEOUT: Final = 15.0  # seconds for the broker's answer
+RENEW: Final = 60.0  # seconds after which an unchanged group offset is committed again
+DELIVERY: Final = 300.0  # seconds that a record may wait for its broker
+
+_CONSUMER: Final[dict[str, Any]] = {
+    "fetch.wait.max.ms": 10,  # else an idle partition answers half a second late
+    "queued.max.messages.kbytes": 8192,  # a partition
+    "reconnect.backoff.max.ms": 1000,
+    "log_level": 2,  # we say it ourselves, once an outage
+}
+_CONSUMER_FIXED: Final[dict[str, Any]] = {
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    "auto.offset.reset": "error",  # the default jumps to the log's end without a word
+}
+_PRODUCER: Final[dict[str, Any]] = {
+    "linger.ms": 2,
+    "compression.type": "lz4",
+    "partitioner": "murmur2_random",  # Kafka's own, so that every client finds a key in the same partition
+    "delivery.timeout.ms": int(DELIVERY * 1000),
+    "reconnect.backoff.max.ms": 1000,
+    "log_level": 2,
+}
+_PRODUCER_FIXED: Final[dict[str, Any]] = {
+    "enable.idempotence": True,
+    "acks": "all",
+    "delivery.report.only.error": True,
+}
+_PASSING: Final = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
+_NO_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
+
+log: Final = logging.getLogger(__name__)
+
+
+class StreamError(Exception):
+    """A flow cannot go on with this broker or topic; the message says why, and the remedy."""
+
+
+class BrokerSilentError(StreamError):
+    """No broker answers."""
+
+
+class TopicMissingError(StreamError):
+    """The topic does not exist."""
+
+
+class PositionLostError(StreamError):
+    """The position to go on from is not in the log: cut off by retention, or the log was made anew."""
+
+
+class UndeliveredError(StreamError):
+    """The broker did not take a record."""
+
+
+def stream_error(error: BaseException | None) -> StreamError | None:
+    """The StreamError behind an exception of the engine, which wraps what a source or a sink raised."""
+    while error is not None and not isinstance(error, StreamError):
+        error = error.__cause__
+    return error
+
+
+class Outage:
+    """Says once that the broker is away, and once that it is back."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.on = what, False
+
+    def begin(self, error: KafkaError) -> None:
+        """The client reports an error that passes."""
+        if not self.on:
+            self.on = True
+            log.warning("%s: Kafka does not answer (%s); waiting until it does.", self.what, error.str())
+
+    def end(self) -> None:
+        """The broker answered."""
+        if self.on:
+            self.on = False
+            log.warning("%s: Kafka answers again.", self.what)
+
+
+class GroupPosition:
+    """A partition's offset in its consumer group: committed without waiting, one commit at a time.
+
+    So nothing piles up while the broker is away. An unchanged offset is renewed now and then: groups at rest expire.
+    """
+
+    def __init__(self, topic: str, partition: int, outage: Outage) -> None:
+        self.topic, self.partition, self.outage = topic, partition, outage
+        self.offset, self.asked, self.waiting = -1, 0.0, False
+
+    def commit(self, consumer: Consumer, offset: int) -> None:
+        """Commit, unless it is known or an earlier commit has no answer yet: the next call will."""
+        now = time.monotonic()
+        if not self.waiting and (offset != self.offset or now - self.asked > RENEW):
+            self.offset, self.asked, self.waiting = offset, now, True
+            consumer.commit(offsets=[TopicPartition(self.topic, self.partition, offset)], asynchronous=True)
+
+    def answered(self, error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+        """The client's callback."""
+        self.waiting = False
+        if error is None:
+            self.outage.end()
+        else:
+            self.offset = -1  # once more
+            self.outage.begin(error)
+
+
+def consuming(config: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """A consumer's settings: ours, the caller's, and those that nobody may change."""
+    return {**_CONSUMER, **config, **_CONSUMER_FIXED, "group.id": group}
+
+
+def producing(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A producer's settings, likewise."""
+    return {**_PRODUCER, **config, **_PRODUCER_FIXED}
+
+
+def partitions(config: Mapping[str, Any], topic: str, timeout: float = TIMEOUT) -> list[int]:
+    """The partitions of a topic. Raises BrokerSilentError, TopicMissingError."""
+    consumer = Consumer(consuming(config, "premiere-partitions"))
+    try:
+        found = consumer.list_topics(timeout=timeout).topics.get(topic)  # of all: asked by name, some brokers make it
+    except KafkaException as error:
+        raise silent(config, error.args[0].str()) from error
+    finally:
+        consumer.close()
+    if found is None or found.error is not None:
+        raise missing(config, topic)
+    return sorted(found.partitions)
+
+
+def beginning(consumer: Consumer, topic: str, partition: int) -> int:
+    """The first offset of a partition: a position that can be snapshotted, unlike "the beginning"."""
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT)[0])
+    except KafkaException as error:
+        raise StreamError(f"The beginning of {topic}[{partition}] is not known: {error.args[0].str()}.") from error
+
+
+def commit_offsets(config: Mapping[str, Any], topic: str, offsets: Mapping[int, int]) -> None:
+    """Commit next offsets by partition to the group that `config` names, and wait for it. A failure is only said."""
+    if not offsets:
+        return
+    consumer = Consumer({**config})
+    try:
+        positions = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        consumer.commit(offsets=positions, asynchronous=False)
+    except KafkaException as error:
+        log.warning("%s: the last offsets were not committed (%s).", topic, error.args[0].str())
+    finally:
+        consumer.close()
+
+
+def check_passing(error: KafkaError, config: Mapping[str, Any], topic: str) -> None:
+    """Return where waiting may help (the client tries again by itself, with back-off); else raise StreamError."""
+    if error.code() in _NO_TOPIC:
+        raise missing(config, topic)
+    if not (error.retriable() or error.code() in _PASSING):
+        raise StreamError(f"Reading {topic} failed: {error.str()}.")
+
+
+def missing(config: Mapping[str, Any], topic: str) -> TopicMissingError:
+    """A topic does not exist."""
+    return TopicMissingError(
+        f"There is no topic {topic} at {config.get('bootstrap.servers')}: make it (`premiere topics`)."
+    )
+
+
+def silent(config: Mapping[str, Any], why: str) -> BrokerSilentError:
+    """No broker answers."""
+    return BrokerSilentError(
+        f"No Kafka answers at {config.get('bootstrap.servers')} ({why}): start it, or give its address."
+    )

@@ -1,0 +1,57 @@
+"""What a flow cannot use, kept with its reason.
+
+Bad input is data: a second stream, never an exception that stops a flow. A dead letter holds the bytes as they came
+(the first 64 KB of them, with their length and hash), and its headers say where they lay, so that a replay's doubles
+can be told by topic, partition and offset, and what was wrong can be sent again once it is mended.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final, TypeVar
+
+from msgspec import DecodeError, ValidationError
+from prometheus_client import Counter
+
+from streaming.kafka import Message, Outgoing
+from streaming.topics import DEAD_LETTERS
+
+KEPT: Final = 65_536  # bytes of the value, and of the key
+DETAIL: Final = 500  # characters of a reason
+LETTERS: Final = Counter("premiere_dead_letters", "messages that a flow could not use", ["reason"])
+
+T = TypeVar("T")
+
+
+class Rejected(ValueError):  # noqa: N818 - a verdict on data, caught where it is made
+    """A message cannot be used. The reason begins with its kind and a colon: few kinds, so that they can be counted."""
+
+
+def dead_letter(message: Message, reason: str) -> Outgoing:
+    """The record that keeps `message`, counted under the kind of its reason."""
+    LETTERS.labels(reason.partition(":")[0]).inc()
+    value = message.value or b""
+    headers = {
+        "topic": message.topic,
+        "partition": str(message.partition),
+        "offset": str(message.offset),
+        "reason": reason[:DETAIL],
+        "length": str(len(value)),
+        "sha256": sha256(value).hexdigest(),
+    }
+    key = message.key and message.key[:KEPT]
+    return Outgoing(DEAD_LETTERS, key, value[:KEPT], [(name, text.encode()) for name, text in headers.items()])
+
+
+def decode(decoder: Callable[[bytes], T], message: Message, limit: int) -> T:
+    """The value of a message of at most `limit` bytes. Raises Rejected."""
+    if message.value is None:
+        raise Rejected("tombstone: there is no value")
+    if len(message.value) > limit:
+        raise Rejected(f"too large: {len(message.value)} bytes of at most {limit}")
+    try:
+        return decoder(message.value)
+    except ValidationError as error:
+        kind = "missing field" if "missing required field" in str(error) else "wrong type"
+        raise Rejected(f"{kind}: {error}") from None
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(f"not JSON: {error}") from None

@@ -1,0 +1,188 @@
+"""Flow `features`: what a user does becomes that user's features, and an entry in the learner's log.
+
+user-events -> validated, doubles dropped, put into the user's history -> Feast (online the newest row, offline one row
+an event) and the topic `activity`. One poll of a partition is the short interval that an activity covers: under load an
+activity carries many events, at rest one, and there is no timer. Rows never depend on where polls were cut. What an
+event may not be: see `_arrival`.
+
+Step ids name the state in the recovery store: they are part of the format of what is kept.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import chain
+from typing import Final, NamedTuple
+
+import bytewax.operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.operators import StatefulBatchLogic
+from bytewax.outputs import Sink
+from prometheus_client import Counter
+
+from streaming.dead_letters import Rejected, dead_letter, decode
+from streaming.history import Arrival, History, Row, State
+from streaming.kafka import Message, Outgoing
+from streaming.records import FLOOR_MS, HISTORY, Activity, Tick, action_code, decode_event, to_msgpack
+from streaming.topics import ACTIVITY
+
+FUTURE: Final = timedelta(hours=1)  # that an event may be ahead of its own Kafka record
+LARGEST: Final = 65_536  # bytes of an event; all of a dead letter is kept up to this
+CEILING_MS: Final = 4_102_444_800_000  # 2100-01-01: beyond it a broker's clock is wrong
+MOST: Final = 0.5  # of a history's size that one activity brings: its oldest new event keeps so much context
+LOG: Final = "0"  # key of the log's only writer: it has one order
+
+EVENTS: Final = Counter("premiere_events", "events taken into a history")
+DOUBLES: Final = Counter("premiere_duplicates", "events dropped because their event_id was seen before")
+LATE: Final = Counter("premiere_late_events", "events put before one of the same user that was there already")
+
+
+class Sorted(NamedTuple):
+    """A poll: its events by user, and what cannot be used. Both empty: nothing came for a while."""
+
+    users: dict[str, list[Arrival]]
+    rejected: list[Outgoing]
+
+
+class Update(NamedTuple):
+    """What a poll changed for one user."""
+
+    rows: list[Row]  # one per event
+    activities: list[Activity]  # one, or several where a poll brought very many events
+
+
+def build(
+    *,
+    events: Source[list[Message]],
+    activity: Sink[tuple[str, list[Outgoing]]],
+    online: Sink[tuple[str, list[Row]]],
+    offline: Sink[tuple[str, list[Row]]],
+    dead_letters: Sink[tuple[str, list[Outgoing]]],
+    history: int = HISTORY,
+    future: timedelta = FUTURE,
+    shards: int = 1,
+    clock: Callable[[], float] = time.time,
+) -> Dataflow:
+    """The flow. `events` yields polls (an empty one: silence); `online` and `offline` get keys "0" to `shards` - 1."""
+    keys = [str(shard) for shard in range(shards)]
+    flow = Dataflow("features")
+    polls = op.input("user_events", flow, events)  # [Message]
+    sorted_polls = op.map("sorted_polls", polls, lambda poll: sort(poll, future))  # Sorted
+    rejected = op.flat_map("rejected", sorted_polls, lambda poll: [(LOG, poll.rejected)] if poll.rejected else [])
+    by_user = op.flat_map("by_user", sorted_polls, lambda poll: poll.users.items())  # (user, [Arrival])
+    updates = op.stateful_batch("histories", by_user, lambda state: _UserLogic(history, state))  # (user, Update)
+    silence = op.filter("silence", sorted_polls, lambda poll: not (poll.users or poll.rejected))
+    ticks = op.map("ticks", silence, lambda _: (LOG, [_tick(clock())]))  # ("0", [Outgoing])
+    logged = op.flat_map_batch("logged", updates, _log)  # ("0", [Outgoing])
+    newest = op.flat_map_batch("newest", updates, lambda batch: _newest(batch, keys))  # (shard, [Row])
+    rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [Row])
+    empty: list[tuple[str, list[Row]]] = [(key, []) for key in keys]
+    nothing = op.flat_map("nothing", silence, lambda _: empty)  # an idle sink gets no snapshot, and publishes nothing
+    op.output("activity", op.merge("log", logged, ticks), activity)
+    op.output("online", newest, online)
+    op.output("offline", op.merge("offline_rows", rows, nothing), offline)
+    op.output("dead_letters", rejected, dead_letters)
+    return flow
+
+
+def sort(poll: list[Message], future: timedelta = FUTURE) -> Sorted:
+    """Validate a poll: its events by user, in the order they came, and a dead letter for each other message."""
+    ahead = int(future.total_seconds() * 1000)
+    users: dict[str, list[Arrival]] = {}
+    rejected = []
+    for message in poll:
+        try:
+            arrival = _arrival(message, ahead)
+            users.setdefault(arrival.user, []).append(arrival)
+        except Rejected as reason:
+            rejected.append(dead_letter(message, str(reason)))
+    return Sorted(users, rejected)
+
+
+def _arrival(message: Message, ahead: int) -> Arrival:
+    """A valid event. Raises Rejected."""
+    event = decode(decode_event, message, LARGEST)
+    if message.key != event.user.encode():
+        raise Rejected("key: the message's key is not its user, so the user's events would not stay in one partition")
+    try:
+        action = action_code(event)
+    except KeyError:
+        raise Rejected(f"unknown action: {event.action!r}") from None
+    appended = message.appended
+    if event.ts < FLOOR_MS:
+        raise Rejected(f"too old: {event.ts} ms lies before {FLOOR_MS}, the year 1900")
+    if event.ts > appended + ahead:
+        raise Rejected(f"in the future: {event.ts} ms, in a record of {appended} ms")
+    if appended > CEILING_MS:
+        raise Rejected(f"record time: {appended} ms lies after {CEILING_MS}, the year 2100")
+    where = message.partition, message.offset, appended
+    return Arrival(event.user, event.title, event.ts, action, event.event_id, *where)
+
+
+class _UserLogic(StatefulBatchLogic[list[Arrival], Update, State]):
+    """One user's history in the engine's hands."""
+
+    __slots__ = ("history", "most")
+
+    def __init__(self, size: int, state: State | None) -> None:
+        self.history = History(size, state)
+        self.most = max(1, int(size * MOST))
+
+    def on_batch(self, values: list[list[Arrival]]) -> tuple[list[Update], bool]:
+        """Take in the user's events of one poll, or of several at once."""
+        arrivals = values[0] if len(values) == 1 else list(chain.from_iterable(values))
+        update = Update([], [])
+        for start in range(0, len(arrivals), self.most):
+            rows = [row for arrival in arrivals[start : start + self.most] if (row := self.history.apply(arrival))]
+            if rows:
+                update.rows.extend(rows)
+                update.activities.append(self.history.activity(arrivals[0].user))
+        _count(update.rows, len(arrivals))
+        return [update] if update.rows else [], StatefulBatchLogic.RETAIN
+
+    def snapshot(self) -> State:
+        """The history in plain values."""
+        return self.history.snapshot()
+
+
+def _count(rows: list[Row], arrived: int) -> None:
+    EVENTS.inc(len(rows))
+    if doubles := arrived - len(rows):
+        DOUBLES.inc(doubles)
+    if late := sum(row["event_ms"] < row["last_event_ms"] for row in rows):
+        LATE.inc(late)
+
+
+def _tick(seconds: float) -> Outgoing:
+    return Outgoing(ACTIVITY, None, to_msgpack(Tick(ts=int(seconds * 1000))))
+
+
+def _log(batch: list[tuple[str, Update]]) -> list[tuple[str, list[Outgoing]]]:
+    """Every activity of a batch, for the log's one writer."""
+    return [
+        (
+            LOG,
+            [Outgoing(ACTIVITY, user.encode(), to_msgpack(one)) for user, update in batch for one in update.activities],
+        )
+    ]
+
+
+def _newest(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[Row]]]:
+    """The newest row of each user, by shard."""
+    return _by_shard([update.rows[-1] for _, update in batch], keys)
+
+
+def _rows(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[Row]]]:
+    """Every row, by shard."""
+    return _by_shard([row for _, update in batch for row in update.rows], keys)
+
+
+def _by_shard(rows: list[Row], keys: list[str]) -> list[tuple[str, list[Row]]]:
+    """Split rows by the source's partitions, so that a user's rows stay together."""
+    if len(keys) == 1:
+        return [(keys[0], rows)]
+    shards: dict[str, list[Row]] = {}
+    for row in rows:
+        shards.setdefault(keys[row["partition"] % len(keys)], []).append(row)
+    return list(shards.items())

@@ -1,0 +1,299 @@
+"""Kafka in and out of a dataflow, and nothing lost in between.
+
+The engine's own connectors have gaps, so these are ours. The source snapshots real offsets only, never a sentinel, and
+errors do not move them; it waits out a broker that is gone, stops where waiting would be in vain, and commits to a
+consumer group one epoch behind: what the engine has snapshotted once more is durable, so the group is never ahead. One
+item is one poll: a list of messages of one partition. The sink checks every delivery; the engine holds an epoch back
+until `snapshot()` has flushed it.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, NamedTuple
+
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from prometheus_client import Gauge
+
+from streaming import broker
+from streaming.broker import PositionLostError, StreamError, UndeliveredError
+
+NAP: Final = timedelta(milliseconds=5)  # between two looks at an empty queue
+PATIENCE: Final = timedelta(seconds=10)  # beyond the log's end before we say so: a new leader may lag for a moment
+_FORMAT: Final = 1  # of a source's snapshot
+LAG: Final = Gauge("premiere_consumer_lag", "messages from the next to read to the log's end", ["topic", "partition"])
+
+_Position = tuple[int, int]  # format, offset of the next message
+
+
+class Message(NamedTuple):
+    """A record of a topic as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    appended: int  # Kafka record time, ms
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+class Outgoing(NamedTuple):
+    """A record to be written; without a partition its key decides."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
+    partition: int = -1
+
+
+class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
+    """A topic: one item per poll, the messages of one partition; an empty one after `idle` of silence everywhere.
+
+    A new dataflow begins at `start`: the log's beginning, or an offset a partition. `stop`, once set, ends the input at
+    the next poll, so that the dataflow drains. Without `tail` it ends at the present end of the log. Offsets go to the
+    consumer group `group` one epoch late, or, with `durable`, as that mapping tells: next offset by partition.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, str],
+        topic: str,
+        group: str,
+        *,
+        start: Mapping[int, int] | Literal["earliest"] = "earliest",
+        tail: bool = True,
+        idle: timedelta | None = None,
+        batch: int = 1000,
+        stop: threading.Event | None = None,
+        durable: Mapping[int, int] | None = None,
+        patience: timedelta = PATIENCE,
+    ) -> None:
+        self.config = broker.consuming(config, group)
+        self.topic, self.tail, self.batch, self.durable = topic, tail, batch, durable
+        self.start = {} if start == "earliest" else dict(start)
+        self.stop, self.patience = stop or threading.Event(), patience.total_seconds()
+        self.idle = idle.total_seconds() if idle else float("inf")
+        self.heard = time.monotonic()  # when any partition that this process reads last brought something
+        self.reached: dict[int, int] = {}  # where partitions ended, for `commit`
+
+    def list_parts(self) -> list[str]:
+        """The topic's partitions. Raises BrokerSilentError, TopicMissingError."""
+        return [f"{partition:05d}" for partition in broker.partitions(self.config, self.topic)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: _Position | None) -> "_Partition":
+        """A partition, from where it was or from `start`. Raises StreamError."""
+        partition = int(for_part)
+        return _Partition(self, partition, _offset(resume_state, self.start.get(partition)))
+
+    def commit(self) -> None:
+        """Commit where the input ended. Call it once the dataflow has ended well: only then the last epoch is safe."""
+        broker.commit_offsets(self.config, self.topic, self.reached if self.durable is None else self.durable)
+
+
+class _Partition(StatefulSourcePartition[list[Message], _Position]):
+    """One partition, with a consumer of its own."""
+
+    def __init__(self, source: KafkaSource, partition: int, offset: int | None) -> None:
+        self.source, self.topic, self.partition = source, source.topic, partition
+        self.outage = broker.Outage(f"{self.topic}[{partition}]")
+        self.group = broker.GroupPosition(self.topic, partition, self.outage)
+        self.consumer = Consumer({**source.config, "error_cb": self.outage.begin, "on_commit": self.group.answered})
+        self.offset = broker.beginning(self.consumer, self.topic, partition) if offset is None else offset
+        self.consumer.assign([TopicPartition(self.topic, partition, self.offset)])
+        self.safe = self.offset  # what the epoch before this one ended with
+        self.empty = self.ended = self.closed = False
+        self.checked = time.monotonic()
+        self.stranded = 0.0  # seconds
+        self.lag = LAG.labels(self.topic, str(partition))
+
+    def next_batch(self) -> list[list[Message]]:
+        """What has come: one list of messages, or nothing. Raises StreamError where waiting would be in vain."""
+        if self.ended or self.source.stop.is_set():
+            raise StopIteration
+        messages = self._poll()
+        self.empty = not messages
+        if messages:
+            self._advance(messages[-1].offset + 1)
+            return [messages]
+        self._check()
+        if self.partition > 0 or time.monotonic() - self.source.heard < self.source.idle:
+            return []
+        self.source.heard = time.monotonic()
+        return [[]]
+
+    def next_awake(self) -> datetime | None:
+        """At once after messages, else after a nap: no busy loop."""
+        return datetime.now(UTC) + NAP if self.empty else None
+
+    def snapshot(self) -> _Position:
+        """The next offset; commits the one of the epoch before, which is durable by now."""
+        durable = self.source.durable
+        if (safe := self.safe if durable is None else durable.get(self.partition)) is not None:
+            self.group.commit(self.consumer, safe)
+        self.safe = self.offset
+        return _FORMAT, self.offset
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if not self.closed:
+            self.closed = True
+            self.source.reached[self.partition] = self.offset
+            self.consumer.close()
+
+    def _poll(self) -> list[Message]:
+        messages = []
+        for record in self.consumer.consume(self.source.batch, 0):  # 0: never block the worker
+            if (error := record.error()) is None:
+                messages.append(_message(record))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self.ended = not self.source.tail
+                self.outage.end()
+                self.lag.set(0)
+            else:
+                self._failed(error)
+        return messages
+
+    def _advance(self, offset: int) -> None:
+        self.offset, self.stranded = offset, 0.0
+        self.outage.end()
+        self.source.heard = time.monotonic()
+        self.lag.set(max(0, self._end() - offset))
+
+    def _end(self) -> int:
+        """The log's end as the last fetch told it; negative where none did yet. Asked for, Tansu gives a lower one."""
+        return int(self.consumer.get_watermark_offsets(TopicPartition(self.topic, self.partition), cached=True)[1])
+
+    def _check(self) -> None:
+        """Once a second of silence: are we waiting at an offset that is not there? Tansu would let us, forever."""
+        now = time.monotonic()
+        if (passed := now - self.checked) < 1:
+            return
+        self.checked = now
+        self.stranded = self.stranded + min(passed, 2) if 0 <= self._end() < self.offset else 0.0
+        if self.stranded > self.source.patience:
+            raise self._lost(f"lies beyond its end, {self._end()}")
+
+    def _failed(self, error: KafkaError) -> None:
+        """Wait (the client tries again by itself, with back-off) or raise."""
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise self._lost("is not in it")
+        broker.check_passing(error, self.source.config, self.topic)
+        self.outage.begin(error)
+
+    def _lost(self, how: str) -> PositionLostError:
+        return PositionLostError(
+            f"Offset {self.offset} of {self.topic}[{self.partition}] {how}: the log was cut by retention or made anew; "
+            "let the flow start anew (remove its recovery folder), or give it a position that exists."
+        )
+
+
+class KafkaSink(FixedPartitionedSink[list[Outgoing], None]):
+    """Records to the topics they name. Items are (key, records); order holds within a key, `shards` share the keys."""
+
+    def __init__(self, config: Mapping[str, str], shards: int = 1) -> None:
+        self.config, self.shards = config, shards
+
+    def list_parts(self) -> list[str]:
+        """The shards."""
+        return [f"{shard:03d}" for shard in range(self.shards)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Shard":
+        """A producer."""
+        return _Shard(self.config)
+
+
+class _Shard(StatefulSinkPartition[list[Outgoing], None]):
+    """One producer. It sends while the flow goes on; `snapshot` waits for the last delivery."""
+
+    def __init__(self, config: Mapping[str, str]) -> None:
+        self.outage = broker.Outage("Writing")
+        self.failure: str | None = None
+        self.producer = Producer(
+            {**broker.producing(config), "error_cb": self.outage.begin, "on_delivery": self._failed}
+        )
+
+    def write_batch(self, values: list[list[Outgoing]]) -> None:
+        """Hand records to the client. Raises UndeliveredError, also for earlier ones."""
+        for records in values:
+            for record in records:
+                self._produce(record)
+        self.producer.poll(0)
+        self._check()
+
+    def snapshot(self) -> None:
+        """Wait until every record is delivered: bounded, for each gives up after DELIVERY. Raises UndeliveredError."""
+        while self.producer.flush(1):
+            self._check()
+        self._check()
+        self.outage.end()
+
+    def close(self) -> None:
+        """Nothing is left after a snapshot; what is left after a failure will be written again."""
+        self.producer.flush(1)
+
+    def _produce(self, record: Outgoing) -> None:
+        topic, key, value, headers, partition = record
+        while True:
+            try:
+                self.producer.produce(topic, value, key, partition, headers=list(headers))
+                return
+            except BufferError:  # the queue is full: the broker is slower than we, or away
+                self.producer.poll(0.05)
+                self._check()
+            except KafkaException as error:
+                raise UndeliveredError(f"A record for {topic} was refused: {error.args[0].str()}.") from error
+
+    def _failed(self, error: KafkaError, record: Any) -> None:
+        if error is not None:
+            self.failure = f"A record for {record.topic()} was not delivered: {error.str()}."
+
+    def _check(self) -> None:
+        if self.failure:
+            raise UndeliveredError(f"{self.failure} What this epoch wrote is written again after a restart.")
+
+
+def read_all(config: Mapping[str, str], topic: str) -> Iterator[Message]:
+    """A topic from its beginning to its present end; in order within a partition. Raises StreamError."""
+    settings = broker.consuming(config, "premiere-read-all")
+    consumer = Consumer(settings)
+    try:
+        left = set(broker.partitions(settings, topic))
+        consumer.assign(
+            [TopicPartition(topic, partition, broker.beginning(consumer, topic, partition)) for partition in left]
+        )
+        quiet = 0.0  # seconds
+        while left:
+            records = consumer.consume(1000, 0.1)
+            quiet = 0.0 if records else quiet + 0.1
+            if quiet > broker.TIMEOUT:
+                raise broker.silent(settings, "no data")
+            for record in records:
+                if (error := record.error()) is None:
+                    yield _message(record)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(record.partition())
+                else:
+                    broker.check_passing(error, settings, topic)
+    finally:
+        consumer.close()
+
+
+def _message(record: Any) -> Message:
+    offset, appended = record.offset(), record.timestamp()[1]
+    headers = record.headers() or ()
+    return Message(record.topic(), record.partition(), offset, appended, record.key(), record.value(), headers)
+
+
+def _offset(state: _Position | None, start: int | None) -> int | None:
+    """Where to begin: what was snapshotted wins; None: at the log's beginning."""
+    if state is None:
+        return start
+    form, offset = state
+    if form != _FORMAT:
+        raise StreamError(f"A position of format {form} was written by a newer version: run that one.")
+    return offset
