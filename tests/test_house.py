@@ -3,7 +3,10 @@
 import ast
 import re
 import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +63,29 @@ def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: a relative import hides where it goes"
             yield node.lineno, (node.module or "").split(".")[0]
+
+
+@each_source
+def test_every_package_that_is_imported_is_declared(path: Path) -> None:
+    own = {*BELOW, "tests", "benchmarks"}
+    for line, name in _imports(ast.parse(path.read_text())):
+        if name not in own and name not in sys.stdlib_module_names and name in KNOWN:
+            assert DECLARED & {_plain(d) for d in KNOWN[name]}, f"line {line}: {name} is not in pyproject.toml"
+
+
+def _declared() -> set[str]:
+    """The distributions that pyproject.toml asks for, the extras' too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = sum(project["optional-dependencies"].values(), project["dependencies"])
+    return {_plain(re.split(r"[^\w.-]", line)[0]) for line in asked}
+
+
+def _plain(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+KNOWN: Final = packages_distributions()
+DECLARED: Final = _declared()
 
 
 @each_source
