@@ -4,10 +4,12 @@ Public topics (`user-events`, `title-launches`) carry JSON that people write; de
 unknown fields. Internal topics carry msgpack. Ids are strings; times are Unix milliseconds, UTC.
 """
 
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta, Struct
+
+from model.actions import ACTIONS, rated
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=65_536)]
@@ -17,7 +19,7 @@ HISTORY: Final = 200  # events of a user that an activity carries
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One thing one viewer did (topic `user-events`, keyed by user)."""
+    """One thing one viewer did (topic `user-events`, keyed by user); `model.actions.ACTIONS` says what an action means."""
 
     user: Id
     title: Id
@@ -97,34 +99,11 @@ class Version(Struct, frozen=True, kw_only=True):
     created: int  # ms
 
 
-class Meaning(NamedTuple):
-    """What an action says: its code in the log and its weight as a target (0: context only, neither target nor seen)."""
-
-    code: int
-    weight: float
-
-
-ACTIONS: Final[dict[str, Meaning]] = {
-    "impression": Meaning(1, 0.0),
-    "click": Meaning(2, 1.0),
-    "play": Meaning(3, 1.0),
-    "finish": Meaning(4, 1.0),
-    "like": Meaning(5, 1.0),
-    "dislike": Meaning(6, 0.0),
-    "purchase": Meaning(7, 1.0),
-    "rated low": Meaning(8, 1.0),  # below 3
-    "rated fair": Meaning(9, 1.0),  # 3 to below 4
-    "rated high": Meaning(10, 1.0),  # 4 and more
-}
-WEIGHTS: Final[list[float]] = [0.0] + [m.weight for m in ACTIONS.values()]  # by code
-
-
 def action_code(event: Event) -> int:
     """The code of what an event says. Raises KeyError for an unknown action."""
     if event.rating is None:
         return ACTIONS[event.action].code
-    level = "rated low" if event.rating < 3 else "rated fair" if event.rating < 4 else "rated high"
-    return ACTIONS[level].code
+    return ACTIONS[rated(event.rating)].code
 
 
 decode_event = msgspec.json.Decoder(Event).decode

@@ -1,0 +1,129 @@
+"""What a stream teaches by counting: how popular, what follows what, what goes together, who acts alike; all bounded.
+
+Counts learn a pair from one event where a gradient needs many, so they carry young titles and young users. Popularity
+uses forward decay (Cormode et al. 2009): an event at time t adds 2^((t - landmark) / half-life) and a reader divides by
+the same power of now, so that nothing has to be aged.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from model.pairs import Pairs, add_pair, empty_pairs, forget_rows
+
+HALF_LIVES_MS: Final = (3_600_000.0, 86_400_000.0, 7 * 86_400_000.0, 30 * 86_400_000.0, 365 * 86_400_000.0)
+HALF_LIVES_EVENTS: Final = (500.0, 5_000.0)
+CLOCKS: Final = len(HALF_LIVES_MS) + len(HALF_LIVES_EVENTS)
+NEAR: Final = 10  # titles back that count as one sitting
+TOGETHER: Final = 100  # titles back that count as one taste
+_REBASE: Final = 40.0  # powers of two before the landmark moves: far from float32's end
+
+
+class Counters(NamedTuple):
+    """The arrays that numba reads; rows are catalogue rows.
+
+    popular_VC decayed counts by clock (times 2^((t - landmark) / half-life)) · landmark_C · now_C the clocks' newest
+    reading (ms, events) · follow what came directly after · near what came within NEAR after, weight .8^gap ·
+    together what the same users did within TOGETHER, both ways
+    """
+
+    popular_VC: NDArray[np.float32]
+    landmark_C: NDArray[np.float64]
+    now_C: NDArray[np.float64]
+    follow: Pairs
+    near: Pairs
+    together: Pairs
+
+
+def empty_counters(titles: int, slots: tuple[int, int, int] = (48, 96, 192)) -> Counters:
+    """Nothing counted yet; `slots` bounds the neighbours a title keeps in follow, near and together."""
+    follow, near, together = (empty_pairs(titles, k) for k in slots)
+    clocks = np.zeros(CLOCKS)
+    return Counters(np.zeros((titles, CLOCKS), np.float32), clocks, clocks.copy(), follow, near, together)
+
+
+def half_lives() -> NDArray[np.float64]:
+    """Half-life of each clock, in its own unit."""
+    return np.array(HALF_LIVES_MS + HALF_LIVES_EVENTS)
+
+
+def tick(counters: Counters, ts: int, events: int) -> None:
+    """Set the clocks to `ts` ms and `events` counted; one late record moves nothing back."""
+    reading = np.array([float(ts)] * len(HALF_LIVES_MS) + [float(events)] * len(HALF_LIVES_EVENTS))
+    if not counters.now_C.any():
+        counters.landmark_C[:] = reading
+    np.maximum(counters.now_C, reading, out=counters.now_C)
+    passed = (counters.now_C - counters.landmark_C) / half_lives()
+    stale = passed > _REBASE
+    if stale.any():
+        counters.popular_VC[:, stale] *= np.exp2(-passed[stale]).astype(np.float32)
+        counters.landmark_C[stale] = counters.now_C[stale]
+
+
+def popularity(counters: Counters, titles: int) -> NDArray[np.float32]:
+    """log(1 + decayed count) of the first `titles` rows by clock, as of now: [V, C]."""
+    scale = np.exp2(-(counters.now_C - counters.landmark_C) / half_lives()).astype(np.float32)
+    return np.log1p(counters.popular_VC[:titles] * scale)
+
+
+def gain(counters: Counters) -> NDArray[np.float32]:
+    """What one event adds to each clock now: [C]."""
+    return np.exp2((counters.now_C - counters.landmark_C) / half_lives()).astype(np.float32)
+
+
+@njit(cache=True)
+def count_event(counters: Counters, gain_C: NDArray[np.float32], row: int, recent_L: NDArray[np.int32]) -> None:
+    """Count one event on `row` by a user whose titles before it, newest first, are `recent_L`."""
+    for c in range(gain_C.size):
+        counters.popular_VC[row, c] += gain_C[c]
+    weight = 1.0
+    for j in range(min(recent_L.size, TOGETHER)):
+        other = recent_L[j]
+        if other < 0 or other == row:
+            continue
+        if j == 0:
+            add_pair(counters.follow, other, row, 1.0)
+        if j < NEAR:
+            add_pair(counters.near, other, row, weight)
+            weight *= 0.8
+        add_pair(counters.together, other, row, 1.0)
+        add_pair(counters.together, row, other, 1.0)
+
+
+def forget_titles(counters: Counters, rows: NDArray[np.int64]) -> None:
+    """Clear evicted rows."""
+    counters.popular_VC[rows] = 0
+    for pairs in (counters.follow, counters.near, counters.together):
+        forget_rows(pairs, rows)
+
+
+def grown(counters: Counters, titles: int) -> Counters:
+    """The same counts with room for `titles` rows."""
+    extra = titles - len(counters.popular_VC)
+    slots = tuple(pairs.to_VK.shape[1] for pairs in (counters.follow, counters.near, counters.together))
+    more = empty_counters(extra, slots)  # type: ignore[arg-type]
+    join = np.concatenate
+    pairs = [
+        Pairs(*(join([a, b]) for a, b in zip(old, new, strict=True)))
+        for old, new in zip(counters[3:], more[3:], strict=True)
+    ]
+    return Counters(join([counters.popular_VC, more.popular_VC]), counters.landmark_C, counters.now_C, *pairs)
+
+
+def counters_state(counters: Counters, titles: int) -> dict[str, Any]:
+    """Everything, as a tree of arrays (copies) cut to `titles` rows."""
+    tables = {name: [a[:titles].copy() for a in getattr(counters, name)] for name in ("follow", "near", "together")}
+    clocks = {"landmark_C": counters.landmark_C.copy(), "now_C": counters.now_C.copy()}
+    return {"popular_VC": counters.popular_VC[:titles].copy(), **clocks, **tables}
+
+
+def load_counters(counters: Counters, state: dict[str, Any]) -> None:
+    """Take the state into `counters`, which must have at least as many rows."""
+    titles = len(state["popular_VC"])
+    counters.popular_VC[:titles] = state["popular_VC"]
+    counters.landmark_C[:], counters.now_C[:] = state["landmark_C"], state["now_C"]
+    for name in ("follow", "near", "together"):
+        for mine, saved in zip(getattr(counters, name), state[name], strict=True):
+            mine[:titles] = saved

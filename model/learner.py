@@ -1,0 +1,203 @@
+"""Learns from the log: rank each new event first, then learn from it.
+
+`observe` takes one micro-batch of the log: titles as they launch and users' histories with their new events. It ranks
+every new event by what was known before it, in the order given, counts it, and after the last one takes the training
+steps. It is a function of its state and the batch alone; nothing reads a clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model import lists, signals
+from model.actions import WEIGHTS
+from model.contender import Contender, Question
+from model.memory import Memory, MemorySettings, Past
+from model.ranker import Ranker, RankerSettings
+from model.sequence import SequenceModel, SequenceSettings
+
+
+@dataclass(frozen=True)
+class LearnerSettings:
+    """delayed: share of events that are also asked as if the last few were unknown · repeats: people come back to the same
+    title, so that nothing seen is left out · shortlist: candidates that the ranker orders."""
+
+    memory: MemorySettings = field(default_factory=MemorySettings)
+    sequence: SequenceSettings = field(default_factory=SequenceSettings)
+    ranker: RankerSettings = field(default_factory=RankerSettings)
+    shortlist: int = 400
+    delayed: float = 0.3
+    repeats: bool = False
+    seed: int = 0
+
+
+class Launched(NamedTuple):
+    """A title as the log tells it; `semantic` has no entries where there is no text."""
+
+    title: str
+    semantic: NDArray[np.float32]
+    genres: Sequence[str]
+    year: int | None
+    released: int | None  # ms, from metadata only
+    withdrawn: bool
+
+
+class Acted(NamedTuple):
+    """A user's history in event-time order and which entries are new; `order` sorts new events across users."""
+
+    user: str
+    titles: Sequence[str]
+    times: Sequence[int]  # ms
+    actions: Sequence[int]  # codes
+    new: Sequence[int]
+    order: Sequence[int]
+
+
+class Ranked(NamedTuple):
+    """One event as it was ranked: by contender; infinity where its title was no candidate. Counts are from before it."""
+
+    user: str
+    title: str
+    ts: int
+    title_events: int
+    user_events: int
+    ranks: dict[str, float]
+
+
+class Learned(NamedTuple):
+    """What one micro-batch was: ranks in order, losses in nats by contender and part."""
+
+    ranked: list[Ranked]
+    losses: dict[str, dict[str, float]]
+
+
+def new_contender(settings: LearnerSettings, backbone: bool = True) -> Contender:
+    """A model at its beginning; without the backbone its signals are hidden from the ranker."""
+    hidden = () if backbone else ("backbone", "backbone lead")
+    ranker = Ranker(settings.ranker, settings.seed, hidden)
+    sequence = SequenceModel(settings.sequence, settings.seed) if backbone else None
+    return Contender(ranker, sequence, settings.shortlist, settings.seed)
+
+
+class Learner:
+    """A memory and the contenders that share it; the one named `premiere` is the model."""
+
+    def __init__(self, settings: LearnerSettings, contenders: dict[str, Contender] | None = None) -> None:
+        self.settings = settings
+        self.memory = Memory(settings.memory)
+        self.contenders = {"premiere": new_contender(settings)} if contenders is None else contenders
+        self.rng = np.random.default_rng(settings.seed)
+        self.steps = 0  # micro-batches
+
+    def observe(self, batch: Sequence[Launched | Acted], replay: float = 1.0) -> Learned:
+        """Rank the batch's new events, count them, learn from them. `replay` scales what is learned again."""
+        self._make_room()
+        histories, new, questions = self._read(batch)
+        on = lists.view(self.memory)
+        text_NV = lists.text_scores(self.memory, [question.past for question in questions])
+        for contender in self.contenders.values():
+            contender.prepare(on, histories, questions)
+        ranked = [r for n, q in enumerate(questions) if (r := self._rank(on, q, n, text_NV[n])) is not None]
+        losses = {}
+        if ranked:
+            for name, contender in self.contenders.items():
+                losses[name] = contender.learn(on, histories, new, self.memory.sequence, replay)
+                if contender.learns and contender.sequence is not None:
+                    for past in histories:
+                        contender.sequence.keep(past, self.memory.audience.count(past.user))
+            self.steps += 1
+        return Learned(ranked, losses)
+
+    def _make_room(self) -> None:
+        rows = self.memory.make_room()
+        if len(rows):
+            for contender in self.contenders.values():
+                if contender.sequence is not None:
+                    contender.sequence.forget_titles(rows)
+
+    def _read(self, batch: Sequence[Launched | Acted]) -> tuple[list[Past], list[list[int]], list[Question]]:
+        """Take in titles; make histories into rows, and new events into questions, in their order."""
+        histories: list[Past] = []
+        new: list[list[int]] = []
+        asked: list[tuple[int, Question]] = []
+        for item in batch:
+            self.memory.sequence += 1
+            if isinstance(item, Launched):
+                self._launch(item)
+                continue
+            targets = [i for i in item.new if WEIGHTS[item.actions[i]] > 0]
+            rows_L = self.memory.catalogue.find(item.titles)
+            for i in targets:
+                rows_L[i] = self.memory.row(item.titles[i])
+            past = Past(item.user, rows_L, np.array(item.times, np.int64), np.array(item.actions, np.int64))
+            order = dict(zip(item.new, item.order, strict=True))
+            asked += [(order[i], self._question(past, i, len(histories))) for i in targets]
+            histories.append(past)
+            new.append(targets)
+        asked.sort(key=lambda pair: pair[0])
+        return histories, new, [q for _, question in asked for q in self._with_delayed(question, histories)]
+
+    def _launch(self, title: Launched) -> None:
+        row = self.memory.row(title.title)
+        if title.withdrawn:
+            self.memory.catalogue.withdraw(row)
+            return
+        semantic = title.semantic if len(title.semantic) else None
+        self.memory.catalogue.launch(row, semantic, title.genres, title.year, title.released, self.memory.sequence)
+
+    def _question(self, past: Past, event: int, history: int) -> Question:
+        now, target = int(past.times_L[event]), int(past.rows_L[event])
+        return Question(past.before(event), now, target, history, event, 0, self.memory.sequence)
+
+    def _with_delayed(self, question: Question, histories: Sequence[Past]) -> list[Question]:
+        """For some events, first the same question as a reader of a list written `delay` events ago poses it."""
+        horizons = self.settings.sequence.network.horizons[1:]
+        if not horizons or self.rng.random() >= self.settings.delayed:
+            return [question]
+        delay = int(self.rng.choice(horizons))
+        known = question.event - delay
+        if known < 1:
+            return [question]
+        past = histories[question.history]
+        now = int(past.times_L[known - 1])
+        late = Question(
+            past.before(known), now, question.target, question.history, question.event, delay, question.sequence
+        )
+        return [late, question]
+
+    def _rank(self, on: lists.View, q: Question, n: int, text_V: NDArray[np.float32]) -> Ranked | None:
+        """Rank one question by every contender, then count it; a delayed one is only learned from."""
+        memory = self.memory
+        asked = memory.asked(q.past, q.now, q.delay)._replace(sequence=q.sequence)
+        signals.gather(asked, on.titles, memory.counters, on.scratch)
+        seen = memory.audience.seen_by(q.past.user)
+        blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
+        if q.delay and not self.settings.repeats:  # the reader of an old list had not seen the last few yet
+            blocked = np.concatenate([seen[: max(len(seen) - q.delay, 0)]])
+        ranks = {name: c.rank(on, q, n, asked, text_V, blocked) for name, c in self.contenders.items()}
+        if q.delay:
+            return None
+        title = memory.catalogue.ids[q.target]
+        before = int(memory.catalogue.count_V[q.target]), memory.audience.count(q.past.user)
+        memory.count(q.past, q.target, q.now)
+        return Ranked(q.past.user, title, q.now, *before, ranks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides what follows."""
+        n = len(self.memory.catalogue)
+        return {
+            "memory": self.memory.state_dict(),
+            "contenders": {name: contender.state_dict(n) for name, contender in self.contenders.items()},
+            "rng": self.rng.bit_generator.state,
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.memory.load_state_dict(state["memory"])
+        for name, contender in self.contenders.items():
+            contender.load_state_dict(state["contenders"][name])
+        self.rng.bit_generator.state = state["rng"]
+        self.steps = state["steps"]

@@ -1,0 +1,97 @@
+"""From a question to ranked candidates: gather the signals, shortlist every title, read the rest, let the ranker order.
+
+Learner, evaluation and server all ask here, so what is measured is what is served.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model import signals
+from model.memory import Memory, Past
+from model.ranker import Ranker
+from model.signals import COLUMN, SIGNALS, STATIC, TEXT_COLUMNS, Asked, Scratch, Titles
+
+_RECENCY = 0.9 ** np.arange(signals.RECENT_TEXT, dtype=np.float32)
+
+
+class View(NamedTuple):
+    """The memory as of one moment: what a batch of questions is answered from."""
+
+    memory: Memory
+    titles: Titles
+    scratch: Scratch
+
+
+class Candidates(NamedTuple):
+    """rows_C: the shortlist, best first by the linear score, then any further rows that were asked for ·
+    listed: how many are the shortlist · signals_CF · score_V: the linear score of every title, -inf where no candidate."""
+
+    rows_C: NDArray[np.int64]
+    listed: int
+    signals_CF: NDArray[np.float32]
+    score_V: NDArray[np.float32]
+
+
+def view(memory: Memory) -> View:
+    """The memory now."""
+    return View(memory, memory.titles(), memory.scratch())
+
+
+def text_scores(memory: Memory, pasts: Sequence[Past]) -> NDArray[np.float32]:
+    """Cosine of each title's text and the user's recent taste, recent titles counting more: [N, V]."""
+    semantic_VS = memory.catalogue.semantic_VS[: len(memory.catalogue)]
+    taste_NS = np.zeros((len(pasts), semantic_VS.shape[1]), np.float32)
+    for n, past in enumerate(pasts):
+        recent = _recent_rows(past)
+        if len(recent):
+            taste_S = _RECENCY[: len(recent)] @ semantic_VS[recent]
+            taste_NS[n] = taste_S / max(float(np.linalg.norm(taste_S)), 1e-6)
+    return (torch.from_numpy(taste_NS) @ torch.from_numpy(semantic_VS).T).numpy()
+
+
+def find(
+    on: View, ranker: Ranker, asked: Asked, past: Past, text_V: NDArray[np.float32], backbone_V: NDArray[np.float32],
+    static_V: NDArray[np.float32], blocked: NDArray[np.int32], most: int, also: NDArray[np.int64]
+) -> Candidates:
+    """The `most` best candidates and the rows `also`, with all signals; the scratch must hold the asker (`gather`)."""
+    scores = (static_V, text_V, backbone_V)
+    rows_C, score_V = signals.shortlist(asked, on.titles, on.scratch, ranker.weights_D, scores, blocked, most)
+    listed = len(rows_C)
+    rows_C = np.concatenate([rows_C, also])
+    signals_CF = read(on, asked, past, rows_C, lead(backbone_V, rows_C[:listed]))
+    return Candidates(rows_C, listed, signals_CF, score_V)
+
+
+def lead(backbone_V: NDArray[np.float32], listed_C: NDArray[np.int64]) -> float:
+    """The backbone's best score in a shortlist."""
+    return float(backbone_V[listed_C].max()) if len(listed_C) else 0.0
+
+
+def read(on: View, asked: Asked, past: Past, rows_C: NDArray[np.int64], best: float) -> NDArray[np.float32]:
+    """All signals of the rows, text included; the scratch must hold the asker, `best` is the backbone's lead."""
+    signals_CF = np.empty((len(rows_C), len(SIGNALS)), np.float32)
+    signals.read(asked, on.titles, on.scratch, rows_C, best, signals_CF)
+    recent = _recent_rows(past)
+    signals_CF[:, TEXT_COLUMNS] = 0
+    if len(recent) and len(rows_C):
+        semantic_VS = on.memory.catalogue.semantic_VS
+        cosine_CR = (torch.from_numpy(semantic_VS[rows_C]) @ torch.from_numpy(semantic_VS[recent]).T).numpy()
+        signals_CF[:, COLUMN["text last"]] = cosine_CR[:, 0]
+        closest = np.sort(cosine_CR, axis=1)[:, -3:]
+        signals_CF[:, COLUMN["text closest"]] = closest[:, -1]
+        signals_CF[:, COLUMN["text closest three"]] = closest.mean(1)
+    return signals_CF
+
+
+def static_scores(on: View, ranker: Ranker) -> NDArray[np.float32]:
+    """The part of the linear score that is the same for everybody: [V]."""
+    return np.asarray(on.titles.static_VS @ ranker.weights_D[: len(STATIC)])
+
+
+def _recent_rows(past: Past) -> NDArray[np.int64]:
+    rows = past.rows_L[: -signals.RECENT_TEXT - 1 : -1]
+    return rows[rows >= 0]

@@ -1,0 +1,66 @@
+"""Windows of past histories to learn from again, newer ones more often: without replay an online backbone forgets.
+
+A ring of fixed-size windows. A user's newest window is overwritten as it grows until half of it is new; then it stays
+and another begins, so that a long history is kept in overlapping pieces and not only by its end.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Replay:
+    """title_NL int32 rows (-1 pad), time_NL int64 ms, action_NL int8, length_N int16; `written` windows ever."""
+
+    def __init__(self, windows: int, history: int, recency: float = 0.4) -> None:
+        self.size, self.history, self.recency = windows, history, recency
+        self.title_NL = np.full((windows, history), -1, np.int32)
+        self.time_NL = np.zeros((windows, history), np.int64)
+        self.action_NL = np.zeros((windows, history), np.int8)
+        self.length_N = np.zeros(windows, np.int16)
+        self.written = 0
+        self.open: dict[str, tuple[int, int]] = {}  # user -> (number of the window still growing, events it began with)
+
+    def __len__(self) -> int:
+        return min(self.written, self.size)
+
+    def add(self, user: str, rows: NDArray[np.int64], times: NDArray[np.int64], actions: NDArray[np.int64], many: int) -> None:
+        """Keep the end of a user's history, whose newest event is the user's `many`-th."""
+        number, began = self.open.get(user, (-1, 0))
+        if number < 0 or number < self.written - self.size or many - began > self.history // 2:
+            number = self.written
+            self.open.pop(user, None)  # re-inserted last: the first is the one opened longest ago
+            self.open[user] = (number, many)
+            self.written += 1
+            if len(self.open) > self.size:
+                self.open.pop(next(iter(self.open)))
+        at, n = number % self.size, min(len(rows), self.history)
+        self.length_N[at] = n
+        self.title_NL[at], self.time_NL[at], self.action_NL[at] = -1, 0, 0
+        if n:
+            self.title_NL[at, :n], self.time_NL[at, :n] = rows[-n:], times[-n:]
+            self.action_NL[at, :n] = actions[-n:]
+
+    def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Places of `n` windows, drawn with ages of exponential distribution, mean `recency` of what is held."""
+        held = len(self)
+        age = np.floor(rng.exponential(self.recency * max(held, 1), n)).astype(np.int64)
+        return (self.written - 1 - age % max(held, 1)) % self.size
+
+    def forget_titles(self, rows: NDArray[np.int64]) -> None:
+        """Evicted titles become unknown ones."""
+        self.title_NL[np.isin(self.title_NL, rows)] = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        held = len(self)
+        arrays = {name: getattr(self, name)[:held].copy() for name in ("title_NL", "time_NL", "action_NL", "length_N")}
+        opened = np.array(list(self.open.values()), np.int64).reshape(-1, 2)
+        return {**arrays, "written": self.written, "users": list(self.open), "open": opened}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("title_NL", "time_NL", "action_NL", "length_N"):
+            getattr(self, name)[: len(state[name])] = state[name]
+        self.written = state["written"]
+        pairs = [(int(number), int(began)) for number, began in state["open"]]
+        self.open = dict(zip(state["users"], pairs, strict=True))

@@ -1,0 +1,207 @@
+"""The sequence model as the stream uses it: score every title for a user, learn from new events and from replayed ones.
+
+It is the network with what surrounds it while it learns: id rows, optimisers, the averaged weights that are served, and
+the replay buffer. Ranking always uses the averaged weights: what is measured is what is published.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from model.catalogue import Catalogue
+from model.memory import Past
+from model.network import Network, NetworkSettings, Titles, Windows, encode_events, encode_users, title_table
+from model.objective import ObjectiveSettings, StepReport, train_step
+from model.optim import Optimisers, OptimSettings, RowwiseAdagrad
+from model.replay import Replay
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """steps a micro-batch, each with the new windows and `replayed` old ones from a ring of `windows`."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    steps: int = 2
+    replayed: int = 12
+    windows: int = 4096
+    last: int = 32  # newest positions of a replayed window that are trained
+
+
+class SequenceModel:
+    """`network` learns, `served` holds the averaged weights (the optimiser's own tensors)."""
+
+    def __init__(self, settings: SequenceSettings, seed: int = 0) -> None:
+        self.settings = settings
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.network = Network(settings.network)
+        self.served = copy.deepcopy(self.network).requires_grad_(False)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.rng = np.random.default_rng(seed)
+        rows = RowwiseAdagrad(0, settings.network.d_id, settings.optim, self.generator)
+        self.optimisers = Optimisers(self.network, rows, settings.optim)
+        self.replay = Replay(settings.windows, settings.network.history)
+        self.tower_VD, self.e_VP = torch.zeros(0), torch.zeros(0)
+        self._serve()
+
+    def refresh(self, catalogue: Catalogue) -> None:
+        """Encode the catalogue with the served weights: before a micro-batch is scored."""
+        self._grow(catalogue.capacity)
+        n = len(catalogue)
+        titles = Titles(*self._known(catalogue), torch.zeros(0, dtype=torch.int64))
+        self.tower_VD, self.e_VP = title_table(self.served, titles)
+        assert len(self.e_VP) == n
+
+    @torch.no_grad()
+    def scores(self, hidden_ND: Tensor, horizon: int) -> NDArray[np.float32]:
+        """Logits of all titles for hidden states: [N, V] float32."""
+        place_N = torch.full((len(hidden_ND),), horizon, dtype=torch.int64)
+        query_NP = self.served.query(hidden_ND, place_N) * self.served.decoder.scale
+        return (query_NP @ self.e_VP.T).numpy()
+
+    def before_events(self, histories: Sequence[Past], window_N: NDArray[np.int64], event_N: NDArray[np.int64]) -> Tensor:
+        """hidden_ND just before event `event_N` of history `window_N`, as of that event's time."""
+        windows, place_N = self._spans(histories, window_N, event_N)
+        return encode_events(self.served, self.tower_VD, windows, *place_N)
+
+    def now(self, pasts: Sequence[Past], now_B: Sequence[int]) -> Tensor:
+        """hidden_BD after each history, as of `now_B` ms."""
+        windows = _windows([(past, 0, len(past.rows_L), ()) for past in pasts], self.settings.network.history)
+        return encode_users(self.served, self.tower_VD, windows, torch.tensor(now_B, dtype=torch.int64))
+
+    def learn(
+        self, histories: Sequence[Past], new: Sequence[Sequence[int]], catalogue: Catalogue, launched_M: NDArray[np.int64],
+        frequency_V: NDArray[np.float32], replay: float = 1.0
+    ) -> StepReport | None:
+        """Train on the histories' new events and on replayed windows (`replay` scales their number); then keep them."""
+        self._grow(catalogue.capacity)
+        launched, frequency = torch.from_numpy(launched_M), torch.from_numpy(frequency_V)
+        titles = Titles(*self._known(catalogue), launched, frequency)
+        limit = self.settings.network.history
+        fresh = [span for past, events in zip(histories, new, strict=True) for span in _cut(past, events, limit)]
+        report = None
+        for _ in range(self.settings.steps):
+            windows = _windows(fresh + self._replayed(round(self.settings.replayed * replay)), limit)
+            report = train_step(
+                self.network, self.optimisers, titles, windows, self.settings.objective, self.generator
+            )
+        return report
+
+    def keep(self, past: Past, many: int) -> None:
+        """Put a user's history, new events included, into the replay buffer."""
+        self.replay.add(past.user, past.rows_L, past.times_L, past.actions_L, many)
+
+    def forget_titles(self, rows: NDArray[np.int64]) -> None:
+        """Clear evicted rows."""
+        self.optimisers.rows.reset(torch.from_numpy(rows), self.generator)
+        self.replay.forget_titles(rows)
+
+    def state_dict(self, titles: int, serving: bool = False) -> dict[str, Any]:
+        """Everything that decides what follows; with `serving` what scoring needs."""
+        served = {name: value.clone() for name, value in self.served.state_dict().items()}
+        rows = self.optimisers.rows.table_VE[:titles].clone()
+        if serving:
+            return {"served": served, "rows": rows}
+        return {
+            "served": served,
+            "rows": rows,
+            "squares": self.optimisers.rows.squares_V.clone(),
+            "spare": self.optimisers.rows.table_VE[titles:].clone(),  # drawn from the generator already
+            "network": {name: value.clone() for name, value in self.network.state_dict().items()},
+            "dense": self.optimisers.dense.state_dict(),
+            "generator": self.generator.get_state(),
+            "rng": self.rng.bit_generator.state,
+            "replay": self.replay.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "network" in state:
+            self.network.load_state_dict(state["network"])
+            self.optimisers.rows.table_VE = torch.cat([state["rows"], state["spare"]])
+            self.optimisers.rows.squares_V = state["squares"].clone()
+            self.optimisers.dense.load_state_dict(state["dense"])
+            self.generator.set_state(state["generator"])
+            self.rng.bit_generator.state = state["rng"]
+            self.replay.load_state_dict(state["replay"])
+        else:
+            self.optimisers.rows.table_VE = state["rows"].clone()
+            self.optimisers.rows.squares_V = torch.zeros(len(state["rows"]))
+            for name in self.optimisers.dense.average:
+                self.optimisers.dense.average[name] = state["served"][name].clone()
+        self._serve()
+
+    def _serve(self) -> None:
+        for name, parameter in self.served.named_parameters():
+            parameter.data = self.optimisers.dense.average[name]
+
+    def _grow(self, capacity: int) -> None:
+        if capacity > len(self.optimisers.rows.table_VE):
+            self.optimisers.rows.grow(capacity, self.generator)
+
+    def _known(self, catalogue: Catalogue) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(catalogue)
+        semantic, count = torch.from_numpy(catalogue.semantic_VS[:n]), torch.from_numpy(catalogue.count_V[:n])
+        return semantic, self.optimisers.rows.table_VE[:n], count
+
+    def _replayed(self, n: int) -> list["_Span"]:
+        spans: list[_Span] = []
+        buffer = self.replay
+        for at in self.replay.sample(n if len(buffer) else 0, self.rng):
+            length = int(buffer.length_N[at])
+            rows, times, actions = (a[at, :length] for a in (buffer.title_NL, buffer.time_NL, buffer.action_NL))
+            past = Past("", rows.astype(np.int64), times, actions.astype(np.int64))
+            spans.append((past, 0, length, range(max(length - self.settings.last, 0), length)))
+        return spans
+
+    def _spans(
+        self, histories: Sequence[Past], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
+    ) -> tuple[Windows, tuple[Tensor, Tensor]]:
+        """Bounded windows around the asked events, and where in them each lies."""
+        limit = self.settings.network.history
+        spans: list[_Span] = []
+        place = np.zeros((2, len(event_N)), np.int64)
+        for w, past in enumerate(histories):
+            asked = np.flatnonzero(window_N == w)
+            for span in _cut(past, event_N[asked].tolist(), limit):
+                inside = asked[(event_N[asked] >= span[3][0]) & (event_N[asked] <= span[3][-1])]
+                place[0, inside], place[1, inside] = len(spans), event_N[inside] - span[1]
+                spans.append(span)
+        return _windows(spans, limit), (torch.from_numpy(place[0].copy()), torch.from_numpy(place[1].copy()))
+
+
+_Span = tuple[Past, int, int, Sequence[int]]  # a history, [start, stop) of it, the events in it that count
+
+
+def _cut(past: Past, events: Sequence[int], limit: int) -> list[_Span]:
+    """Windows of at most `limit` events, each ending with asked events and at least half of it what came before."""
+    spans: list[_Span] = []
+    rest = sorted(events)
+    while rest:
+        part = [event for event in rest if event < rest[0] + limit // 2]
+        stop = part[-1] + 1
+        spans.append((past, max(stop - limit, 0), stop, part))
+        rest = rest[len(part) :]
+    return spans
+
+
+def _windows(spans: Sequence[_Span], limit: int) -> Windows:
+    """Spans as left-aligned arrays; the weight is 1 on events that count."""
+    lengths = [min(stop - start, limit) for _, start, stop, _ in spans]
+    longest = max(lengths, default=0)
+    title, action = np.full((len(spans), longest), -1, np.int64), np.zeros((len(spans), longest), np.int64)
+    time, weight = np.zeros((len(spans), longest), np.int64), np.zeros((len(spans), longest), np.float32)
+    for b, ((past, start, stop, events), n) in enumerate(zip(spans, lengths, strict=True)):
+        start = max(start, stop - limit)
+        title[b, :n], time[b, :n] = past.rows_L[start:stop], past.times_L[start:stop]
+        action[b, :n] = past.actions_L[start:stop]
+        weight[b, [event - start for event in events]] = 1
+    arrays = (torch.from_numpy(a) for a in (title, action, time, weight))
+    return Windows(*arrays, torch.tensor(lengths, dtype=torch.int64))
