@@ -101,7 +101,7 @@ class Baselines:
         return {name: average_rank(score, target) for name, score in zip(NAMES, masked_V, strict=True)}
 
     def count(self, user: str, title: str, ts: int) -> None:
-        """Learn from one event, after it was ranked."""
+        """Learn from one event, after it was ranked. Not for actions of weight 0: they are context, no targets."""
         row = self._add(title)
         if row < 0:
             return

@@ -113,6 +113,28 @@ def test_a_restart_changes_no_rank_that_follows(small: DataSet) -> None:
     np.testing.assert_equal(crashing.state_dict(), whole.state_dict())
 
 
+def test_an_event_is_in_the_window_up_to_its_full_length() -> None:
+    baselines = Baselines(days=1)
+    for title, ts in (("often", 0), ("often", 1), ("once", 2)):
+        baselines.launch(title)
+        baselines.count(f"viewer {ts}", title, ts)
+    rank = {ts: baselines.rank("bob", "once", ts)["popularity_window"] for ts in range(DAY_MS, DAY_MS + 4)}
+    assert rank == {DAY_MS: 2, DAY_MS + 1: 2, DAY_MS + 2: 1, DAY_MS + 3: 2}  # at last both are out: popularity decides
+
+
+def test_one_succession_outweighs_hundreds_of_recent_events() -> None:
+    baselines = Baselines()
+    for title in ("first", "second", "hit"):
+        baselines.launch(title)
+    baselines.count("ann", "first", 0)
+    baselines.count("ann", "second", 1)
+    for viewer in range(500):
+        baselines.count(f"viewer {viewer}", "hit", 2)
+    baselines.count("bob", "first", 3)
+    assert baselines.rank("bob", "second", 4) == {"popularity": 2, "popularity_window": 2, "cooccurrence": 1}
+    assert baselines.rank("bob", "hit", 4) == {"popularity": 1, "popularity_window": 1, "cooccurrence": 2}
+
+
 def test_an_unlaunched_and_a_withdrawn_title_have_rank_infinity() -> None:
     baselines = Baselines()
     baselines.count("ann", "early", 1)

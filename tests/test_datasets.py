@@ -1,6 +1,7 @@
 """Files become events and launches in the protocol's order; what is wrong with a file is said in one sentence."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from streaming.records import Event
 YEAR_2000_MS = 946_684_800_000
 
 
-def write(folder: Path, name: str, rows: dict[str, list[Any]]) -> Path:
+def write(folder: Path, name: str, rows: Mapping[str, Any]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path, frame = folder / name, pd.DataFrame(rows)
+    path, frame = folder / name, pd.DataFrame(dict(rows))
     frame.to_parquet(path) if name.endswith("parquet") else frame.to_csv(path, index=False)
     return path
 
@@ -201,7 +202,7 @@ def place(folder: Path, user: str) -> Path:
 def test_data_is_looked_for_in_the_documented_order(tmp_path: Path) -> None:
     checkout, data_dir = tmp_path / "work" / "main", tmp_path / "state"
 
-    def found(**given: Path) -> DataSet:
+    def found(**given: Any) -> DataSet:
         return find(checkout=checkout, data_dir=data_dir, **given)
 
     checkout.mkdir(parents=True)
