@@ -2,7 +2,9 @@
 
 One token per event: the title's vector, what was done with it, and how long after it the prediction is asked for. A
 window begins with a start token, so that a viewer's first event is predicted too, and a viewer whom nobody has seen is
-simply an empty window. The token before event `i` is asked at the time of event `i`; the last one in serving, now.
+simply an empty window; a window cut out of a longer history begins with another one, or else the network would take the
+middle of a history for its beginning. The token before event `i` is asked at the time of event `i`; the last one in
+serving, now.
 
 B windows · L events · R packed rows · C slots a row · X = R * C flat slots · V titles · U titles of one step · S text
 dims · E id dims · D width · N rows asked for · P dims of the product
@@ -49,6 +51,7 @@ class Windows:
     time_BL: Tensor  # int64, ms
     weight_BL: Tensor  # float32 loss weight of predicting this event from those before it; 0 in serving
     length_B: Tensor  # int64, events in use
+    cut_B: Tensor | None = None  # bool, whether the history goes further back than the window; None: none does
 
     def __len__(self) -> int:
         return len(self.length_B)
@@ -59,7 +62,8 @@ class Windows:
         title_BL, action_BL, time_BL, weight_BL = (
             value_BL[part_N, :longest] for value_BL in (self.title_BL, self.action_BL, self.time_BL, self.weight_BL)
         )
-        return Windows(title_BL, action_BL, time_BL, weight_BL, self.length_B[part_N])
+        cut_B = None if self.cut_B is None else self.cut_B[part_N]
+        return Windows(title_BL, action_BL, time_BL, weight_BL, self.length_B[part_N], cut_B)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Tokens:
     """Windows as the backbone takes them: packed, with a start token each."""
 
     layout: Layout
-    title_RC: Tensor  # place in the vectors given with them; -1: start and padding
+    title_RC: Tensor  # place in the vectors given with them; UNKNOWN: start and padding too; EARLIER: start of a cut
     action_RC: Tensor
     time_RC: Tensor  # of the token's event, ms
     asked_RC: Tensor  # of the prediction made there, ms
@@ -86,6 +90,10 @@ class Tokens:
     def slots(self, window_N: Tensor, token_N: Tensor) -> Tensor:
         """Flat slots of these tokens; token `i` is the one that event `i` is predicted from."""
         return torch.from_numpy(self.layout.start_B)[window_N] + token_N
+
+
+UNKNOWN: Final = -1
+EARLIER: Final = -2
 
 
 def tokens(windows: Windows, now_B: Tensor | None) -> Tokens:
@@ -98,6 +106,8 @@ def tokens(windows: Windows, now_B: Tensor | None) -> Tokens:
     asked_BT = torch.cat([time_BL, end_B1], 1).scatter(1, length_B[:, None], end_B1)
     count_B = length_B + (now_B is not None)
     layout = pack(count_B.numpy())
+    cut_B = torch.zeros_like(length_B, dtype=torch.bool) if windows.cut_B is None else windows.cut_B
+    start_B1 = torch.where(cut_B, EARLIER, UNKNOWN)[:, None]
     used_BT = torch.arange(asked_BT.shape[1]) < count_B[:, None]
     place_T = torch.from_numpy(slots(layout.start_B, count_B.numpy()))
 
@@ -108,7 +118,7 @@ def tokens(windows: Windows, now_B: Tensor | None) -> Tokens:
 
     return Tokens(
         layout,
-        spread(-1, windows.title_BL, -1),
+        spread(start_B1, windows.title_BL, UNKNOWN),
         spread(0, windows.action_BL, 0),
         spread(first_B1, time_BL, 0),
         spread(asked_BT[:, :1], asked_BT[:, 1:], 0),
@@ -122,7 +132,7 @@ class Network(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.tower = Tower(s.d_text, s.d_id, s.width, s.id_evidence)
-        self.start = nn.Parameter(torch.randn(s.width) * 0.02)
+        self.start = nn.Parameter(torch.randn(2, s.width) * 0.02)  # of a cut window, of a whole one
         self.action = nn.Embedding(s.actions, s.width)
         self.gap = nn.Embedding(TIME_BUCKETS, s.width)
         self.norm = nn.LayerNorm(s.width, bias=False)
@@ -142,8 +152,10 @@ class Network(nn.Module):
 
     def forward(self, tower_UD: Tensor, packed: Tokens, generator: Generator | None = None) -> Tensor:
         """hidden_XD of every slot; a generator turns dropout on."""
-        vector_UD = torch.cat([self.start[None], tower_UD])
-        title_XD = vector_UD.index_select(0, packed.title_RC.flatten() + 1).view(*packed.title_RC.shape, -1)
+        vector_UD = torch.cat([self.start, tower_UD])
+        title_XD = vector_UD.index_select(0, packed.title_RC.flatten() + len(self.start)).view(
+            *packed.title_RC.shape, -1
+        )
         gap_RC = time_bucket(packed.asked_RC - packed.time_RC)
         token_RCD = self.norm(title_XD + self.action(packed.action_RC) + self.gap(gap_RC))
         bucket_RCC = pair_buckets(packed.layout, packed.time_RC, packed.asked_RC)

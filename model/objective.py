@@ -131,12 +131,13 @@ def batch_of(
     packed = tokens(windows, None)
     everything = torch.cat([packed.title_RC.flatten(), rows.title_N, negative_J])
     title_U, place = torch.unique(everything, return_inverse=True)
-    unknown = int(title_U[0] < 0)  # the start token, padding and unknown titles, never embedded
+    unknown = int((title_U < 0).sum())  # start tokens, padding and unknown titles, which have no row
     place_X, positive_N, negative_J = torch.split(
         place - unknown, [packed.title_RC.numel(), len(rows.title_N), len(negative_J)]
     )
     mask_U = torch.rand(len(title_U) - unknown, generator=generator) < settings.id_mask
-    local = replace(packed, title_RC=place_X.view_as(packed.title_RC))
+    known_RC = torch.where(packed.title_RC < 0, packed.title_RC, place_X.view_as(packed.title_RC))
+    local = replace(packed, title_RC=known_RC)
     return Batch(local, rows, title_U[unknown:], mask_U, positive_N, negative_J, log_expected_J)
 
 

@@ -26,12 +26,13 @@ class Tower(nn.Module):
         self.id = nn.Linear(d_id, width, bias=False)
         self.oov = nn.Parameter(torch.zeros(width))
         self.mix = nn.Linear(2 * width, width)
+        self.popular = nn.Parameter(torch.zeros(width))
         self.mix_out = nn.Linear(width, width, bias=False)
 
     def forward(self, semantic_VS: Tensor, id_VE: Tensor | None, evidence_V: Tensor) -> Tensor:
         """tower_VD. `evidence_V`: events so far, 0 where the id is masked or absent. A zero text row: no text."""
         text_VD = self._phi(semantic_VS)
-        return self._psi(self._id(id_VE, evidence_V), text_VD)
+        return self._psi(self._id(id_VE, evidence_V), text_VD) + torch.outer(evidence_V.log1p(), self.popular)
 
     def _phi(self, semantic_VS: Tensor) -> Tensor:
         known_V1 = semantic_VS.any(1, keepdim=True)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from model.network import (
+    EARLIER,
+    UNKNOWN,
     Network,
     NetworkSettings,
     Titles,
@@ -42,7 +44,8 @@ def some_windows(lengths: tuple[int, ...] = (5, 0, 9, 2, 7)) -> Windows:
     title_BL = torch.randint(-1, V, shape, generator=g)
     time_BL = torch.randint(0, 10**9, shape, generator=g).cumsum(1) + 10**12
     action_BL = torch.randint(1, 16, shape, generator=g)
-    return Windows(title_BL, action_BL, time_BL, torch.ones(shape), torch.tensor(lengths))
+    cut_B = torch.tensor(lengths) > 6
+    return Windows(title_BL, action_BL, time_BL, torch.ones(shape), torch.tensor(lengths), cut_B)
 
 
 def later(windows: Windows) -> Tensor:
@@ -52,12 +55,14 @@ def later(windows: Windows) -> Tensor:
 def test_a_window_begins_with_a_start_token_and_asks_at_the_next_events_time() -> None:
     one = Windows(*(torch.tensor([v]) for v in ([7, 9], [3, 4], [1000, 5000], [1.0, 1.0], 2)))
     trained = tokens(one, None)
-    assert trained.title_RC.tolist() == [[-1, 7]]
+    assert trained.title_RC.tolist() == [[UNKNOWN, 7]]
     assert trained.action_RC.tolist() == [[0, 3]]
     assert trained.time_RC.tolist() == [[1000, 1000]]
     assert trained.asked_RC.tolist() == [[1000, 5000]]
+    cut = tokens(replace(one, cut_B=torch.tensor([True])), None)
+    assert cut.title_RC.tolist() == [[EARLIER, 7]]
     served = tokens(one, torch.tensor([9000]))
-    assert served.title_RC.tolist() == [[-1, 7, 9]]
+    assert served.title_RC.tolist() == [[UNKNOWN, 7, 9]]
     assert served.action_RC.tolist() == [[0, 3, 4]]
     assert served.time_RC.tolist() == [[1000, 1000, 5000]]
     assert served.asked_RC.tolist() == [[1000, 5000, 9000]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from model.network import Network, NetworkSettings, Titles, Windows, encode_users, title_table
+from model.network import EARLIER, UNKNOWN, Network, NetworkSettings, Titles, Windows, encode_users, title_table
 from model.objective import ObjectiveSettings, batch_of, row_losses, rows_of, sample_negatives, train_step
 from model.optim import Optimisers, OptimSettings, RowwiseAdagrad
 
@@ -86,14 +86,15 @@ def test_a_horizons_window_is_drawn_with_weights_that_halve() -> None:
 
 def test_titles_are_gathered_once_and_meant_everywhere() -> None:
     _, _, titles = learner(50)
-    windows = windows_of([[4, 9, -1, 4], [9, 30, 31, 32]])
+    windows = replace(windows_of([[4, 9, -1, 4], [9, 30, 31, 32]]), cut_B=torch.tensor([False, True]))
     batch = batch_of(windows, titles, SHAPE.horizons, WANTED, generator())
     assert batch is not None
     assert batch.title_U.tolist() == sorted(set(batch.title_U.tolist()))
     assert batch.title_U[batch.positive_N].tolist() == batch.rows.title_N.tolist()
-    place = batch.packed.slots(torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 3, 1, 3]))
+    place = batch.packed.slots(torch.tensor([0, 0, 0, 0, 1, 1, 1]), torch.tensor([0, 1, 2, 3, 0, 1, 3]))
     local = batch.packed.title_RC.flatten()[place]
-    assert [int(batch.title_U[i]) if i >= 0 else -1 for i in local.tolist()] == [-1, 4, 9, -1, 9, 31]
+    meant = [int(batch.title_U[i]) if i >= 0 else i for i in local.tolist()]
+    assert meant == [UNKNOWN, 4, 9, UNKNOWN, EARLIER, 9, 31]
     counted = batch.title_U[batch.negative_J]
     assert len(counted) == WANTED.negatives
     assert set(counted.tolist()) <= set(range(50))

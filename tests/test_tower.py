@@ -25,7 +25,7 @@ def titles(n: int = 9) -> tuple[Tensor, Tensor, Tensor]:
     return semantic_VS, torch.randn(n, ID, generator=g), torch.arange(n).float()
 
 
-def test_a_vector_is_text_plus_gated_id_plus_what_they_say_together() -> None:
+def test_a_vector_is_text_plus_gated_id_plus_what_they_say_together_plus_popularity() -> None:
     tower, (semantic_VS, id_VE, count_V) = a_tower(), titles()
     got_VD = tower(semantic_VS, id_VE, count_V)
     for v in range(9):
@@ -35,7 +35,8 @@ def test_a_vector_is_text_plus_gated_id_plus_what_they_say_together() -> None:
         gate = v / (v + EVIDENCE)
         id_D = gate * (tower.id.weight @ id_VE[v]) + (1 - gate) * tower.oov
         both_D = tower.mix_out.weight @ silu(tower.mix.weight @ torch.cat([id_D, text_D]) + tower.mix.bias)
-        torch.testing.assert_close(got_VD[v], id_D + text_D + both_D, rtol=1e-4, atol=1e-4)
+        popular_D = torch.log1p(torch.tensor(float(v))) * tower.popular
+        torch.testing.assert_close(got_VD[v], id_D + text_D + both_D + popular_D, rtol=1e-4, atol=1e-4)
 
 
 def test_an_id_without_evidence_is_the_oov_vector_whatever_its_row_holds() -> None:
