@@ -1,3 +1,5 @@
+"""What a plain Feast program reads, what history knew when, and who may open the repository."""
+
 import os
 import uuid
 from collections.abc import Iterator

@@ -1,3 +1,5 @@
+"""The offline log holds each row once, wherever a process dies: between the phases too, by a real kill."""
+
 import os
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""Rows reach the online store at once, wait for one that is gone, and a replay changes nothing."""
+
 import subprocess
 import threading
 import uuid

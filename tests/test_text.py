@@ -1,3 +1,5 @@
+"""Texts as vectors: what they are close to, and that they depend on nothing else."""
+
 import numpy as np
 import pytest
 
