@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from titles_tools import NOW, launch, play
 
 from features.text import Encoder, load_encoder
 from streaming.kafka import Message
 from streaming.records import FLOOR_MS
 from streaming.titles import GENRES, LARGEST
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES
-from tests.titles_tools import NOW, launch, play
 
 
 @pytest.fixture(scope="module")

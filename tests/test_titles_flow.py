@@ -14,6 +14,7 @@ import pytest
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
 from confluent_kafka import Producer
+from titles_tools import NOW, TOY, Run, launch, play
 
 from features.definitions import TITLE_ROW
 from features.store import offline_folder, open_store, write_title_semantics
@@ -26,7 +27,6 @@ from streaming.online import FeastSink
 from streaming.records import FLOOR_MS, Title, decode_log, decode_title
 from streaming.titles import build, relaunch, sort
 from streaming.topics import ACTIVITY, DEAD_LETTERS, TITLE_LAUNCHES, TITLES, Topic
-from tests.titles_tools import NOW, TOY, Run, launch, play
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from typing import Any
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.testing import TestingSource, run_main
+from features_tools import Collect
 
 from features.text import Encoder
 from streaming.kafka import Message
 from streaming.records import Title, decode_title
 from streaming.titles import build
 from streaming.topics import TITLE_LAUNCHES
-from tests.features_tools import Collect
 
 NOW = 1_700_000_000_000  # ms, when the first launch was appended
 TOY: dict[str, Any] = {
