@@ -39,7 +39,7 @@ class NetworkSettings:
     temperature: float = 0.07  # at the start; it is learned
     coldest: float = 0.02  # lowest temperature
     id_evidence: float = 3.0  # events at which an id counts as much as no id
-    dropout: float = 0.1
+    dropout: float = 0.3
 
 
 @dataclass(frozen=True)

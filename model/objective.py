@@ -1,9 +1,9 @@
 """The objective: sampled softmax over one local table of titles a step, for the next event and for delayed ones.
 
-Each trained event `j` gives two rows. Horizon 0: predict `j` from all before it. And one of the delays `k`, drawn:
-predict `j` from what was known `k` events and a little earlier, `j - k - o`, where the offset `o` inside the horizon's
-window is drawn with weights that halve every `half_life` events. That is, in expectation, the windowed target set with
-decaying, normalised weights, at the cost of one row.
+Each trained event `j` gives a row of horizon 0: predict `j` from all before it. A share of them give another, of one of
+the delays `k`, drawn: predict `j` from what was known `k` events and a little earlier, `j - k - o`, where the offset `o`
+inside the horizon's window is drawn with weights that halve every `half_life` events. That is, in expectation, the
+windowed target set with decaying, normalised weights, at the cost of part of a row.
 
     loss = softplus( logsumexp_j( s_j - log(n q_j) ) - s_pos )
 
@@ -32,7 +32,7 @@ class ObjectiveSettings:
     uniform: float = 0.5  # share of the negatives drawn evenly from the launched titles; the others by frequency
     windows: tuple[int, ...] = (1, 5, 10)  # events that each horizon's target set spans; 1: the very next
     half_life: float = 2.0  # events, of the weights within a window
-    delayed: float = 0.5  # weight of a delayed row beside its horizon 0 row
+    delayed: float = 0.5  # share of the events that are asked for at another horizon too
     id_mask: float = 0.1  # share of ids hidden in a step
 
 
@@ -80,14 +80,15 @@ def sample_negatives(
 
 
 def rows_of(windows: Windows, horizons: tuple[int, ...], settings: ObjectiveSettings, generator: Generator) -> Rows:
-    """A row of the first horizon for each trained event and, where it fits, one of another."""
+    """A row of the first horizon for each trained event and, for a share of them where it fits, one of another."""
     inside_BL = torch.arange(windows.title_BL.shape[1]) < windows.length_B[:, None]
     window_N, event_N = torch.nonzero((windows.weight_BL > 0) & (windows.title_BL >= 0) & inside_BL, as_tuple=True)
     horizon_N, weight_N = torch.zeros_like(event_N), windows.weight_BL[window_N, event_N]
     if len(horizons) > 1:
-        other_N = torch.randint(1, len(horizons), event_N.shape, generator=generator)
-        horizon_N, weight_N = torch.cat([horizon_N, other_N]), torch.cat([weight_N, weight_N * settings.delayed])
-        window_N, event_N = window_N.repeat(2), event_N.repeat(2)
+        again_N = torch.nonzero(torch.rand(event_N.shape, generator=generator) < settings.delayed).flatten()
+        other_N = torch.randint(1, len(horizons), again_N.shape, generator=generator)
+        horizon_N = torch.cat([horizon_N, other_N])
+        window_N, event_N, weight_N = (torch.cat([x, x[again_N]]) for x in (window_N, event_N, weight_N))
     token_N = event_N - torch.tensor(horizons)[horizon_N] - _offset(horizon_N, settings, generator)
     fits_N = token_N >= 0
     title_N = windows.title_BL[window_N, event_N]

@@ -57,28 +57,28 @@ def test_without_frequencies_every_launched_title_is_as_likely(frequency_V: Tens
     torch.testing.assert_close(log_expected_J.exp(), torch.full((60,), 20.0))
 
 
-def test_each_trained_event_is_asked_for_at_horizon_0_and_once_later() -> None:
+def test_each_trained_event_is_asked_for_at_horizon_0_and_from_further_back() -> None:
     windows = windows_of([[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12]])
     windows.weight_BL[0] = 0.0
     windows.weight_BL[0, 5] = 2.0
     windows.length_B[1] = 4
     windows.title_BL[1, 1] = -1  # unknown to the catalogue: a token, no target
-    rows = rows_of(windows, (0, 3), replace(WANTED, windows=(1, 1)), generator())
+    rows = rows_of(windows, (0, 3), replace(WANTED, windows=(1, 1), delayed=1.0), generator())
     got = list(zip(*(x.tolist() for x in vars(rows).values()), strict=True))
     assert got == [
         (0, 5, 0, 6, 2.0),
         (1, 0, 0, 7, 1.0),
         (1, 2, 0, 9, 1.0),
         (1, 3, 0, 10, 1.0),
-        (0, 2, 1, 6, 1.0),  # three events earlier, at half the weight
-        (1, 0, 1, 10, 0.5),
+        (0, 2, 1, 6, 2.0),  # three events earlier
+        (1, 0, 1, 10, 1.0),
     ]
 
 
 def test_a_horizons_window_is_drawn_with_weights_that_halve() -> None:
     windows = windows_of([list(range(12))] * 4000)
     windows.weight_BL[:, :11] = 0.0
-    rows = rows_of(windows, (0, 3), replace(WANTED, half_life=1.0), generator())
+    rows = rows_of(windows, (0, 3), replace(WANTED, half_life=1.0, delayed=1.0), generator())
     token_N = rows.token_N[rows.horizon_N == 1]
     share = torch.bincount(8 - token_N, minlength=4) / 4000
     torch.testing.assert_close(share, torch.tensor([8.0, 4.0, 2.0, 1.0]) / 15, rtol=0, atol=0.032)  # 4 standard errors
