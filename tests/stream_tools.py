@@ -88,11 +88,11 @@ def group_offset(config: dict[str, str], group: str, topic: str, partition: int 
     return int(found.offset)
 
 
-def poll_until(part: Any, enough: Callable[[], bool]) -> list[Message]:
+def poll_until(part: Any, enough: Callable[[list[Message]], bool]) -> list[Message]:
     """All that a partition brings meanwhile (within a minute at most)."""
     messages: list[Message] = []
     late = deadline(60)
-    while not (enough() or late()):
+    while not (enough(messages) or late()):
         for poll in part.next_batch():
             messages += poll
         time.sleep(0.005)
@@ -100,5 +100,6 @@ def poll_until(part: Any, enough: Callable[[], bool]) -> list[Message]:
 
 
 def deadline(seconds: float) -> Callable[[], bool]:
+    """Whether so much time has passed."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end

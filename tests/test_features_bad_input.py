@@ -1,10 +1,11 @@
 """Nothing a producer sends stops the flow `features`: it leaves a dead letter, or is a valid event."""
 
 import json
+import random
 from datetime import timedelta
 
 import pytest
-from features_tools import NOW, event, play
+from features_tools import NOW, event, play, polls
 
 from streaming.features import CEILING_MS, FUTURE, LARGEST, sort
 from streaming.kafka import Message
@@ -66,3 +67,18 @@ def test_strange_but_valid_ids_pass() -> None:
     run = play([[event(user, user, NOW, n) for n, user in enumerate(ids)]])
     assert sorted(activity.user for activity in run.activities()) == sorted(ids)
     assert run.dead.all() == []
+
+
+def test_whatever_bytes_come_each_message_is_a_row_or_a_dead_letter() -> None:
+    draw, good = random.Random(7), json.dumps({**GOOD, "rating": 4.5, "event_id": None, "x": [1, {"y": "é"}]}).encode()
+    messages = []
+    for offset in range(3_000):
+        value = bytearray(good)
+        for _ in range(draw.randrange(4)):
+            start = draw.randrange(len(value))
+            value[start : start + draw.randrange(3)] = draw.randbytes(draw.randrange(3))
+        messages.append(Message("user-events", 0, offset, NOW, b"u", bytes(value)))
+    run = play(polls(messages, 100))
+    assert len(run.rows()) > 500
+    assert len(run.dead.all()) > 500
+    assert len(run.rows()) + len(run.dead.all()) == 3_000

@@ -3,6 +3,7 @@
 import pickle
 import random
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from itertools import pairwise
 
 import pytest
@@ -118,6 +119,11 @@ def test_the_ids_remembered_are_bounded_and_the_newest() -> None:
     assert len(history.ids) == IDS * 8
     assert history.apply(arrival(0, event_id="1")) is None
     assert history.apply(arrival(0, event_id="0")) is not None
+
+
+def test_a_hash_across_two_remembered_ones_is_not_a_duplicate() -> None:
+    across = bytes(4) + blake2b(b"x", digest_size=8).digest() + bytes(4)
+    assert History(state=(1, 0, (), b"", b"", across)).apply(arrival(1, event_id="x"))
 
 
 def test_rows_shown_are_the_newest_fifty() -> None:
