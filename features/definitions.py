@@ -8,6 +8,8 @@ can be moved. Online values are the newest row's.
 from datetime import timedelta
 from typing import Any, Final
 
+import features.lean  # noqa: F401  # isort: split
+
 import pyarrow as pa
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.types import Array, Bool, Float32, Int64, String

@@ -8,6 +8,8 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
+import features.lean  # noqa: F401  # isort: split
+
 from feast import FeatureView
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Int64List, StringList, Value
