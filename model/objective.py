@@ -1,8 +1,8 @@
 """The objective: sampled softmax over one local table of titles a step, for the next event and for delayed ones.
 
-Each trained event `j` gives a row of horizon 0: predict `j` from all before it. A share of them give another, of one of
-the delays `k`, drawn: predict `j` from what was known `k` events and a little earlier, `j - k - o`, where the offset `o`
-inside the horizon's window is drawn with weights that halve every `half_life` events. That is, in expectation, the
+Each trained event `j` gives a row of horizon 0: predict `j` from all before it. A share of them give another, of one
+of the delays `k`, drawn: predict `j` from what was known `k` events and a little earlier, `j - k - o`, where the offset
+`o` inside the horizon's window is drawn with weights that halve every `half_life` events. That is, in expectation, the
 windowed target set with decaying, normalised weights, at the cost of part of a row.
 
     loss = softplus( logsumexp_j( s_j - log(n q_j) ) - s_pos )
