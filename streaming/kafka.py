@@ -77,7 +77,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         self.topic, self.tail, self.batch, self.durable = topic, tail, batch, durable
         self.start = {} if start == "earliest" else dict(start)
         self.stop, self.patience = stop or threading.Event(), patience.total_seconds()
-        self.idle = idle.total_seconds() if idle else float("inf")
+        self.idle = idle.total_seconds() if idle is not None else float("inf")
         self.heard = time.monotonic()  # when any partition that this process reads last brought something
         self.reached: dict[int, int] = {}  # where partitions ended, for `commit`
 
