@@ -8,7 +8,9 @@ can be moved. Online values are the newest row's.
 from datetime import timedelta
 from typing import Any, Final
 
-import features.lean  # noqa: F401  # isort: split
+import features.lean  # noqa: F401
+
+# isort: split
 
 import pyarrow as pa
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType

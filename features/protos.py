@@ -8,7 +8,9 @@ from datetime import datetime
 from math import isfinite
 from typing import Any, Final
 
-import features.lean  # noqa: F401  # isort: split
+import features.lean  # noqa: F401
+
+# isort: split
 
 from feast import FeatureView
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import features.lean  # noqa: F401  # isort: split
+import features.lean  # noqa: F401
+
+# isort: split
 
 import pyarrow as pa
 import pyarrow.parquet as pq

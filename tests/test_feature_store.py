@@ -1,6 +1,8 @@
 """What a plain Feast program reads, what history knew when, and who may open the repository."""
 
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -262,3 +264,9 @@ def test_a_password_is_not_written_down_and_a_plain_program_takes_it_from_the_en
 def test_an_address_that_feast_cannot_use_is_refused_with_the_remedy(tmp_path: Path, url: str) -> None:
     with pytest.raises(StoreError, match=r"redis://host:6379/0|choose another"):
         open_store(url, tmp_path)
+
+
+def test_opening_a_store_does_not_import_torch() -> None:
+    code = "import sys, features.store; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
