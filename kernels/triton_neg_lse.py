@@ -113,7 +113,7 @@ def backward_kernel(
         row = start + tl.arange(0, BLOCK_N)
         q = _load_rows(q_ptr, row, N, P, BLOCK_P)
         pos = tl.load(pos_ptr + row, mask=row < N, other=0)
-        lse = tl.load(lse_ptr + row, mask=row < N, other=0.0) * LOG2E
+        lse = tl.load(lse_ptr + row, mask=row < N, other=float("inf")) * LOG2E
         slope = tl.load(slope_ptr + row, mask=row < N, other=0.0)
         lse = tl.where(lse == -float("inf"), float("inf"), lse)  # an empty row: p = 2^(-inf), not NaN
         x = _dot(e, tl.trans(q), UPCAST) * scale + bias[:, None]
@@ -137,12 +137,11 @@ def _forward(q_NP: Tensor, e_SP: Tensor, ids: tuple[Tensor, Tensor], bias_S: Ten
     (rows, width), size = q_NP.shape, len(e_SP)
     chosen, block_p = config(FORWARD, width)
     lse_N, mean_NP = q_NP.new_empty(rows, dtype=torch.float32), torch.empty_like(q_NP)
-    if rows:
-        forward_kernel[(triton.cdiv(rows, chosen.block_n),)](
-            q_NP, e_SP, *ids, bias_S, lse_N, mean_NP, rows, size, LOG2E.value / tau,
-            P=width, BLOCK_P=block_p, BLOCK_N=chosen.block_n, BLOCK_S=chosen.block_s, UPCAST=knobs.runtime.interpret,
-            num_warps=chosen.num_warps, num_stages=chosen.num_stages,
-        )  # fmt: skip
+    forward_kernel[(triton.cdiv(rows, chosen.block_n),)](
+        q_NP, e_SP, *ids, bias_S, lse_N, mean_NP, rows, size, LOG2E.value / tau,
+        P=width, BLOCK_P=block_p, BLOCK_N=chosen.block_n, BLOCK_S=chosen.block_s, UPCAST=knobs.runtime.interpret,
+        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    )  # fmt: skip
     return lse_N, mean_NP
 
 
