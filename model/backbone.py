@@ -143,6 +143,21 @@ class Block(nn.Module):
         a_RCF, b_RCF = self.ffn(self.ffn_norm(x_RCD)).chunk(2, -1)
         return x_RCD + dropout(self.ffn_out(silu(a_RCF) * b_RCF), rate, generator)
 
+    def at(self, x_RCD: Tensor, bucket_RCC: Tensor, slot_N: Tensor) -> Tensor:
+        """y_ND of these flat slots alone, for serving, where only the last token of a window is asked: half the work."""
+        capacity, width = x_RCD.shape[1:]
+        heads, d_head = self.heads, width // self.heads
+        h_RCD = self.norm(x_RCD)
+        w_q, w_kv, w_g = self.qkvg.weight.split([width, 2 * width, width])
+        h_ND, row_N = h_RCD.flatten(0, 1)[slot_N], slot_N // capacity
+        q_NHK = (h_ND @ w_q.T).view(-1, heads, d_head)
+        k_NCHK, v_NCHK = (h_RCD @ w_kv.T).unflatten(2, (2, heads, d_head))[row_N].unbind(2)
+        score_NHC = torch.einsum("nhk,nchk->nhc", q_NHK, k_NCHK) * d_head**-0.5
+        p_NHC = (score_NHC + self._bias_at(bucket_RCC.flatten(0, 1)[slot_N], slot_N % capacity)).softmax(-1)
+        o_ND = torch.einsum("nhc,nchk->nhk", p_NHC, v_NCHK).flatten(1)
+        y_ND = x_RCD.flatten(0, 1)[slot_N] + self.out(o_ND * silu(h_ND @ w_g.T))
+        return self._feed(y_ND)
+
     def _attend(self, x_RCD: Tensor, bucket_RCC: Tensor) -> Tensor:
         rows, capacity, width = x_RCD.shape
         heads, d_head = self.heads, width // self.heads

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model import lists
@@ -119,20 +118,28 @@ class Contender:
             losses["backbone"] = report.loss if report else float("nan")
         return losses
 
-    def state_dict(self, titles: int, serving: bool = False) -> dict[str, Any]:
-        """Everything that decides what follows; with `serving` what scoring needs."""
-        sequence = None if self.sequence is None else self.sequence.state_dict(titles, serving)
-        state = {"ranker": self.ranker.state_dict(serving), "sequence": sequence}
-        return state if serving else state | {"rng": self.rng.bit_generator.state}
+    def served_state(self, titles: int) -> dict[str, Any]:
+        """What scoring needs."""
+        sequence = None if self.sequence is None else self.sequence.served_state(titles)
+        return {"ranker": self.ranker.served_state(), "sequence": sequence}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.ranker.load_state_dict(state["ranker"])
+    def training_state(self, titles: int) -> dict[str, Any]:
+        """What else decides the steps that follow."""
+        sequence = None if self.sequence is None else self.sequence.training_state(titles)
+        return {
+            "ranker": self.ranker.training_state(),
+            "sequence": sequence,
+            "rng": self.rng.bit_generator.state,
+        }
+
+    def load_served(self, state: dict[str, Any]) -> None:
+        self.ranker.load_served(state["ranker"])
         if self.sequence is not None:
-            self.sequence.load_state_dict(state["sequence"])
-        if "rng" in state:
-            self.rng.bit_generator.state = state["rng"]
+            self.sequence.load_served(state["sequence"])
 
-
-def one_thread(threads: int = 1) -> None:
-    """Numeric code of one flow keeps to its threads: several flows share the machine."""
-    torch.set_num_threads(threads)
+    def load_training(self, state: dict[str, Any]) -> None:
+        """After `load_served`."""
+        self.ranker.load_training(state["ranker"])
+        if self.sequence is not None:
+            self.sequence.load_training(state["sequence"])
+        self.rng.bit_generator.state = state["rng"]

@@ -186,18 +186,22 @@ class Learner:
         return Ranked(q.past.user, title, q.now, *before, ranks)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides what follows."""
+        """Everything that decides what follows, in three parts: a server reads `memory` and `served` alone."""
         n = len(self.memory.catalogue)
         return {
             "memory": self.memory.state_dict(),
-            "contenders": {name: contender.state_dict(n) for name, contender in self.contenders.items()},
-            "rng": self.rng.bit_generator.state,
-            "steps": self.steps,
+            "served": {name: contender.served_state(n) for name, contender in self.contenders.items()},
+            "training": {
+                "contenders": {name: contender.training_state(n) for name, contender in self.contenders.items()},
+                "rng": self.rng.bit_generator.state,
+                "steps": self.steps,
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.memory.load_state_dict(state["memory"])
         for name, contender in self.contenders.items():
-            contender.load_state_dict(state["contenders"][name])
-        self.rng.bit_generator.state = state["rng"]
-        self.steps = state["steps"]
+            contender.load_served(state["served"][name])
+            contender.load_training(state["training"]["contenders"][name])
+        self.rng.bit_generator.state = state["training"]["rng"]
+        self.steps = state["training"]["steps"]

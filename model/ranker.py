@@ -119,19 +119,20 @@ class Ranker:
         spread_F = (self.square_F - self.mean_F.square()).clamp_min(1e-4).sqrt()
         return ((x_CF - self.mean_F) / spread_F).clamp(-6, 6) * self.hidden_F
 
-    def state_dict(self, serving: bool = False) -> dict[str, Any]:
-        """Everything that decides what follows; with `serving` only what scoring needs."""
-        state = {
+    def served_state(self) -> dict[str, Any]:
+        """What scoring needs."""
+        return {
             "network": {k: v.clone() for k, v in self.network.state_dict().items()},
             "linear_D": self.linear_D.detach().clone(),
             "mean_F": self.mean_F.clone(),
             "square_F": self.square_F.clone(),
             "steps": self.steps,
         }
-        if serving:
-            return state
+
+    def training_state(self) -> dict[str, Any]:
+        """What else decides the steps that follow."""
         held = min(self.written, self.settings.buffer)
-        return state | {
+        return {
             "live": {k: v.clone() for k, v in self.live.state_dict().items()},
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
@@ -140,14 +141,14 @@ class Ranker:
             "written": self.written,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_served(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         with torch.no_grad():
             self.linear_D.copy_(state["linear_D"])
         self.mean_F, self.square_F = state["mean_F"].clone(), state["square_F"].clone()
         self.steps = state["steps"]
-        if "live" not in state:
-            return
+
+    def load_training(self, state: dict[str, Any]) -> None:
         self.live.load_state_dict(state["live"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])

@@ -104,15 +104,14 @@ class SequenceModel:
         self.optimisers.rows.reset(torch.from_numpy(rows), self.generator)
         self.replay.forget_titles(rows)
 
-    def state_dict(self, titles: int, serving: bool = False) -> dict[str, Any]:
-        """Everything that decides what follows; with `serving` what scoring needs."""
+    def served_state(self, titles: int) -> dict[str, Any]:
+        """What scoring needs."""
         served = {name: value.clone() for name, value in self.served.state_dict().items()}
-        rows = self.optimisers.rows.table_VE[:titles].clone()
-        if serving:
-            return {"served": served, "rows": rows}
+        return {"served": served, "rows": self.optimisers.rows.table_VE[:titles].clone()}
+
+    def training_state(self, titles: int) -> dict[str, Any]:
+        """What else decides the steps that follow."""
         return {
-            "served": served,
-            "rows": rows,
             "squares": self.optimisers.rows.squares_V.clone(),
             "spare": self.optimisers.rows.table_VE[titles:].clone(),  # drawn from the generator already
             "network": {name: value.clone() for name, value in self.network.state_dict().items()},
@@ -122,20 +121,22 @@ class SequenceModel:
             "replay": self.replay.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if "network" in state:
-            self.network.load_state_dict(state["network"])
-            self.optimisers.rows.table_VE = torch.cat([state["rows"], state["spare"]])
-            self.optimisers.rows.squares_V = state["squares"].clone()
-            self.optimisers.dense.load_state_dict(state["dense"])
-            self.generator.set_state(state["generator"])
-            self.rng.bit_generator.state = state["rng"]
-            self.replay.load_state_dict(state["replay"])
-        else:
-            self.optimisers.rows.table_VE = state["rows"].clone()
-            self.optimisers.rows.squares_V = torch.zeros(len(state["rows"]))
-            for name in self.optimisers.dense.average:
-                self.optimisers.dense.average[name] = state["served"][name].clone()
+    def load_served(self, state: dict[str, Any]) -> None:
+        self.optimisers.rows.table_VE = state["rows"].clone()
+        self.optimisers.rows.squares_V = torch.zeros(len(state["rows"]))
+        for name in self.optimisers.dense.average:
+            self.optimisers.dense.average[name] = state["served"][name].clone()
+        self._serve()
+
+    def load_training(self, state: dict[str, Any]) -> None:
+        """After `load_served`."""
+        self.network.load_state_dict(state["network"])
+        self.optimisers.rows.table_VE = torch.cat([self.optimisers.rows.table_VE, state["spare"]])
+        self.optimisers.rows.squares_V = state["squares"].clone()
+        self.optimisers.dense.load_state_dict(state["dense"])
+        self.generator.set_state(state["generator"])
+        self.rng.bit_generator.state = state["rng"]
+        self.replay.load_state_dict(state["replay"])
         self._serve()
 
     def _serve(self) -> None:

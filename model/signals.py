@@ -34,7 +34,7 @@ RECENT_TEXT: Final = 20  # titles back whose text counts
 ALIKE: Final = 40  # users asked
 SHARED: Final = 20  # titles back by which users are found alike
 _SUMS: Final = 10  # the dense signals that are sums over the history, first among the moving ones
-_TEXT, _NEIGHBOURS, _GENRES, _YEARS, _BACKBONE = range(_SUMS, _SUMS + 5)
+TEXT, NEIGHBOURS, GENRES, YEARS, BACKBONE = range(_SUMS, _SUMS + 5)
 _MOVING: Final = _SUMS + 5
 _POPULAR_WEEK: Final = 2  # a column of the clocks
 _DAY: Final = 86_400_000.0
@@ -229,11 +229,11 @@ def _finish(titles: Titles, s: Scratch) -> None:
             other = titles.near_VK[c, k]
             if other >= 0:
                 borrowed += titles.share_VK[c, k] * together[other]
-        moving[_NEIGHBOURS, c] = np.sqrt(borrowed)
-        moving[_GENRES, c] = _taste(titles.genres_VG[c], s.genres_2G[0])
+        moving[NEIGHBOURS, c] = np.sqrt(borrowed)
+        moving[GENRES, c] = _taste(titles.genres_VG[c], s.genres_2G[0])
         away = (titles.year_V[c] - s.user_Q[0]) / 8.0
         known = s.user_Q[5] > 0 and not np.isnan(away)
-        moving[_YEARS, c] = 1.0 / (1.0 + away * away) if known else 0.3
+        moving[YEARS, c] = 1.0 / (1.0 + away * away) if known else 0.3
 
 
 @njit(cache=True)
@@ -270,7 +270,7 @@ def shortlist(
 
     `scores` are static_V (the STATIC signals times their weights), text_V and backbone_V.
     """
-    static_V, s.moving_MV[_TEXT], s.moving_MV[_BACKBONE] = scores
+    static_V, s.moving_MV[TEXT], s.moving_MV[BACKBONE] = scores
     score_V = static_V + weights_D[len(STATIC) :] @ s.moving_MV
     score_V[titles.born_V > asked.sequence] = -np.inf
     score_V[blocked[blocked >= 0]] = -np.inf
@@ -304,7 +304,7 @@ def read(asked: Asked, t: Titles, s: Scratch, rows: NDArray[np.int64], lead: flo
         age = (asked.now - t.released_V[c]) / _DAY if dated else 0.0
         out[at + 7], out[at + 8], out[at + 9] = dated, np.log1p(max(age, 0.0)), dated and age < 0
         out[at + 10] = _taste(t.genres_VG[c], s.genres_2G[1])
-        out[at + 11] = moving[_BACKBONE, c] - lead
+        out[at + 11] = moving[BACKBONE, c] - lead
         out[at + 12] = t.static_VS[c, CLOCKS] - s.user_Q[1]
         out[at + 13] = np.log1p(float(asked.events))
         out[at + 14], out[at + 15], out[at + 16] = s.user_Q[4], np.log1p(s.user_Q[2]), s.user_Q[3]
