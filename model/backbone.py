@@ -140,23 +140,27 @@ class Block(nn.Module):
 
     def forward(self, x_RCD: Tensor, bucket_RCC: Tensor, rate: float, generator: Generator | None) -> Tensor:
         x_RCD = x_RCD + dropout(self._attend(self.norm(x_RCD), bucket_RCC), rate, generator)
-        a_RCF, b_RCF = self.ffn(self.ffn_norm(x_RCD)).chunk(2, -1)
-        return x_RCD + dropout(self.ffn_out(silu(a_RCF) * b_RCF), rate, generator)
+        return self._feed(x_RCD, rate, generator)
 
     def at(self, x_RCD: Tensor, bucket_RCC: Tensor, slot_N: Tensor) -> Tensor:
-        """y_ND of these flat slots alone, for serving, where only the last token of a window is asked: half the work."""
+        """y_ND of these flat slots alone: in serving only a window's last token is asked, and the rest need no answer."""
         capacity, width = x_RCD.shape[1:]
         heads, d_head = self.heads, width // self.heads
         h_RCD = self.norm(x_RCD)
-        w_q, w_kv, w_g = self.qkvg.weight.split([width, 2 * width, width])
+        w_q, w_kv, w_g = torch.split(self.qkvg.weight, [width, 2 * width, width])
         h_ND, row_N = h_RCD.flatten(0, 1)[slot_N], slot_N // capacity
         q_NHK = (h_ND @ w_q.T).view(-1, heads, d_head)
         k_NCHK, v_NCHK = (h_RCD @ w_kv.T).unflatten(2, (2, heads, d_head))[row_N].unbind(2)
         score_NHC = torch.einsum("nhk,nchk->nhc", q_NHK, k_NCHK) * d_head**-0.5
-        p_NHC = (score_NHC + self._bias_at(bucket_RCC.flatten(0, 1)[slot_N], slot_N % capacity)).softmax(-1)
+        bias_HNC = self._by_time(bucket_RCC.flatten(0, 1)[slot_N]) + self._by_distance(slot_N % capacity, capacity)
+        p_NHC = (score_NHC + bias_HNC.transpose(0, 1)).softmax(-1)
         o_ND = torch.einsum("nhc,nchk->nhk", p_NHC, v_NCHK).flatten(1)
         y_ND = x_RCD.flatten(0, 1)[slot_N] + self.out(o_ND * silu(h_ND @ w_g.T))
-        return self._feed(y_ND)
+        return self._feed(y_ND, 0.0, None)
+
+    def _feed(self, x_XD: Tensor, rate: float, generator: Generator | None) -> Tensor:
+        a_XF, b_XF = self.ffn(self.ffn_norm(x_XD)).chunk(2, -1)
+        return x_XD + dropout(self.ffn_out(silu(a_XF) * b_XF), rate, generator)
 
     def _attend(self, x_RCD: Tensor, bucket_RCC: Tensor) -> Tensor:
         rows, capacity, width = x_RCD.shape
@@ -172,14 +176,18 @@ class Block(nn.Module):
         return out_RCD
 
     def _bias(self, bucket_RCC: Tensor) -> Tensor:
-        rows, capacity, _ = bucket_RCC.shape
+        capacity = bucket_RCC.shape[1]
+        return self._by_time(bucket_RCC) + self._by_distance(torch.arange(capacity), capacity).unsqueeze(1)
+
+    def _by_time(self, bucket: Tensor) -> Tensor:
+        """A bias for each head (first) and pair; out of sight is far below any score."""
         table_HK = torch.cat([self.time, self.time.new_full((self.heads, 1), -1e9)], 1)
-        time_HX = _take(table_HK, bucket_RCC.flatten())
-        place_C = torch.arange(capacity, device=bucket_RCC.device)
-        back_CC = (place_C.unsqueeze(1) - place_C).clamp(0, self.distance.shape[1] - 1)
-        distance_HX = _take(self.distance, back_CC.flatten())
-        square = (capacity, capacity)
-        return time_HX.view(self.heads, rows, *square) + distance_HX.view(self.heads, 1, *square)
+        return _take(table_HK, bucket.flatten()).view(self.heads, *bucket.shape)
+
+    def _by_distance(self, place_N: Tensor, capacity: int) -> Tensor:
+        """bias_HNC between queries at these places of a row and every key of it."""
+        back_NC = (place_N.unsqueeze(1) - torch.arange(capacity)).clamp(0, self.distance.shape[1] - 1)
+        return _take(self.distance, back_NC.flatten()).view(self.heads, *back_NC.shape)
 
 
 class Backbone(nn.Module):
@@ -198,3 +206,13 @@ class Backbone(nn.Module):
             x_RCD = block(x_RCD, bucket_RCC, rate, generator)
         hidden_RCD: Tensor = self.norm(x_RCD)
         return hidden_RCD
+
+    def at(self, token_RCD: Tensor, bucket_RCC: Tensor, slot_N: Tensor) -> Tensor:
+        """hidden_ND of these flat slots alone: the last block, which nothing else reads, is spared elsewhere."""
+        *below, last = self.blocks
+        x_RCD = token_RCD
+        for block in below:
+            x_RCD = block(x_RCD, bucket_RCC, 0.0, None)
+        assert isinstance(last, Block)
+        hidden_ND: Tensor = self.norm(last.at(x_RCD, bucket_RCC, slot_N))
+        return hidden_ND

@@ -152,16 +152,23 @@ class Network(nn.Module):
 
     def forward(self, tower_UD: Tensor, packed: Tokens, generator: Generator | None = None) -> Tensor:
         """hidden_XD of every slot; a generator turns dropout on."""
+        token_RCD, bucket_RCC = self._embed(tower_UD, packed)
+        rate = self.settings.dropout
+        hidden_RCD: Tensor = self.backbone(dropout(token_RCD, rate, generator), bucket_RCC, rate, generator)
+        return hidden_RCD.flatten(0, 1)
+
+    def at(self, tower_UD: Tensor, packed: Tokens, slot_N: Tensor) -> Tensor:
+        """hidden_ND of these flat slots, without dropout: for serving, cheaper than all."""
+        return self.backbone.at(*self._embed(tower_UD, packed), slot_N)
+
+    def _embed(self, tower_UD: Tensor, packed: Tokens) -> tuple[Tensor, Tensor]:
         vector_UD = torch.cat([self.start, tower_UD])
         title_XD = vector_UD.index_select(0, packed.title_RC.flatten() + len(self.start)).view(
             *packed.title_RC.shape, -1
         )
         gap_RC = time_bucket(packed.asked_RC - packed.time_RC)
         token_RCD = self.norm(title_XD + self.action(packed.action_RC) + self.gap(gap_RC))
-        bucket_RCC = pair_buckets(packed.layout, packed.time_RC, packed.asked_RC)
-        rate = self.settings.dropout
-        hidden_RCD: Tensor = self.backbone(dropout(token_RCD, rate, generator), bucket_RCC, rate, generator)
-        return hidden_RCD.flatten(0, 1)
+        return token_RCD, pair_buckets(packed.layout, packed.time_RC, packed.asked_RC)
 
     def query(self, hidden_ND: Tensor, horizon_N: Tensor) -> Tensor:
         """q_NP of unit length; `horizon_N` are places in `settings.horizons`."""
@@ -188,7 +195,7 @@ def encode_users(network: Network, tower_VD: Tensor, windows: Windows, now_B: Te
     for part in torch.split(windows.length_B.argsort(stable=True), ENCODED):
         some = windows.take(part)
         packed = tokens(some, now_B[part])
-        hidden_BD[part] = network(tower_VD, packed)[packed.slots(torch.arange(len(part)), some.length_B)]
+        hidden_BD[part] = network.at(tower_VD, packed, packed.slots(torch.arange(len(part)), some.length_B))
     return hidden_BD
 
 
