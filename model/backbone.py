@@ -143,7 +143,7 @@ class Block(nn.Module):
         return self._feed(x_RCD, rate, generator)
 
     def at(self, x_RCD: Tensor, bucket_RCC: Tensor, slot_N: Tensor) -> Tensor:
-        """y_ND of these flat slots alone: in serving only a window's last token is asked, and the rest need no answer."""
+        """y_ND of these flat slots alone: in serving only a window's last token is asked."""
         capacity, width = x_RCD.shape[1:]
         heads, d_head = self.heads, width // self.heads
         h_RCD = self.norm(x_RCD)
