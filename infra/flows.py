@@ -23,6 +23,7 @@ from bytewax.run import cli_main
 from infra import metrics
 from infra.errors import PremiereError, SettingsError
 from infra.lag import READS
+from infra.learning import learn
 from infra.settings import Settings
 from infra.topics import identity
 from streaming import topics as t
@@ -50,7 +51,7 @@ def run(flow: str, settings: Settings) -> None:
     metrics.serve(settings, flow)
     epoch = timedelta(seconds=settings.epoch_seconds)
     try:
-        store = recovery(settings, flow)
+        store = recovery(settings, flow) if flow in RECOVERS else None
         dataflow, sources = BUILD[flow](settings, stop)
         gc.freeze()  # what is loaded by now stays: collections need not walk it
         cli_main(dataflow, epoch_interval=epoch, recovery_config=store)
@@ -158,4 +159,9 @@ def _open(settings: Settings) -> "FeatureStore":
         raise SettingsError(str(error)) from error
 
 
-BUILD: Final[Mapping[str, Callable[[Settings, threading.Event], Flow]]] = {"features": features, "titles": titles}
+BUILD: Final[Mapping[str, Callable[[Settings, threading.Event], Flow]]] = {
+    "features": features,
+    "titles": titles,
+    "learn": learn,
+}
+RECOVERS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the log

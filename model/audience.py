@@ -115,7 +115,10 @@ class Audience:
 
     def _clear(self, slot: int) -> None:
         self.seen[slot] = np.full(8, -1, np.int32)
-        self.many_U[slot], self.recent_UR[slot] = 0, NOBODY  # rings may still name the slot: an empty user votes for nothing
+        self.many_U[slot], self.recent_UR[slot] = (
+            0,
+            NOBODY,
+        )  # rings may still name the slot: an empty user votes for nothing
 
     def _grow_users(self) -> None:
         self.many_U = np.concatenate([self.many_U, np.zeros_like(self.many_U)])

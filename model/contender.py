@@ -64,7 +64,13 @@ class Contender:
                 self.backbone_NV[late] = self.sequence.scores(hidden_ND, place)
 
     def rank(
-        self, on: View, question: Question, n: int, asked: Asked, text_V: NDArray[np.float32], blocked: NDArray[np.int32]
+        self,
+        on: View,
+        question: Question,
+        n: int,
+        asked: Asked,
+        text_V: NDArray[np.float32],
+        blocked: NDArray[np.int32],
     ) -> float:
         """The target's rank; the record that learning needs is kept. `n` is the question's place in the batch."""
         settings = self.ranker.settings
@@ -72,7 +78,16 @@ class Contender:
         easy = self.rng.integers(0, known, settings.easy) if self.learns else np.zeros(0, np.int64)
         also = np.concatenate([[question.target], easy])
         found = lists.find(
-            on, self.ranker, asked, question.past, text_V, self.backbone_NV[n], self.static_V, blocked, self.shortlist, also
+            on,
+            self.ranker,
+            asked,
+            question.past,
+            text_V,
+            self.backbone_NV[n],
+            self.static_V,
+            blocked,
+            self.shortlist,
+            also,
         )
         place = np.flatnonzero(found.rows_C[: found.listed] == question.target)
         candidate = bool(found.score_V[question.target] > -np.inf)

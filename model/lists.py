@@ -54,8 +54,16 @@ def text_scores(memory: Memory, pasts: Sequence[Past]) -> NDArray[np.float32]:
 
 
 def find(
-    on: View, ranker: Ranker, asked: Asked, past: Past, text_V: NDArray[np.float32], backbone_V: NDArray[np.float32],
-    static_V: NDArray[np.float32], blocked: NDArray[np.int32], most: int, also: NDArray[np.int64]
+    on: View,
+    ranker: Ranker,
+    asked: Asked,
+    past: Past,
+    text_V: NDArray[np.float32],
+    backbone_V: NDArray[np.float32],
+    static_V: NDArray[np.float32],
+    blocked: NDArray[np.int32],
+    most: int,
+    also: NDArray[np.int64],
 ) -> Candidates:
     """The `most` best candidates and the rows `also`, with all signals; the scratch must hold the asker (`gather`)."""
     scores = (static_V, text_V, backbone_V)

@@ -66,6 +66,10 @@ class Prequential:
         """How many events each slice holds."""
         return dict(zip(SLICES, self._count.tolist(), strict=True))
 
+    def sums(self) -> NDArray[np.float64]:
+        """Sums by measure and slice, [M, S]: what two moments are compared by."""
+        return self._total.copy()
+
     def report(self) -> Report:
         """Means over everything so far."""
         return _means(self._total, self._count)

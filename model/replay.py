@@ -25,7 +25,9 @@ class Replay:
     def __len__(self) -> int:
         return min(self.written, self.size)
 
-    def add(self, user: str, rows: NDArray[np.int64], times: NDArray[np.int64], actions: NDArray[np.int64], many: int) -> None:
+    def add(
+        self, user: str, rows: NDArray[np.int64], times: NDArray[np.int64], actions: NDArray[np.int64], many: int
+    ) -> None:
         """Keep the end of a user's history, whose newest event is the user's `many`-th."""
         number, began = self.open.get(user, (-1, 0))
         if number < 0 or number < self.written - self.size or many - began > self.history // 2:

@@ -67,7 +67,9 @@ class SequenceModel:
         query_NP = self.served.query(hidden_ND, place_N) * self.served.decoder.scale
         return (query_NP @ self.e_VP.T).numpy()
 
-    def before_events(self, histories: Sequence[Past], window_N: NDArray[np.int64], event_N: NDArray[np.int64]) -> Tensor:
+    def before_events(
+        self, histories: Sequence[Past], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
+    ) -> Tensor:
         """hidden_ND just before event `event_N` of history `window_N`, as of that event's time."""
         windows, place_N = self._spans(histories, window_N, event_N)
         return encode_events(self.served, self.tower_VD, windows, *place_N)
@@ -78,8 +80,13 @@ class SequenceModel:
         return encode_users(self.served, self.tower_VD, windows, torch.tensor(now_B, dtype=torch.int64))
 
     def learn(
-        self, histories: Sequence[Past], new: Sequence[Sequence[int]], catalogue: Catalogue, launched_M: NDArray[np.int64],
-        frequency_V: NDArray[np.float32], replay: float = 1.0
+        self,
+        histories: Sequence[Past],
+        new: Sequence[Sequence[int]],
+        catalogue: Catalogue,
+        launched_M: NDArray[np.int64],
+        frequency_V: NDArray[np.float32],
+        replay: float = 1.0,
     ) -> StepReport | None:
         """Train on the histories' new events and on replayed windows (`replay` scales their number); then keep them."""
         self._grow(catalogue.capacity)
@@ -90,9 +97,7 @@ class SequenceModel:
         report = None
         for _ in range(self.settings.steps):
             windows = _windows(fresh + self._replayed(round(self.settings.replayed * replay)), limit)
-            report = train_step(
-                self.network, self.optimisers, titles, windows, self.settings.objective, self.generator
-            )
+            report = train_step(self.network, self.optimisers, titles, windows, self.settings.objective, self.generator)
         return report
 
     def keep(self, past: Past, many: int) -> None:

@@ -280,7 +280,9 @@ def shortlist(
 
 
 @njit(cache=True)
-def read(asked: Asked, t: Titles, s: Scratch, rows: NDArray[np.int64], lead: float, out_CF: NDArray[np.float32]) -> None:
+def read(
+    asked: Asked, t: Titles, s: Scratch, rows: NDArray[np.int64], lead: float, out_CF: NDArray[np.float32]
+) -> None:
     """Every signal of the given rows but the text columns, into out_CF; `lead` is the backbone's best score."""
     at, first, moving = len(STATIC) + _MOVING + 3, len(STATIC), s.moving_MV
     for i in range(rows.size):

@@ -21,7 +21,11 @@ class TextNeighbours:
         self.forget(np.array([row]))
         cosine_V = semantic_VS @ semantic_VS[row]
         cosine_V[row] = 0
-        near = np.argpartition(-cosine_V, NEIGHBOURS)[:NEIGHBOURS] if len(cosine_V) > NEIGHBOURS else np.arange(len(cosine_V))
+        near = (
+            np.argpartition(-cosine_V, NEIGHBOURS)[:NEIGHBOURS]
+            if len(cosine_V) > NEIGHBOURS
+            else np.arange(len(cosine_V))
+        )
         near = near[cosine_V[near] > 0]
         self.to_VK[row, : len(near)], self.cosine_VK[row, : len(near)] = near, cosine_V[near]
         weakest_V = self.cosine_VK[: len(cosine_V)].argmin(axis=1)

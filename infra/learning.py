@@ -1,0 +1,69 @@
+"""The learner from the settings: the flow `learn`, and what a server must know to read its versions."""
+
+import threading
+from typing import TYPE_CHECKING
+
+from infra.settings import Settings
+from infra.topics import identity
+from streaming import topics as t
+from streaming.kafka import KafkaSink, KafkaSource, read_all
+
+if TYPE_CHECKING:
+    from infra.flows import Flow
+    from model.learner import LearnerSettings
+
+POLL = 128  # records: a poll is learned before the next signal is heard
+
+
+def learner_settings(settings: Settings) -> "LearnerSettings":
+    """What the settings say of the model."""
+    from model.learner import LearnerSettings
+    from model.memory import MemorySettings
+    from model.network import NetworkSettings
+    from model.objective import ObjectiveSettings
+    from model.sequence import SequenceSettings
+
+    windows = tuple(1 if horizon == 0 else max(5, horizon) for horizon in settings.horizons)
+    sequence = SequenceSettings(NetworkSettings(horizons=settings.horizons), ObjectiveSettings(windows=windows))
+    memory = MemorySettings(most_titles=settings.max_titles)
+    return LearnerSettings(memory, sequence, repeats=not settings.filter_seen, seed=settings.seed)
+
+
+def learn(settings: Settings, stop: threading.Event) -> "Flow":
+    """From the newest whole checkpoint on, or from the log's beginning where there is none."""
+    import torch
+
+    from infra.flows import Flow
+    from model.learner import Learner
+    from streaming.checkpoints import Checkpoints, version
+    from streaming.learn import build
+    from streaming.log_learner import LogLearner, LogSettings
+    from streaming.records import decode_version
+
+    torch.set_num_threads(settings.threads)
+    config = settings.kafka()
+    log = identity(config, [t.ACTIVITY])
+    checkpoints = Checkpoints(settings.checkpoints_url(), settings.keep_checkpoints, log)
+    logs = LogSettings(checkpoint=round(settings.checkpoint_seconds * 1000))
+    learner = LogLearner(Learner(learner_settings(settings)), logs)
+    unannounced = None
+    found = checkpoints.newest()
+    if found is not None:
+        state, manifest, url = found
+        learner.load_state_dict(state, same_log=manifest["log"] == log)
+        announced = {decode_version(message.value or b"").path for message in read_all(config, t.MODEL_VERSIONS)}
+        unannounced = None if url in announced else version(url, manifest)
+    durable = {0: learner.position} if learner.position else {}
+    source = KafkaSource(
+        config, t.ACTIVITY, "learn", start={0: learner.position} if learner.position else "earliest",
+        batch=POLL, durable=durable, stop=stop,
+    )  # fmt: skip
+    dataflow = build(
+        activity=source,
+        versions=KafkaSink(config),
+        learner=learner,
+        checkpoints=checkpoints,
+        durable=durable,
+        unannounced=unannounced,
+    )
+    return Flow(dataflow, [source])

@@ -1,0 +1,114 @@
+"""The flow `learn`: the log in, versions out. Each new event is ranked first, then learned from.
+
+It has no recovery store: the checkpoint is the commit, and the source begins where the newest one stands. Far behind,
+it catches up through the same code, which is also how a new deployment starts from an existing log.
+"""
+
+from typing import Final
+
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.outputs import Sink
+from prometheus_client import Gauge
+
+from model.metrics import MEASURES, SLICES
+from streaming.checkpoints import Checkpoints
+from streaming.kafka import Message, Outgoing
+from streaming.log_learner import LogLearner
+from streaming.records import Version, to_json
+from streaming.topics import MODEL_VERSIONS
+
+KEY: Final = "0"  # of the only writer of versions
+
+LEARNED: Final = Gauge("premiere_learned_events", "new events taken from the log, each once")
+POSITION: Final = Gauge("premiere_learner_position", "next offset of the log that is not in the weights")
+DUPLICATES: Final = Gauge("premiere_learner_duplicates", "events left out because they had been learned")
+UNLAUNCHED: Final = Gauge("premiere_learner_unlaunched", "events whose title was no candidate: rank infinity")
+REPLAY: Final = Gauge(
+    "premiere_learner_replay", "share of the usual replay; below 1 the log is faster than the capacity"
+)
+RATE: Final = Gauge("premiere_learner_events_per_second", "new events a second of log time")
+LOSS: Final = Gauge("premiere_learner_loss", "loss of the last micro-batch, nats", ["part"])
+SUM: Final = Gauge("premiere_prequential_sum", "sum of a measure over scored events", ["ranking", "measure", "slice"])
+SCORED: Final = Gauge("premiere_prequential_scored", "events scored", ["slice"])
+RECENT: Final = Gauge("premiere_prequential_recent_mrr", "MRR over the recent window", ["ranking", "slice"])
+STEP: Final = Gauge("premiere_checkpoint_step", "training step of the newest whole checkpoint")
+
+
+def build(
+    *,
+    activity: Source[list[Message]],
+    versions: Sink[tuple[str, list[Outgoing]]],
+    learner: LogLearner,
+    checkpoints: Checkpoints,
+    durable: dict[int, int],
+    unannounced: Version | None = None,
+) -> Dataflow:
+    """The flow. `durable` is told the position of each whole checkpoint, which the source commits for others to see;
+    `unannounced` is a checkpoint that was written and never announced."""
+    step = _Step(learner, checkpoints, durable, unannounced)
+    flow = Dataflow("learn")
+    polls = op.input("activity", flow, activity)  # [Message]
+    announced = op.flat_map("learned", polls, step)  # ("0", [Outgoing])
+    op.output("model_versions", announced, versions)
+    return flow
+
+
+class _Step:
+    """Feeds polls to the learner, and hands on versions as their checkpoints become whole."""
+
+    def __init__(
+        self, learner: LogLearner, checkpoints: Checkpoints, durable: dict[int, int], unannounced: Version | None
+    ) -> None:
+        self.learner, self.checkpoints, self.durable = learner, checkpoints, durable
+        self.ready = [] if unannounced is None else [unannounced]
+
+    def __call__(self, poll: list[Message]) -> list[tuple[str, list[Outgoing]]]:
+        """Learn from a poll; versions that are ready to be announced."""
+        for message in poll:
+            if self.learner.feed(message):
+                self._collect(wait=True)
+                self.checkpoints.write(self.learner.state_dict(), self._manifest())
+        self._collect(wait=False)
+        report(self.learner)
+        ready, self.ready = self.ready, []
+        return [(KEY, [Outgoing(MODEL_VERSIONS, None, to_json(version))]) for version in ready]
+
+    def _collect(self, wait: bool) -> None:
+        version = self.checkpoints.finished(wait)
+        if version is not None:
+            self.durable[0] = version.position
+            self.ready.append(version)
+            STEP.set(version.step)
+
+    def _manifest(self) -> dict[str, int | float | None]:
+        learner = self.learner
+        mrr = learner.rankings["premiere"].recent()["mrr"]["all"]
+        return {
+            "step": learner.learner.steps,
+            "position": learner.position,
+            "learned": learner.learned,
+            "mrr": mrr,
+        }
+
+
+def report(learner: LogLearner) -> None:
+    """Set the metrics."""
+    LEARNED.set(learner.learned)
+    POSITION.set(learner.position)
+    DUPLICATES.set(learner.duplicates)
+    UNLAUNCHED.set(learner.unlaunched)
+    REPLAY.set(learner.replay)
+    RATE.set(learner.rate())
+    for part, loss in learner.losses.items():
+        LOSS.labels(part).set(loss)
+    for name, ranking in learner.rankings.items():
+        total, recent = ranking.sums(), ranking.recent()["mrr"]
+        for m, measure in enumerate(MEASURES):
+            for s, place in enumerate(SLICES):
+                SUM.labels(name, measure, place).set(total[m, s])
+        for place in SLICES:
+            RECENT.labels(name, place).set(recent[place] if recent[place] is not None else float("nan"))
+    for place, count in learner.rankings["premiere"].scored().items():
+        SCORED.labels(place).set(count)
