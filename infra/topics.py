@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from infra.errors import TopicError
 from streaming.topics import Topic
 
-TIMEOUT: Final = 15.0  # seconds for the broker's answer
+TIMEOUT: Final = 15.0  # seconds for the broker's answer: the client's own limit, since it crashes if left earlier
 
 
 def create(config: Mapping[str, str], topics: Sequence[Topic]) -> list[str]:
@@ -32,9 +32,9 @@ def create(config: Mapping[str, str], topics: Sequence[Topic]) -> list[str]:
     missing = [NewTopic(t.name, t.partitions, -1, config=t.config) for t in topics if t.name not in existing]
     if not missing:
         return []
-    for name, future in admin.create_topics(missing, operation_timeout=TIMEOUT).items():
+    for name, future in admin.create_topics(missing, request_timeout=TIMEOUT).items():
         try:
-            future.result(timeout=TIMEOUT)
+            future.result()
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was faster
                 raise TopicError(f"Topic {name} could not be created: {error.args[0].str()}.") from error
