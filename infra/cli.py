@@ -5,6 +5,7 @@ PremiereError and leaves as one sentence on stderr and exit code 1; wrong usage 
 mistake and keeps its traceback.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -77,6 +78,22 @@ def settings(table: Annotated[bool, typer.Option("--table", help="All settings w
         return
     for name, value in shown(connected(load())).items():
         typer.echo(f"{name:<32} {value}".rstrip())
+
+
+@app.command()
+def evaluate(
+    events: Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with user, item, ts.")] = None,
+    titles: Annotated[Path | None, typer.Option(help="Titles: CSV or Parquet with item, title.")] = None,
+    text: Annotated[list[str] | None, typer.Option(help="Further columns of titles to embed.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
+    repeats: Annotated[bool, typer.Option("--repeats", help="People come back: do not leave out seen titles.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many events.")] = None,
+) -> None:
+    """Measure on a data set: rank each event, then learn from it; simple ways and ablations beside the model."""
+    from infra.measure import run_evaluate
+    from infra.settings import load
+
+    run_evaluate(load(), events, titles, tuple(text or ()), report, repeats, limit)
 
 
 if __name__ == "__main__":

@@ -164,10 +164,12 @@ class LogLearner:
 
     def _score(self, result: Learned) -> None:
         for event in result.ranked:
-            ranks = self.baselines.rank(event.user, event.title, event.ts) | {"premiere": event.ranks["premiere"]}
-            self.unlaunched += ranks["premiere"] == float("inf")
-            for name, ranking in self.rankings.items():
-                ranking.add(ranks[name], event.title_events, event.user_events)
+            # An event of a title that the viewer has seen is no target: it is left out of every list.
+            if self.baselines.repeats or not self.baselines.has_seen(event.user, event.title):
+                ranks = self.baselines.rank(event.user, event.title, event.ts) | {"premiere": event.ranks["premiere"]}
+                self.unlaunched += ranks["premiere"] == float("inf")
+                for name, ranking in self.rankings.items():
+                    ranking.add(ranks[name], event.title_events, event.user_events)
             self.baselines.count(event.user, event.title, event.ts)
         self.losses = result.losses.get("premiere", self.losses)
 

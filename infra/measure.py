@@ -1,0 +1,54 @@
+"""The command `evaluate`: finds the data, shows the progress, prints and writes the report."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from infra.settings import Settings
+
+EVERY: Final = 5.0  # seconds between two lines of progress
+
+
+def run_evaluate(
+    settings: Settings,
+    events: Path | None,
+    titles: Path | None,
+    text: tuple[str, ...],
+    report: Path | None,
+    repeats: bool,
+    limit: int | None,
+) -> None:
+    """Evaluate and print; `limit` takes the first so many events. Raises PremiereError where the data cannot be read."""
+    from features.text import load_encoder
+    from infra import datasets, evaluate
+    from infra.learning import learner_settings
+    from model.metrics import Prequential
+
+    data = datasets.find(
+        events, titles, text, checkout=Path.cwd(), data_dir=settings.data_dir, folder=settings.data, seed=settings.seed
+    )
+    if limit is not None:
+        data = data.slice(0, limit)
+    began = shown = time.monotonic()
+
+    def progress(done: int, whole: int, rankings: dict[str, Prequential]) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown < EVERY and done < whole:
+            return
+        shown = now
+        mrr = {name: ranking.report()["mrr"]["all"] for name, ranking in rankings.items()}
+        known = "  ".join(f"{name} {value:.4f}" for name, value in mrr.items() if value is not None)
+        left = (now - began) / max(done, 1) * (whole - done)
+        typer.echo(f"{done:>9,} of {whole:,}  {left:>5.0f} s left  {known}", err=True)
+
+    model = learner_settings(settings)
+    model = replace(model, repeats=model.repeats or repeats)
+    result = evaluate.evaluate(data, load_encoder(settings.text_encoder), model, progress)
+    for line in evaluate.lines(result):
+        typer.echo(line)
+    if report is not None:
+        evaluate.write(result, report)
