@@ -24,8 +24,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(ARGS)
 
+# Each benchmark beside its reference, in one run (ARGS="--quick").
 bench: $(READY)
-	$(BIN)/python -m benchmarks.run $(ARGS)
+	for file in $$(grep -l '^if __name__' benchmarks/*.py); do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); done
 
 # What the commands above left behind, the environment apart.
 clean:
