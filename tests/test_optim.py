@@ -106,13 +106,13 @@ def test_the_published_average_forgets_the_first_weights_and_then_moves_slowly()
     module = a_module()
     optimiser = DenseOptimiser(module, SETTINGS)
     average = module.weight.detach().clone().double()
-    for step in range(200):
+    for step in range(100):
         set_grads(module, step)
         optimiser.accepts()
         optimiser.step()
         keep = min(0.9, (step + 1) / (step + 11))
         average = keep * average + (1 - keep) * module.weight.detach().double()
-    torch.testing.assert_close(optimiser.average["weight"].double(), average, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(optimiser.average["weight"].double(), average, rtol=1e-4, atol=1e-5)
 
 
 def test_a_gradient_that_is_not_finite_is_refused_and_counted() -> None:
