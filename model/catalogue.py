@@ -21,7 +21,7 @@ _ARRAYS: Final = ("semantic_VS", "born_V", "count_V", "year_V", "released_V", "g
 class Catalogue:
     """Rows of titles; arrays are of `capacity` rows, of which the first `len(self)` have been used.
 
-    semantic_VS float32 text vector, zero without text · born_V int64 log sequence of the launch or NEVER ·
+    semantic_VS float32 text vector, zero without text · born_V int64 log sequence of the launch, or NEVER where no candidate ·
     count_V float32 events so far · year_V float32 or NaN · released_V int64 ms or UNKNOWN ·
     genres_VG int8 up to 6 genres hashed to 0..63, -1 after them · seen_V int64 log sequence of the last mention
     """
@@ -67,13 +67,17 @@ class Catalogue:
         released: int | None,
         sequence: int,
     ) -> None:
-        """Take in what a launch or a relaunch says; the first launch stays the title's birth."""
+        """Take in what a launch or a relaunch says; the first launch stays the title's birth. `find_similar` follows."""
         self.semantic_VS[row] = 0 if semantic_S is None else semantic_S
         self.born_V[row] = min(int(self.born_V[row]), sequence)
         self.year_V[row] = np.nan if year is None else year
         self.released_V[row] = UNKNOWN if released is None else released
         self.genres_VG[row] = genre_codes(genres)
-        self.similar.update(self.semantic_VS[: len(self)], row)
+
+    def find_similar(self, rows: Sequence[int]) -> None:
+        """Bring the text neighbours of launched rows up to date: once a batch, for it looks at all titles."""
+        if rows:
+            self.similar.update(self.semantic_VS[: len(self)], sorted(set(rows)))
 
     def withdraw(self, row: int) -> None:
         """No candidate any more; its events and its id stay."""

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import lists
+from model.catalogue import NEVER
 from model.lists import View
 from model.memory import Past
 from model.metrics import average_rank
@@ -23,7 +24,7 @@ from model.signals import Asked
 @dataclass(frozen=True)
 class Question:
     """What did `past.user` take after `past`, at `now` ms? It was `target`. `history` and `event` say where in the batch
-    it lies; `delay`: asked as if that many events were unknown; `sequence`: of the log, titles born later do not count."""
+    it lies; `delay`: asked as if that many events were unknown."""
 
     past: Past
     now: int
@@ -31,7 +32,6 @@ class Question:
     history: int
     event: int
     delay: int
-    sequence: int
 
 
 class Contender:
@@ -46,7 +46,7 @@ class Contender:
     def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
         """Score all titles for the batch's questions, with the weights from before the batch."""
         self.static_V = lists.static_scores(on, self.ranker)
-        self.backbone_NV = np.zeros((len(questions), len(on.titles.born_V)), np.float32)
+        self.backbone_NV = np.zeros((len(questions), len(on.titles.candidate_V)), np.float32)
         if self.sequence is None:
             return
         self.sequence.refresh(on.memory.catalogue)
@@ -74,7 +74,7 @@ class Contender:
     ) -> float:
         """The target's rank; the record that learning needs is kept. `n` is the question's place in the batch."""
         settings = self.ranker.settings
-        known = len(on.titles.born_V)
+        known = len(on.titles.candidate_V)
         easy = self.rng.integers(0, known, settings.easy) if self.learns else np.zeros(0, np.int64)
         also = np.concatenate([[question.target], easy])
         found = lists.find(
@@ -119,7 +119,7 @@ class Contender:
         self.ranker.remember(found.signals_CF[places], share)
 
     def learn(
-        self, on: View, histories: Sequence[Past], new: Sequence[Sequence[int]], sequence: int, replay: float
+        self, on: View, histories: Sequence[Past], new: Sequence[Sequence[int]], replay: float
     ) -> dict[str, float]:
         """Take the batch's training steps; losses in nats."""
         if not self.learns:
@@ -127,7 +127,7 @@ class Contender:
         losses = {"ranker": self.ranker.learn()}
         if self.sequence is not None:
             catalogue = on.memory.catalogue
-            launched_M = np.flatnonzero(catalogue.born_V[: len(catalogue)] <= sequence)
+            launched_M = np.flatnonzero(catalogue.born_V[: len(catalogue)] < NEVER)
             frequency_V = np.expm1(on.titles.static_VS[:, -4])  # the slowest clock of events: streaming frequency
             report = self.sequence.learn(histories, new, catalogue, launched_M, frequency_V, replay)
             losses["backbone"] = report.loss if report else float("nan")

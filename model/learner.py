@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model import lists, signals
 from model.actions import WEIGHTS
 from model.contender import Contender, Question
-from model.memory import Memory, MemorySettings, Past
+from model.memory import Launched, Memory, MemorySettings, Past
 from model.ranker import Ranker, RankerSettings
 from model.sequence import SequenceModel, SequenceSettings
 
@@ -32,17 +32,6 @@ class LearnerSettings:
     delayed: float = 0.3
     repeats: bool = False
     seed: int = 0
-
-
-class Launched(NamedTuple):
-    """A title as the log tells it; `semantic` has no entries where there is no text."""
-
-    title: str
-    semantic: NDArray[np.float32]
-    genres: Sequence[str]
-    year: int | None
-    released: int | None  # ms, from metadata only
-    withdrawn: bool
 
 
 class Acted(NamedTuple):
@@ -93,22 +82,24 @@ class Learner:
         self.steps = 0  # micro-batches
 
     def observe(self, batch: Sequence[Launched | Acted], replay: float = 1.0) -> Learned:
-        """Rank the batch's new events, count them, learn from them. `replay` scales what is learned again."""
+        """Take in the batch's titles, rank its new events, count them, learn from them. `replay` scales what is learned
+        again. Titles come first: within a micro-batch an event may precede its title."""
         self._make_room()
-        histories, new, questions = self._read(batch)
+        self.memory.launch(item for item in batch if isinstance(item, Launched))
+        histories, new, questions = self._read([item for item in batch if isinstance(item, Acted)])
+        if not questions:
+            return Learned([], {})
         on = lists.view(self.memory)
         text_NV = lists.text_scores(self.memory, [question.past for question in questions])
         for contender in self.contenders.values():
             contender.prepare(on, histories, questions)
         ranked = [r for n, q in enumerate(questions) if (r := self._rank(on, q, n, text_NV[n])) is not None]
-        losses = {}
-        if ranked:
-            for name, contender in self.contenders.items():
-                losses[name] = contender.learn(on, histories, new, self.memory.sequence, replay)
-                if contender.learns and contender.sequence is not None:
-                    for past in histories:
-                        contender.sequence.keep(past, self.memory.audience.count(past.user))
-            self.steps += 1
+        losses = {name: c.learn(on, histories, new, replay) for name, c in self.contenders.items()}
+        for contender in self.contenders.values():
+            if contender.learns and contender.sequence is not None:
+                for past in histories:
+                    contender.sequence.keep(past, self.memory.audience.count(past.user))
+        self.steps += 1
         return Learned(ranked, losses)
 
     def _make_room(self) -> None:
@@ -118,39 +109,24 @@ class Learner:
                 if contender.sequence is not None:
                     contender.sequence.forget_titles(rows)
 
-    def _read(self, batch: Sequence[Launched | Acted]) -> tuple[list[Past], list[list[int]], list[Question]]:
-        """Take in titles; make histories into rows, and new events into questions, in their order."""
+    def _read(self, batch: Sequence[Acted]) -> tuple[list[Past], list[list[int]], list[Question]]:
+        """Histories as rows, and new events as questions, in their order."""
         histories: list[Past] = []
         new: list[list[int]] = []
         asked: list[tuple[int, Question]] = []
         for item in batch:
             self.memory.sequence += 1
-            if isinstance(item, Launched):
-                self._launch(item)
-                continue
             targets = [i for i in item.new if WEIGHTS[item.actions[i]] > 0]
             rows_L = self.memory.catalogue.find(item.titles)
             for i in targets:
                 rows_L[i] = self.memory.row(item.titles[i])
             past = Past(item.user, rows_L, np.array(item.times, np.int64), np.array(item.actions, np.int64))
             order = dict(zip(item.new, item.order, strict=True))
-            asked += [(order[i], self._question(past, i, len(histories))) for i in targets]
+            asked += [(order[i], _question(past, i, len(histories))) for i in targets]
             histories.append(past)
             new.append(targets)
         asked.sort(key=lambda pair: pair[0])
         return histories, new, [q for _, question in asked for q in self._with_delayed(question, histories)]
-
-    def _launch(self, title: Launched) -> None:
-        row = self.memory.row(title.title)
-        if title.withdrawn:
-            self.memory.catalogue.withdraw(row)
-            return
-        semantic = title.semantic if len(title.semantic) else None
-        self.memory.catalogue.launch(row, semantic, title.genres, title.year, title.released, self.memory.sequence)
-
-    def _question(self, past: Past, event: int, history: int) -> Question:
-        now, target = int(past.times_L[event]), int(past.rows_L[event])
-        return Question(past.before(event), now, target, history, event, 0, self.memory.sequence)
 
     def _with_delayed(self, question: Question, histories: Sequence[Past]) -> list[Question]:
         """For some events, first the same question as a reader of a list written `delay` events ago poses it."""
@@ -163,15 +139,13 @@ class Learner:
             return [question]
         past = histories[question.history]
         now = int(past.times_L[known - 1])
-        late = Question(
-            past.before(known), now, question.target, question.history, question.event, delay, question.sequence
-        )
+        late = Question(past.before(known), now, question.target, question.history, question.event, delay)
         return [late, question]
 
     def _rank(self, on: lists.View, q: Question, n: int, text_V: NDArray[np.float32]) -> Ranked | None:
         """Rank one question by every contender, then count it; a delayed one is only learned from."""
         memory = self.memory
-        asked = memory.asked(q.past, q.now, q.delay)._replace(sequence=q.sequence)
+        asked = memory.asked(q.past, q.now, q.delay)
         signals.gather(asked, on.titles, memory.counters, on.scratch)
         seen = memory.audience.seen_by(q.past.user)
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
@@ -205,3 +179,7 @@ class Learner:
             contender.load_training(state["training"]["contenders"][name])
         self.rng.bit_generator.state = state["training"]["rng"]
         self.steps = state["training"]["steps"]
+
+
+def _question(past: Past, event: int, history: int) -> Question:
+    return Question(past.before(event), int(past.times_L[event]), int(past.rows_L[event]), history, event, 0)

@@ -3,8 +3,9 @@
 The ranker reads it and the backbone trains beside it, so several models can be compared over one memory.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from model import counters as counting
 from model.actions import LIKING
 from model.audience import Audience
-from model.catalogue import Catalogue
+from model.catalogue import NEVER, Catalogue
 from model.signals import Asked, Scratch, Titles, scratch
 
 _LIKING = np.array(LIKING, np.float32)
@@ -27,6 +28,17 @@ class MemorySettings:
     most_users: int = 200_000
     most_seen: int = 4096
     history: int = 100
+
+
+class Launched(NamedTuple):
+    """A title as the log tells it; `semantic` has no entries where there is no text."""
+
+    title: str
+    semantic: NDArray[np.float32]
+    genres: Sequence[str]
+    year: int | None
+    released: int | None  # ms, from metadata only
+    withdrawn: bool
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,20 @@ class Memory:
             self.audience.grow_titles(self.catalogue.capacity)
         return row
 
+    def launch(self, titles: Iterable[Launched]) -> None:
+        """Take in titles of the log, each one record of it."""
+        rows = []
+        for title in titles:
+            self.sequence += 1
+            row = self.row(title.title)
+            if title.withdrawn:
+                self.catalogue.withdraw(row)
+                continue
+            semantic = title.semantic if len(title.semantic) else None
+            self.catalogue.launch(row, semantic, title.genres, title.year, title.released, self.sequence)
+            rows.append(row)
+        self.catalogue.find_similar(rows)
+
     def make_room(self) -> NDArray[np.int64]:
         """Evict the least recently seen titles beyond the bound; their rows, for others to clear theirs."""
         rows = self.catalogue.least_recent(self.settings.most_titles)
@@ -82,7 +108,7 @@ class Memory:
         share_VK = c.similar.cosine_VK[:n] ** 3
         share_VK /= share_VK.sum(1, keepdims=True) + np.float32(0.3)
         return Titles(
-            *(c.born_V[:n], c.year_V[:n], c.released_V[:n], c.genres_VG[:n], static_VS),
+            *(c.born_V[:n] < NEVER, c.year_V[:n], c.released_V[:n], c.genres_VG[:n], static_VS),
             *(1 / np.sqrt(count_V + 1), c.similar.to_VK[:n], share_VK, c.semantic_VS[:n].any(axis=1)),
             *(a.actors_VA, a.recent_UR, a.many_U),
         )
@@ -109,7 +135,6 @@ class Memory:
             slot,
             max(events - delay, 0),
             delay,
-            self.sequence,
         )
 
     def count(self, past: Past, row: int, ts: int) -> None:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from model import checkpoint, lists, signals
 from model.contender import Contender
-from model.learner import Launched, LearnerSettings, new_contender
+from model.learner import LearnerSettings, new_contender
 from model.lists import View
-from model.memory import Memory, Past
+from model.memory import Launched, Memory, Past
 from model.sequence import SequenceModel
 from model.signals import COLUMN, Asked
 
@@ -68,16 +68,7 @@ class Recommender:
 
     def add(self, titles: Sequence[Launched]) -> None:
         """Take in titles that launched, changed or were withdrawn since the version was written."""
-        for title in titles:
-            self.memory.sequence += 1
-            row = self.memory.row(title.title)
-            if title.withdrawn:
-                self.memory.catalogue.withdraw(row)
-                continue
-            semantic = title.semantic if len(title.semantic) else None
-            self.memory.catalogue.launch(
-                row, semantic, title.genres, title.year, title.released, self.memory.sequence
-            )
+        self.memory.launch(titles)
         if titles:
             self._look()
 
@@ -96,8 +87,16 @@ class Recommender:
             blocked = self.memory.catalogue.find(viewer.seen).astype(np.int32)
             none = np.zeros(0, np.int64)
             found = lists.find(
-                self.on, self.contender.ranker, asked, past, text_BV[b], backbone_HV[0], static_V, blocked,
-                max(self.contender.shortlist, size), none
+                self.on,
+                self.contender.ranker,
+                asked,
+                past,
+                text_BV[b],
+                backbone_HV[0],
+                static_V,
+                blocked,
+                max(self.contender.shortlist, size),
+                none,
             )
             score_HC = self._by_horizon(found.signals_CF, found.rows_C, backbone_HV)
             ranked.append(self._ranked(found.rows_C, score_HC, size, query_BP[b]))
@@ -174,4 +173,3 @@ class Recommender:
 def _moment(past: Past, now: int) -> int:
     """A question is never asked before the last thing known: one clock ahead must not turn time back."""
     return max(now, int(past.times_L[-1])) if len(past.times_L) else now
-

@@ -44,7 +44,7 @@ class Titles(NamedTuple):
     """What the signals read of the titles, as of the start of a micro-batch: catalogue arrays, the audience's rings and
     static_VS, the STATIC signals; rare_V is 1 / sqrt(events + 1), share_VK a text neighbour's say (cosine cubed)."""
 
-    born_V: NDArray[np.int64]
+    candidate_V: NDArray[np.bool_]
     year_V: NDArray[np.float32]
     released_V: NDArray[np.int64]
     genres_VG: NDArray[np.int8]
@@ -68,7 +68,6 @@ class Asked(NamedTuple):
     slot: int  # the user's own slot in the audience, -1 for a stranger
     events: int  # of the user so far
     delay: int  # events that will have passed when the answer is read
-    sequence: int  # of the log: titles born later are no candidates
 
 
 class Scratch(NamedTuple):
@@ -272,7 +271,7 @@ def shortlist(
     """
     static_V, s.moving_MV[TEXT], s.moving_MV[BACKBONE] = scores
     score_V = static_V + weights_D[len(STATIC) :] @ s.moving_MV
-    score_V[titles.born_V > asked.sequence] = -np.inf
+    score_V[~titles.candidate_V] = -np.inf
     score_V[blocked[blocked >= 0]] = -np.inf
     best = np.argpartition(-score_V, most)[:most] if len(score_V) > most else np.arange(len(score_V))
     best = best[score_V[best] > -np.inf]

@@ -1,5 +1,6 @@
 """Each title's nearest titles by text, kept exact as titles come, so that a new title borrows what its likes have earned."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -7,37 +8,52 @@ from numpy.typing import NDArray
 
 NEIGHBOURS: Final = 16
 NONE: Final = -1
+_BLOCK: Final = 256  # rows updated at once: bounds the V x block matrix of cosines
 
 
 class TextNeighbours:
-    """`to_VK` int32 rows of the nearest titles (-1: none), `cosine_VK` float32 their similarity, unordered."""
+    """`to_VK` int32 rows of the nearest titles (-1: none), `cosine_VK` float32 their similarity, unordered.
+
+    Exact for titles that only ever come; where a title's text changes or it is evicted, the lists it leaves keep a gap
+    until a newcomer fills it.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.to_VK = np.full((capacity, NEIGHBOURS), NONE, np.int32)
         self.cosine_VK = np.zeros((capacity, NEIGHBOURS), np.float32)
 
-    def update(self, semantic_VS: NDArray[np.float32], row: int) -> None:
-        """Find the row's neighbours afresh and let it enter others' lists; rows without text have none."""
-        self.forget(np.array([row]))
-        cosine_V = semantic_VS @ semantic_VS[row]
-        cosine_V[row] = 0
-        near = (
-            np.argpartition(-cosine_V, NEIGHBOURS)[:NEIGHBOURS]
-            if len(cosine_V) > NEIGHBOURS
-            else np.arange(len(cosine_V))
-        )
-        near = near[cosine_V[near] > 0]
-        self.to_VK[row, : len(near)], self.cosine_VK[row, : len(near)] = near, cosine_V[near]
-        weakest_V = self.cosine_VK[: len(cosine_V)].argmin(axis=1)
-        everyone = np.arange(len(cosine_V))
-        entered = np.flatnonzero(cosine_V > self.cosine_VK[everyone, weakest_V])
-        self.to_VK[entered, weakest_V[entered]] = row
-        self.cosine_VK[entered, weakest_V[entered]] = cosine_V[entered]
+    def update(self, semantic_VS: NDArray[np.float32], rows: Sequence[int]) -> None:
+        """Find these rows' neighbours afresh and let them enter others' lists; rows without text have none."""
+        self.forget(np.array([row for row in rows if self.to_VK[row, 0] != NONE], np.int64))
+        for start in range(0, len(rows), _BLOCK):
+            self._update(semantic_VS, np.array(rows[start : start + _BLOCK], np.int64))
+
+    def _update(self, semantic_VS: NDArray[np.float32], rows_M: NDArray[np.int64]) -> None:
+        cosine_MV = semantic_VS[rows_M] @ semantic_VS.T
+        cosine_MV[np.arange(len(rows_M)), rows_M] = 0
+        near_MK = np.arange(cosine_MV.shape[1])[None].repeat(len(rows_M), 0)
+        if near_MK.shape[1] > NEIGHBOURS:
+            near_MK = np.argpartition(-cosine_MV, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+        near_cosine_MK = np.take_along_axis(cosine_MV, near_MK, 1)
+        filled = near_cosine_MK > 0
+        self.to_VK[rows_M, : near_MK.shape[1]] = np.where(filled, near_MK, NONE)
+        self.cosine_VK[rows_M, : near_MK.shape[1]] = np.where(filled, near_cosine_MK, 0)
+        floor_V = self.cosine_VK[: cosine_MV.shape[1]].min(axis=1)
+        own = np.zeros(len(floor_V), bool)
+        own[rows_M] = True  # they have just looked at everybody, each other included
+        for row, cosine_V in zip(rows_M, cosine_MV, strict=True):
+            entered = np.flatnonzero((cosine_V > floor_V) & ~own)
+            if len(entered):
+                weakest = self.cosine_VK[entered].argmin(axis=1)
+                self.to_VK[entered, weakest], self.cosine_VK[entered, weakest] = row, cosine_V[entered]
+                floor_V[entered] = self.cosine_VK[entered].min(axis=1)
 
     def forget(self, rows: NDArray[np.int64]) -> None:
         """Clear the rows' lists and their places in others'."""
+        if not len(rows):
+            return
         self.to_VK[rows], self.cosine_VK[rows] = NONE, 0
-        gone = self.to_VK == rows[0] if len(rows) == 1 else np.isin(self.to_VK, rows)
+        gone = np.isin(self.to_VK, rows)
         self.to_VK[gone], self.cosine_VK[gone] = NONE, 0
 
     def grow(self, capacity: int) -> None:
