@@ -17,29 +17,33 @@ from model.contender import Contender
 from model.learner import LearnerSettings, new_contender
 from model.lists import View
 from model.memory import Launched, Memory, Past
+from model.network import Network
 from model.sequence import SequenceModel
 from model.signals import COLUMN, Asked
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """A user as the server knows them: history oldest first, all titles seen, events so far."""
+    """A user as the server knows them: history oldest first; titles seen, or None where they may be shown again."""
 
     user: str
     titles: Sequence[str]
     times: Sequence[int]  # ms
     actions: Sequence[int]
-    seen: Sequence[str]  # titles to leave out; empty where seen titles are not filtered
-    events: int
+    seen: Sequence[str] | None
+    events: int  # that count as targets
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """A viewer's lists by horizon (events of delay), best first, their scores, and the query vector of horizon 0."""
+    """A viewer's lists by horizon (events of delay), best first, and their scores; with what a further title's score is
+    made of: the query vector of horizon 0, the backbone's lead by horizon, and the moment (ms)."""
 
     titles: dict[int, list[str]]
     scores: dict[int, NDArray[np.float32]]
-    query_P: NDArray[np.float32]
+    query: NDArray[np.float32]  # [P]
+    lead: NDArray[np.float32]  # [H]
+    moment: int
 
 
 class Recommender:
@@ -70,93 +74,98 @@ class Recommender:
         """Take in titles that launched, changed or were withdrawn since the version was written."""
         self.memory.launch(titles)
         if titles:
-            self._look()
+            self._look(self.memory.catalogue.find(dict.fromkeys(title.title for title in titles)))
+
+    def known(self, title: str) -> bool:
+        """Whether the title is a candidate."""
+        row = self.memory.catalogue.rows.get(title)
+        return row is not None and bool(self.on.titles.candidate_V[row])
+
+    def encoder(self) -> "TitleEncoder":
+        """This version's view of new titles, without the rest of it."""
+        return TitleEncoder(self.sequence.served)
 
     def recommend(self, viewers: Sequence[Viewer], now: int, size: int = 100) -> list[Ranked]:
-        """Each viewer's `size` best titles for every horizon, as of `now` ms (or their last event, if that is later)."""
+        """Each viewer's `size` best titles for every horizon, as of `now` ms or their last event, whichever is later."""
         pasts = [self._past(viewer) for viewer in viewers]
-        hidden_BD = self.sequence.now(pasts, [_moment(past, now) for past in pasts])
-        backbone_HBV = [self.sequence.scores(hidden_BD, place) for place in range(len(self.horizons))]
+        moments = [_moment(past, now) for past in pasts]
+        hidden_BD = self.sequence.now(pasts, moments)
+        backbone_BHV = self._backbone(hidden_BD)
         query_BP = self._queries(hidden_BD)
         text_BV = lists.text_scores(self.memory, pasts)
         static_V = lists.static_scores(self.on, self.contender.ranker)
+        most, also = max(self.contender.shortlist, size), np.zeros(0, np.int64)
         ranked = []
-        for b, (viewer, past) in enumerate(zip(viewers, pasts, strict=True)):
-            asked = self._gather(viewer, past, now)
-            backbone_HV = np.stack([backbone_BV[b] for backbone_BV in backbone_HBV])
-            blocked = self.memory.catalogue.find(viewer.seen).astype(np.int32)
-            none = np.zeros(0, np.int64)
-            found = lists.find(
-                self.on,
-                self.contender.ranker,
-                asked,
-                past,
-                text_BV[b],
-                backbone_HV[0],
-                static_V,
-                blocked,
-                max(self.contender.shortlist, size),
-                none,
-            )
-            score_HC = self._by_horizon(found.signals_CF, found.rows_C, backbone_HV)
-            ranked.append(self._ranked(found.rows_C, score_HC, size, query_BP[b]))
+        for viewer, past, moment, backbone_HV, query_P, text_V in zip(
+            viewers, pasts, moments, backbone_BHV, query_BP, text_BV, strict=True
+        ):
+            asked = self._gather(viewer, past, moment)
+            scores = text_V, backbone_HV[0], static_V
+            found = lists.find(self.on, self.contender.ranker, asked, past, *scores, self._blocked(viewer), most, also)
+            lead_H = np.array([lists.lead(backbone_V, found.rows_C) for backbone_V in backbone_HV], np.float32)
+            score_HC = self._by_horizon(found.signals_CF, backbone_HV[:, found.rows_C], lead_H)
+            ranked.append(Ranked(*self._best(found.rows_C, score_HC, size), query_P, lead_H, moment))
         return ranked
 
-    def affinity(self, title: str, query_NP: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The backbone's score of one title for cached query vectors of this version: [N], one product each."""
-        row = self.memory.catalogue.rows[title]
-        return np.asarray(query_NP @ self.sequence.e_VP[row].numpy())
-
-    def score(self, title: str, viewers: Sequence[Viewer], now: int) -> NDArray[np.float32]:
-        """The ranker's score of one title for viewers, comparable with `Ranked.scores`: [N, H]."""
+    def score(
+        self, titles: Sequence[Sequence[str]], viewers: Sequence[Viewer], ranked: Sequence[Ranked]
+    ) -> list[NDArray[np.float32]]:
+        """For each viewer, what some titles would have scored in `ranked`, which this version made: [H, titles]."""
         pasts = [self._past(viewer) for viewer in viewers]
-        hidden_BD = self.sequence.now(pasts, [_moment(past, now) for past in pasts])
-        row = self.memory.catalogue.rows[title]
-        backbone_HBV = [self.sequence.scores(hidden_BD, place) for place in range(len(self.horizons))]
+        hidden_BD = self.sequence.now(pasts, [one.moment for one in ranked])
+        backbone_BHV = self._backbone(hidden_BD)
         text_BV = lists.text_scores(self.memory, pasts)
-        score_NH = np.empty((len(viewers), len(self.horizons)), np.float32)
-        for b, (viewer, past) in enumerate(zip(viewers, pasts, strict=True)):
-            asked = self._gather(viewer, past, now)
-            backbone_HV = np.stack([backbone_BV[b] for backbone_BV in backbone_HBV])
+        scores = []
+        for b, (viewer, past, one) in enumerate(zip(viewers, pasts, ranked, strict=True)):
+            asked = self._gather(viewer, past, one.moment)
             self.on.scratch.moving_MV[signals.TEXT] = text_BV[b]
-            self.on.scratch.moving_MV[signals.BACKBONE] = backbone_HV[0]
-            rows_C = np.array([row])
-            signals_CF = lists.read(self.on, asked, past, rows_C, float(backbone_HV[0].max()))
-            score_NH[b] = self._by_horizon(signals_CF, rows_C, backbone_HV)[:, 0]
-        return score_NH
+            self.on.scratch.moving_MV[signals.BACKBONE] = backbone_BHV[b, 0]
+            rows_C = self.memory.catalogue.find(titles[b])
+            signals_CF = lists.read(self.on, asked, past, rows_C, float(one.lead[0]))
+            scores.append(self._by_horizon(signals_CF, backbone_BHV[b][:, rows_C], one.lead))
+        return scores
 
     def _by_horizon(
-        self, signals_CF: NDArray[np.float32], rows_C: NDArray[np.int64], backbone_HV: NDArray[np.float32]
+        self, signals_CF: NDArray[np.float32], backbone_HC: NDArray[np.float32], lead_H: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """The ranker's scores [H, C]: the same signals, with each horizon's backbone and delay in their columns."""
         signals_HCF = np.repeat(signals_CF[None], len(self.horizons), 0)
-        for place, delay in enumerate(self.horizons):
-            backbone_C = backbone_HV[place][rows_C]
-            best = float(backbone_HV[place].max()) if len(rows_C) == 1 else lists.lead(backbone_HV[place], rows_C)
-            signals_HCF[place, :, COLUMN["backbone"]] = backbone_C
-            signals_HCF[place, :, COLUMN["backbone lead"]] = backbone_C - best
-            signals_HCF[place, :, COLUMN["delay"]] = np.log1p(delay)
+        signals_HCF[..., COLUMN["backbone"]] = backbone_HC
+        signals_HCF[..., COLUMN["backbone lead"]] = backbone_HC - lead_H[:, None]
+        signals_HCF[..., COLUMN["delay"]] = np.log1p(np.array(self.horizons))[:, None]
         return self.contender.ranker.score(signals_HCF)
 
-    def _ranked(
-        self, rows_C: NDArray[np.int64], score_HC: NDArray[np.float32], size: int, query_P: NDArray[np.float32]
-    ) -> Ranked:
-        titles, scores = {}, {}
+    def _best(
+        self, rows_C: NDArray[np.int64], score_HC: NDArray[np.float32], size: int
+    ) -> tuple[dict[int, list[str]], dict[int, NDArray[np.float32]]]:
+        """The `size` best titles and their scores, by horizon."""
+        ids, titles, scores = self.memory.catalogue.ids, {}, {}
         for place, delay in enumerate(self.horizons):
             best = np.argsort(-score_HC[place], kind="stable")[:size]
-            titles[delay] = [self.memory.catalogue.ids[row] for row in rows_C[best]]
+            titles[delay] = [ids[row] for row in rows_C[best].tolist()]
             scores[delay] = score_HC[place][best]
-        return Ranked(titles, scores, query_P)
+        return titles, scores
 
     def _past(self, viewer: Viewer) -> Past:
         rows_L = self.memory.catalogue.find(viewer.titles)
         times, actions = np.array(viewer.times, np.int64), np.array(viewer.actions, np.int64)
         return Past(viewer.user, rows_L, times, actions)
 
-    def _gather(self, viewer: Viewer, past: Past, now: int) -> Asked:
-        asked = self.memory.asked(past, _moment(past, now))._replace(events=viewer.events)
+    def _gather(self, viewer: Viewer, past: Past, moment: int) -> Asked:
+        asked = self.memory.asked(past, moment)._replace(events=viewer.events)
         signals.gather(asked, self.on.titles, self.memory.counters, self.on.scratch)
         return asked
+
+    def _blocked(self, viewer: Viewer) -> NDArray[np.int32]:
+        """Rows to leave out: what the server saw the viewer see, and what the learner did longer ago."""
+        if viewer.seen is None:
+            return np.zeros(0, np.int32)
+        rows = self.memory.catalogue.find(viewer.seen).astype(np.int32)
+        return np.concatenate([rows, self.memory.audience.seen_by(viewer.user)])
+
+    def _backbone(self, hidden_BD: torch.Tensor) -> NDArray[np.float32]:
+        """Logits of all titles for every horizon: [B, H, V]."""
+        return np.stack([self.sequence.scores(hidden_BD, place) for place in range(len(self.horizons))], 1)
 
     @torch.no_grad()
     def _queries(self, hidden_BD: torch.Tensor) -> NDArray[np.float32]:
@@ -165,9 +174,24 @@ class Recommender:
         query_BP: NDArray[np.float32] = (served.query(hidden_BD, first) * served.decoder.scale).numpy()
         return query_BP
 
-    def _look(self) -> None:
-        self.sequence.refresh(self.memory.catalogue)
+    def _look(self, rows: NDArray[np.int64] | None = None) -> None:
+        """See the catalogue as it is now; only these rows are encoded, where given."""
+        self.sequence.refresh(self.memory.catalogue, rows)
         self.on: View = lists.view(self.memory)
+
+
+class TitleEncoder:
+    """A version's title tower alone: where a new title lies among its query vectors."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+
+    @torch.no_grad()
+    def __call__(self, semantic_S: NDArray[np.float32]) -> NDArray[np.float32]:
+        """e_P of a title without an event, from its text; zero entries where it has none."""
+        tower_1D = self.network.title_vectors(torch.from_numpy(semantic_S)[None], None, torch.zeros(1))
+        e_P: NDArray[np.float32] = self.network.candidates(tower_1D)[0].numpy()
+        return e_P
 
 
 def _moment(past: Past, now: int) -> int:

@@ -52,13 +52,20 @@ class SequenceModel:
         self.tower_VD, self.e_VP = torch.zeros(0), torch.zeros(0)
         self._serve()
 
-    def refresh(self, catalogue: Catalogue) -> None:
-        """Encode the catalogue with the served weights: before a micro-batch is scored."""
+    def refresh(self, catalogue: Catalogue, rows: NDArray[np.int64] | None = None) -> None:
+        """Encode the catalogue with the served weights: before a micro-batch is scored. With `rows`, only those, which
+        must include all that are new."""
         self._grow(catalogue.capacity)
-        n = len(catalogue)
-        titles = Titles(*self._known(catalogue), torch.zeros(0, dtype=torch.int64))
-        self.tower_VD, self.e_VP = title_table(self.served, titles)
-        assert len(self.e_VP) == n
+        at = slice(None) if rows is None else torch.from_numpy(rows)
+        semantic, table, count = self._known(catalogue)
+        tower_RD, e_RP = title_table(self.served, Titles(semantic[at], table[at], count[at], torch.zeros(0).long()))
+        if rows is None:
+            self.tower_VD, self.e_VP = tower_RD, e_RP
+            return
+        fresh = len(catalogue) - len(self.e_VP)
+        self.tower_VD = torch.cat([self.tower_VD, tower_RD.new_zeros(fresh, tower_RD.shape[1])])
+        self.e_VP = torch.cat([self.e_VP, e_RP.new_zeros(fresh, e_RP.shape[1])])
+        self.tower_VD[at], self.e_VP[at] = tower_RD, e_RP
 
     @torch.no_grad()
     def scores(self, hidden_ND: Tensor, horizon: int) -> NDArray[np.float32]:
