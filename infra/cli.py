@@ -96,5 +96,87 @@ def evaluate(
     run_evaluate(load(), events, titles, tuple(text or ()), report, repeats, limit)
 
 
+Events = Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with user, item, ts (unix seconds).")]
+Titles = Annotated[Path | None, typer.Option(help="Titles: CSV or Parquet with item, title.")]
+Text = Annotated[list[str] | None, typer.Option(help="Further columns of the titles to embed.")]
+Speed = Annotated[float | None, typer.Option(min=1e-9, help="So many times the data's own pace.")]
+
+
+@app.command()
+def demo(
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    full: Annotated[bool, typer.Option("--full", help="All of the data, to its end, however long it takes.")] = False,
+    speed: Speed = None,
+    minutes: Annotated[float, typer.Option(min=0, help="End the live part after so many in all.")] = 7.0,
+    report: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")] = Path(),
+    keep: Annotated[bool, typer.Option("--keep", help="Keep what the run wrote: logs, checkpoints, features.")] = False,
+) -> None:
+    """Watch a recommender learn: a data set through the whole loop, on a stack of its own, with a report."""
+    import signal
+
+    from infra.demo import Options, obtain
+    from infra.demo import demo as run_demo
+    from infra.screen import Screen
+    from infra.settings import load
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    screen = Screen()
+    try:
+        data = obtain(load(), events, titles, tuple(text or ()), screen.say)
+        run_demo(load(), data, Options(full, speed, minutes, keep=keep, report=report), screen)
+    except KeyboardInterrupt:
+        typer.echo("Stopped.", err=True)
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def replay(
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    last: Annotated[float, typer.Option(min=0.001, max=100, help="Only the last so many percent of the events.")] = 100,
+    speed: Speed = None,
+    rate: Annotated[float | None, typer.Option(min=1e-9, help="So many events a second.")] = None,
+) -> None:
+    """Play a data set into the running loop; without a pace, as fast as it learns."""
+    from infra.demo import obtain
+    from infra.play import play
+    from infra.settings import connected, load
+
+    settings = connected(load())
+    settings.kafka()  # before the data is read: without a broker there is nothing to do
+    data = obtain(settings, events, titles, tuple(text or ()), typer.echo)
+    count = play(settings, data.slice(int(len(data) * (1 - last / 100))), typer.echo, speed, rate)
+    typer.echo(f"Replayed {count:,} events of {data.name}.")
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """Show how far each flow is, what the learner does, and how fresh what it writes is."""
+    import json
+
+    from infra import status as loop
+    from infra.settings import connected, load
+
+    found = loop.status(connected(load()))
+    if as_json:
+        typer.echo(json.dumps(loop.as_json(*found), indent=2))
+    else:
+        loop.show(*found)
+
+
+@app.command()
+def data() -> None:
+    """Fetch a real data set from where one can be reached, for the demo."""
+    from infra.fetch import fetch
+    from infra.settings import load
+
+    fetched = fetch(load().data_dir)
+    typer.echo(fetched.said, err=fetched.folder is None)
+    raise typer.Exit(0 if fetched.folder else 1)
+
+
 if __name__ == "__main__":
     app()

@@ -1,0 +1,156 @@
+"""`premiere demo`: a data set through the whole loop, from an empty machine to lists that were learned while it ran.
+
+The last 40 % of the events is played: the first half as history, all at once, which the flows catch up on; the second
+half live, as fast as the loop keeps up. Before each live event the replayer reads its viewer's list in Redis, as a
+client would: that is the served number. Everything that was started is stopped, whatever happens.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from infra.datasets import DataSet, find
+from infra.fetch import fetch
+from infra.loop import running
+from infra.report import Outcome, Portrait, summary, write
+from infra.screen import Screen, clock
+from infra.settings import Settings, shown
+from infra.tour import Gait, Tour
+from streaming.kafka import read_all
+from streaming.topics import DEAD_LETTERS, USER_EVENTS
+
+LAST: Final = 0.4  # share of the data set that is played, unless all of it is
+METRICS_PORT: Final = 9464  # where the settings switch metrics off: the demo reads them
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Options:
+    """full: all of the data, to its end · speed: times the data's own pace, live · minutes: when the live part ends at
+    the latest, unless `full` or a speed is given · limit: live events in flight · keep: the folder of the run · report:
+    folder of what is written."""
+
+    full: bool = False
+    speed: float | None = None
+    minutes: float = 7.0
+    limit: int = 200
+    keep: bool = False
+    report: Path = Path()
+
+
+def obtain(
+    settings: Settings,
+    events: Path | None,
+    titles: Path | None,
+    text: tuple[str, ...],
+    say: Callable[[str], object],
+) -> DataSet:
+    """The given files, else what lies here, else what can be fetched, else a simulated audience. Raises DataError."""
+    where = {"checkout": CHECKOUT, "data_dir": settings.data_dir, "folder": settings.data, "seed": settings.seed}
+    data = find(events, titles, text, **where)  # type: ignore[arg-type]
+    if not data.simulated:
+        return data
+    say("There is no data set here: trying to fetch one.")
+    fetched = fetch(settings.data_dir)
+    say(fetched.said)
+    if fetched.folder is not None:
+        return find(events, titles, text, **where)  # type: ignore[arg-type]
+    say("The audience is simulated: the numbers say that the loop works, not how well it recommends.")
+    return data
+
+
+def demo(settings: Settings, data: DataSet, options: Options, screen: Screen) -> Outcome:
+    """Run it, write the report, say what came out. Raises PremiereError where it does not go on."""
+    began = time.monotonic()
+
+    def seconds() -> float:
+        return time.monotonic() - began
+
+    part = data if options.full else data.slice(int(len(data) * (1 - LAST)))
+    endless = options.full or options.speed is not None
+    gait = Gait(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
+    with _folder(options.keep, screen.say) as folder, screen:
+        with running(_own(settings, folder)) as loop:
+            tour = Tour(loop, part, gait, screen.show, seconds)
+            tour.run()
+            outcome = _outcome(tour, seconds())
+        screen.say(f"Stopped everything after {clock(seconds())}.")
+    _tell(outcome, options, screen.say)
+    return outcome
+
+
+def _own(settings: Settings, folder: Path) -> Settings:
+    """A stack of the demo's own, whatever else is set up: it needs an empty log."""
+    port = settings.metrics_port or METRICS_PORT
+    own = {"data_dir": folder, "bootstrap_servers": "", "redis_url": "", "checkpoints": "", "metrics_port": port}
+    return settings.model_copy(update=own)
+
+
+@contextmanager
+def _folder(keep: bool, say: Callable[[str], object]) -> Iterator[Path]:
+    """A fresh folder for the run, which goes with it; after a failure it stays, for its logs."""
+    folder = Path(tempfile.mkdtemp(prefix="premiere-demo-"))
+    try:
+        yield folder
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    except Exception:
+        say(f"The flows' logs are in {folder / 'logs'}.")
+        raise
+    if keep:
+        say(f"Everything that the run wrote is kept in {folder}.")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _outcome(tour: Tour, seconds: float) -> Outcome:
+    """What is to report, read while everything still runs."""
+    assert tour.mark is not None
+    status = tour.watch.status
+    config = tour.loop.settings.kafka()
+    return Outcome(
+        data=tour.data.name,
+        simulated=tour.data.simulated,
+        seconds=seconds,
+        phases=tour.phases,
+        settings={name: value for name, value in shown(tour.loop.settings).items() if value},
+        events=len(tour.data),
+        produced=tour.replay.events,
+        learned=status.learned,
+        duplicates=status.duplicates,
+        dead_lettered=dead_events(config),
+        samples=tour.watch.samples,
+        mark=tour.mark,
+        portraits=portraits(tour),
+    )
+
+
+def dead_events(config: Mapping[str, str]) -> int:
+    """Events among the dead letters, each once whatever was repeated."""
+    headers = (dict(message.headers) for message in read_all(config, DEAD_LETTERS))
+    return len({(h["partition"], h["offset"]) for h in headers if h["topic"] == USER_EVENTS.encode()})
+
+
+def portraits(tour: Tour) -> list[Portrait]:
+    """Viewers of the live part, with what they watched and what they are shown, by name."""
+    end, began = tour.replay.events, int(tour.data.ts[tour.half])
+    late = {tour.viewers.name(launch.title) for launch in tour.data.launches if (launch.ts or 0) >= began}
+    found = []
+    for user in tour.viewers.lively(tour.half, end):
+        seen = tour.viewers.look(user, end)
+        events = tour.viewers.events(user, end)
+        found.append(Portrait(user, events, seen.watched, [(name, name in late) for name, _ in seen.listed]))
+    return found
+
+
+def _tell(outcome: Outcome, options: Options, say: Callable[[str], object]) -> None:
+    files = write(outcome, options.report)
+    say(summary(outcome))
+    say("Where the time went: " + ", ".join(f"{name} {clock(took)}" for name, took in outcome.phases.items()) + ".")
+    say(f"Written: {files[0]}, {files[1]}.")
