@@ -1,4 +1,5 @@
-"""`premiere evaluate`: a data set as a stream, each event ranked before it is learned, the simple ways beside the model.
+"""`premiere evaluate`: a data set as a stream, each event ranked before it is learned, the simple ways beside the
+model.
 
 The learner is the live one, fed with the data set's own order and launch rule instead of a log; the first fifth of the
 events is learned and not counted. Beside it, over the same memory: the ranker on counters and text alone
@@ -20,7 +21,8 @@ from features.text import Encoder, launch_text
 from infra.datasets import DataSet
 from model.baselines import NAMES, Baselines
 from model.contender import Contender
-from model.learner import Acted, Launched, Learner, LearnerSettings, Ranked, new_contender
+from model.learner import Acted, Learner, LearnerSettings, Ranked, new_contender
+from model.memory import Launched
 from model.metrics import Prequential, table
 from streaming.records import HISTORY, Launch, action_code
 
@@ -69,7 +71,8 @@ def frozen(contender: Contender) -> Contender:
 
 
 def micro_batches(data: DataSet, encode: Encoder) -> Iterator[list[Launched | Acted]]:
-    """The data set as the learner's micro-batches: launches that are due, then the users' histories with what is new."""
+    """The data set as the learner's micro-batches: launches that are due, then the users' histories with what is
+    new."""
     titles = data.launches_with_events()
     launched = _launched(titles, encode)
     due = [int(launch.ts or 0) for launch in titles]

@@ -1,7 +1,8 @@
 """The users a learner remembers: what each has seen, their recent titles, and who acted on a title lately.
 
 The seen set decides what may be ranked (learner, server and evaluation filter by the same one) and is longer than the
-history a model reads. Recent titles and recent actors answer "who acts alike" (session k-nearest-neighbours, Jannach and
+history a model reads. Recent titles and recent actors answer "who acts alike" (session k-nearest-neighbours, Jannach
+and
 Ludewig 2017) without any user-by-user matrix. All bounded: users by least recent use, titles a user and actors a title
 by rings.
 """
@@ -17,8 +18,8 @@ NOBODY: Final = -1
 
 
 class Audience:
-    """seen: row lists by user · recent_UR int32 rings of title rows · many_U events so far · actors_VA int32 rings of user
-    slots · acted_V events that went through a title's ring."""
+    """seen: row lists by user · recent_UR int32 rings of title rows · many_U events so far · actors_VA int32 rings of
+    user slots · acted_V events that went through a title's ring."""
 
     def __init__(self, users: int = 1024, titles: int = 1024, most_users: int = 200_000, most_seen: int = 4096) -> None:
         self.most_users, self.most_seen = most_users, most_seen

@@ -1,7 +1,8 @@
 """The titles a learner knows: string ids to rows, and what is known of each row without any event.
 
 Rows appear as ids do, with no rebuild and no fixed vocabulary; at the bound the least recently seen titles give theirs
-up. A row exists as soon as a title launches or has an event; only a launched title that is not withdrawn is a candidate.
+up. A row exists as soon as a title launches or has an event; only a launched title that is not withdrawn is a
+candidate.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,8 +22,8 @@ _ARRAYS: Final = ("semantic_VS", "born_V", "count_V", "year_V", "released_V", "g
 class Catalogue:
     """Rows of titles; arrays are of `capacity` rows, of which the first `len(self)` have been used.
 
-    semantic_VS float32 text vector, zero without text · born_V int64 log sequence of the launch, or NEVER where no candidate ·
-    count_V float32 events so far · year_V float32 or NaN · released_V int64 ms or UNKNOWN ·
+    semantic_VS float32 text vector, zero without text · born_V int64 log sequence of the launch, or NEVER where no
+    candidate · count_V float32 events so far · year_V float32 or NaN · released_V int64 ms or UNKNOWN ·
     genres_VG int8 up to 6 genres hashed to 0..63, -1 after them · seen_V int64 log sequence of the last mention
     """
 
@@ -67,7 +68,8 @@ class Catalogue:
         released: int | None,
         sequence: int,
     ) -> None:
-        """Take in what a launch or a relaunch says; the first launch stays the title's birth. `find_similar` follows."""
+        """Take in what a launch or a relaunch says; the first launch stays the title's birth. `find_similar`
+        follows."""
         self.semantic_VS[row] = 0 if semantic_S is None else semantic_S
         self.born_V[row] = min(int(self.born_V[row]), sequence)
         self.year_V[row] = np.nan if year is None else year

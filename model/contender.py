@@ -23,8 +23,8 @@ from model.signals import Asked
 
 @dataclass(frozen=True)
 class Question:
-    """What did `past.user` take after `past`, at `now` ms? It was `target`. `history` and `event` say where in the batch
-    it lies; `delay`: asked as if that many events were unknown."""
+    """What did `past.user` take after `past`, at `now` ms? It was `target`. `history` and `event` say where in the
+    batch it lies; `delay`: asked as if that many events were unknown."""
 
     past: Past
     now: int
@@ -105,7 +105,7 @@ class Contender:
         others = np.flatnonzero(found.rows_C[:listed] != target)
         hard = self.rng.permutation(others)[: s.hard]
         easy = found.rows_C[listed + 1 :]
-        fits = (found.score_V[easy] > -np.inf) & (easy != target) & ~np.isin(easy, found.rows_C[:listed])
+        fits = (found.score_V[easy] > -np.inf) & (easy != target) & ~(easy[:, None] == found.rows_C[:listed]).any(1)
         easy_places = np.flatnonzero(fits) + listed + 1
         beyond = int(np.count_nonzero(found.score_V > -np.inf)) - listed - (not inside)
         places = np.full(1 + s.hard + s.easy, listed)

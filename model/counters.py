@@ -65,7 +65,8 @@ def tick(counters: Counters, ts: int, events: int) -> None:
 def popularity(counters: Counters, titles: int) -> NDArray[np.float32]:
     """log(1 + decayed count) of the first `titles` rows by clock, as of now: [V, C]."""
     scale = np.exp2(-(counters.now_C - counters.landmark_C) / half_lives()).astype(np.float32)
-    return np.log1p(counters.popular_VC[:titles] * scale)
+    popular_VC: NDArray[np.float32] = np.log1p(counters.popular_VC[:titles] * scale)
+    return popular_VC
 
 
 def gain(counters: Counters) -> NDArray[np.float32]:

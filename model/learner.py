@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model import lists, signals
+from model import lists
 from model.actions import WEIGHTS
 from model.contender import Contender, Question
+from model.gather import gather
 from model.memory import Launched, Memory, MemorySettings, Past
 from model.ranker import Ranker, RankerSettings
 from model.sequence import SequenceModel, SequenceSettings
@@ -22,8 +23,8 @@ from model.sequence import SequenceModel, SequenceSettings
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """delayed: share of events that are also asked as if the last few were unknown · repeats: people come back to the same
-    title, so that nothing seen is left out · shortlist: candidates that the ranker orders."""
+    """delayed: share of events that are also asked as if the last few were unknown · repeats: people come back to the
+    same title, so that nothing seen is left out · shortlist: candidates that the ranker orders."""
 
     memory: MemorySettings = field(default_factory=MemorySettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
@@ -46,7 +47,8 @@ class Acted(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """One event as it was ranked: by contender; infinity where its title was no candidate. Counts are from before it."""
+    """One event as it was ranked: by contender; infinity where its title was no candidate. Counts are from before
+    it."""
 
     user: str
     title: str
@@ -146,7 +148,7 @@ class Learner:
         """Rank one question by every contender, then count it; a delayed one is only learned from."""
         memory = self.memory
         asked = memory.asked(q.past, q.now, q.delay)
-        signals.gather(asked, on.titles, memory.counters, on.scratch)
+        gather(asked, on.titles, memory.counters, on.scratch)
         seen = memory.audience.seen_by(q.past.user)
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
         if q.delay and not self.settings.repeats:  # the reader of an old list had not seen the last few yet

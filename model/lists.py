@@ -28,7 +28,8 @@ class View(NamedTuple):
 
 class Candidates(NamedTuple):
     """rows_C: the shortlist, best first by the linear score, then any further rows that were asked for ·
-    listed: how many are the shortlist · signals_CF · score_V: the linear score of every title, -inf where no candidate."""
+    listed: how many are the shortlist · signals_CF · score_V: the linear score of every title, -inf where no
+    candidate."""
 
     rows_C: NDArray[np.int64]
     listed: int

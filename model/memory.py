@@ -104,13 +104,20 @@ class Memory:
         count_V = c.count_V[:n]
         zero_one_V2 = np.stack([count_V == 0, count_V == 1], 1)
         popular_VC = counting.popularity(self.counters, n)
-        static_VS = np.concatenate([popular_VC, np.log1p(count_V)[:, None], zero_one_V2], 1, dtype=np.float32)
         share_VK = c.similar.cosine_VK[:n] ** 3
-        share_VK /= share_VK.sum(1, keepdims=True) + np.float32(0.3)
         return Titles(
-            *(c.born_V[:n] < NEVER, c.year_V[:n], c.released_V[:n], c.genres_VG[:n], static_VS),
-            *(1 / np.sqrt(count_V + 1), c.similar.to_VK[:n], share_VK, c.semantic_VS[:n].any(axis=1)),
-            *(a.actors_VA, a.recent_UR, a.many_U),
+            candidate_V=c.born_V[:n] < NEVER,
+            year_V=c.year_V[:n],
+            released_V=c.released_V[:n],
+            genres_VG=c.genres_VG[:n],
+            static_VS=np.concatenate([popular_VC, np.log1p(count_V)[:, None], zero_one_V2], 1, dtype=np.float32),
+            rare_V=(1 / np.sqrt(count_V + 1)).astype(np.float32),
+            near_VK=c.similar.to_VK[:n],
+            share_VK=share_VK / (share_VK.sum(1, keepdims=True) + np.float32(0.3)),
+            has_text_V=np.asarray(c.semantic_VS[:n].any(axis=1)),
+            actors_VA=a.actors_VA,
+            recent_UR=a.recent_UR,
+            many_U=a.many_U,
         )
 
     def scratch(self) -> Scratch:

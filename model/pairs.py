@@ -15,7 +15,8 @@ EMPTY = -1
 
 
 class Pairs(NamedTuple):
-    """`to_VK[a, k]` is a neighbour of title row `a`, `weight_VK[a, k]` its count; `total_V[a]` all that was ever added."""
+    """`to_VK[a, k]` is a neighbour of title row `a`, `weight_VK[a, k]` its count; `total_V[a]` all that was ever
+    added."""
 
     to_VK: NDArray[np.int32]
     weight_VK: NDArray[np.float32]

@@ -19,8 +19,9 @@ from model.signals import DENSE, SIGNALS
 
 @dataclass(frozen=True)
 class RankerSettings:
-    """hard, easy: sampled candidates a record, from the shortlist and from all · hidden: widths · buffer: records kept ·
-    batch: records a step · steps: a micro-batch · rate: of AdamW · average: weight of the past in the served weights."""
+    """hard, easy: sampled candidates a record, from the shortlist and from all · hidden: widths · buffer: records
+    kept · batch: records a step · steps: a micro-batch · rate: of AdamW · average: weight of the past in the served
+    weights."""
 
     hard: int = 64
     easy: int = 16
@@ -61,7 +62,8 @@ class Ranker:
     @property
     def weights_D(self) -> NDArray[np.float32]:
         """The shortlist's weights."""
-        return self.linear_D.detach().numpy()
+        weights_D: NDArray[np.float32] = self.linear_D.detach().numpy()
+        return weights_D
 
     @torch.no_grad()
     def score(self, signals_CF: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -72,7 +74,8 @@ class Ranker:
         return (self.network(self._standard(x_CF)).squeeze(-1) + x_CF[..., : len(DENSE)] @ self.linear_D).numpy()
 
     def remember(self, signals_KF: NDArray[np.float32], log_share_K: NDArray[np.float32]) -> None:
-        """Keep one record: row 0 is the title that came; `log_share` is log(population / sampled), -inf for no entry."""
+        """Keep one record: row 0 is the title that came; `log_share` is log(population / sampled), -inf for no
+        entry."""
         at = self.written % self.settings.buffer
         self.signals_NKF[at], self.log_share_NK[at] = signals_KF, log_share_K
         self.written += 1
@@ -96,7 +99,8 @@ class Ranker:
         share_NK[:, 0] = 0
         pick_NK = x_NKF[..., : len(DENSE)] @ self.linear_D + share_NK
         rank_NK = self.live(self._standard(x_NKF[:, :hard])).squeeze(-1) + pick_NK[:, :hard].detach()
-        # The network meets shortlists only: taught with targets from outside, it would lift what the shortlist put last.
+        # The network meets shortlists only: taught with targets from outside, it would lift what the shortlist put
+        # last.
         rank_N = rank_NK.log_softmax(1)[:, 0] * inside_N.float()
         loss = -(rank_N.sum() / inside_N.sum().clamp_min(1) + pick_NK.log_softmax(1)[:, 0].mean())
         self.optimiser.zero_grad(set_to_none=True)

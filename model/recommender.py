@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model import checkpoint, lists, signals
 from model.contender import Contender
+from model.gather import gather
 from model.learner import LearnerSettings, new_contender
 from model.lists import View
 from model.memory import Launched, Memory, Past
@@ -81,12 +82,16 @@ class Recommender:
         row = self.memory.catalogue.rows.get(title)
         return row is not None and bool(self.on.titles.candidate_V[row])
 
+    def room(self) -> int:
+        """How many titles may still come."""
+        return max(0, self.memory.settings.most_titles - len(self.memory.catalogue.rows))
+
     def encoder(self) -> "TitleEncoder":
         """This version's view of new titles, without the rest of it."""
         return TitleEncoder(self.sequence.served)
 
     def recommend(self, viewers: Sequence[Viewer], now: int, size: int = 100) -> list[Ranked]:
-        """Each viewer's `size` best titles for every horizon, as of `now` ms or their last event, whichever is later."""
+        """Each viewer's `size` best titles for every horizon, as of `now` ms or of their last event, if later."""
         pasts = [self._past(viewer) for viewer in viewers]
         moments = [_moment(past, now) for past in pasts]
         hidden_BD = self.sequence.now(pasts, moments)
@@ -153,7 +158,7 @@ class Recommender:
 
     def _gather(self, viewer: Viewer, past: Past, moment: int) -> Asked:
         asked = self.memory.asked(past, moment)._replace(events=viewer.events)
-        signals.gather(asked, self.on.titles, self.memory.counters, self.on.scratch)
+        gather(asked, self.on.titles, self.memory.counters, self.on.scratch)
         return asked
 
     def _blocked(self, viewer: Viewer) -> NDArray[np.int32]:

@@ -169,8 +169,8 @@ class SequenceModel:
         buffer = self.replay
         for at in self.replay.sample(n if len(buffer) else 0, self.rng):
             length = int(buffer.length_N[at])
-            rows, times, actions = (a[at, :length] for a in (buffer.title_NL, buffer.time_NL, buffer.action_NL))
-            past = Past("", rows.astype(np.int64), times, actions.astype(np.int64))
+            rows, actions = buffer.title_NL[at, :length], buffer.action_NL[at, :length]
+            past = Past("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
             spans.append((past, 0, length, range(max(length - self.settings.last, 0), length)))
         return spans
 
@@ -216,5 +216,9 @@ def _windows(spans: Sequence[_Span], limit: int) -> Windows:
         title[b, :n], time[b, :n] = past.rows_L[start:stop], past.times_L[start:stop]
         action[b, :n] = past.actions_L[start:stop]
         weight[b, [event - start for event in events]] = 1
-    arrays = (torch.from_numpy(a) for a in (title, action, time, weight))
-    return Windows(*arrays, torch.tensor(lengths, dtype=torch.int64))
+    cut = [max(start, stop - limit) > 0 for _, start, stop, _ in spans]
+    return Windows(
+        *map(torch.from_numpy, (title, action, time, weight)),
+        torch.tensor(lengths, dtype=torch.int64),
+        torch.tensor(cut, dtype=torch.bool),
+    )

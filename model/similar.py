@@ -1,4 +1,5 @@
-"""Each title's nearest titles by text, kept exact as titles come, so that a new title borrows what its likes have earned."""
+"""Each title's nearest titles by text, kept exact as titles come, so that a new title borrows what its likes have
+earned."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -109,6 +109,7 @@ def report(learner: LogLearner) -> None:
             for s, place in enumerate(SLICES):
                 SUM.labels(name, measure, place).set(total[m, s])
         for place in SLICES:
-            RECENT.labels(name, place).set(recent[place] if recent[place] is not None else float("nan"))
+            value = recent[place]
+            RECENT.labels(name, place).set(float("nan") if value is None else value)
     for place, count in learner.rankings["premiere"].scored().items():
         SCORED.labels(place).set(count)

@@ -14,7 +14,8 @@ import numpy as np
 from prometheus_client import Counter
 
 from model.baselines import NAMES, Baselines
-from model.learner import Acted, Launched, Learned, Learner
+from model.learner import Acted, Learned, Learner
+from model.memory import Launched
 from model.metrics import Prequential
 from streaming.kafka import Message
 from streaming.records import Activity, LogRecord, Tick, Title, decode_log
@@ -25,7 +26,8 @@ UNREADABLE: Final = Counter("premiere_log_unreadable", "records of the learner's
 
 @dataclass(frozen=True)
 class LogSettings:
-    """batch: new events a micro-batch · linger: ms of log time it waits for them · titles: records without a new event that
+    """batch: new events a micro-batch · linger: ms of log time it waits for them · titles: records without a new
+    event that
     close one · capacity: events/s of log time up to which replay is whole, beyond it shrinks to `least_replay` ·
     checkpoint: due after so many ms of log time or micro-batches · window: event identities kept a partition."""
 
@@ -64,7 +66,8 @@ class Once:
 
 
 class LogLearner:
-    """`position`: the next offset that is not in the learner's state · `learned`, `duplicates`, `unlaunched`: events."""
+    """`position`: the next offset that is not in the learner's state · `learned`, `duplicates`, `unlaunched`:
+    events."""
 
     def __init__(self, learner: Learner, settings: LogSettings) -> None:
         self.learner, self.settings = learner, settings
