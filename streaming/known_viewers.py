@@ -1,0 +1,157 @@
+"""The viewers that `publish` knows: what they did, what they were last served, and whom a new title may suit.
+
+A cache that can be rebuilt from the log, bounded by letting the longest inactive go. Query vectors lie in one array, so
+that a new title is compared with all viewers by one product; each belongs to the version that made it.
+"""
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from sys import intern
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.actions import WEIGHTS
+from model.recommender import Ranked, Viewer
+from streaming.records import Activity
+
+NONE: Final = -1  # no version
+
+
+@dataclass(slots=True, eq=False)
+class KnownViewer:
+    """offset: newest in `user-events` · appended: its append time (ms) · events: all so far, targets: those that count
+    as one · ranked: the last lists, made by `version`."""
+
+    user: str | None  # None: stands for viewers whom nobody has seen
+    titles: list[str] = field(default_factory=list)
+    times: "array[int]" = field(default_factory=lambda: array("q"))
+    actions: "array[int]" = field(default_factory=lambda: array("b"))
+    seen: dict[str, None] = field(default_factory=dict)  # oldest first
+    events: int = 0
+    targets: int = 0
+    offset: int = 0
+    appended: int = 0
+    ranked: Ranked | None = None
+    version: int = NONE
+
+    def viewer(self, filter_seen: bool) -> Viewer:
+        """As the recommender takes it."""
+        seen = tuple(self.seen) if filter_seen else None
+        return Viewer(self.user or "", self.titles, self.times, self.actions, seen, self.targets)
+
+
+class KnownViewers:
+    """At most `most` viewers, at most `most_seen` seen titles each."""
+
+    def __init__(self, most: int = 50_000, most_seen: int = 4096) -> None:
+        self.most, self.most_seen = most, most_seen
+        self.known: OrderedDict[str, KnownViewer] = OrderedDict()  # the longest inactive first
+        self.query_UP = np.zeros((0, 0), np.float32)
+        self.version_U = np.full(0, NONE, np.int64)
+        self.slots: dict[str, int] = {}
+        self.users: list[str] = []  # by slot
+        self.free: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def get(self, user: str) -> KnownViewer | None:
+        """The viewer, if known."""
+        return self.known.get(user)
+
+    def recent_first(self) -> Iterator[str]:
+        """All users, the last to act first."""
+        return reversed(self.known)
+
+    def act(self, activity: Activity) -> bool:
+        """Take in what a user did. False where it is an older activity that came again."""
+        known = self.known.get(activity.user)
+        newest = max(activity.new, key=lambda event: event.offset, default=None)
+        offset, appended = (newest.offset, newest.appended) if newest else (0, 0)
+        if known is not None and (activity.count, offset) <= (known.events, known.offset):
+            return False
+        if known is None:
+            known = self._enter(activity.user)
+            fresh: Iterable[int] = range(len(activity.titles))
+            known.targets = activity.count - len(activity.titles)  # what came before is taken for targets
+        else:
+            fresh = sorted(event.index for event in activity.new)
+        known.titles = [intern(title) for title in activity.titles]
+        known.times, known.actions = array("q", activity.times), array("b", activity.actions)
+        known.events, known.offset, known.appended = activity.count, offset, max(known.appended, appended)
+        self._see(known, fresh)
+        self.known.move_to_end(activity.user)
+        return True
+
+    def keep(self, known: KnownViewer, ranked: Ranked, version: int) -> None:
+        """Remember what a viewer is served now."""
+        known.ranked, known.version = ranked, version
+        if known.user is not None and known.user in self.known:
+            slot = self._slot(known.user, len(ranked.query))
+            self.query_UP[slot], self.version_U[slot] = ranked.query, version
+
+    def nearest(self, embedded: Mapping[int, NDArray[np.float32]], most: int) -> list[str]:
+        """The users, `most` at most, whom a title fits best; `embedded` is the title under each version."""
+        score_U = np.full(len(self.version_U), -np.inf, np.float32)
+        for version, e_P in embedded.items():
+            mine = np.flatnonzero(self.version_U == version)
+            score_U[mine] = self.query_UP[mine] @ e_P
+        best = np.argpartition(-score_U, most)[:most] if len(score_U) > most else np.arange(len(score_U))
+        best = best[score_U[best] > -np.inf]
+        return [self.users[slot] for slot in best[np.argsort(-score_U[best], kind="stable")]]
+
+    def versions(self) -> set[int]:
+        """The versions whose query vectors are cached."""
+        return set(np.unique(self.version_U).tolist()) - {NONE}
+
+    def _see(self, known: KnownViewer, fresh: Iterable[int]) -> None:
+        for i in fresh:
+            if WEIGHTS[known.actions[i]] > 0:
+                known.targets += 1
+                known.seen.pop(known.titles[i], None)
+                known.seen[known.titles[i]] = None
+        while len(known.seen) > self.most_seen:
+            del known.seen[next(iter(known.seen))]
+
+    def _enter(self, user: str) -> KnownViewer:
+        if len(self.known) >= self.most:
+            gone, _ = self.known.popitem(last=False)
+            if (slot := self.slots.pop(gone, None)) is not None:
+                self.version_U[slot] = NONE
+                self.free.append(slot)
+        known = self.known[user] = KnownViewer(user)
+        return known
+
+    def _slot(self, user: str, width: int) -> int:
+        if (slot := self.slots.get(user)) is not None:
+            return slot
+        if self.free:
+            slot = self.free.pop()
+            self.users[slot] = user
+        else:
+            slot = len(self.users)
+            self.users.append(user)
+            if slot == len(self.version_U):
+                room = max(64, slot)
+                self.query_UP = np.concatenate(
+                    [self.query_UP.reshape(slot, width), np.zeros((room, width), np.float32)]
+                )
+                self.version_U = np.concatenate([self.version_U, np.full(room, NONE, np.int64)])
+        self.slots[user] = slot
+        return slot
+
+
+def insert(ranked: Ranked, titles: Sequence[str], score_HT: NDArray[np.float32], size: int) -> Ranked:
+    """The lists with `titles` where their scores put them; a title that lay in a list already moves."""
+    lists, scores = dict(ranked.titles), dict(ranked.scores)
+    for place, horizon in enumerate(ranked.titles):
+        old = [i for i, title in enumerate(lists[horizon]) if title not in titles]
+        names = [*(lists[horizon][i] for i in old), *titles]
+        score_C = np.concatenate([scores[horizon][old], score_HT[place]])
+        best = np.argsort(-score_C, kind="stable")[:size]
+        lists[horizon], scores[horizon] = [names[i] for i in best.tolist()], score_C[best]
+    return replace(ranked, titles=lists, scores=scores)
