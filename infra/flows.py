@@ -24,6 +24,7 @@ from infra import metrics
 from infra.errors import PremiereError, SettingsError
 from infra.lag import READS
 from infra.learning import learn
+from infra.publishing import publish
 from infra.settings import Settings
 from infra.topics import identity
 from streaming import topics as t
@@ -163,5 +164,6 @@ BUILD: Final[Mapping[str, Callable[[Settings, threading.Event], Flow]]] = {
     "features": features,
     "titles": titles,
     "learn": learn,
+    "publish": publish,
 }
 RECOVERS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the log

@@ -104,6 +104,11 @@ class Settings(BaseSettings):
     refresh_budget_users_per_second: float = Field(
         default=200, gt=0, description="active users recomputed per second when a new version lands"
     )
+    launch_users: int = Field(default=256, ge=1, description="viewers that a new title is tried on when it launches")
+    publish_users: int = Field(default=50_000, ge=1, description="active viewers that publish keeps in its cache")
+    publish_tail: int = Field(
+        default=200_000, ge=0, description="newest records of the log that publish makes its cache of at its start"
+    )
     threads: int = Field(default=1, ge=1, description="threads of the numeric code in one flow")
     seed: int = Field(default=0, ge=0, description="seed of everything drawn at random")
     epoch_seconds: float = Field(

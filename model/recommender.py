@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from model import checkpoint, lists, signals
+from model.actions import ACTIONS
 from model.contender import Contender
 from model.gather import gather
 from model.learner import LearnerSettings, new_contender
@@ -202,3 +203,14 @@ class TitleEncoder:
 def _moment(past: Past, now: int) -> int:
     """A question is never asked before the last thing known: one clock ahead must not turn time back."""
     return max(now, int(past.times_L[-1])) if len(past.times_L) else now
+
+
+def warm_up(settings: LearnerSettings) -> None:
+    """Have everything compiled that serving needs: the first time on a machine that takes half a minute."""
+    memory = Memory(settings.memory)
+    text_S = np.ones(settings.memory.d_text, np.float32)
+    memory.launch([Launched(f"{n}", text_S, ["any"], 2000, 0, False) for n in range(3)])
+    recommender = Recommender(memory, new_contender(settings))
+    viewer = Viewer("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)
+    ranked = recommender.recommend([viewer], 1)
+    recommender.score([["1"]], [viewer], ranked)

@@ -1,0 +1,130 @@
+"""The flow `publish` from the settings: what it reads before it starts, and what it writes with."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from infra.errors import TopicError
+from infra.settings import Settings
+from infra.topics import identity
+from streaming import topics as t
+from streaming.broker import consuming
+from streaming.kafka import NAP, KafkaSource, Message
+
+if TYPE_CHECKING:
+    from infra.flows import Flow
+    from model.recommender import Recommender
+    from streaming.publisher import PublishSettings
+    from streaming.records import Title
+
+log = logging.getLogger(__name__)
+
+IDLE: Final = timedelta(milliseconds=200)  # of silence, after which the flow is woken all the same
+POLL: Final = 256  # records of the log: bounds what one slice of work waits for
+TIMEOUT: Final = 15.0  # seconds for the broker to tell a topic's end
+
+
+def publish(settings: Settings, stop: threading.Event) -> "Flow":
+    """Caches from the topics, lists from the newest version on."""
+    import torch
+
+    from infra.flows import Flow
+    from infra.learning import learner_settings
+    from model.recommender import Recommender, warm_up
+    from streaming.log_learner import launched
+    from streaming.predictions import RedisSink
+    from streaming.publish import build, restore
+    from streaming.publisher import Publisher
+
+    torch.set_num_threads(settings.threads)
+    config, model = settings.kafka(), learner_settings(settings)
+    warm_up(model)
+    publisher = Publisher(publish_settings(settings))
+    tails = {t.TITLES: None, t.ACTIVITY: settings.publish_tail, t.MODEL_VERSIONS: None}
+    past = {topic: _Past(config, topic, _first(config, topic, most), stop) for topic, most in tails.items()}
+    announced = restore(publisher, past[t.TITLES], past[t.ACTIVITY], past[t.MODEL_VERSIONS])
+    log.info("%d viewers and %d titles are known", len(publisher.viewers), len(publisher.titles.known))
+    durable: dict[str, dict[int, int]] = {"activity": {}, "titles": {}, "versions": {}}
+
+    def source(topic: str, kind: str) -> KafkaSource:
+        start = {0: past[topic].next}
+        return KafkaSource(
+            config, topic, "publish", start=start, idle=IDLE, batch=POLL, stop=stop, durable=durable[kind]
+        )
+
+    def load(url: str, ahead: "Sequence[Title]") -> "Recommender":
+        recommender = Recommender.load(url, model)
+        recommender.add([launched(title) for title in ahead])
+        return recommender
+
+    sources = [source(t.ACTIVITY, "activity"), source(t.TITLES, "titles"), source(t.MODEL_VERSIONS, "versions")]
+    redis = RedisSink(
+        settings.redis(),
+        identity=identity(config, [t.USER_EVENTS, t.TITLE_LAUNCHES, t.MODEL_VERSIONS]),
+        ttl=timedelta(days=settings.redis_ttl_days),
+        stop=stop,
+    )
+    dataflow = build(
+        activity=sources[0],
+        titles=sources[1],
+        versions=sources[2],
+        predictions=redis,
+        publisher=publisher,
+        load=load,
+        clock=time.time,
+        announced=announced,
+        durable=durable,
+    )
+    return Flow(dataflow, sources)
+
+
+def publish_settings(settings: Settings) -> "PublishSettings":
+    """What the settings say of the publisher."""
+    from streaming.publisher import PublishSettings
+
+    return PublishSettings(
+        size=settings.list_size,
+        filter_seen=settings.filter_seen,
+        users=settings.publish_users,
+        asked=settings.launch_users,
+        budget=settings.refresh_budget_users_per_second,
+    )
+
+
+class _Past:
+    """A topic's only partition from `start` to its present end; then `next` is where to go on."""
+
+    def __init__(self, config: Mapping[str, str], topic: str, start: int, stop: threading.Event) -> None:
+        self.source = KafkaSource(config, topic, "publish", start={0: start}, tail=False, stop=stop)
+        self.next, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[Message]:
+        partition = self.source.build_part("past", "0", None)
+        try:
+            while True:
+                for poll in partition.next_batch():
+                    yield from poll
+                    self.next = poll[-1].offset + 1 if poll else self.next
+                if partition.next_awake() is not None:
+                    self.stop.wait(NAP.total_seconds())
+        except StopIteration:
+            return
+        finally:
+            partition.close()
+
+
+def _first(config: Mapping[str, str], topic: str, most: int | None = None) -> int:
+    """The first offset of a topic, or of its last `most` records; Tansu tells an end that is up to a batch low."""
+    consumer = Consumer(consuming(config, "publish"))
+    try:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TIMEOUT)
+    except KafkaException as error:
+        raise TopicError(f"Kafka does not tell the ends of {topic}: {error.args[0].str()}.") from error
+    finally:
+        consumer.close()
+    return int(low if most is None else max(low, high - most))
