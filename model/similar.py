@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 NEIGHBOURS: Final = 16
 NONE: Final = -1
-_BLOCK: Final = 256  # rows updated at once: bounds the V x block matrix of cosines
+BLOCK: Final = 256  # rows updated at once: bounds the V x block matrix of cosines
 
 
 class TextNeighbours:
@@ -25,11 +25,14 @@ class TextNeighbours:
 
     def update(self, semantic_VS: NDArray[np.float32], rows: Sequence[int]) -> None:
         """Find these rows' neighbours afresh and let them enter others' lists; rows without text have none."""
-        self.forget(np.array([row for row in rows if self.to_VK[row, 0] != NONE], np.int64))
-        for start in range(0, len(rows), _BLOCK):
-            self._update(semantic_VS, np.array(rows[start : start + _BLOCK], np.int64))
+        changed_M = np.array(rows, np.int64)
+        self.forget(changed_M[(self.to_VK[changed_M] != NONE).any(axis=1)])
+        own_V = np.zeros(len(semantic_VS), bool)
+        own_V[changed_M] = True  # each of them looks at everybody, the others included
+        for start in range(0, len(rows), BLOCK):
+            self._update(semantic_VS, changed_M[start : start + BLOCK], own_V)
 
-    def _update(self, semantic_VS: NDArray[np.float32], rows_M: NDArray[np.int64]) -> None:
+    def _update(self, semantic_VS: NDArray[np.float32], rows_M: NDArray[np.int64], own_V: NDArray[np.bool_]) -> None:
         cosine_MV = semantic_VS[rows_M] @ semantic_VS.T
         cosine_MV[np.arange(len(rows_M)), rows_M] = 0
         near_MK = np.arange(cosine_MV.shape[1])[None].repeat(len(rows_M), 0)
@@ -40,10 +43,8 @@ class TextNeighbours:
         self.to_VK[rows_M, : near_MK.shape[1]] = np.where(filled, near_MK, NONE)
         self.cosine_VK[rows_M, : near_MK.shape[1]] = np.where(filled, near_cosine_MK, 0)
         floor_V = self.cosine_VK[: cosine_MV.shape[1]].min(axis=1)
-        own = np.zeros(len(floor_V), bool)
-        own[rows_M] = True  # they have just looked at everybody, each other included
         for row, cosine_V in zip(rows_M, cosine_MV, strict=True):
-            entered = np.flatnonzero((cosine_V > floor_V) & ~own)
+            entered = np.flatnonzero((cosine_V > floor_V) & ~own_V)
             if len(entered):
                 weakest = self.cosine_VK[entered].argmin(axis=1)
                 self.to_VK[entered, weakest], self.cosine_VK[entered, weakest] = row, cosine_V[entered]

@@ -1,0 +1,116 @@
+"""A small learner, a small random stream for it, and the comparison that lets no bit differ."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.actions import ACTIONS
+from model.learner import Acted, LearnerSettings
+from model.memory import Launched, MemorySettings
+from model.network import NetworkSettings
+from model.objective import ObjectiveSettings
+from model.ranker import RankerSettings
+from model.sequence import SequenceSettings
+
+D_TEXT: Final = 8
+PLAY: Final = ACTIONS["play"].code
+NETWORK: Final = NetworkSettings(
+    width=16, blocks=1, heads=2, history=10, d_text=D_TEXT, d_id=4, d_out=8, horizons=(0, 2), dropout=0.1
+)
+SEQUENCE: Final = SequenceSettings(
+    NETWORK, ObjectiveSettings(negatives=16, windows=(1, 3)), steps=1, replayed=3, windows=16, last=5
+)
+RANKER: Final = RankerSettings(hard=6, easy=3, hidden=(12, 6), buffer=64, batch=16, steps=2)
+MEMORY: Final = MemorySettings(d_text=D_TEXT, most_titles=30, most_users=10, most_seen=12, history=10)
+SETTINGS: Final = LearnerSettings(MEMORY, SEQUENCE, RANKER, shortlist=10, delayed=0.5, seed=3)
+ROOMY: Final = MemorySettings(d_text=D_TEXT, history=10)  # nothing is evicted from it
+
+
+def launched(
+    title: str,
+    semantic: NDArray[np.float32] | None = None,
+    genres: Sequence[str] = (),
+    year: int | None = None,
+    released: int | None = None,
+    withdrawn: bool = False,
+) -> Launched:
+    vector = np.zeros(0, np.float32) if semantic is None else semantic
+    return Launched(title, vector, genres, year, released, withdrawn)
+
+
+def directions(random: np.random.Generator, many: int, width: int = D_TEXT) -> NDArray[np.float32]:
+    """Random unit vectors."""
+    vectors = random.normal(size=(many, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+class Stream:
+    """A stream in which all that a learner must get right happens: titles and users come and go, some titles are
+    withdrawn, relaunched, without text or watched before they launch, users act several times in a batch."""
+
+    def __init__(self, seed: int = 0, users: int = 16, titles: int = 80) -> None:
+        self.random = np.random.default_rng(seed)
+        self.users, self.titles, self.now, self.events = users, titles, 1_700_000_000_000, 0
+        self.histories: dict[str, list[tuple[str, int, int]]] = {}
+        self.launches = 0
+
+    def launch(self) -> Launched:
+        """The next title; now and then an earlier one again, or its withdrawal."""
+        random, kind = self.random, self.random.random()
+        number = self.launches if kind > 0.2 else int(random.integers(self.launches + 1))
+        self.launches += number == self.launches
+        text = directions(random, 1)[0] if random.random() > 0.2 else None
+        genres, year = random.choice(["a", "b", "c"], 2).tolist(), int(random.integers(1990, 2020))
+        return launched(f"t{number}", text, genres, year, self.now - 10**10, withdrawn=bool(kind < 0.05))
+
+    def happen(self) -> tuple[str, int, int]:
+        """One more event: (user, its place in the user's history, its number)."""
+        random = self.random
+        self.now += int(random.exponential(600_000))
+        user = f"u{random.integers(self.users)}"
+        newest = max(self.launches + 1, 2)  # one title that is not out yet can be watched too
+        title = f"t{random.integers(max(newest - 25, 0), newest)}"
+        action = int(random.choice([code.code for code in ACTIONS.values()], p=[0.04] * 3 + [0.4] + [0.08] * 6))
+        history = self.histories.setdefault(user, [])
+        history.append((title, self.now, action))
+        self.events += 1
+        return user, len(history) - 1, self.events
+
+    def batch(self, launches: int = 2, events: int = 9) -> list[Launched | Acted]:
+        """What one micro-batch of a learner may be."""
+        batch: list[Launched | Acted] = [self.launch() for _ in range(launches)]
+        new: dict[str, list[tuple[int, int]]] = {}
+        for _ in range(events):
+            user, place, number = self.happen()
+            new.setdefault(user, []).append((place, number))
+        return batch + [self.acted(user, places) for user, places in new.items()]
+
+    def acted(self, user: str, new: Sequence[tuple[int, int]], history: int = 20) -> Acted:
+        """A user's bounded history with its new events, (place, number) each."""
+        first = max(len(self.histories[user]) - history, 0)
+        titles, times, actions = zip(*self.histories[user][first:], strict=True)
+        return Acted(user, titles, times, actions, [place - first for place, _ in new], [number for _, number in new])
+
+    def batches(self, many: int) -> list[list[Launched | Acted]]:
+        return [self.batch() for _ in range(many)]
+
+
+def differences(a: Any, b: Any, path: str = "") -> list[str]:
+    """Where two trees of state differ by so much as a bit; lists and tuples are the same."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return differences(a.detach().numpy(), b.detach().numpy(), path)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        same = (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+        return [] if same else [f"{path} {a.dtype}{a.shape} and {b.dtype}{b.shape}"]
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        if list(a) != list(b):
+            return [f"{path}: keys {list(a)} and {list(b)}"]
+        return [line for key in a for line in differences(a[key], b[key], f"{path}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        if len(a) != len(b):
+            return [f"{path}: {len(a)} and {len(b)} entries"]
+        return [line for i in range(len(a)) for line in differences(a[i], b[i], f"{path}/{i}")]
+    return [] if type(a) is type(b) and repr(a) == repr(b) else [f"{path}: {a!r} and {b!r}"]
