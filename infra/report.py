@@ -153,8 +153,13 @@ def _against(mrr: Mapping[str, Mapping[str, float | None]]) -> str:
     if own is None or not baselines:
         return "No event was scored."
     name, best = max(baselines.items(), key=lambda item: item[1] or 0.0)
-    times = f", {own / best:.1f} times as high" if best else ""
-    return f"Its mean reciprocal rank was {own:.4f}; the best simple way ({LABELS[name]}) had {best:.4f}{times}."
+    served = mrr.get("served", {}).get("all")
+    shown = "" if served is None else f" ({served:.4f} as served from Redis)"
+    times = f", {best / own:.0%} of that" if own and best else ""
+    return (
+        f"The model's mean reciprocal rank on them was {own:.4f}{shown}; the best simple way ({LABELS[name]}) "
+        f"had {best:.4f}{times}."
+    )
 
 
 def curves(outcome: Outcome, window: int = WINDOW) -> dict[str, charts.Line]:
@@ -174,6 +179,8 @@ def curves(outcome: Outcome, window: int = WINDOW) -> dict[str, charts.Line]:
 
 def _freshness(outcome: Outcome) -> str:
     histograms = {kind: outcome.freshness(kind) for kind in KINDS if outcome.freshness(kind).count}
+    if not histograms:
+        return "<p>Nothing was measured.</p>"
     return charts.freshness(histograms, _KINDS)
 
 

@@ -23,9 +23,9 @@ from infra.scrape import Histogram
 LABELS: Final = {
     "premiere": "Premiere, ranked before it learns",
     "served": "Premiere, as served from Redis",
-    "cooccurrence": "baseline: follows the last title",
-    "popularity_window": "baseline: popular lately",
-    "popularity": "baseline: popular, all time",
+    "cooccurrence": "what follows the last title",
+    "popularity_window": "popular lately",
+    "popularity": "popular, all time",
 }
 SHOWN: Final = {"all": "all", "new_titles": "new titles", "new_users": "new viewers"}  # slice -> column
 EVERY: Final = 5.0  # seconds between two lines where there is no terminal
@@ -132,11 +132,11 @@ def _viewer(viewer: Viewer) -> RenderableType:
 
 def line(view: View) -> str:
     """The same in one line."""
-    step = next((step for step in view.steps if step.done < step.of), view.steps[-1] if view.steps else None)
     parts = [clock(view.seconds), view.phase]
-    if step:
-        left = "" if step.eta is None else f" ({clock(step.eta)} left)"
-        parts.append(f"{step.name} {step.done:,}/{step.of:,}{left}")
+    for step in view.steps:
+        if step.name == view.phase:
+            left = "" if step.eta is None else f" ({clock(step.eta)} left)"
+            parts[1] = f"{view.phase} {step.done:,}/{step.of:,}{left}"
     parts.append(f"{view.rate:,.0f} events/s")
     parts.append(f"lag {sum(view.lag.values()):,}")
     parts += [f"{kind} to Redis {_spread(histogram)}" for kind, histogram in view.freshness.items() if histogram.count]
