@@ -78,10 +78,10 @@ def demo(settings: Settings, data: DataSet, options: Options, screen: Screen) ->
         with running(_own(settings, folder)) as loop:
             tour = Tour(loop, part, gait, screen.show, seconds)
             tour.run()
-            outcome = _outcome(tour, seconds())
+            result = outcome(tour, seconds())
         screen.say(f"Stopped everything after {clock(seconds())}.")
-    _tell(outcome, options, screen.say)
-    return outcome
+    _tell(result, options, screen.say)
+    return result
 
 
 def _own(settings: Settings, folder: Path) -> Settings:
@@ -109,7 +109,7 @@ def _folder(keep: bool, say: Callable[[str], object]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _outcome(tour: Tour, seconds: float) -> Outcome:
+def outcome(tour: Tour, seconds: float) -> Outcome:
     """What is to report, read while everything still runs."""
     assert tour.mark is not None
     status = tour.watch.status
