@@ -195,7 +195,7 @@ class TitleEncoder:
     @torch.no_grad()
     def __call__(self, semantic_S: NDArray[np.float32]) -> NDArray[np.float32]:
         """e_P of a title without an event, from its text; zero entries where it has none."""
-        tower_1D = self.network.title_vectors(torch.from_numpy(semantic_S)[None], None, torch.zeros(1))
+        tower_1D = self.network.title_vectors(torch.tensor(semantic_S)[None], None, torch.zeros(1))
         e_P: NDArray[np.float32] = self.network.candidates(tower_1D)[0].numpy()
         return e_P
 

@@ -196,7 +196,8 @@ class Publisher:
         self._tokens -= len(users)
         known = self._find(users)
         stale = [one for one in known if one.version != self.number]
-        return self._rank(stale, now, "launch") + self._insert([one for one in known if one.version == self.number])
+        current = [one for one in known if one.version == self.number]
+        return self._rank(stale, now, "launch") + self._insert(current)
 
     def _insert(self, known: Sequence[KnownViewer]) -> list[Item]:
         """Put launches into lists of this version, where they belong."""
