@@ -51,7 +51,8 @@ def zipf(count: int) -> Tensor:
 
 def distinct(count: int) -> Tensor:
     """Negatives as a step takes them: drawn by that law, each once."""
-    return torch.unique(zipf(20 * count))[torch.randperm(count)]
+    title_U: Tensor = torch.unique(zipf(20 * count))
+    return title_U[torch.randperm(len(title_U))[:count]]
 
 
 def log_expected(title_N: Tensor, draws: int) -> Tensor:
@@ -123,8 +124,9 @@ def measure(rows: int, width: int, size: int, device: str, rounds: int) -> list[
     given = batch(rows, width, size, like, device)
     case = f"N{rows} p{width} S{size} {torch.get_float32_matmul_precision() if device == 'cpu' else 'bf16'}"
     variants = sampled(given) | local_catalogue(given) | full(given)
-    clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
-    return compare(case, in_turn(variants, rounds, clock=clock), "ours") + compare_memory(case, variants, "ours")
+    alone = device == "cpu" and torch.get_num_threads() == 1
+    seconds = in_turn(variants, rounds, clock=time.process_time if alone else time.perf_counter)
+    return compare(case, seconds, "ours", unit="CPU ms" if alone else "ms") + compare_memory(case, variants, "ours")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def _wait() -> None:
 def compare(
     case: str, seconds: Mapping[str, list[float]], reference: str, unit: str = "ms", work: float | None = None
 ) -> list[Row]:
-    """Rows in ms, or, where `work` says how much one call does, in work per second."""
+    """Rows in milliseconds, or, where `work` says how much one call does, in work per second."""
     values = {name: [work / s if work else 1e3 * s for s in found] for name, found in seconds.items()}
     return [
         row(case, name, found, unit, median(a / b for a, b in zip(found, values[reference], strict=True)))
