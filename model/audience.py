@@ -44,7 +44,13 @@ class Audience:
         slot = self.slot(user)
         if slot == NOBODY:
             return np.zeros(0, np.int32)
-        return self.seen[slot][: min(int(self.many_U[slot]), self.most_seen)]
+        n, seen = int(self.many_U[slot]), self.seen[slot]
+        return seen[:n] if n <= self.most_seen else np.roll(seen[: self.most_seen], -(n % self.most_seen))
+
+    def make_room(self, users: int) -> None:
+        """Room for so many more users: views that are taken now hold until they have come."""
+        while len(self.many_U) < len(self.seen) + users:
+            self._grow_users()
 
     def add(self, user: str, row: int) -> None:
         """The user acted on the title."""

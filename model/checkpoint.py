@@ -38,7 +38,8 @@ def save(url: str, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> Non
         files[f"{part}.state"] = msgspec.msgpack.encode(_pull(value, "", arrays))
         files[f"{part}.safetensors"] = save_arrays(arrays)
     sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    files["manifest.json"] = json.dumps({"format": FORMAT, **manifest, "files": sums}, indent=1).encode()
+    whole = {"format": FORMAT, **manifest, "files": sums}
+    files["manifest.json"] = json.dumps({**whole, "sha256": _seal(whole)}, indent=1).encode()
     storage, root = fsspec.core.url_to_fs(url)
     storage.makedirs(root, exist_ok=True)
     for name, data in files.items():
@@ -60,6 +61,8 @@ def read_manifest(url: str) -> dict[str, Any]:
             f"The checkpoint at {url} has format {manifest.get('format')}, this version reads {FORMAT}: "
             "use the version that wrote it, or start anew."
         )
+    if manifest.pop("sha256", None) != _seal(manifest):
+        raise CheckpointError(f"The checkpoint at {url} is damaged: its manifest does not match its checksum.")
     return manifest
 
 
@@ -102,11 +105,17 @@ def remove(url: str) -> None:
     storage.rm(root, recursive=True)
 
 
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The checksum of the manifest itself, which holds the position in the log."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _pull(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     """The tree with every array replaced by a mark; the arrays go into `arrays` under their paths."""
     if isinstance(value, torch.Tensor | np.ndarray):
         mark = _TENSOR if isinstance(value, torch.Tensor) else _ARRAY
-        arrays[path] = np.ascontiguousarray(value.numpy() if isinstance(value, torch.Tensor) else value)
+        assert path not in arrays, f"two arrays at {path}: a key holds a slash"
+        arrays[path] = np.asarray(value.numpy() if isinstance(value, torch.Tensor) else value, order="C")
         return {mark: path}
     if isinstance(value, Mapping):
         return [[key, _pull(item, f"{path}/{key}", arrays)] for key, item in value.items()]

@@ -53,7 +53,7 @@ def tick(counters: Counters, ts: int, events: int) -> None:
     """Set the clocks to `ts` ms and `events` counted; one late record moves nothing back."""
     reading = np.array([float(ts)] * len(HALF_LIVES_MS) + [float(events)] * len(HALF_LIVES_EVENTS))
     if not counters.now_C.any():
-        counters.landmark_C[:] = reading
+        counters.landmark_C[:] = counters.now_C[:] = reading
     np.maximum(counters.now_C, reading, out=counters.now_C)
     passed = (counters.now_C - counters.landmark_C) / half_lives()
     stale = passed > _REBASE

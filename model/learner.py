@@ -91,6 +91,7 @@ class Learner:
         histories, new, questions = self._read([item for item in batch if isinstance(item, Acted)])
         if not questions:
             return Learned([], {})
+        self.memory.audience.make_room(len(histories))
         on = lists.view(self.memory)
         text_NV = lists.text_scores(self.memory, [question.past for question in questions])
         for contender in self.contenders.values():

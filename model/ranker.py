@@ -6,6 +6,7 @@ log(candidates / sampled), so that it estimates the softmax over all of them. Ea
 learns against hard candidates and against uniform ones, the network against hard ones only, as it will meet them.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +139,7 @@ class Ranker:
         held = min(self.written, self.settings.buffer)
         return {
             "live": {k: v.clone() for k, v in self.live.state_dict().items()},
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
             "generator": self.generator.get_state(),
             "signals_NKF": self.signals_NKF[:held].copy(),
             "log_share_NK": self.log_share_NK[:held].copy(),

@@ -112,8 +112,9 @@ class SequenceModel:
         self.replay.add(past.user, past.rows_L, past.times_L, past.actions_L, many)
 
     def forget_titles(self, rows: NDArray[np.int64]) -> None:
-        """Clear evicted rows."""
-        self.optimisers.rows.reset(torch.from_numpy(rows), self.generator)
+        """Clear evicted rows; those that the table has not grown to yet will be drawn when it does."""
+        known = rows[rows < len(self.optimisers.rows.table_VE)]
+        self.optimisers.rows.reset(torch.from_numpy(known), self.generator)
         self.replay.forget_titles(rows)
 
     def served_state(self, titles: int) -> dict[str, Any]:
