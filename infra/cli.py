@@ -178,5 +178,56 @@ def data() -> None:
     raise typer.Exit(0 if fetched.folder else 1)
 
 
+@app.command()
+def recommend(
+    user: Annotated[str, typer.Argument(help="The viewer's id.")],
+    events_since: Annotated[int, typer.Option(min=0, help="Events of the viewer since the list was written.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Show what a viewer is served: the list in Redis, by names."""
+    from infra import ask
+    from infra.settings import connected, load
+
+    ask.recommend(connected(load()), user, events_since, as_json, typer.echo)
+
+
+@app.command()
+def launch(
+    title: Annotated[str, typer.Option("--title", help="The title's name.")],
+    overview: Annotated[str, typer.Option(help="What it is about.")] = "",
+    genres: Annotated[str, typer.Option(help="Its genres, separated by commas.")] = "",
+    year: Annotated[int | None, typer.Option(help="Its year.")] = None,
+    name: Annotated[str | None, typer.Option("--id", help="Its id; made of the name unless given.")] = None,
+    wait: Annotated[float, typer.Option(min=0.1, help="Seconds to follow it at most.")] = 30,
+) -> None:
+    """Launch one title, and follow it into the lists of those whom it suits."""
+    from infra import ask
+    from infra.settings import connected, load
+    from streaming.records import Launch
+
+    listed = [genre.strip() for genre in genres.split(",") if genre.strip()]
+    told = Launch(title=name or ask.slug(title), name=title, genres=listed, overview=overview, year=year)
+    ask.launch(connected(load()), told, wait, typer.echo)
+
+
+@app.command()
+def emit(
+    user: Annotated[str, typer.Argument(help="The viewer's id.")],
+    title: Annotated[str, typer.Argument(help="The title's id.")],
+    action: Annotated[str, typer.Option(help="What the viewer did.")] = "play",
+    rating: Annotated[float | None, typer.Option(min=0, max=5, help="In place of an action.")] = None,
+    wait: Annotated[float, typer.Option(min=0.1, help="Seconds to follow it at most.")] = 30,
+) -> None:
+    """Send one event, and show how it changes its viewer's list."""
+    import time
+
+    from infra import ask
+    from infra.settings import connected, load
+    from streaming.records import Event
+
+    event = Event(user=user, title=title, ts=round(time.time() * 1000), action=action, rating=rating)
+    ask.emit(connected(load()), event, wait, typer.echo)
+
+
 if __name__ == "__main__":
     app()
