@@ -21,7 +21,8 @@ def run_evaluate(
     repeats: bool,
     limit: int | None,
 ) -> None:
-    """Evaluate and print; `limit` takes the first so many events. Raises PremiereError where the data cannot be read."""
+    """Evaluate and print; `limit` takes the first so many events. Raises PremiereError where the data cannot be
+    read."""
     from features.text import load_encoder
     from infra import datasets, evaluate
     from infra.learning import learner_settings

@@ -26,7 +26,8 @@ class Checkpoints:
         self._writing: Future[Version] | None = None
 
     def newest(self) -> tuple[dict[str, Any], dict[str, Any], str] | None:
-        """(state, manifest, url) of the newest whole checkpoint; damaged ones are passed over, with a word in the log."""
+        """(state, manifest, url) of the newest whole checkpoint; damaged ones are passed over, with a word in the
+        log."""
         for url in reversed(checkpoint.present(self.url)):
             try:
                 return *checkpoint.load(url), url

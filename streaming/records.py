@@ -19,7 +19,8 @@ HISTORY: Final = 200  # events of a user that an activity carries
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One thing one viewer did (topic `user-events`, keyed by user); `model.actions.ACTIONS` says what an action means."""
+    """One thing one viewer did (topic `user-events`, keyed by user); `model.actions.ACTIONS` says what an action
+    means."""
 
     user: Id
     title: Id
