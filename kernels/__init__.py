@@ -54,7 +54,8 @@ def sampled_softmax_loss(
 ) -> Tensor:
     """The loss of each row in nats [N], times its weight; the temperature is folded into q by the caller.
 
-    log_expected_s = log(n q_s), the log of how often title s is expected among the n negatives drawn.
+    log_expected_s = log(n q_s), the log of how often title s is expected among the n negatives drawn. A
+    title drawn k times may stand there once with log(n q_s / k): the same loss from fewer columns.
     Gradients: q, e_pos and e_neg. They are cheapest when the rows are summed or averaged with nothing
     but weight_N between them, since the CPU path makes them in the forward pass.
     """

@@ -115,6 +115,14 @@ def test_horizons_are_repeated_rows_that_share_the_negatives() -> None:
     )
 
 
+def test_a_title_drawn_twice_may_stand_once_with_half_its_expected_count() -> None:
+    given = draw(12, 30, 4, 50)
+    twice = given | {name: given[name].repeat(2, *[1] * (given[name].dim() - 1)) for name in ("e_neg", "neg_id")}
+    twice["log_expected"] = given["log_expected"].repeat(2)
+    once = given | {"log_expected": given["log_expected"] - math.log(2)}
+    assert_equal([kernels.sampled_softmax_loss(*once.values())], [kernels.sampled_softmax_loss(*twice.values())])
+
+
 def test_with_zero_vectors_lse_counts_the_negatives_that_are_not_the_positive() -> None:
     pos_id, neg_id = torch.tensor([7, 1 << 60, 3, 9]), torch.tensor([7, 3, (1 << 60) + 1, 3, 7, 7])
     zero = torch.zeros(6, 2)
