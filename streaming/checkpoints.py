@@ -52,11 +52,13 @@ class Checkpoints:
         url = f"{self.url}/{manifest['step']:012d}"
         created = int(time.time() * 1000)
         checkpoint.save(url, state, {**manifest, "log": self.identity, "created": created})
-        self._rotate()
+        self._rotate(url)
         return version(url, {**manifest, "created": created})
 
-    def _rotate(self) -> None:
-        for url in checkpoint.present(self.url)[: -self.keep]:
+    def _rotate(self, newest: str) -> None:
+        """Keep the newest. Those of later steps were passed over, damaged or of another format: they go first."""
+        kept = sorted(checkpoint.present(self.url), key=lambda url: (url <= newest, url))
+        for url in kept[: -self.keep]:
             checkpoint.remove(url)
 
 
