@@ -79,7 +79,8 @@ def _sentence_transformers(name: str) -> Encoder:
         from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise EncoderError(
-            f"The text encoder {name} needs sentence-transformers: pip install sentence-transformers, or use wordllama."
+            f"The text encoder {name} needs sentence-transformers ({error}): pip install sentence-transformers,"
+            " or use wordllama."
         ) from error
     try:
         model: Any = SentenceTransformer(name, device="cpu")
