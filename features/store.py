@@ -34,9 +34,9 @@ from features.protos import Row, to_proto
 
 BATCH: Final = 500  # rows a call: more wins nothing
 _SECRET: Final = "REDIS_PASSWORD"  # environment variable that feature_store.yaml names in the password's place
-# Waits of one attempt on Redis stay below seconds; whoever writes decides how long to go on trying.
+# One attempt on a silent Redis ends within five seconds, so that a flow that is asked to stop can; who writes tries on.
 _TIMEOUTS: Final = "socket_timeout=2,socket_connect_timeout=1,health_check_interval=30"
-_RETRY: Final = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 3)
+_RETRY: Final = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 1)
 
 
 class StoreError(Exception):
