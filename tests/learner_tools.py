@@ -1,4 +1,4 @@
-"""A small learner, a small random stream for it, and the comparison that lets no bit differ."""
+"""A small learner, a small random stream and log for it, and the comparison that lets no bit differ."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -14,6 +14,9 @@ from model.network import NetworkSettings
 from model.objective import ObjectiveSettings
 from model.ranker import RankerSettings
 from model.sequence import SequenceSettings
+from streaming.kafka import Message
+from streaming.records import Activity, LogRecord, NewEvent, Tick, Title, to_msgpack
+from streaming.topics import ACTIVITY
 
 D_TEXT: Final = 8
 PLAY: Final = ACTIONS["play"].code
@@ -114,3 +117,62 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
             return [f"{path}: {len(a)} and {len(b)} entries"]
         return [line for i in range(len(a)) for line in differences(a[i], b[i], f"{path}/{i}")]
     return [] if type(a) is type(b) and repr(a) == repr(b) else [f"{path}: {a!r} and {b!r}"]
+
+
+class Log:
+    """The learner's log of a `Stream`, as the flows `features` and `titles` write it: activities cut by chance, some
+    written again and cut differently after a crash, titles, ticks."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.stream, self.random = Stream(seed), np.random.default_rng(seed + 1)
+        self.messages: list[Message] = []
+        self.at = 1_700_000_000_000  # record time, ms
+        self.events: list[tuple[str, int, int]] = []  # user, place in the history, offset: three source partitions
+
+    def write(self, record: LogRecord, later: int = 20) -> None:
+        self.at += later
+        self.messages.append(Message(ACTIVITY, 0, len(self.messages), self.at, b"k", to_msgpack(record)))
+
+    def launch(self) -> None:
+        one = self.stream.launch()
+        self.write(
+            Title(
+                title=one.title, name=one.title, genres=list(one.genres), year=one.year, released=one.released,
+                launched=self.at, stamp=self.at * 1000, withdrawn=one.withdrawn, semantic=one.semantic.tobytes(),
+                appended=self.at, offset=len(self.messages),
+            )
+        )  # fmt: skip
+
+    def happen(self, many: int) -> None:
+        """So many events, in one activity a user."""
+        began = len(self.events)
+        for _ in range(many):
+            user, place, _ = self.stream.happen()
+            self.events.append((user, place, len(self.events)))
+        self.tell(self.events[began:])
+
+    def tell(self, events: Sequence[tuple[str, int, int]]) -> None:
+        """Write these events, whenever they happened: the history ends with the newest of them."""
+        by_user: dict[str, list[tuple[int, int]]] = {}
+        for user, place, offset in events:
+            by_user.setdefault(user, []).append((place, offset))
+        for user, places in by_user.items():
+            stop = places[-1][0] + 1
+            first = max(stop - 20, 0)
+            titles, times, actions = zip(*self.stream.histories[user][first:stop], strict=True)
+            new = [NewEvent(place - first, int(user[1:]) % 3, offset, self.at) for place, offset in places]
+            columns = {"titles": list(titles), "times": list(times), "actions": list(actions)}
+            self.write(Activity(user=user, count=stop, new=new, **columns))
+
+    def play(self, rounds: int) -> "Log":
+        """Let things happen."""
+        for _ in range(rounds):
+            for _ in range(self.random.integers(4)):
+                self.launch()
+            self.happen(int(self.random.integers(1, 9)))
+            if self.random.random() < 0.2:  # a crash: the last events once more, one record each
+                for event in self.events[-int(self.random.integers(1, 12)) :]:
+                    self.tell([event])
+            if self.random.random() < 0.3:
+                self.write(Tick(ts=self.at), later=1_000)
+        return self
