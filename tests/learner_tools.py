@@ -47,7 +47,8 @@ def launched(
 def directions(random: np.random.Generator, many: int, width: int = D_TEXT) -> NDArray[np.float32]:
     """Random unit vectors."""
     vectors = random.normal(size=(many, width)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
 
 
 class Stream:

@@ -23,8 +23,8 @@ STATE: dict[str, Any] = {
     "b": {
         "scalar": torch.tensor(2.5, dtype=torch.float64),
         "tensors": [torch.arange(6).reshape(2, 3), torch.tensor([True, False]), torch.zeros(0)],
-        "arrays": (np.float32([np.nan, -0.0, 1e-45]), np.array(3, np.int8), np.arange(12.0).reshape(3, 4).T),
-        "halves": np.float16([0.5, 65504]),
+        "arrays": (np.array([np.nan, -0.0, 1e-45], np.float32), np.array(3, np.int8), np.arange(12.0).reshape(3, 4).T),
+        "halves": np.array([0.5, 65504], np.float16),
         "generator": torch.Generator().manual_seed(3).get_state(),
         "rng": np.random.default_rng(3).bit_generator.state,
     },

@@ -59,7 +59,7 @@ def test_the_same_batches_give_the_same_state() -> None:
     learners = [Learner(SETTINGS), Learner(SETTINGS)]
     for learner in learners:
         play(learner, Stream(seed=3).batches(8))
-    assert differences(*(learner.state_dict() for learner in learners)) == []
+    assert differences(learners[0].state_dict(), learners[1].state_dict()) == []
 
 
 def test_ranks_of_a_batch_do_not_know_what_comes_after_it() -> None:
