@@ -7,8 +7,10 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
+import docs_tools
 import pytest
 from redis import Redis
+from test_feature_store import title_row, user_row
 
 from features.store import open_store, write_title_semantics, write_user_activity
 from infra.cli import app
@@ -19,8 +21,6 @@ from streaming.kafka import Message, read_all
 from streaming.predictions import WITHDRAWN, Prediction, RedisSink, key, read
 from streaming.titles import sort as sort_launches
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS, topics
-from tests import docs_tools
-from tests.test_feature_store import title_row, user_row
 
 ROOT: Final = Path(__file__).parent.parent
 MARKDOWN: Final = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
