@@ -40,7 +40,7 @@ def play(counters: Counters, stream: list[tuple[int, int]]) -> None:
 
 def plain(stream: list[tuple[int, int]], titles: int) -> NDArray[np.float64]:
     """log(1 + decayed count), by going over all events; an event that comes late counts as of when it came."""
-    reading, now = [], -np.inf
+    reading, now = [], stream[0][0]
     for n, (ts, row) in enumerate(stream, 1):
         now = max(now, ts)
         reading.append((now, n, row))
