@@ -31,17 +31,15 @@ TIMEOUT: Final = 15.0  # seconds for the broker to tell a topic's end
 
 def publish(settings: Settings, stop: threading.Event) -> "Flow":
     """Caches from the topics, lists from the newest version on."""
-    import torch
-
     from infra.flows import Flow
-    from infra.learning import learner_settings
+    from infra.learning import learner_settings, numerics
     from model.recommender import Recommender, warm_up
     from streaming.log_learner import launched
     from streaming.predictions import RedisSink
     from streaming.publish import build, restore
     from streaming.publisher import Publisher
 
-    torch.set_num_threads(settings.threads)
+    numerics(settings.threads)
     config, model = settings.kafka(), learner_settings(settings)
     warm_up(model)
     publisher = Publisher(publish_settings(settings))
@@ -63,17 +61,13 @@ def publish(settings: Settings, stop: threading.Event) -> "Flow":
         return recommender
 
     sources = [source(t.ACTIVITY, "activity"), source(t.TITLES, "titles"), source(t.MODEL_VERSIONS, "versions")]
-    redis = RedisSink(
-        settings.redis(),
-        identity=identity(config, [t.USER_EVENTS, t.TITLE_LAUNCHES, t.MODEL_VERSIONS]),
-        ttl=timedelta(days=settings.redis_ttl_days),
-        stop=stop,
-    )
+    logs = identity(config, [t.USER_EVENTS, t.TITLE_LAUNCHES, t.MODEL_VERSIONS])
+    ttl = timedelta(days=settings.redis_ttl_days)
     dataflow = build(
         activity=sources[0],
         titles=sources[1],
         versions=sources[2],
-        predictions=redis,
+        predictions=RedisSink(settings.redis(), identity=logs, ttl=ttl, stop=stop),
         publisher=publisher,
         load=load,
         clock=time.time,

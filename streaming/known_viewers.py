@@ -99,7 +99,8 @@ class KnownViewers:
         score_U = np.full(len(self.version_U), -np.inf, np.float32)
         for version, e_P in embedded.items():
             mine = np.flatnonzero(self.version_U == version)
-            score_U[mine] = self.query_UP[mine] @ e_P
+            if len(mine):
+                score_U[mine] = self.query_UP[mine] @ e_P
         best = np.argpartition(-score_U, most)[:most] if len(score_U) > most else np.arange(len(score_U))
         best = best[score_U[best] > -np.inf]
         return [self.users[slot] for slot in best[np.argsort(-score_U[best], kind="stable")]]
