@@ -128,6 +128,7 @@ def outcome(tour: Tour, seconds: float) -> Outcome:
         samples=tour.watch.samples,
         mark=tour.mark,
         portraits=portraits(tour),
+        behind=tour.client.behind,
     )
 
 

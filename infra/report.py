@@ -17,7 +17,7 @@ import numpy as np
 from infra import charts
 from infra.scrape import Histogram
 from infra.screen import LABELS, clock
-from infra.status import KINDS, milliseconds
+from infra.status import KINDS, QUANTILES, milliseconds
 from infra.tally import Tally, since, table
 from infra.watch import Sample
 
@@ -59,6 +59,7 @@ class Outcome:
     samples: Sequence[Sample]
     mark: Sample  # where the live part began
     portraits: Sequence[Portrait]
+    behind: Mapping[int, int]  # how often a list that was read did not know so many events of its viewer
 
     @property
     def counts(self) -> dict[str, int]:
@@ -92,10 +93,21 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "launches": outcome.samples[-1].launched,
         "versions": (outcome.samples[-1].version if outcome.samples[-1].version is not None else -1) + 1,
         "freshness_ms": {kind: milliseconds(outcome.freshness(kind)) for kind in KINDS},
+        "served_behind_events": {name: quantile(outcome.behind, q) for name, q in QUANTILES.items()},
         "lag": dict(outcome.samples[-1].lag),
         **table(live),
         "settings": dict(outcome.settings),
     }
+
+
+def quantile(counts: Mapping[int, int], q: float) -> int | None:
+    """The least value that a share `q` of all is at or below; None of nothing."""
+    wanted, so_far = q * sum(counts.values()), 0
+    for value, count in sorted(counts.items()):
+        so_far += count
+        if so_far >= wanted:
+            return value
+    return None
 
 
 def write(outcome: Outcome, folder: Path) -> tuple[Path, Path]:
@@ -118,6 +130,7 @@ def page(outcome: Outcome) -> str:
         simulated=f'<p class="warning">{warning}</p>' if outcome.simulated else "",
         summary=summary(outcome),
         quality=_quality(found),
+        behind=_behind(found),
         means=charts.means(curves(outcome), LABELS),
         delays=_delays(found),
         freshness=_freshness(outcome),
@@ -204,6 +217,16 @@ def _quality(found: Mapping[str, Any]) -> str:
             rows.append(f'<tr class="{name}"><th>{escape(label)}</th>{cells}</tr>')
     heads = "".join(f"<th>{escape(label)}</th>" for label in (*SLICES.values(), "HR@10", "NDCG@10"))
     return f"<table><tr><th>MRR, then HR@10 and NDCG@10 on all</th>{heads}</tr>{''.join(rows)}</table>"
+
+
+def _behind(found: Mapping[str, Any]) -> str:
+    half = found["served_behind_events"]["p50"]
+    if not half:
+        return ""
+    return (
+        f"This run pressed a viewer's evening into seconds: half of the lists lacked {half:,} or more of the events that "
+        "this viewer had just caused. At the pace of life a list lags by a second, which is one event or none."
+    )
 
 
 def _delays(found: Mapping[str, Any]) -> str:

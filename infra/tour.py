@@ -60,7 +60,7 @@ class Tour:
         self.half = int(len(self.data) * HISTORY)
         self.client = Client(self.loop.redis)
         self.viewers = Viewers(self.client, self.data)
-        self.served = Served(self.client.read, repeats=not self.loop.settings.filter_seen)
+        self.served = Served(self.client.serve, repeats=not self.loop.settings.filter_seen)
         self.stop = threading.Event()
         self.replay = Replay(self.data, self.loop.settings.kafka(), progress=self._progress, stop=self.stop)
         self.watch = Watch(self.loop.settings, self.loop.lags, self.replay, self.served, self.clock)

@@ -24,16 +24,27 @@ class Client:
 
     def __init__(self, redis: Any) -> None:
         self.redis = redis
+        self.behind: Counter[int] = (
+            Counter()
+        )  # how often a list that was read did not know so many events of its viewer
         self._sent: Counter[str] = Counter()  # events by user
 
     def sent(self, user: str) -> None:
         """Take note of an event of this user."""
         self._sent[user] += 1
 
+    def serve(self, user: str) -> list[str]:
+        """The same as `read`, noting how far the list is behind."""
+        self.behind[self._passed(user)] += 1
+        return self.read(user)
+
     def read(self, user: str) -> list[str]:
         """What the user is shown now."""
-        known = int(self.redis.hget(key(user), "events") or 0)
-        return read(self.redis, user, max(0, self._sent[user] - known))
+        return read(self.redis, user, self._passed(user))
+
+    def _passed(self, user: str) -> int:
+        """Events that the user's list does not know."""
+        return max(0, self._sent[user] - int(self.redis.hget(key(user), "events") or 0))
 
 
 class Viewers:

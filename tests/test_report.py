@@ -62,6 +62,7 @@ def outcome() -> Outcome:
         samples=[*history, *live],
         mark=history[-1],
         portraits=[Portrait("<7>", 12, ["Alien <3>"], [("Heat & Dust", True), ("Up", False)])],
+        behind={0: 30, 4: 60, 12: 9, 99: 1},
     )
 
 
@@ -76,6 +77,7 @@ def test_the_json_holds_what_scripts_were_promised(outcome: Outcome) -> None:
     assert found["freshness_ms"]["launch"] == {"p50": None, "p95": None, "p99": None}
     assert (found["simulated"], found["data"], found["seconds"]) == (False, "<two & a half>", 61.2)
     assert found["scored"] == LIVE
+    assert found["served_behind_events"] == {"p50": 4, "p95": 12, "p99": 12}
     assert found["settings"]["redis_url"] == "redis://:**********@h:1/0"
 
 
@@ -160,6 +162,7 @@ def test_the_page_shows_curves_viewers_and_numbers(outcome: Outcome) -> None:
         "Alien &lt;3&gt;",
         "Heat &amp; Dust",
         "launched live",
+        "lacked 4 or more",
         "Viewer &lt;7&gt;",
     ):
         assert part in text, part
@@ -174,7 +177,7 @@ def test_a_simulated_audience_is_said_so(outcome: Outcome) -> None:
 
 def test_a_run_without_freshness_or_scores_is_drawn_too(outcome: Outcome) -> None:
     empty = outcome.mark._replace(tally={}, freshness={"event": Histogram(), "launch": Histogram()})
-    bare = replace(outcome, mark=empty, samples=[empty, empty], portraits=[])
+    bare = replace(outcome, mark=empty, samples=[empty, empty], portraits=[], behind={})
     assert "Nothing was measured." in page(bare)
     assert "No event was scored." in summary(bare)
     assert as_json(bare)["scored"] == 0
