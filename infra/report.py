@@ -224,8 +224,8 @@ def _behind(found: Mapping[str, Any]) -> str:
     if not half:
         return ""
     return (
-        f"This run pressed a viewer's evening into seconds: half of the lists lacked {half:,} or more of the events that "
-        "this viewer had just caused. At the pace of life a list lags by a second, which is one event or none."
+        f"This run pressed a viewer's evening into seconds: half of the lists lacked {half:,} or more of the events "
+        "that this viewer had just caused. At the pace of life a list lags by a second, which is one event or none."
     )
 
 
