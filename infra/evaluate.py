@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 
 from features.text import Encoder, launch_text
 from infra.datasets import DataSet
+from infra.learning import numerics
 from model.baselines import NAMES, Baselines
 from model.contender import Contender
 from model.learner import Acted, Learner, LearnerSettings, Ranked, new_contender
@@ -38,7 +38,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The report: events, scored, seconds, settings, and mrr, hr10 and ndcg10 by ranking and slice."""
     began = time.monotonic()
-    torch.set_num_threads(1)  # the number of threads changes sums, and with them the last bit of every result
+    numerics(1)  # the number of threads changes sums, and with them the last bit of every result
     contenders = {"premiere": new_contender(settings), "features_only": new_contender(settings, backbone=False)}
     learner = Learner(settings, contenders)
     baselines = Baselines(repeats=settings.repeats)

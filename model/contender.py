@@ -129,7 +129,8 @@ class Contender:
             catalogue = on.memory.catalogue
             launched_M = np.flatnonzero(catalogue.born_V[: len(catalogue)] < NEVER)
             frequency_V = np.expm1(on.titles.static_VS[:, -4])  # the slowest clock of events: streaming frequency
-            report = self.sequence.learn(histories, new, catalogue, launched_M, frequency_V, replay)
+            known = catalogue, on.count_V, launched_M, frequency_V
+            report = self.sequence.learn(histories, new, *known, replay)
             losses["backbone"] = report.loss if report else float("nan")
         return losses
 

@@ -93,7 +93,7 @@ class Learner:
             return Learned([], {})
         self.memory.audience.make_room(len(histories))
         on = lists.view(self.memory)
-        text_NV = lists.text_scores(self.memory, [question.past for question in questions])
+        text_NV = lists.text_scores(on, [question.past for question in questions])
         for contender in self.contenders.values():
             contender.prepare(on, histories, questions)
         ranked = [r for n, q in enumerate(questions) if (r := self._rank(on, q, n, text_NV[n])) is not None]

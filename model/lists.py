@@ -19,11 +19,17 @@ _RECENCY = 0.9 ** np.arange(signals.RECENT_TEXT, dtype=np.float32)
 
 
 class View(NamedTuple):
-    """The memory as of one moment: what a batch of questions is answered from."""
+    """The memory as of one moment: what a batch of questions is answered from.
+
+    text_VS: the titles' text less what all texts have in common, unit rows, zero without text · count_V: a copy of the
+    events so far: what is counted later does not show
+    """
 
     memory: Memory
     titles: Titles
     scratch: Scratch
+    text_VS: NDArray[np.float32]
+    count_V: NDArray[np.float32]
 
 
 class Candidates(NamedTuple):
@@ -39,19 +45,31 @@ class Candidates(NamedTuple):
 
 def view(memory: Memory) -> View:
     """The memory now."""
-    return View(memory, memory.titles(), memory.scratch())
+    titles = memory.titles()
+    count_V = memory.catalogue.count_V[: len(memory.catalogue)].copy()
+    return View(memory, titles, memory.scratch(), _centred(memory, titles.has_text_V), count_V)
 
 
-def text_scores(memory: Memory, pasts: Sequence[Past]) -> NDArray[np.float32]:
-    """Cosine of each title's text and the user's recent taste, recent titles counting more: [N, V]."""
+def _centred(memory: Memory, has_text_V: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Less the mean, for encoders put most of a cosine into what every text shares: on ml-small-2016 the share of next
+    titles among the nearest hundred rises from .024 to .063 (749 samples)."""
     semantic_VS = memory.catalogue.semantic_VS[: len(memory.catalogue)]
-    taste_NS = np.zeros((len(pasts), semantic_VS.shape[1]), np.float32)
+    texts = max(int(has_text_V.sum()), 1)
+    text_VS = semantic_VS - semantic_VS.sum(0) / texts
+    text_VS *= (has_text_V / np.maximum(np.sqrt(np.einsum("vs,vs->v", text_VS, text_VS)), 1e-6))[:, None]
+    return text_VS
+
+
+def text_scores(on: View, pasts: Sequence[Past]) -> NDArray[np.float32]:
+    """Cosine of each title's text and the user's recent taste, recent titles counting more: [N, V]."""
+    taste_NS = np.zeros((len(pasts), on.text_VS.shape[1]), np.float32)
     for n, past in enumerate(pasts):
         recent = _recent_rows(past)
         if len(recent):
-            taste_S = _RECENCY[: len(recent)] @ semantic_VS[recent]
+            taste_S = _RECENCY[: len(recent)] @ on.text_VS[recent]
             taste_NS[n] = taste_S / max(float(np.linalg.norm(taste_S)), 1e-6)
-    return (torch.from_numpy(taste_NS) @ torch.from_numpy(semantic_VS).T).numpy()
+    cosine_NV: NDArray[np.float32] = (torch.from_numpy(taste_NS) @ torch.from_numpy(on.text_VS).T).numpy()
+    return cosine_NV
 
 
 def find(
@@ -87,8 +105,7 @@ def read(on: View, asked: Asked, past: Past, rows_C: NDArray[np.int64], best: fl
     recent = _recent_rows(past)
     signals_CF[:, TEXT_COLUMNS] = 0
     if len(recent) and len(rows_C):
-        semantic_VS = on.memory.catalogue.semantic_VS
-        cosine_CR = (torch.from_numpy(semantic_VS[rows_C]) @ torch.from_numpy(semantic_VS[recent]).T).numpy()
+        cosine_CR = (torch.from_numpy(on.text_VS[rows_C]) @ torch.from_numpy(on.text_VS[recent]).T).numpy()
         signals_CF[:, COLUMN["text last"]] = cosine_CR[:, 0]
         closest = np.sort(cosine_CR, axis=1)[:, -3:]
         signals_CF[:, COLUMN["text closest"]] = closest[:, -1]

@@ -98,7 +98,7 @@ class Recommender:
         hidden_BD = self.sequence.now(pasts, moments)
         backbone_BHV = self._backbone(hidden_BD)
         query_BP = self._queries(hidden_BD)
-        text_BV = lists.text_scores(self.memory, pasts)
+        text_BV = lists.text_scores(self.on, pasts)
         static_V = lists.static_scores(self.on, self.contender.ranker)
         most, also = max(self.contender.shortlist, size), np.zeros(0, np.int64)
         ranked = []
@@ -120,7 +120,7 @@ class Recommender:
         pasts = [self._past(viewer) for viewer in viewers]
         hidden_BD = self.sequence.now(pasts, [one.moment for one in ranked])
         backbone_BHV = self._backbone(hidden_BD)
-        text_BV = lists.text_scores(self.memory, pasts)
+        text_BV = lists.text_scores(self.on, pasts)
         scores = []
         for b, (viewer, past, one) in enumerate(zip(viewers, pasts, ranked, strict=True)):
             asked = self._gather(viewer, past, one.moment)

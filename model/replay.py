@@ -4,14 +4,17 @@ A ring of fixed-size windows. A user's newest window is overwritten as it grows 
 and another begins, so that a long history is kept in overlapping pieces and not only by its end.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+_ARRAYS: Final = ("title_NL", "time_NL", "action_NL", "length_N", "cut_N")
+
 
 class Replay:
-    """title_NL int32 rows (-1 pad), time_NL int64 ms, action_NL int8, length_N int16; `written` windows ever."""
+    """title_NL int32 rows (-1 pad), time_NL int64 ms, action_NL int8, length_N int16, cut_N whether the user had
+    events before the window; `written` windows ever."""
 
     def __init__(self, windows: int, history: int, recency: float = 0.4) -> None:
         self.size, self.history, self.recency = windows, history, recency
@@ -19,6 +22,7 @@ class Replay:
         self.time_NL = np.zeros((windows, history), np.int64)
         self.action_NL = np.zeros((windows, history), np.int8)
         self.length_N = np.zeros(windows, np.int16)
+        self.cut_N = np.zeros(windows, bool)
         self.written = 0
         self.open: dict[str, tuple[int, int]] = {}  # user -> (number of the window still growing, events it began with)
 
@@ -38,7 +42,7 @@ class Replay:
             if len(self.open) > self.size:
                 self.open.pop(next(iter(self.open)))
         at, n = number % self.size, min(len(rows), self.history)
-        self.length_N[at] = n
+        self.length_N[at], self.cut_N[at] = n, many > n
         self.title_NL[at], self.time_NL[at], self.action_NL[at] = -1, 0, 0
         if n:
             self.title_NL[at, :n], self.time_NL[at, :n] = rows[-n:], times[-n:]
@@ -56,12 +60,12 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         held = len(self)
-        arrays = {name: getattr(self, name)[:held].copy() for name in ("title_NL", "time_NL", "action_NL", "length_N")}
+        arrays = {name: getattr(self, name)[:held].copy() for name in _ARRAYS}
         opened = np.array(list(self.open.values()), np.int64).reshape(-1, 2)
         return {**arrays, "written": self.written, "users": list(self.open), "open": opened}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("title_NL", "time_NL", "action_NL", "length_N"):
+        for name in _ARRAYS:
             getattr(self, name)[: len(state[name])] = state[name]
         self.written = state["written"]
         pairs = [(int(number), int(began)) for number, began in state["open"]]

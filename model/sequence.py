@@ -7,7 +7,7 @@ the replay buffer. Ranking always uses the averaged weights: what is measured is
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ class SequenceSettings:
     steps: int = 2
     replayed: int = 12
     windows: int = 4096
-    last: int = 32  # newest positions of a replayed window that are trained
 
 
 class SequenceModel:
@@ -57,7 +56,7 @@ class SequenceModel:
         must include all that are new."""
         self._grow(catalogue.capacity)
         at = slice(None) if rows is None else torch.from_numpy(rows)
-        semantic, table, count = self._known(catalogue)
+        semantic, table, count = self._known(catalogue, catalogue.count_V[: len(catalogue)])
         tower_RD, e_RP = title_table(self.served, Titles(semantic[at], table[at], count[at], torch.zeros(0).long()))
         if rows is None:
             self.tower_VD, self.e_VP = tower_RD, e_RP
@@ -83,7 +82,9 @@ class SequenceModel:
 
     def now(self, pasts: Sequence[Past], now_B: Sequence[int]) -> Tensor:
         """hidden_BD after each history, as of `now_B` ms."""
-        windows = _windows([(past, 0, len(past.rows_L), ()) for past in pasts], self.settings.network.history)
+        limit = self.settings.network.history
+        ends = [(past, len(past.rows_L)) for past in pasts]
+        windows = _windows([_Span(past, max(n - limit, 0), n, (), n > limit) for past, n in ends], limit)
         return encode_users(self.served, self.tower_VD, windows, torch.tensor(now_B, dtype=torch.int64))
 
     def learn(
@@ -91,14 +92,18 @@ class SequenceModel:
         histories: Sequence[Past],
         new: Sequence[Sequence[int]],
         catalogue: Catalogue,
+        count_V: NDArray[np.float32],
         launched_M: NDArray[np.int64],
         frequency_V: NDArray[np.float32],
         replay: float = 1.0,
     ) -> StepReport | None:
-        """Train on the histories' new events and on replayed windows (`replay` scales their number); then keep them."""
+        """Train on the histories' new events and on replayed windows, whose number `replay` scales.
+
+        `count_V` is from before these events: counted in, no title would ever be met without an event.
+        """
         self._grow(catalogue.capacity)
         launched, frequency = torch.from_numpy(launched_M), torch.from_numpy(frequency_V)
-        titles = Titles(*self._known(catalogue), launched, frequency)
+        titles = Titles(*self._known(catalogue, count_V), launched, frequency)
         limit = self.settings.network.history
         fresh = [span for past, events in zip(histories, new, strict=True) for span in _cut(past, events, limit)]
         report = None
@@ -160,10 +165,9 @@ class SequenceModel:
         if capacity > len(self.optimisers.rows.table_VE):
             self.optimisers.rows.grow(capacity, self.generator)
 
-    def _known(self, catalogue: Catalogue) -> tuple[Tensor, Tensor, Tensor]:
-        n = len(catalogue)
-        semantic, count = torch.from_numpy(catalogue.semantic_VS[:n]), torch.from_numpy(catalogue.count_V[:n])
-        return semantic, self.optimisers.rows.table_VE[:n], count
+    def _known(self, catalogue: Catalogue, count_V: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
+        n = len(count_V)
+        return torch.from_numpy(catalogue.semantic_VS[:n]), self.optimisers.rows.table_VE[:n], torch.from_numpy(count_V)
 
     def _replayed(self, n: int) -> list["_Span"]:
         spans: list[_Span] = []
@@ -172,7 +176,8 @@ class SequenceModel:
             length = int(buffer.length_N[at])
             rows, actions = buffer.title_NL[at, :length], buffer.action_NL[at, :length]
             past = Past("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
-            spans.append((past, 0, length, range(max(length - self.settings.last, 0), length)))
+            first = int(buffer.cut_N[at])  # the first event of a cut window has lost what came before it
+            spans.append(_Span(past, 0, length, range(first, length), bool(first)))
         return spans
 
     def _spans(
@@ -185,13 +190,20 @@ class SequenceModel:
         for w, past in enumerate(histories):
             asked = np.flatnonzero(window_N == w)
             for span in _cut(past, event_N[asked].tolist(), limit):
-                inside = asked[(event_N[asked] >= span[3][0]) & (event_N[asked] <= span[3][-1])]
-                place[0, inside], place[1, inside] = len(spans), event_N[inside] - span[1]
+                inside = asked[(event_N[asked] >= span.events[0]) & (event_N[asked] <= span.events[-1])]
+                place[0, inside], place[1, inside] = len(spans), event_N[inside] - span.start
                 spans.append(span)
         return _windows(spans, limit), (torch.from_numpy(place[0].copy()), torch.from_numpy(place[1].copy()))
 
 
-_Span = tuple[Past, int, int, Sequence[int]]  # a history, [start, stop) of it, the events in it that count
+class _Span(NamedTuple):
+    """[start, stop) of a history, the events in it that count, and whether there were events before it."""
+
+    past: Past
+    start: int
+    stop: int
+    events: Sequence[int]
+    cut: bool
 
 
 def _cut(past: Past, events: Sequence[int], limit: int) -> list[_Span]:
@@ -201,25 +213,24 @@ def _cut(past: Past, events: Sequence[int], limit: int) -> list[_Span]:
     while rest:
         part = [event for event in rest if event < rest[0] + limit // 2]
         stop = part[-1] + 1
-        spans.append((past, max(stop - limit, 0), stop, part))
+        start = max(stop - limit, 0)
+        spans.append(_Span(past, start, stop, part, start > 0))
         rest = rest[len(part) :]
     return spans
 
 
 def _windows(spans: Sequence[_Span], limit: int) -> Windows:
-    """Spans as left-aligned arrays; the weight is 1 on events that count."""
-    lengths = [min(stop - start, limit) for _, start, stop, _ in spans]
-    longest = max(lengths, default=0)
-    title, action = np.full((len(spans), longest), -1, np.int64), np.zeros((len(spans), longest), np.int64)
-    time, weight = np.zeros((len(spans), longest), np.int64), np.zeros((len(spans), longest), np.float32)
-    for b, ((past, start, stop, events), n) in enumerate(zip(spans, lengths, strict=True)):
-        start = max(start, stop - limit)
-        title[b, :n], time[b, :n] = past.rows_L[start:stop], past.times_L[start:stop]
-        action[b, :n] = past.actions_L[start:stop]
-        weight[b, [event - start for event in events]] = 1
-    cut = [max(start, stop - limit) > 0 for _, start, stop, _ in spans]
-    return Windows(
-        *map(torch.from_numpy, (title, action, time, weight)),
-        torch.tensor(lengths, dtype=torch.int64),
-        torch.tensor(cut, dtype=torch.bool),
-    )
+    """Spans, of at most `limit` events, as left-aligned arrays; the weight is 1 on events that count."""
+    lengths = [span.stop - span.start for span in spans]
+    assert max(lengths, default=0) <= limit
+    shape = len(spans), max(lengths, default=0)
+    title, action = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
+    time, weight = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    for b, (span, n) in enumerate(zip(spans, lengths, strict=True)):
+        part = slice(span.start, span.stop)
+        title[b, :n], time[b, :n] = span.past.rows_L[part], span.past.times_L[part]
+        action[b, :n] = span.past.actions_L[part]
+        weight[b, [event - span.start for event in span.events]] = 1
+    arrays = tuple(torch.from_numpy(array) for array in (title, action, time, weight))
+    length_B, cut_B = torch.tensor(lengths, dtype=torch.int64), torch.tensor([span.cut for span in spans])
+    return Windows(arrays[0], arrays[1], arrays[2], arrays[3], length_B, cut_B.bool())
