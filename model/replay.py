@@ -34,7 +34,9 @@ class Replay:
     ) -> None:
         """Keep the end of a user's history, whose newest event is the user's `many`-th."""
         number, began = self.open.get(user, (-1, 0))
-        if number < 0 or number < self.written - self.size or many - began > self.history // 2:
+        held = number >= max(self.written - self.size, 0)
+        grown = many - began  # negative where the user was forgotten meanwhile
+        if not held or not 0 <= grown <= self.history // 2:
             number = self.written
             self.open.pop(user, None)  # re-inserted last: the first is the one opened longest ago
             self.open[user] = (number, many)

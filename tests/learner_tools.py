@@ -24,7 +24,7 @@ NETWORK: Final = NetworkSettings(
     width=16, blocks=1, heads=2, history=10, d_text=D_TEXT, d_id=4, d_out=8, horizons=(0, 2), dropout=0.1
 )
 SEQUENCE: Final = SequenceSettings(
-    NETWORK, ObjectiveSettings(negatives=16, windows=(1, 3)), steps=1, replayed=3, windows=16, last=5
+    NETWORK, ObjectiveSettings(negatives=16, windows=(1, 3)), steps=1, replayed=3, windows=16
 )
 RANKER: Final = RankerSettings(hard=6, easy=3, hidden=(12, 6), buffer=64, batch=16, steps=2)
 MEMORY: Final = MemorySettings(d_text=D_TEXT, most_titles=30, most_users=10, most_seen=12, history=10)

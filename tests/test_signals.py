@@ -84,7 +84,7 @@ def ask(
     on, asked = lists.view(memory), memory.asked(past, NOW, delay)
     gather(asked, on.titles, memory.counters, on.scratch)
     ranker = ranker or Ranker(RANKER)
-    text_V, static_V = lists.text_scores(memory, [past])[0], lists.static_scores(on, ranker)
+    text_V, static_V = lists.text_scores(on, [past])[0], lists.static_scores(on, ranker)
     also = np.zeros(0, np.int64)
     return lists.find(on, ranker, asked, past, text_V, backbone, static_V, blocked, most, also)
 
@@ -178,16 +178,20 @@ def test_alike_users_are_those_who_share_recent_and_rare_titles() -> None:
         np.testing.assert_allclose(column(user, "alike users"), np.sqrt(wanted), rtol=1e-4, atol=1e-6)
 
 
-def test_text_signals_are_cosines_with_the_last_titles() -> None:
+def test_text_signals_are_cosines_with_the_last_titles_less_what_all_texts_share() -> None:
+    text = WORLD.text.astype(np.float64)
+    text = text - np.delete(text, NO_TEXT, 0).mean(0)
+    text[NO_TEXT] = 0
+    text /= np.maximum(np.linalg.norm(text, axis=1, keepdims=True), 1e-9)
     for user in range(USERS):
         recent = [title for title, _, _ in newest(user)][:RECENT_TEXT]
-        cosine = WORLD.text.astype(np.float64) @ WORLD.text[recent].astype(np.float64).T
-        taste = sum(0.9**j * WORLD.text[title].astype(np.float64) for j, title in enumerate(recent))
+        cosine = text @ text[recent].T
+        taste = sum(0.9**j * text[title] for j, title in enumerate(recent))
         wanted = {
             "text last": cosine[:, 0],
             "text closest": cosine.max(1),
             "text closest three": np.sort(cosine, 1)[:, -3:].mean(1),
-            "text recent": WORLD.text @ taste / np.linalg.norm(taste),
+            "text recent": text @ taste / np.linalg.norm(taste),
         }
         for name, value in wanted.items():
             np.testing.assert_allclose(column(user, name), value, rtol=1e-4, atol=1e-6)
