@@ -70,9 +70,11 @@ class Ranker:
     def score(self, signals_CF: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores of candidates, higher is better; before the first step it is the linear score."""
         x_CF = torch.from_numpy(signals_CF)
-        if self.steps == 0:
-            return (x_CF[..., : len(DENSE)] @ self.linear_D).numpy()
-        return (self.network(self._standard(x_CF)).squeeze(-1) + x_CF[..., : len(DENSE)] @ self.linear_D).numpy()
+        score_C = x_CF[..., : len(DENSE)] @ self.linear_D
+        if self.steps > 0:
+            score_C = score_C + self.network(self._standard(x_CF)).squeeze(-1)
+        scores: NDArray[np.float32] = score_C.numpy()
+        return scores
 
     def remember(self, signals_KF: NDArray[np.float32], log_share_K: NDArray[np.float32]) -> None:
         """Keep one record: row 0 is the title that came; `log_share` is log(population / sampled), -inf for no
