@@ -1,0 +1,199 @@
+"""The evaluation: its order and launch rule, a known answer that it must find, and the report that others read."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from learner_tools import D_TEXT, RANKER, ROOMY, SEQUENCE, directions
+from numpy.typing import NDArray
+
+from infra import evaluate
+from infra.datasets import DataSet, from_tables
+from infra.tables import Table
+from model.learner import Acted, Learner, LearnerSettings, new_contender
+from model.memory import Launched
+from streaming.records import HISTORY
+
+SETTINGS: Final = LearnerSettings(
+    ROOMY, replace(SEQUENCE, windows=64), replace(RANKER, hard=16, easy=4, rate=1e-2), shortlist=30, seed=1
+)
+MODELS: Final = ["premiere", "features_only", "frozen", "popularity", "popularity_window", "cooccurrence"]
+SLICES: Final = ["all", "new_titles", "no_event_titles", "new_users"]
+START, DAY = 1_600_000_000, 86_400  # seconds
+
+
+def no_text(texts: Sequence[str]) -> NDArray[np.float32]:
+    return np.zeros((len(texts), D_TEXT), np.float32)
+
+
+def some_text(texts: Sequence[str]) -> NDArray[np.float32]:
+    return directions(np.random.default_rng(1), len(texts))
+
+
+def data_of(rows: list[tuple[int, int, int]], titles: list[dict[str, Any]] | None = None) -> DataSet:
+    """Events of (user, item, unix seconds)."""
+    events = pd.DataFrame(rows, columns=["user", "item", "ts"])
+    described = Table("titles", pd.DataFrame(titles)) if titles else None
+    return from_tables(Table("events", events), described, name="made up", simulated=True)
+
+
+def checkerboard(events: int, users: int = 20, titles: int = 60, repeats: bool = False) -> DataSet:
+    """Even users like even titles, odd users odd ones, each of them as much as any other."""
+    random = np.random.default_rng(2)
+    left = {user: random.permutation(np.arange(user % 2, titles, 2)).tolist() for user in range(users)}
+    rows = []
+    for n in range(events):
+        user = int(random.integers(users))
+        while not left[user]:
+            user = int(random.integers(users))
+        item = int(random.choice(left[user])) if repeats else left[user].pop()
+        rows.append((user, item, START + 600 * n))
+    return data_of(rows)
+
+
+@pytest.fixture(scope="module")
+def report() -> dict[str, Any]:
+    return evaluate.evaluate(checkerboard(480), no_text, SETTINGS)
+
+
+def test_on_a_checkerboard_the_model_beats_popularity_clearly(report: dict[str, Any]) -> None:
+    mrr = {name: of["all"] for name, of in report["mrr"].items()}
+    assert mrr["premiere"] > 1.3 * mrr["popularity"]
+    assert mrr["features_only"] > 1.3 * mrr["popularity"]
+
+
+def test_the_report_has_the_shape_that_others_read(report: dict[str, Any], tmp_path: Path) -> None:
+    assert report["events"] == 480
+    assert report["scored"] == 480 - 96  # the first fifth is learned and not counted
+    assert report["seconds"] >= 0
+    assert report["simulated"] is True
+    assert report["settings"]["seed"] == 1
+    for measure in ("mrr", "hr10", "ndcg10"):
+        assert list(report[measure]) == MODELS
+        for name in MODELS:
+            assert list(report[measure][name]) == SLICES
+            values = [value for value in report[measure][name].values() if value is not None]
+            assert all(0 <= value <= 1 for value in values)
+    evaluate.write(report, tmp_path / "report.json")
+    assert json.loads((tmp_path / "report.json").read_text())["mrr"] == report["mrr"]
+    printed = list(evaluate.lines(report))
+    assert [line.split()[0] for line in printed[2:]] == MODELS
+    assert "480 events, 384 scored" in printed[0]
+
+
+def test_the_same_data_and_seed_give_the_same_report_and_progress_is_told() -> None:
+    data, told = checkerboard(160), []
+    reports = [evaluate.evaluate(data, some_text, SETTINGS, lambda done, whole, _: told.append((done, whole)))]
+    torch.manual_seed(77)
+    np.random.seed(77)
+    reports.append(evaluate.evaluate(data, some_text, SETTINGS))
+    for one in reports:
+        del one["seconds"]
+    assert reports[0] == reports[1]
+    assert told == [(64, 160), (128, 160), (160, 160)]
+
+
+def test_where_people_come_back_to_the_same_titles_the_seen_ones_stay_in_the_ranking() -> None:
+    data = checkerboard(300, titles=8, repeats=True)
+    with_seen = evaluate.evaluate(data, no_text, replace(SETTINGS, repeats=True))
+    without = evaluate.evaluate(data, no_text, SETTINGS)
+    assert with_seen["scored"] == 240
+    assert without["scored"] < 100  # an event on a title that was seen is no target then
+    assert with_seen["settings"]["repeats"] is True
+    assert with_seen["mrr"]["premiere"]["all"] > with_seen["mrr"]["popularity"]["all"]
+
+
+def late_titles() -> DataSet:
+    """Titles that launch all along: by a date, by their year, by nothing but their first event."""
+    random = np.random.default_rng(3)
+    rows = [
+        (int(random.integers(6)), int(random.integers(max(n // 8 - 6, 0), n // 8 + 1)), START + n * DAY)
+        for n in range(240)
+    ]
+    described = [
+        {"item": item, "title": f"title {item}", "launched_ts": START + item * 7 * DAY + 100 if item % 3 else None}
+        for item in range(40)
+    ]
+    return data_of(rows, described)
+
+
+def test_a_title_is_in_nobodys_candidates_before_its_launch_and_always_before_its_first_event() -> None:
+    data = late_titles()
+    learner = Learner(replace(SETTINGS, repeats=True))
+    launch_of = {launch.title: int(launch.ts or 0) for launch in data.launches}
+    done, later = 0, 0
+    for batch in evaluate.micro_batches(data, some_text):
+        ranked = learner.observe(batch).ranked
+        done += len(ranked)
+        end = data.event(done - 1).ts
+        catalogue, candidate_V = learner.memory.catalogue, learner.memory.titles().candidate_V
+        candidates = {catalogue.ids[row] for row in np.flatnonzero(candidate_V)}
+        assert candidates == {title for title, ts in launch_of.items() if ts < end and title in data.titles}
+        later += len(data.titles) - len(candidates)
+        assert all(np.isfinite(event.ranks["premiere"]) for event in ranked)  # launched just before, at the latest
+    assert done == 240
+    assert later > 20
+
+
+def test_micro_batches_carry_every_event_once_with_the_history_up_to_it() -> None:
+    data = late_titles()
+    seen: dict[str, list[str]] = {}
+    orders = []
+    for batch in evaluate.micro_batches(data, no_text):
+        assert all(isinstance(item, Launched | Acted) for item in batch)
+        acted = [item for item in batch if isinstance(item, Acted)]
+        assert len({item.user for item in acted}) == len(acted)
+        for item in acted:
+            seen.setdefault(item.user, []).extend(item.titles[place] for place in item.new)
+            assert list(item.titles) == seen[item.user][-HISTORY - len(item.new) :]
+            orders += list(item.order)
+    assert sorted(orders) == list(range(240))
+
+
+def test_titles_that_never_have_an_event_are_no_candidates_and_empty_text_is_none() -> None:
+    data = data_of([(0, 0, START), (1, 1, START + 9)], [{"item": n, "title": "x"} for n in range(4)])
+    assert len(data.launches) == 4
+    launched = [item for batch in evaluate.micro_batches(data, no_text) for item in batch if isinstance(item, Launched)]
+    assert sorted(item.title for item in launched) == ["0", "1"]
+    assert all(len(item.semantic) == 0 for item in launched)
+
+
+def test_a_frozen_contender_ranks_with_what_it_knew_and_the_living_one_goes_on() -> None:
+    contender = new_contender(SETTINGS)
+    learner = Learner(SETTINGS, {"premiere": contender})
+    batches = list(evaluate.micro_batches(checkerboard(256), some_text))
+    for batch in batches[:2]:
+        learner.observe(batch)
+    learner.contenders["frozen"] = still = evaluate.frozen(contender)
+    first = learner.observe(batches[2])
+    assert all(event.ranks["premiere"] == event.ranks["frozen"] for event in first.ranked)  # before it learns more
+    assert first.losses["frozen"] == {}
+    weights, sequence = still.ranker.weights_D.copy(), still.sequence
+    assert sequence is not None
+    assert contender.sequence is not None
+    averages = {name: value.clone() for name, value in sequence.served.state_dict().items()}
+    second = learner.observe(batches[3])
+    assert any(event.ranks["premiere"] != event.ranks["frozen"] for event in second.ranked)
+    assert (still.ranker.weights_D == weights).all()
+    assert all(torch.equal(value, averages[name]) for name, value in sequence.served.state_dict().items())
+    living = contender.sequence.served.state_dict()
+    assert any(not torch.equal(value, averages[name]) for name, value in living.items())
+
+
+def test_a_frozen_contender_changes_nothing_for_the_living_one() -> None:
+    batches = list(evaluate.micro_batches(checkerboard(192), some_text))
+    ranks = []
+    for freeze in (False, True):
+        learner = Learner(SETTINGS, {"premiere": new_contender(SETTINGS)})
+        learner.observe(batches[0])
+        if freeze:
+            learner.contenders["frozen"] = evaluate.frozen(learner.contenders["premiere"])
+        ranked = [event for batch in batches[1:] for event in learner.observe(batch).ranked]
+        ranks.append([event.ranks["premiere"] for event in ranked])
+    assert ranks[0] == ranks[1]
