@@ -55,9 +55,9 @@ class Stream:
     """A stream in which all that a learner must get right happens: titles and users come and go, some titles are
     withdrawn, relaunched, without text or watched before they launch, users act several times in a batch."""
 
-    def __init__(self, seed: int = 0, users: int = 16, titles: int = 80) -> None:
+    def __init__(self, seed: int = 0, users: int = 16, d_text: int = D_TEXT) -> None:
         self.random = np.random.default_rng(seed)
-        self.users, self.titles, self.now, self.events = users, titles, 1_700_000_000_000, 0
+        self.users, self.d_text, self.now, self.events = users, d_text, 1_700_000_000_000, 0
         self.histories: dict[str, list[tuple[str, int, int]]] = {}
         self.launches = 0
 
@@ -66,7 +66,7 @@ class Stream:
         random, kind = self.random, self.random.random()
         number = self.launches if kind > 0.2 else int(random.integers(self.launches + 1))
         self.launches += number == self.launches
-        text = directions(random, 1)[0] if random.random() > 0.2 else None
+        text = directions(random, 1, self.d_text)[0] if random.random() > 0.2 else None
         genres, year = random.choice(["a", "b", "c"], 2).tolist(), int(random.integers(1990, 2020))
         return launched(f"t{number}", text, genres, year, self.now - 10**10, withdrawn=bool(kind < 0.05))
 
@@ -124,8 +124,8 @@ class Log:
     """The learner's log of a `Stream`, as the flows `features` and `titles` write it: activities cut by chance, some
     written again and cut differently after a crash, titles, ticks."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.stream, self.random = Stream(seed), np.random.default_rng(seed + 1)
+    def __init__(self, seed: int = 0, d_text: int = D_TEXT) -> None:
+        self.stream, self.random = Stream(seed, d_text=d_text), np.random.default_rng(seed + 1)
         self.messages: list[Message] = []
         self.at = 1_700_000_000_000  # record time, ms
         self.events: list[tuple[str, int, int]] = []  # user, place in the history, offset: three source partitions
