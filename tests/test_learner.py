@@ -8,10 +8,13 @@ import numpy as np
 import torch
 from learner_tools import D_TEXT, MEMORY, PLAY, ROOMY, SETTINGS, Stream, differences, directions, launched
 
-from model import checkpoint
+from model import checkpoint, lists
 from model.actions import ACTIONS
+from model.contender import Question
+from model.gather import gather
 from model.learner import Acted, Learned, Learner, LearnerSettings
-from model.memory import Launched
+from model.memory import Launched, Past
+from model.recommender import Recommender, Viewer
 
 torch.set_num_threads(1)
 Batch = list[Launched | Acted]
@@ -29,7 +32,7 @@ def repeated(user: str, titles: list[str], new: int, start: int = 1_000) -> Acte
 
 
 def test_a_restart_from_disk_changes_no_rank_no_loss_and_no_bit_of_the_state(tmp_path: Path) -> None:
-    batches = Stream(seed=1).batches(40)
+    batches = Stream(seed=1).batches(32)
     straight, before = Learner(SETTINGS), Learner(SETTINGS)
     whole = play(straight, batches)
     first = play(before, batches[:23])
@@ -40,7 +43,7 @@ def test_a_restart_from_disk_changes_no_rank_no_loss_and_no_bit_of_the_state(tmp
     assert repr(first + play(after, batches[23:])) == repr(whole)
     assert differences(straight.state_dict(), after.state_dict()) == []
     assert sum(len(learned.ranked) for learned in whole) > 200
-    assert any(math.isfinite(event.ranks["premiere"]) for learned in whole[30:] for event in learned.ranked)
+    assert any(math.isfinite(event.ranks["premiere"]) for learned in whole[25:] for event in learned.ranked)
     assert len(straight.memory.catalogue.free) + len(straight.memory.catalogue) > MEMORY.most_titles
     assert len(straight.memory.audience.slots) == MEMORY.most_users < 16  # users were given up on the way
 
@@ -139,6 +142,51 @@ def test_a_batch_may_bring_more_users_than_there_was_room_for() -> None:
         ranks.append([event.ranks for event in learner.observe(batch).ranked])
         assert (audience.actors_VA[:3] >= 1024).any(axis=1).all()
     assert ranks[0] == ranks[1]
+
+
+def test_ranking_and_serving_change_nothing() -> None:
+    stream, learner = Stream(seed=7), Learner(SETTINGS)
+    play(learner, stream.batches(12))
+    learner.contenders["premiere"].sequence.refresh(learner.memory.catalogue)  # type: ignore[union-attr]
+    before = learner.state_dict()
+    recommender = Recommender(learner.memory, learner.contenders["premiere"])
+    viewers = []
+    for user in ("u1", "u2", "nobody"):
+        history = stream.histories.get(user, [])
+        columns = [list(column) for column in zip(*history, strict=True)] or [[], [], []]
+        viewers.append(Viewer(user, columns[0], columns[1], columns[2], columns[0], len(history)))
+    ranked = recommender.recommend(viewers, stream.now, size=5)
+    recommender.score([["t1", "t2"]] * 3, viewers, ranked)
+    assert all(len(one.titles[0]) == 5 for one in ranked)
+    assert differences(learner.state_dict(), before) == []
+
+
+def test_a_contender_that_does_not_learn_ranks_without_a_trace() -> None:
+    stream, learner = Stream(seed=8), Learner(SETTINGS)
+    play(learner, stream.batches(12))
+    contender, memory = learner.contenders["premiere"], learner.memory
+    contender.learns = False
+    history = repeated("u1", ["t1", "t2", "t3", "t4"], 1)
+    past = Past("u1", memory.catalogue.find(history.titles), np.array(history.times), np.array(history.actions))
+    target = int(np.flatnonzero(memory.titles().candidate_V)[0])
+    questions = [
+        Question(past.before(3), history.times[3], target, 0, 3, 0),
+        Question(past.before(1), history.times[0], target, 0, 3, 2),
+    ]
+    on = lists.view(memory)
+    text_NV = lists.text_scores(on, [question.past for question in questions])
+    contender.prepare(on, [past], questions)  # the first time may make room for new titles
+    before = learner.state_dict()
+    ranks = []
+    for _ in range(2):
+        contender.prepare(on, [past], questions)
+        for n, question in enumerate(questions):
+            asked = memory.asked(question.past, question.now, question.delay)
+            gather(asked, on.titles, memory.counters, on.scratch)
+            ranks.append(contender.rank(on, question, n, asked, text_NV[n], np.zeros(0, np.int32)))
+    assert ranks[0] == ranks[2] >= 1
+    assert contender.learn(on, [past], [[3]], 1.0) == {}
+    assert differences(learner.state_dict(), before) == []
 
 
 def test_it_learns_who_likes_what() -> None:
