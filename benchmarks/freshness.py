@@ -1,4 +1,4 @@
-"""Seconds from an event, or a launch, to its effect in Redis, as a client outside sees it, with everything on this machine.
+"""Seconds from an event, or a launch, to its effect in Redis, as a client sees it, with everything on this machine.
 
 The loop is warmed with a history first. Then events come at a stated rate, and launches in between; a reader looks at
 the written keys all the while. The reference in the same run is Kafka alone: the same record, from its producer to a
@@ -20,7 +20,8 @@ import redis
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 
 from benchmarks.runner import Row, publish, row
-from infra.datasets import DataSet, find
+from infra.datasets import DataSet
+from infra.find import find
 from infra.loop import Loop, running
 from infra.replay import Pace, Replay
 from infra.settings import Settings, load
@@ -34,7 +35,7 @@ EVERY = 2.0  # seconds between two launches
 
 
 class Probe:
-    """Sends records and notes when each is seen by a plain consumer, and when by a reader of Redis; times in seconds."""
+    """Sends records and notes when a plain consumer and a reader of Redis see each; times in seconds."""
 
     def __init__(self, loop: Loop) -> None:
         self.config = loop.settings.kafka()
@@ -43,7 +44,9 @@ class Probe:
         self.sent: dict[tuple[int, int], float] = {}  # by partition and offset
         self.waiting: deque[tuple[str, int, float]] = deque()  # user, offset, when sent
         self.launched: dict[str, float] = {}
-        self.event, self.launch, self.kafka = [], [], []  # type: list[float], list[float], list[float]
+        self.event: list[float] = []
+        self.launch: list[float] = []
+        self.kafka: list[float] = []
         self.done = threading.Event()
         self.threads = [threading.Thread(target=work) for work in (self._consume, self._read, self._listen)]
         for thread in self.threads:
@@ -123,7 +126,7 @@ def measure(settings: Settings, data: DataSet, history: int, rate: float, second
         while not loop.redis.exists(key(None)) or accounted(loop.settings) < history:
             loop.flows.check()
             time.sleep(0.2)
-        print(f"warm: {history} events learned, first lists written; now {rate:g} events/s for {seconds:g} s", flush=True)
+        print(f"warm: {history} events learned, lists written; now {rate:g} events/s for {seconds:g} s", flush=True)
         probe, began, released = Probe(loop), time.monotonic(), 0
         for k in range(history, history + live):
             time.sleep(max(0.0, began + (k - history) / rate - time.monotonic()))
@@ -131,7 +134,8 @@ def measure(settings: Settings, data: DataSet, history: int, rate: float, second
             probe.act(event.user, to_json(event))
             if time.monotonic() - began > EVERY * (released + 1):
                 like = part.launches[-1 - released]
-                probe.release(Launch(title=f"new-{released}", name=like.name, genres=like.genres, overview=like.overview))
+                told = {"name": like.name, "genres": like.genres, "overview": like.overview}
+                probe.release(Launch(title=f"new-{released}", **told))
                 released += 1
         probe.finish(live)
         return probe
@@ -141,7 +145,8 @@ def rows(case: str, probe: Probe) -> list[Row]:
     """Percentiles, and their ratio to Kafka's own."""
     found = []
     base = quantiles(probe.kafka)
-    for name, values in (("kafka alone", probe.kafka), ("event to redis", probe.event), ("launch to list", probe.launch)):
+    found_by = {"kafka alone": probe.kafka, "event to redis": probe.event, "launch to list": probe.launch}
+    for name, values in found_by.items():
         for share, value in quantiles(values).items():
             found.append(row(case, f"{name} p{share}", [value * 1000], "ms", value / base[share]))
     return found
@@ -167,7 +172,8 @@ def main() -> None:
         settings = load(data_dir=Path(folder))
         data = find(None, None, (), checkout=Path.cwd(), data_dir=Path(".premiere"), folder=settings.data)
         probe = measure(settings, data, given.history, given.rate, given.seconds)
-    print(f"{len(probe.event)} events and {len(probe.launch)} launches seen; unseen: {len(probe.waiting)}, {len(probe.launched)}")
+    unseen = f"{len(probe.waiting)} and {len(probe.launched)}"
+    print(f"{len(probe.event)} events and {len(probe.launch)} launches seen, {unseen} not")
     publish("freshness", rows(f"{data.name}, {given.rate:g} events/s", probe))
 
 

@@ -24,10 +24,8 @@ from infra.tables import DataError, Table, actions, dates, genres, ids, ratings,
 from model.actions import ACTIONS
 from streaming.records import Event, Launch
 
-__all__ = ["DataError", "DataSet", "find", "from_tables", "load"]
+__all__ = ["DataError", "DataSet", "from_tables", "load"]
 
-FETCHED: Final = ("ml-latest-small", "ml-100k")  # under <data_dir>/data, best first
-_NEIGHBOUR: Final = Path("../shared/data/ml-small-2016")  # beside the checkout, where present
 _EMBEDDED: Final = {"title", "genres", "overview"}  # always; `text` names more
 _ACTION_NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
 
@@ -115,43 +113,6 @@ def from_tables(
         launches=launches,
         launched=np.array([launch.ts for launch in launches], np.int64),
     )
-
-
-def find(
-    events: Path | None = None,
-    titles: Path | None = None,
-    text: Sequence[str] = (),
-    *,
-    checkout: Path,
-    data_dir: Path,
-    folder: Path | None = None,
-    seed: int = 0,
-) -> DataSet:
-    """The given files; else `folder` ($PREMIERE_DATA); else beside the checkout; else fetched; else simulated."""
-    if events:
-        return load(events, titles, text)
-    if titles:
-        raise DataError(f"{titles} came without events: give --events too.")
-    if folder:
-        return _from_folder(folder, text)
-    for place in (checkout / _NEIGHBOUR, *(data_dir / "data" / name for name in FETCHED)):
-        if _member(place, "events"):
-            return _from_folder(place, text)
-    from infra.simulate import audience  # not at the top: it builds on this module
-
-    return audience(seed=seed)
-
-
-def _from_folder(folder: Path, text: Sequence[str]) -> DataSet:
-    events, titles = _member(folder, "events"), _member(folder, "titles")
-    if not (events and titles):
-        raise DataError(f"{folder} lacks events or titles: put events.csv and titles.csv (or .parquet) there.")
-    return load(events, titles, text, name=folder.resolve().name)
-
-
-def _member(folder: Path, stem: str) -> Path | None:
-    names = (f"{stem}.parquet", f"{stem}.csv", f"{stem}.csv.gz")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _tie_break(

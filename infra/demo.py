@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.datasets import DataSet, find
+from infra.datasets import DataSet
 from infra.fetch import fetch
+from infra.find import find
 from infra.loop import running
 from infra.report import Outcome, Portrait, summary, write
 from infra.screen import Screen, clock

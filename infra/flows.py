@@ -10,18 +10,18 @@ import gc
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from infra import metrics
 from infra.errors import PremiereError, SettingsError
+from infra.flow import Flow
 from infra.lag import READS
 from infra.learning import learn
 from infra.publishing import publish
@@ -36,13 +36,6 @@ if TYPE_CHECKING:
 
 IDLE: Final = timedelta(seconds=1)  # of silence, after which a source says so
 EMBEDDED: Final = "premiere-"  # how the embedded broker's cluster ids begin
-
-
-class Flow(NamedTuple):
-    """A dataflow, and its sources, whose last offsets are committed once it has ended well."""
-
-    dataflow: Dataflow
-    sources: Sequence[KafkaSource]
 
 
 def run(flow: str, settings: Settings) -> None:

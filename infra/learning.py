@@ -3,13 +3,13 @@
 import threading
 from typing import TYPE_CHECKING
 
+from infra.flow import Flow
 from infra.settings import Settings
 from infra.topics import identity
 from streaming import topics as t
 from streaming.kafka import KafkaSink, KafkaSource, read_all
 
 if TYPE_CHECKING:
-    from infra.flows import Flow
     from model.learner import LearnerSettings
 
 POLL = 128  # records: a poll is learned before the next signal is heard
@@ -40,9 +40,8 @@ def numerics(threads: int) -> None:
     torch.set_float32_matmul_precision("medium")
 
 
-def learn(settings: Settings, stop: threading.Event) -> "Flow":
+def learn(settings: Settings, stop: threading.Event) -> Flow:
     """From the newest whole checkpoint on, or from the log's beginning where there is none."""
-    from infra.flows import Flow
     from model.learner import Learner
     from streaming.checkpoints import Checkpoints, version
     from streaming.learn import build

@@ -24,11 +24,12 @@ def run_evaluate(
     """Evaluate and print; `limit` takes the first so many events. Raises PremiereError where the data cannot be
     read."""
     from features.text import load_encoder
-    from infra import datasets, evaluate
+    from infra import evaluate
+    from infra.find import find
     from infra.learning import learner_settings
     from model.metrics import Prequential
 
-    data = datasets.find(
+    data = find(
         events, titles, text, checkout=Path.cwd(), data_dir=settings.data_dir, folder=settings.data, seed=settings.seed
     )
     if limit is not None:

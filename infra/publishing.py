@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.errors import TopicError
+from infra.flow import Flow
 from infra.settings import Settings
 from infra.topics import identity
 from streaming import topics as t
@@ -17,7 +18,6 @@ from streaming.broker import consuming
 from streaming.kafka import NAP, KafkaSource, Message
 
 if TYPE_CHECKING:
-    from infra.flows import Flow
     from model.recommender import Recommender
     from streaming.publisher import PublishSettings
     from streaming.records import Title
@@ -29,9 +29,8 @@ POLL: Final = 256  # records of the log: bounds what one slice of work waits for
 TIMEOUT: Final = 15.0  # seconds for the broker to tell a topic's end
 
 
-def publish(settings: Settings, stop: threading.Event) -> "Flow":
+def publish(settings: Settings, stop: threading.Event) -> Flow:
     """Caches from the topics, lists from the newest version on."""
-    from infra.flows import Flow
     from infra.learning import learner_settings, numerics
     from model.recommender import Recommender, warm_up
     from streaming.log_learner import launched
@@ -83,6 +82,7 @@ def publish_settings(settings: Settings) -> "PublishSettings":
 
     return PublishSettings(
         size=settings.list_size,
+        kept=settings.launch_places,
         filter_seen=settings.filter_seen,
         users=settings.publish_users,
         asked=settings.launch_users,

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from infra.datasets import DataError, DataSet, find, load
+from infra.datasets import DataError, DataSet, load
+from infra.find import find
 from streaming.records import Event
 
 YEAR_2000_MS = 946_684_800_000
