@@ -104,6 +104,9 @@ class Settings(BaseSettings):
     refresh_budget_users_per_second: float = Field(
         default=200, gt=0, description="active users recomputed per second when a new version lands"
     )
+    launch_places: int = Field(
+        default=5, ge=0, description="last places of a list that titles without a history compete for"
+    )
     launch_users: int = Field(default=256, ge=1, description="viewers that a new title is tried on when it launches")
     publish_users: int = Field(default=50_000, ge=1, description="active viewers that publish keeps in its cache")
     publish_tail: int = Field(

@@ -6,7 +6,7 @@ version was written: a new title is scored from its text at once.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from model.memory import Launched, Memory, Past
 from model.network import Network
 from model.sequence import SequenceModel
 from model.signals import COLUMN, Asked
+
+YOUNG: Final = 10  # events from which on a title must prove itself like all others
+FRESH: Final = 64  # newest of the young titles, which compete for the places that a list keeps
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,15 @@ class Viewer:
 @dataclass(frozen=True)
 class Ranked:
     """A viewer's lists by horizon (events of delay), best first, and their scores; with what a further title's score is
-    made of: the query vector of horizon 0, the backbone's lead by horizon, and the moment (ms)."""
+    made of: the query vector of horizon 0, the backbone's lead by horizon, and the moment (ms). `fresh` are the titles
+    that places were kept for."""
 
     titles: dict[int, list[str]]
     scores: dict[int, NDArray[np.float32]]
     query: NDArray[np.float32]  # [P]
     lead: NDArray[np.float32]  # [H]
     moment: int
+    fresh: frozenset[str] = frozenset()
 
 
 class Recommender:
@@ -91,8 +96,9 @@ class Recommender:
         """This version's view of new titles, without the rest of it."""
         return TitleEncoder(self.sequence.served)
 
-    def recommend(self, viewers: Sequence[Viewer], now: int, size: int = 100) -> list[Ranked]:
-        """Each viewer's `size` best titles for every horizon, as of `now` ms or of their last event, if later."""
+    def recommend(self, viewers: Sequence[Viewer], now: int, size: int = 100, kept: int = 0) -> list[Ranked]:
+        """Each viewer's `size` best titles for every horizon, as of `now` ms or of their last event, if later; `kept`
+        places go to the best of the fresh titles (see `choose`)."""
         pasts = [self._past(viewer) for viewer in viewers]
         moments = [_moment(past, now) for past in pasts]
         hidden_BD = self.sequence.now(pasts, moments)
@@ -100,7 +106,7 @@ class Recommender:
         query_BP = self._queries(hidden_BD)
         text_BV = lists.text_scores(self.on, pasts)
         static_V = lists.static_scores(self.on, self.contender.ranker)
-        most, also = max(self.contender.shortlist, size), np.zeros(0, np.int64)
+        most, also = max(self.contender.shortlist, size), self.fresh_F if kept else self.fresh_F[:0]
         ranked = []
         for viewer, past, moment, backbone_HV, query_P, text_V in zip(
             viewers, pasts, moments, backbone_BHV, query_BP, text_BV, strict=True
@@ -108,9 +114,14 @@ class Recommender:
             asked = self._gather(viewer, past, moment)
             scores = text_V, backbone_HV[0], static_V
             found = lists.find(self.on, self.contender.ranker, asked, past, *scores, self._blocked(viewer), most, also)
-            lead_H = np.array([lists.lead(backbone_V, found.rows_C) for backbone_V in backbone_HV], np.float32)
-            score_HC = self._by_horizon(found.signals_CF, backbone_HV[:, found.rows_C], lead_H)
-            ranked.append(Ranked(*self._best(found.rows_C, score_HC, size), query_P, lead_H, moment))
+            listed = found.rows_C[: found.listed]
+            lead_H = np.array([lists.lead(backbone_V, listed) for backbone_V in backbone_HV], np.float32)
+            fits_C = found.score_V[found.rows_C] > -np.inf
+            fits_C[found.listed :] &= ~np.isin(also, listed)  # not twice
+            rows_C = found.rows_C[fits_C]
+            score_HC = self._by_horizon(found.signals_CF[fits_C], backbone_HV[:, rows_C], lead_H)
+            best = self._best(rows_C, np.isin(rows_C, also), score_HC, size, kept)
+            ranked.append(Ranked(*best, query_P, lead_H, moment, self.fresh))
         return ranked
 
     def score(
@@ -142,12 +153,17 @@ class Recommender:
         return self.contender.ranker.score(signals_HCF)
 
     def _best(
-        self, rows_C: NDArray[np.int64], score_HC: NDArray[np.float32], size: int
+        self,
+        rows_C: NDArray[np.int64],
+        fresh_C: NDArray[np.bool_],
+        score_HC: NDArray[np.float32],
+        size: int,
+        kept: int,
     ) -> tuple[dict[int, list[str]], dict[int, NDArray[np.float32]]]:
-        """The `size` best titles and their scores, by horizon."""
+        """The titles chosen and their scores, by horizon."""
         ids, titles, scores = self.memory.catalogue.ids, {}, {}
         for place, delay in enumerate(self.horizons):
-            best = np.argsort(-score_HC[place], kind="stable")[:size]
+            best = choose(score_HC[place], fresh_C, size, kept)
             titles[delay] = [ids[row] for row in rows_C[best].tolist()]
             scores[delay] = score_HC[place][best]
         return titles, scores
@@ -184,6 +200,24 @@ class Recommender:
         """See the catalogue as it is now; only these rows are encoded, where given."""
         self.sequence.refresh(self.memory.catalogue, rows)
         self.on: View = lists.view(self.memory)
+        catalogue = self.memory.catalogue
+        young_M = np.flatnonzero(self.on.titles.candidate_V & (catalogue.count_V[: len(catalogue)] < YOUNG))
+        self.fresh_F = young_M[np.argsort(-catalogue.born_V[young_M], kind="stable")[:FRESH]]
+        self.fresh = frozenset(catalogue.ids[row] for row in self.fresh_F.tolist())
+
+
+def choose(score_C: NDArray[np.float32], fresh_C: NDArray[np.bool_], size: int, kept: int) -> NDArray[np.int64]:
+    """Places of the `size` best, best first, of which at least `kept` are fresh where there are so many.
+
+    A title without events loses against hundreds that have proved themselves, and would never be seen: it competes with
+    its like for the last places of a list.
+    """
+    order_C = np.argsort(-score_C, kind="stable")
+    rest = np.arange(min(max(size - kept, 0), len(order_C)), len(order_C))
+    tail = rest[fresh_C[order_C[rest]]][:kept]
+    others = rest[~np.isin(rest, tail)][: size - rest[0] - len(tail)] if len(rest) else rest
+    chosen: NDArray[np.int64] = order_C[np.sort(np.concatenate([np.arange(len(order_C) - len(rest)), tail, others]))]
+    return chosen
 
 
 class TitleEncoder:

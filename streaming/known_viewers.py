@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import WEIGHTS
-from model.recommender import Ranked, Viewer
+from model.recommender import Ranked, Viewer, choose
 from streaming.records import Activity
 
 NONE: Final = -1  # no version
@@ -146,13 +146,14 @@ class KnownViewers:
         return slot
 
 
-def insert(ranked: Ranked, titles: Sequence[str], score_HT: NDArray[np.float32], size: int) -> Ranked:
-    """The lists with `titles` where their scores put them; a title that lay in a list already moves."""
+def insert(ranked: Ranked, titles: Sequence[str], score_HT: NDArray[np.float32], size: int, kept: int = 0) -> Ranked:
+    """The lists with fresh `titles` where their scores put them; one that lay in a list already moves."""
     lists, scores = dict(ranked.titles), dict(ranked.scores)
     for place, horizon in enumerate(ranked.titles):
         old = [i for i, title in enumerate(lists[horizon]) if title not in titles]
         names = [*(lists[horizon][i] for i in old), *titles]
         score_C = np.concatenate([scores[horizon][old], score_HT[place]])
-        best = np.argsort(-score_C, kind="stable")[:size]
+        fresh_C = np.array([title in titles or title in ranked.fresh for title in names], bool)
+        best = choose(score_C, fresh_C, size, kept)
         lists[horizon], scores[horizon] = [names[i] for i in best.tolist()], score_C[best]
-    return replace(ranked, titles=lists, scores=scores)
+    return replace(ranked, titles=lists, scores=scores, fresh=ranked.fresh | set(titles))

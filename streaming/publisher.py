@@ -34,10 +34,12 @@ AGES: Final = 65  # events by which the stream's own time is told
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """size: titles in a list · users: kept in the cache · asked: viewers a launch is tried on · budget: viewers a
-    second recomputed for other reasons than that they acted · chunk, small: viewers a slice who acted, and others."""
+    """size: titles in a list, of which `kept` places are for fresh ones · users: in the cache · asked: viewers a launch
+    is tried on · budget: viewers a second recomputed for other reasons than that they acted · chunk, small: viewers in
+    a slice who acted, and others."""
 
     size: int = 100
+    kept: int = 5
     filter_seen: bool = True
     users: int = 50_000
     asked: int = 256
@@ -164,7 +166,7 @@ class Publisher:
             return []
         viewers = [one.viewer(self.settings.filter_seen) for one in known]
         moment = now - (median_low(self._ages) if self._ages else 0)
-        ranked = self.recommender.recommend(viewers, moment, self.settings.size)
+        ranked = self.recommender.recommend(viewers, moment, self.settings.size, self.settings.kept)
         return [
             self._prediction(one, lists, cause, (fresh or {}).get(one.user or "", ()))
             for one, lists in zip(known, ranked, strict=True)
@@ -209,7 +211,7 @@ class Publisher:
         scores = self.recommender.score(tried, viewers, ranked)
         items: list[Item] = []
         for one, titles, before, score_HT in zip(known, tried, ranked, scores, strict=True):
-            after = insert(before, titles, score_HT, self.settings.size)
+            after = insert(before, titles, score_HT, self.settings.size, self.settings.kept)
             if after.titles == before.titles:
                 self._settle(one.user, {})
             else:
