@@ -21,6 +21,7 @@ from infra.datasets import DataSet
 from infra.demo import dead_events, outcome
 from infra.loop import Loop, running
 from infra.metrics import free_base
+from infra.play import play
 from infra.processes import tail
 from infra.replay import Delivery
 from infra.report import Outcome, as_json
@@ -216,6 +217,13 @@ def test_a_launch_enters_lists_that_it_was_not_in(loop: Loop, tour: Tour, data: 
     assert entered
     kind = {"kind": "launch"}
     within(loop, "its freshness", lambda: tour.watch.sample("after") and tour.watch.status.freshness(**kind).count)
+
+
+def test_a_data_set_can_be_replayed_into_a_loop_that_runs(loop: Loop, found: Outcome, data: DataSet) -> None:
+    before, said = accounted(loop.settings), list[str]()
+    assert play(loop.settings, data.slice(len(data) - 40), said.append, None, None) == 40
+    within(loop, "40 events more", lambda: accounted(loop.settings) >= before + 40)
+    assert said[-1].startswith("40 of 40 events, 150 titles, ")
 
 
 def children(pid: int) -> set[int]:
