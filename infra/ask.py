@@ -24,7 +24,7 @@ from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
 SHOWN: Final = 10  # titles of a list
 TOLD: Final = 20  # viewers whose lists a launch entered
-WATCHED: Final = 3  # titles that tell a viewer's taste
+WATCHED: Final = 5  # titles that tell a viewer's taste
 NAP: Final = 0.005  # seconds between two looks at Redis
 Say = Callable[[str], object]
 

@@ -23,8 +23,7 @@ from model.network import Network
 from model.sequence import SequenceModel
 from model.signals import COLUMN, Asked
 
-YOUNG: Final = 10  # events from which on a title must prove itself like all others
-FRESH: Final = 64  # newest of the young titles, which compete for the places that a list keeps
+FRESH: Final = 64  # newest titles without an event, which compete for the places that a list keeps
 
 
 @dataclass(frozen=True)
@@ -201,8 +200,8 @@ class Recommender:
         self.sequence.refresh(self.memory.catalogue, rows)
         self.on: View = lists.view(self.memory)
         catalogue = self.memory.catalogue
-        young_M = np.flatnonzero(self.on.titles.candidate_V & (catalogue.count_V[: len(catalogue)] < YOUNG))
-        self.fresh_F = young_M[np.argsort(-catalogue.born_V[young_M], kind="stable")[:FRESH]]
+        cold_M = np.flatnonzero(self.on.titles.candidate_V & (catalogue.count_V[: len(catalogue)] == 0))
+        self.fresh_F = cold_M[np.argsort(-catalogue.born_V[cold_M], kind="stable")[:FRESH]]
         self.fresh = frozenset(catalogue.ids[row] for row in self.fresh_F.tolist())
 
 

@@ -9,7 +9,7 @@ from publish_tools import SETTINGS, recommender, state, world
 from model import checkpoint
 from model.checkpoint import CheckpointError
 from model.memory import Launched
-from model.recommender import Recommender, Viewer
+from model.recommender import Recommender, Viewer, choose
 from streaming.log_learner import launched
 from streaming.records import Activity
 
@@ -114,3 +114,33 @@ def test_a_version_is_what_lies_in_its_checkpoint(tmp_path_factory: pytest.TempP
         assert a.titles == b.titles
     with pytest.raises(CheckpointError):
         Recommender.load(url + "-none", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "size", "kept", "chosen"),
+    [
+        ("......", 3, 0, "abc"),
+        ("...xxx", 3, 0, "abc"),
+        ("...xxx", 3, 1, "abd"),
+        ("...xxx", 4, 2, "abde"),
+        ("x..x.x", 3, 1, "abd"),  # that one would have made it anyway does not count
+        (".....x", 4, 2, "abcf"),
+        ("......", 4, 2, "abcd"),
+        ("x.x.x.", 9, 2, "abcdef"),
+    ],
+)
+def test_places_are_kept_for_titles_without_a_history(fresh: str, size: int, kept: int, chosen: str) -> None:
+    names = "fedcba"  # the best last: choosing sorts
+    score_C = np.array(["fedcba".index(name) for name in names], np.float32)
+    fresh_C = np.array([fresh["abcdef".index(name)] == "x" for name in names])
+    assert "".join(names[i] for i in choose(score_C, fresh_C, size, kept)) == chosen
+
+
+def test_nobody_meets_only_what_has_proved_itself() -> None:
+    version = recommender()
+    fresh = [launched(world().titles[n])._replace(title=f"new-{n}", year=None) for n in range(6)]
+    version.add(fresh)
+    for ranked in version.recommend(viewers(), now(), 12, 2):
+        for titles in ranked.titles.values():
+            assert len(titles) == len(set(titles)) == 12
+            assert sum(title in version.fresh for title in titles) >= 2
