@@ -6,7 +6,7 @@ for its parent. No pickle: a checkpoint from elsewhere cannot run code. The stor
 
     PART.safetensors   every array of a part of the state, under its path in it
     PART.state         the rest of the part, msgpack
-    manifest.json      format, step, position in the log, parent, settings, metrics, sizes and sha256
+    manifest.json      format, step, position in the log, settings, metrics; sizes and sha256, its own included
 """
 
 import hashlib

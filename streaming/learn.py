@@ -4,7 +4,8 @@ It has no recovery store: the checkpoint is the commit, and the source begins wh
 it catches up through the same code, which is also how a new deployment starts from an existing log.
 """
 
-from typing import Final
+from dataclasses import asdict
+from typing import Any, Final
 
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
@@ -82,7 +83,7 @@ class _Step:
             self.ready.append(version)
             STEP.set(version.step)
 
-    def _manifest(self) -> dict[str, int | float | None]:
+    def _manifest(self) -> dict[str, Any]:
         learner = self.learner
         mrr = learner.rankings["premiere"].recent()["mrr"]["all"]
         return {
@@ -90,6 +91,7 @@ class _Step:
             "position": learner.position,
             "learned": learner.learned,
             "mrr": mrr,
+            "settings": asdict(learner.learner.settings),
         }
 
 

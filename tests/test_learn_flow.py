@@ -1,7 +1,9 @@
 """The flow `learn`: versions are announced once they are whole, in order, and a restart announces what it had not."""
 
+import json
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
@@ -60,6 +62,7 @@ def test_versions_are_announced_in_order_each_once_and_only_when_they_can_be_rea
         state, manifest = checkpoint.load(one.path)
         assert (manifest["position"], manifest["step"], manifest["log"]) == (one.position, one.step, "log")
         assert state["log"]["counts"][:2] == [one.position, one.learned]
+        assert manifest["settings"] == json.loads(json.dumps(asdict(SETTINGS)))
     assert durable == {0: announced[-1].position}  # nothing that is not whole
     assert REGISTRY.get_sample_value("premiere_learned_events") == learner.learned
     assert REGISTRY.get_sample_value("premiere_learner_duplicates") == learner.duplicates
