@@ -18,7 +18,7 @@ from infra.datasets import DataSet
 from infra.fetch import fetch
 from infra.find import find
 from infra.loop import running
-from infra.report import Outcome, Portrait, summary, write
+from infra.report import Outcome, Portrait, as_json, summary, write
 from infra.screen import Screen, clock
 from infra.settings import Settings, shown
 from infra.tour import Gait, Tour
@@ -81,7 +81,7 @@ def demo(settings: Settings, data: DataSet, options: Options, screen: Screen) ->
             tour.run()
             result = outcome(tour, seconds())
         screen.say(f"Stopped everything after {clock(seconds())}.")
-    _tell(result, options, screen.say)
+    _tell(result, options, screen)
     return result
 
 
@@ -151,8 +151,9 @@ def portraits(tour: Tour) -> list[Portrait]:
     return found
 
 
-def _tell(outcome: Outcome, options: Options, say: Callable[[str], object]) -> None:
-    files = write(outcome, options.report)
+def _tell(outcome: Outcome, options: Options, screen: Screen) -> None:
+    files, say = write(outcome, options.report), screen.say
+    screen.results(as_json(outcome))
     say(summary(outcome))
     say("Where the time went: " + ", ".join(f"{name} {clock(took)}" for name, took in outcome.phases.items()) + ".")
     say(f"Written: {files[0]}, {files[1]}.")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
@@ -149,6 +149,25 @@ def line(view: View) -> str:
     return " | ".join(parts)
 
 
+def results(found: Mapping[str, Any]) -> RenderableType:
+    """A report's numbers: rankings by slice, freshness, counts."""
+    grid = Table("live part", box=None, pad_edge=False, header_style="bold")
+    for name in (*SHOWN.values(), "HR@10", "NDCG@10"):
+        grid.add_column(name, justify="right")
+    for ranking, label in LABELS.items():
+        if ranking in found["mrr"]:
+            means = [found["mrr"][ranking][name] for name in SHOWN]
+            means += [found[measure][ranking]["all"] for measure in ("hr10", "ndcg10")]
+            grid.add_row(label, *map(_mean, means))
+    lines = [
+        f"{kind} to Redis: {', '.join(f'{name} {_span(ms / 1000)}' for name, ms in spread.items())}"
+        for kind, spread in found["freshness_ms"].items()
+        if None not in spread.values()
+    ]
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found["counts"].items())
+    return Group(grid, *lines, f"events: {counts}")
+
+
 def clock(seconds: float) -> str:
     """m:ss, or h:mm:ss."""
     minutes, rest = divmod(int(seconds), 60)
@@ -186,8 +205,12 @@ class Screen:
             self.say(line(view))
 
     def say(self, sentence: str) -> None:
-        """One line that stays."""
-        self.console.print(sentence, soft_wrap=True, highlight=False, markup=False)
+        """A sentence that stays; one line where there is no terminal."""
+        self.console.print(sentence, soft_wrap=not self.console.is_terminal, highlight=False, markup=False)
+
+    def results(self, found: Mapping[str, Any]) -> None:
+        """The numbers of a report, as a table."""
+        self.console.print(results(found))
 
     def __enter__(self) -> Self:
         if self._live:

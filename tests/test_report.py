@@ -1,5 +1,6 @@
 """The report: a contract for scripts, and a page that stands alone and says in words what came out."""
 
+import io
 import json
 import re
 from dataclasses import replace
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from infra.report import Outcome, Portrait, as_json, curves, page, summary, write
 from infra.scrape import Histogram
+from infra.screen import results
 from infra.tally import Sums
 from infra.watch import Sample
 from model.metrics import MEASURES, SLICES
@@ -79,6 +82,19 @@ def test_the_json_holds_what_scripts_were_promised(outcome: Outcome) -> None:
     assert found["scored"] == LIVE
     assert found["served_behind_events"] == {"p50": 4, "p95": 12, "p99": 12}
     assert found["settings"]["redis_url"] == "redis://:**********@h:1/0"
+
+
+def test_a_terminal_gets_the_numbers_too(outcome: Outcome) -> None:
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(results(as_json(outcome)))
+    text = console.export_text()
+    for part in (
+        "0.0600",
+        "event to Redis: p50 100 ms",
+        "1,500 produced, 1,497 learned, 2 duplicates, 1 dead lettered",
+    ):
+        assert part in text, part
+    assert "launch to Redis" not in text  # none was measured
 
 
 def test_the_means_are_of_the_live_part_alone(outcome: Outcome) -> None:
