@@ -113,7 +113,7 @@ def test_the_producers_example_sends_what_the_flows_can_use(kafka: str) -> None:
     taken, launched = sort_events(events), sort_launches(launches)
     assert (taken.rejected, launched.rejected) == ([], [])
     assert [arrival.title for arrival in taken.users[user]] == [title]
-    assert launched.titles[title][0].content.name == "Night Train to Reykjavik"
+    assert launched.titles[title][0].content.name == "Night Train"
 
 
 def test_the_records_that_are_shown_can_be_used() -> None:
