@@ -82,7 +82,7 @@ def publish_settings(settings: Settings) -> "PublishSettings":
 
     return PublishSettings(
         size=settings.list_size,
-        kept=settings.launch_places,
+        kept=min(settings.launch_places, settings.list_size // 2),
         filter_seen=settings.filter_seen,
         users=settings.publish_users,
         asked=settings.launch_users,

@@ -106,6 +106,8 @@ class Recommender:
         text_BV = lists.text_scores(self.on, pasts)
         static_V = lists.static_scores(self.on, self.contender.ranker)
         most, also = max(self.contender.shortlist, size), self.fresh_F if kept else self.fresh_F[:0]
+        listed_V, fresh_V = np.zeros((2, len(static_V)), bool)
+        fresh_V[also] = True
         ranked = []
         for viewer, past, moment, backbone_HV, query_P, text_V in zip(
             viewers, pasts, moments, backbone_BHV, query_BP, text_BV, strict=True
@@ -116,10 +118,12 @@ class Recommender:
             listed = found.rows_C[: found.listed]
             lead_H = np.array([lists.lead(backbone_V, listed) for backbone_V in backbone_HV], np.float32)
             fits_C = found.score_V[found.rows_C] > -np.inf
-            fits_C[found.listed :] &= ~np.isin(also, listed)  # not twice
+            listed_V[listed] = True
+            fits_C[found.listed :] &= ~listed_V[also]  # not twice
+            listed_V[listed] = False
             rows_C = found.rows_C[fits_C]
             score_HC = self._by_horizon(found.signals_CF[fits_C], backbone_HV[:, rows_C], lead_H)
-            best = self._best(rows_C, np.isin(rows_C, also), score_HC, size, kept)
+            best = self._best(rows_C, fresh_V[rows_C], score_HC, size, kept)
             ranked.append(Ranked(*best, query_P, lead_H, moment, self.fresh))
         return ranked
 
@@ -213,9 +217,10 @@ def choose(score_C: NDArray[np.float32], fresh_C: NDArray[np.bool_], size: int, 
     """
     order_C = np.argsort(-score_C, kind="stable")
     rest = np.arange(min(max(size - kept, 0), len(order_C)), len(order_C))
-    tail = rest[fresh_C[order_C[rest]]][:kept]
-    others = rest[~np.isin(rest, tail)][: size - rest[0] - len(tail)] if len(rest) else rest
-    chosen: NDArray[np.int64] = order_C[np.sort(np.concatenate([np.arange(len(order_C) - len(rest)), tail, others]))]
+    chosen_C = np.arange(len(order_C)) < len(order_C) - len(rest)
+    chosen_C[rest[fresh_C[order_C[rest]]][:kept]] = True
+    chosen_C[np.flatnonzero(~chosen_C)[: size - np.count_nonzero(chosen_C)]] = True
+    chosen: NDArray[np.int64] = order_C[chosen_C]
     return chosen
 
 
