@@ -1,8 +1,12 @@
 """The learner from the settings: the flow `learn`, and what a server must know to read its versions."""
 
+import json
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
 
+from infra.errors import SettingsError
 from infra.flow import Flow
 from infra.settings import Settings
 from infra.topics import identity
@@ -12,7 +16,7 @@ from streaming.kafka import KafkaSink, KafkaSource, read_all
 if TYPE_CHECKING:
     from model.learner import LearnerSettings
 
-POLL = 128  # records: a poll is learned before the next signal is heard
+POLL: Final = 8  # records, of up to a hundred events each: a poll is learned before the next signal is heard
 
 
 def learner_settings(settings: Settings) -> "LearnerSettings":
@@ -58,7 +62,10 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
     found = checkpoints.newest()
     if found is not None:
         state, manifest, url = found
-        learner.load_state_dict(state, same_log=manifest["log"] == log)
+        _check(manifest, learner.learner.settings, url)
+        same_log = manifest["log"] == log
+        learner.load_state_dict(state, same_log)
+        manifest = manifest if same_log else {**manifest, "position": 0, "learned": 0}
         announced = {decode_version(message.value or b"").path for message in read_all(config, t.MODEL_VERSIONS)}
         unannounced = None if url in announced else version(url, manifest)
     durable = {0: learner.position} if learner.position else {}
@@ -75,3 +82,14 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
         unannounced=unannounced,
     )
     return Flow(dataflow, [source])
+
+
+def _check(manifest: Mapping[str, Any], settings: "LearnerSettings", url: str) -> None:
+    """Raises SettingsError where the checkpoint's model is another one."""
+    now = json.loads(json.dumps(asdict(settings)))
+    if (made := manifest.get("settings", now)) != now:
+        other = ", ".join(sorted(name for name in now if made.get(name) != now[name]))
+        raise SettingsError(
+            f"The checkpoint at {url} was made with other settings of the model ({other}): "
+            "set them back, or set PREMIERE_CHECKPOINTS to another folder to start anew."
+        )

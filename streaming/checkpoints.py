@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Folders under `url`, named by training step; the newest `keep` stay."""
+    """Folders under `url`, named by micro-batch; the newest `keep` stay."""
 
     def __init__(self, url: str, keep: int = 4, identity: str = "") -> None:
         self.url, self.keep, self.identity = url.rstrip("/"), keep, identity
@@ -39,6 +39,11 @@ class Checkpoints:
         """Begin to write; waits for the one before."""
         assert self._writing is None, "take `finished` first"
         self._writing = self._writer.submit(self._write, state, manifest)
+
+    @property
+    def idle(self) -> bool:
+        """Whether none is being written."""
+        return self._writing is None
 
     def finished(self, wait: bool = False) -> Version | None:
         """The checkpoint that has become whole, once. Raises what went wrong in writing it."""

@@ -4,6 +4,7 @@ It has no recovery store: the checkpoint is the commit, and the source begins wh
 it catches up through the same code, which is also how a new deployment starts from an existing log.
 """
 
+import time
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ from streaming.records import Version, to_json
 from streaming.topics import MODEL_VERSIONS
 
 KEY: Final = "0"  # of the only writer of versions
+REPORT: Final = 0.5  # seconds between two full reports: they sum over the recent window
 
 LEARNED: Final = Gauge("premiere_learned_events", "new events taken from the log, each once")
 POSITION: Final = Gauge("premiere_learner_position", "next offset of the log that is not in the weights")
@@ -45,10 +47,11 @@ def build(
     checkpoints: Checkpoints,
     durable: dict[int, int],
     unannounced: Version | None = None,
+    every: float = REPORT,
 ) -> Dataflow:
     """The flow. `durable` is told the position of each whole checkpoint, which the source commits for others to see;
-    `unannounced` is a checkpoint that was written and never announced."""
-    step = _Step(learner, checkpoints, durable, unannounced)
+    `unannounced` is a checkpoint that was written and never announced; `every` so many seconds the metrics are set."""
+    step = _Step(learner, checkpoints, durable, unannounced, every)
     flow = Dataflow("learn")
     polls = op.input("activity", flow, activity)  # [Message]
     announced = op.flat_map("learned", polls, step)  # ("0", [Outgoing])
@@ -60,10 +63,16 @@ class _Step:
     """Feeds polls to the learner, and hands on versions as their checkpoints become whole."""
 
     def __init__(
-        self, learner: LogLearner, checkpoints: Checkpoints, durable: dict[int, int], unannounced: Version | None
+        self,
+        learner: LogLearner,
+        checkpoints: Checkpoints,
+        durable: dict[int, int],
+        unannounced: Version | None,
+        every: float,
     ) -> None:
         self.learner, self.checkpoints, self.durable = learner, checkpoints, durable
         self.ready = [] if unannounced is None else [unannounced]
+        self.every, self.reported = every, float("-inf")
 
     def __call__(self, poll: list[Message]) -> list[tuple[str, list[Outgoing]]]:
         """Learn from a poll; versions that are ready to be announced."""
@@ -72,7 +81,12 @@ class _Step:
                 self._collect(wait=True)
                 self.checkpoints.write(self.learner.state_dict(), self._manifest())
         self._collect(wait=False)
-        report(self.learner)
+        if self.checkpoints.idle and not self.learner.unsaved:
+            self.durable[0] = self.learner.position  # only ticks came since: a restart misses nothing
+        LEARNED.set(self.learner.learned)  # who holds events back asks for it all the time
+        if time.monotonic() - self.reported >= self.every:
+            report(self.learner)
+            self.reported = time.monotonic()
         ready, self.ready = self.ready, []
         return [(KEY, [Outgoing(MODEL_VERSIONS, None, to_json(version))]) for version in ready]
 
@@ -87,7 +101,7 @@ class _Step:
         learner = self.learner
         mrr = learner.rankings["premiere"].recent()["mrr"]["all"]
         return {
-            "step": learner.learner.steps,
+            "step": learner.batches,
             "position": learner.position,
             "learned": learner.learned,
             "mrr": mrr,
@@ -97,7 +111,6 @@ class _Step:
 
 def report(learner: LogLearner) -> None:
     """Set the metrics."""
-    LEARNED.set(learner.learned)
     POSITION.set(learner.position)
     DUPLICATES.set(learner.duplicates)
     UNLAUNCHED.set(learner.unlaunched)

@@ -66,15 +66,15 @@ class Once:
 
 
 class LogLearner:
-    """`position`: the next offset that is not in the learner's state · `learned`, `duplicates`, `unlaunched`:
-    events."""
+    """`position`: the next offset that is not in the learner's state · `batches`: micro-batches so far ·
+    `learned`, `duplicates`, `unlaunched`: events."""
 
     def __init__(self, learner: Learner, settings: LogSettings) -> None:
         self.learner, self.settings = learner, settings
         self.baselines = Baselines(repeats=learner.settings.repeats)
         self.rankings = {name: Prequential() for name in ("premiere", *NAMES)}
         self.once = Once(settings.window)
-        self.position, self.learned, self.duplicates, self.unlaunched = 0, 0, 0, 0
+        self.position, self.learned, self.duplicates, self.unlaunched, self.batches = 0, 0, 0, 0, 0
         self.rates: deque[tuple[int, int]] = deque()  # (record time, new events)
         self.replay = 1.0
         self.losses: dict[str, float] = {}
@@ -104,6 +104,11 @@ class LogLearner:
             self.position = self._next
         return self._due(message.appended)
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether anything came since the last checkpoint was due that a restart would have to read again."""
+        return self._fresh or bool(self._pending)
+
     def rate(self) -> float:
         """New events a second of log time, lately."""
         span = max(self.rates[-1][0] - self.rates[0][0], 1_000) if self.rates else 1_000
@@ -116,6 +121,7 @@ class LogLearner:
             "baselines": self.baselines.state_dict(),
             "rankings": {name: ranking.state_dict() for name, ranking in self.rankings.items()},
             "counts": [self.position, self.learned, self.duplicates, self.unlaunched],
+            "batches": self.batches,
             "rates": [list(pair) for pair in self.rates],
             "replay": self.replay,
         }
@@ -125,6 +131,7 @@ class LogLearner:
         """Go on from a checkpoint. On another log the weights go on, while position and identities begin anew."""
         self.learner.load_state_dict({part: state[part] for part in ("memory", "served", "training")})
         log = state["log"]
+        self.batches = log["batches"]  # it names checkpoints, so it runs on from log to log
         self.baselines.load_state_dict(log["baselines"])
         for name, ranking in self.rankings.items():
             ranking.load_state_dict(log["rankings"][name])
@@ -160,9 +167,10 @@ class LogLearner:
         self.replay = min(1.0, max(self.settings.least_replay, self.settings.capacity / max(self.rate(), 1e-9)))
         result = self.learner.observe(items, self.replay)
         self._score(result)
-        self._fresh = self._fresh or bool(result.ranked)
+        self._fresh = self._fresh or bool(items)
         self._pending, self._new = [], 0
         self.position = self._next
+        self.batches += 1
         self._since += 1
 
     def _score(self, result: Learned) -> None:
@@ -182,7 +190,7 @@ class LogLearner:
         waited = (
             appended - self._saved_at >= self.settings.checkpoint or self._since >= self.settings.checkpoint_batches
         )
-        if not (waited and self._fresh):
+        if not (waited and self._fresh and self.learned):  # a model that has seen nobody is no version
             return False
         self._saved_at, self._since, self._fresh = appended, 0, False
         return True

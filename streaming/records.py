@@ -93,7 +93,7 @@ class Version(Struct, frozen=True, kw_only=True):
     """A checkpoint announced (topic `model-versions`, one partition; its number is its record's offset)."""
 
     path: str  # fsspec URL of the checkpoint folder
-    step: int  # training steps so far
+    step: int  # micro-batches so far
     position: int  # next offset in `activity` that it has not learned
     learned: int  # events learned so far
     mrr: float | None  # prequential, over the recent window

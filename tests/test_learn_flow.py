@@ -43,7 +43,7 @@ def flow(
     run_main(
         build(
             activity=source, versions=versions, learner=learner, checkpoints=checkpoints, durable=durable,
-            unannounced=unannounced,
+            unannounced=unannounced, every=0.0,
         )
     )  # fmt: skip
     checkpoints.finished(wait=True)
