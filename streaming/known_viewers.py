@@ -148,12 +148,13 @@ class KnownViewers:
 
 def insert(ranked: Ranked, titles: Sequence[str], score_HT: NDArray[np.float32], size: int, kept: int = 0) -> Ranked:
     """The lists with fresh `titles` where their scores put them; one that lay in a list already moves."""
-    lists, scores = dict(ranked.titles), dict(ranked.scores)
+    lists, scores, fresh = dict(ranked.titles), dict(ranked.scores), ranked.fresh | set(titles)
+    new = set(titles)
     for place, horizon in enumerate(ranked.titles):
-        old = [i for i, title in enumerate(lists[horizon]) if title not in titles]
+        old = [i for i, title in enumerate(lists[horizon]) if title not in new]
         names = [*(lists[horizon][i] for i in old), *titles]
         score_C = np.concatenate([scores[horizon][old], score_HT[place]])
-        fresh_C = np.array([title in titles or title in ranked.fresh for title in names], bool)
+        fresh_C = np.array([title in fresh for title in names], bool)
         best = choose(score_C, fresh_C, size, kept)
         lists[horizon], scores[horizon] = [names[i] for i in best.tolist()], score_C[best]
-    return replace(ranked, titles=lists, scores=scores, fresh=ranked.fresh | set(titles))
+    return replace(ranked, titles=lists, scores=scores, fresh=fresh)
