@@ -60,7 +60,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
 def tour(loop: Loop, data: DataSet) -> Tour:
     """The data set, played: half as history, half live."""
     began = time.monotonic()
-    made = Tour(loop, data, Gait(limit=200), clock=lambda: time.monotonic() - began)
+    made = Tour(loop, data, Gait(limit=500), clock=lambda: time.monotonic() - began)
     made.run()
     return made
 
