@@ -241,4 +241,3 @@ def row(title: Title) -> Row:
         "withdrawn": title.withdrawn,
         "semantic": np.frombuffer(title.semantic, "<f4").tolist(),
     }
-
