@@ -30,6 +30,7 @@ PATIENCE: Final = 180.0  # seconds without any progress after which we give up
 LEAST: Final = 60.0  # seconds of live part, whatever the history took
 SETTLE: Final = 15.0  # seconds for `publish` to write what is left; nothing depends on it
 TAKING: Final = 5  # messages of the log that never look taken: a tick a second, and commits come an epoch late
+STILL: Final = 1.5  # seconds in which the learner tells its scores at least once: ticks wake it each second
 NAP: Final = 0.1  # seconds between two looks at the clock
 HOLD: Final = 5.0  # seconds that a viewer stays on the screen
 
@@ -75,13 +76,14 @@ class Tour:
             with self._timed("history"):
                 self.replay.play(until=self.half, before=self._before(self.served.count))
                 self._wait(lambda now: now.accounted >= now.produced, lambda now: now.accounted)
-            self.mark = self.watch.sample("history")
+            self.mark = self._still()
             with self._timed("live"):
                 pace = Pace(self.gait.speed, in_flight=self._in_flight, limit=self.gait.limit, patience=PATIENCE)
                 self.replay.play(pace=pace, before=self._before(self.served.watch))
             with self._timed("settling"):
                 self._wait(lambda now: now.accounted >= now.produced, lambda now: now.accounted)
                 self._settle()
+                self._still()
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -128,6 +130,16 @@ class Tour:
         while max(self.watch.sample(self._phase).lag.values()) > TAKING and self.clock() < deadline:
             self.show(self.view())
             self._nap()
+
+    def _still(self) -> Sample:
+        """The sample after which no score changes: the learner tells its scores less often than its progress."""
+        deadline = self.clock() + SETTLE
+        before, now = -1.0, self.watch.samples[-1]
+        while (scored := _scored(now)) != before and self.clock() < deadline:
+            before = scored
+            time.sleep(STILL)
+            now = self.watch.sample(self._phase)
+        return now
 
     def _nap(self) -> None:
         while not self.watch.due():
@@ -180,3 +192,8 @@ class Tour:
         if self.clock() - self._held > HOLD and at:
             self._held, self._user = self.clock(), self.data.users[self.data.user[at - 1]]
         return self.viewers.look(self._user, at) if self._user else None
+
+
+def _scored(sample: Sample) -> float:
+    """Events that the learner has told the scores of."""
+    return float(sample.tally["premiere"].scored[0]) if "premiere" in sample.tally else 0.0
