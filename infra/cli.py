@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from infra import operate
 from infra.errors import PremiereError
 
 
@@ -228,6 +229,9 @@ def emit(
     event = Event(user=user, title=title, ts=round(time.time() * 1000), action=action, rating=rating)
     ask.emit(connected(load()), event, wait, typer.echo)
 
+
+for command in operate.COMMANDS:
+    app.command()(command)
 
 if __name__ == "__main__":
     app()
