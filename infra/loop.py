@@ -9,7 +9,7 @@ import redis
 from infra.lag import Lags
 from infra.settings import Settings
 from infra.stack import services
-from infra.supervisor import Supervisor
+from infra.supervisor import Restarts, Supervisor
 
 
 class Loop(NamedTuple):
@@ -22,11 +22,11 @@ class Loop(NamedTuple):
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[Loop]:
+def running(settings: Settings, patience: Restarts | None = None) -> Iterator[Loop]:
     """Start everything, and stop it on leaving, whatever happens. Raises PremiereError where something cannot start."""
     with ExitStack() as stack:
         ready = stack.enter_context(services(settings))
         lags = stack.enter_context(Lags(ready.kafka()))
         client = redis.Redis.from_url(ready.redis(), decode_responses=True)
         stack.callback(client.close)
-        yield Loop(ready, stack.enter_context(Supervisor(ready)), lags, client)
+        yield Loop(ready, stack.enter_context(Supervisor(ready, patience=patience or Restarts())), lags, client)

@@ -13,17 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from infra.errors import ServiceError
 from infra.processes import spawn, stop, tail
 from infra.settings import Settings
 
 FLOWS: Final = ("features", "titles", "learn", "publish")
-FIRST_BACKOFF: Final = 0.5  # seconds, doubled at each death
-LONGEST_BACKOFF: Final = 8.0  # seconds
-RESTARTS: Final = 5  # of one flow, unless it lived long in between
-LONG_LIFE: Final = 300.0  # seconds alive after which earlier deaths are forgotten
+
+
+class Restarts(NamedTuple):
+    """How patiently a flow that dies is started again: `most` times, `first` to `longest` seconds later, the wait
+    doubled at each death; one that lived `long` seconds has its earlier deaths forgotten."""
+
+    most: int = 5
+    first: float = 0.5
+    longest: float = 8.0
+    long: float = 300.0
 
 
 @dataclass
@@ -45,6 +51,7 @@ class Supervisor:
     settings: Settings
     flows: Sequence[str] = FLOWS
     command: Sequence[str] = (sys.executable, "-m", "infra.cli", "run")
+    patience: Restarts = Restarts()
     _flows: dict[str, _Flow] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
@@ -90,9 +97,9 @@ class Supervisor:
 
     def _bury(self, name: str, flow: _Flow, code: int) -> None:
         now = time.monotonic()
-        flow.deaths = 1 if now - flow.born > LONG_LIFE else flow.deaths + 1
-        if flow.deaths > RESTARTS:
+        flow.deaths = 1 if now - flow.born > self.patience.long else flow.deaths + 1
+        if flow.deaths > self.patience.most:
             raise ServiceError(
                 f"The flow {name} died {flow.deaths} times (last exit {code}); {flow.log} ends with:\n{tail(flow.log)}"
             )
-        flow.again_at = now + min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (flow.deaths - 1))
+        flow.again_at = now + min(self.patience.longest, self.patience.first * 2 ** (flow.deaths - 1))

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import supervisor
 from infra.errors import ServiceError
 from infra.settings import Settings
-from infra.supervisor import Supervisor
+from infra.supervisor import Restarts, Supervisor
 
 PATIENCE = 20.0  # seconds to wait for something that takes milliseconds
 SLEEPER = (sys.executable, "-c", "import sys, time; print('up', sys.argv[1], flush=True); time.sleep(600)")
@@ -50,9 +49,10 @@ def test_a_flow_gets_the_settings_in_its_environment(tmp_path: Path) -> None:
         _until(lambda: (tmp_path / "logs" / "learn.log").read_text() == "7\n")
 
 
-def test_a_flow_that_was_killed_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "FIRST_BACKOFF", 0.05)
-    with Supervisor(Settings(data_dir=tmp_path), flows=["features", "learn"], command=SLEEPER) as flows:
+def test_a_flow_that_was_killed_is_started_again(tmp_path: Path) -> None:
+    soon = Restarts(first=0.05)
+    settings = Settings(data_dir=tmp_path)
+    with Supervisor(settings, flows=["features", "learn"], command=SLEEPER, patience=soon) as flows:
         before = flows.pids()
         os.kill(before["learn"], signal.SIGKILL)
 
@@ -65,10 +65,11 @@ def test_a_flow_that_was_killed_is_started_again(tmp_path: Path, monkeypatch: py
         assert flows.pids()["features"] == before["features"]
 
 
-def test_a_flow_that_cannot_live_is_an_error_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "FIRST_BACKOFF", 0.01)
+def test_a_flow_that_cannot_live_is_an_error_with_its_log(tmp_path: Path) -> None:
+    soon = Restarts(first=0.01)
     dying = (sys.executable, "-c", "import sys; print('the disk is full', flush=True); sys.exit(4)")
-    with Supervisor(Settings(data_dir=tmp_path), flows=["learn", "titles"], command=dying) as flows:
+    settings = Settings(data_dir=tmp_path)
+    with Supervisor(settings, flows=["learn", "titles"], command=dying, patience=soon) as flows:
 
         def keep_checking() -> None:
             for _ in range(2000):
