@@ -51,7 +51,7 @@ class Supervisor:
     settings: Settings
     flows: Sequence[str] = FLOWS
     command: Sequence[str] = (sys.executable, "-m", "infra.cli", "run")
-    patience: Restarts = Restarts()
+    patience: Restarts = field(default_factory=Restarts)
     _flows: dict[str, _Flow] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
