@@ -23,7 +23,8 @@ from infra.replay import Delivery
 from infra.simulate import audience
 from infra.topics import create
 from streaming.features import build
-from streaming.kafka import KafkaSink, KafkaSource, read_all
+from streaming.kafka import KafkaSource, read_all
+from streaming.kafka_sink import KafkaSink
 from streaming.records import to_json
 from streaming.topics import USER_EVENTS, topics
 

@@ -29,7 +29,8 @@ from infra.settings import Settings
 from infra.topics import identity
 from streaming import topics as t
 from streaming.broker import StreamError
-from streaming.kafka import KafkaSink, KafkaSource
+from streaming.kafka import KafkaSource
+from streaming.kafka_sink import KafkaSink
 
 if TYPE_CHECKING:
     from feast import FeatureStore  # a second of import that only two flows need
@@ -103,10 +104,10 @@ def features(settings: Settings, stop: threading.Event) -> Flow:
     events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE, stop=stop)
     dataflow = build(
         events=events,
-        activity=KafkaSink(config),
+        activity=KafkaSink(config, stop=stop),
         online=FeastSink(partial(write_user_activity, _open(settings)), stop=stop),
         offline=ParquetSink(offline_folder(_feast(settings), "user_activity"), 1, USER_ROW),
-        dead_letters=KafkaSink(config),
+        dead_letters=KafkaSink(config, stop=stop),
         history=settings.history,
     )
     return Flow(dataflow, [events])
@@ -129,11 +130,11 @@ def titles(settings: Settings, stop: threading.Event) -> Flow:
         raise SettingsError(str(error)) from error
     dataflow = build(
         launches=launches,
-        titles=KafkaSink(config),
-        activity=KafkaSink(config),
+        titles=KafkaSink(config, stop=stop),
+        activity=KafkaSink(config, stop=stop),
         online=FeastSink(partial(write_title_semantics, _open(settings)), stop=stop),
         offline=ParquetSink(offline_folder(_feast(settings), "title_semantics"), 1, TITLE_ROW),
-        dead_letters=KafkaSink(config),
+        dead_letters=KafkaSink(config, stop=stop),
         encode=encode,
     )
     return Flow(dataflow, [launches])

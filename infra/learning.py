@@ -11,7 +11,8 @@ from infra.flow import Flow
 from infra.settings import Settings
 from infra.topics import identity
 from streaming import topics as t
-from streaming.kafka import KafkaSink, KafkaSource, read_all
+from streaming.kafka import KafkaSource, read_all
+from streaming.kafka_sink import KafkaSink
 
 if TYPE_CHECKING:
     from model.learner import LearnerSettings
@@ -75,7 +76,7 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
     )  # fmt: skip
     dataflow = build(
         activity=source,
-        versions=KafkaSink(config),
+        versions=KafkaSink(config, stop=stop),
         learner=learner,
         checkpoints=checkpoints,
         durable=durable,

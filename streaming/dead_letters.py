@@ -5,6 +5,7 @@ Bad input is data: a second stream, never an exception that stops a flow. A dead
 can be told by topic, partition and offset, and what was wrong can be sent again once it is mended.
 """
 
+import re
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -12,12 +13,15 @@ from typing import Final, TypeVar
 from msgspec import DecodeError, ValidationError
 from prometheus_client import Counter
 
-from streaming.kafka import Message, Outgoing
+from streaming.kafka import Message
+from streaming.kafka_sink import Outgoing
 from streaming.topics import DEAD_LETTERS
 
 KEPT: Final = 65_536  # bytes of the value, and of the key
 DETAIL: Final = 500  # characters of a reason
 LETTERS: Final = Counter("premiere_dead_letters", "messages that a flow could not use", ["reason"])
+
+_BEYOND: Final = re.compile(r"Expected `(int|float)` [<>]")  # of the right type, and more or less than it may be
 
 T = TypeVar("T")
 
@@ -52,6 +56,7 @@ def decode(decoder: Callable[[bytes], T], message: Message, limit: int) -> T:
         return decoder(message.value)
     except ValidationError as error:
         kind = "missing field" if "missing required field" in str(error) else "wrong type"
+        kind = "out of range" if _BEYOND.search(str(error)) else kind
         raise Rejected(f"{kind}: {error}") from None
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected(f"not JSON: {error}") from None

@@ -23,7 +23,8 @@ from prometheus_client import Counter
 
 from streaming.dead_letters import Rejected, dead_letter, decode
 from streaming.history import Arrival, History, Row, State
-from streaming.kafka import Message, Outgoing
+from streaming.kafka import Message
+from streaming.kafka_sink import Outgoing
 from streaming.records import FLOOR_MS, HISTORY, Activity, Tick, action_code, decode_event, to_msgpack
 from streaming.topics import ACTIVITY
 

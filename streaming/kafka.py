@@ -1,10 +1,9 @@
-"""Kafka in and out of a dataflow, and nothing lost in between.
+"""Kafka into a dataflow, and nothing lost in between; `streaming/kafka_sink.py` is the way out.
 
 The engine's own connectors have gaps, so these are ours. The source snapshots real offsets only, never a sentinel, and
 errors do not move them; it waits out a broker that is gone, stops where waiting would be in vain, and commits to a
 consumer group one epoch behind: what the engine has snapshotted once more is durable, so the group is never ahead. One
-item is one poll: a list of messages of one partition. The sink checks every delivery; the engine holds an epoch back
-until `snapshot()` has flushed it.
+item is one poll: a list of messages of one partition.
 """
 
 import threading
@@ -14,17 +13,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
-from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from prometheus_client import Gauge
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from streaming import broker
-from streaming.broker import PositionLostError, StreamError, UndeliveredError
+from streaming import broker, timing
+from streaming.broker import PositionLostError, StreamError
 
 NAP: Final = timedelta(milliseconds=5)  # between two looks at an empty queue
 PATIENCE: Final = timedelta(seconds=10)  # beyond the log's end before we say so: a new leader may lag for a moment
 _FORMAT: Final = 1  # of a source's snapshot
-LAG: Final = Gauge("premiere_consumer_lag", "messages from the next to read to the log's end", ["topic", "partition"])
 
 _Position = tuple[int, int]  # format, offset of the next message
 
@@ -39,16 +35,6 @@ class Message(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes]] = ()
-
-
-class Outgoing(NamedTuple):
-    """A record to be written; without a partition its key decides."""
-
-    topic: str
-    key: bytes | None
-    value: bytes
-    headers: Sequence[tuple[str, bytes]] = ()
-    partition: int = -1
 
 
 class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
@@ -109,7 +95,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         self.empty = self.ended = self.closed = False
         self.checked = time.monotonic()
         self.stranded = 0.0  # seconds
-        self.lag = LAG.labels(self.topic, str(partition))
+        self.told = timing.Reader(self.topic, partition, self.offset)
 
     def next_batch(self) -> list[list[Message]]:
         """What has come: one list of messages, or nothing. Raises StreamError where waiting would be in vain."""
@@ -136,6 +122,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         if (safe := self.safe if durable is None else durable.get(self.partition)) is not None:
             self.group.commit(self.consumer, safe)
         self.safe = self.offset
+        self.told.epoch()
         return _FORMAT, self.offset
 
     def close(self) -> None:
@@ -153,7 +140,6 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.ended = not self.source.tail
                 self.outage.end()
-                self.lag.set(0)
             else:
                 self._failed(error)
         return messages
@@ -162,7 +148,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         self.offset, self.stranded = offset, 0.0
         self.outage.end()
         self.source.heard = time.monotonic()
-        self.lag.set(max(0, self._end() - offset))
+        self.told.read.set(offset)
 
     def _end(self) -> int:
         """The log's end as the last fetch told it; negative where none did yet. Asked for, Tansu gives a lower one."""
@@ -190,71 +176,6 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
             f"Offset {self.offset} of {self.topic}[{self.partition}] {how}: the log was cut by retention or made anew; "
             "let the flow start anew (remove its recovery folder), or give it a position that exists."
         )
-
-
-class KafkaSink(FixedPartitionedSink[list[Outgoing], None]):
-    """Records to the topics they name. Items are (key, records); order holds within a key, `shards` share the keys."""
-
-    def __init__(self, config: Mapping[str, str], shards: int = 1) -> None:
-        self.config, self.shards = config, shards
-
-    def list_parts(self) -> list[str]:
-        """The shards."""
-        return [f"{shard:03d}" for shard in range(self.shards)]
-
-    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Shard":
-        """A producer."""
-        return _Shard(self.config)
-
-
-class _Shard(StatefulSinkPartition[list[Outgoing], None]):
-    """One producer. It sends while the flow goes on; `snapshot` waits for the last delivery."""
-
-    def __init__(self, config: Mapping[str, str]) -> None:
-        self.outage = broker.Outage("Writing")
-        self.failure: str | None = None
-        self.producer = Producer(
-            {**broker.producing(config), "error_cb": self.outage.begin, "on_delivery": self._failed}
-        )
-
-    def write_batch(self, values: list[list[Outgoing]]) -> None:
-        """Hand records to the client. Raises UndeliveredError, also for earlier ones."""
-        for records in values:
-            for record in records:
-                self._produce(record)
-        self.producer.poll(0)
-        self._check()
-
-    def snapshot(self) -> None:
-        """Wait until every record is delivered: bounded, for each gives up after DELIVERY. Raises UndeliveredError."""
-        while self.producer.flush(1):
-            self._check()
-        self._check()
-        self.outage.end()
-
-    def close(self) -> None:
-        """Nothing is left after a snapshot; what is left after a failure will be written again."""
-        self.producer.flush(1)
-
-    def _produce(self, record: Outgoing) -> None:
-        topic, key, value, headers, partition = record
-        while True:
-            try:
-                self.producer.produce(topic, value, key, partition, headers=list(headers))
-                return
-            except BufferError:  # the queue is full: the broker is slower than we, or away
-                self.producer.poll(0.05)
-                self._check()
-            except KafkaException as error:
-                raise UndeliveredError(f"A record for {topic} was refused: {error.args[0].str()}.") from error
-
-    def _failed(self, error: KafkaError, record: Any) -> None:
-        if error is not None:
-            self.failure = f"A record for {record.topic()} was not delivered: {error.str()}."
-
-    def _check(self) -> None:
-        if self.failure:
-            raise UndeliveredError(f"{self.failure} What this epoch wrote is written again after a restart.")
 
 
 def read_all(config: Mapping[str, str], topic: str) -> Iterator[Message]:

@@ -16,7 +16,8 @@ from prometheus_client import Gauge
 
 from model.metrics import MEASURES, SLICES
 from streaming.checkpoints import Checkpoints
-from streaming.kafka import Message, Outgoing
+from streaming.kafka import Message
+from streaming.kafka_sink import Outgoing
 from streaming.log_learner import LogLearner
 from streaming.records import Version, to_json
 from streaming.topics import MODEL_VERSIONS

@@ -32,7 +32,8 @@ from features.text import Encoder, launch_text
 from streaming.broker import StreamError
 from streaming.dead_letters import Rejected, dead_letter, decode
 from streaming.features import CEILING_MS, FUTURE
-from streaming.kafka import Message, Outgoing
+from streaming.kafka import Message
+from streaming.kafka_sink import Outgoing
 from streaming.records import FLOOR_MS, Launch, Title, decode_launch, to_msgpack
 from streaming.topics import ACTIVITY, TITLES
 

@@ -9,7 +9,8 @@ from stream_tools import flow, new_topic, numbers, produce
 
 from infra.embedded import free_port
 from streaming.broker import BrokerSilentError, TopicMissingError, UndeliveredError, partitions, stream_error
-from streaming.kafka import KafkaSink, KafkaSource, Outgoing, read_all
+from streaming.kafka import KafkaSource, read_all
+from streaming.kafka_sink import KafkaSink, Outgoing
 
 
 @pytest.fixture

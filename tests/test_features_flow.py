@@ -16,7 +16,8 @@ from prometheus_client import REGISTRY
 from infra.topics import create
 from model.actions import ACTIONS
 from streaming.features import build, sort
-from streaming.kafka import KafkaSink, KafkaSource, Message, Outgoing, read_all
+from streaming.kafka import KafkaSource, Message, read_all
+from streaming.kafka_sink import KafkaSink, Outgoing
 from streaming.records import Activity, Tick, decode_log
 from streaming.topics import ACTIVITY, DEAD_LETTERS, Topic, topics
 

@@ -21,7 +21,8 @@ from features.store import offline_folder, open_store, write_title_semantics
 from features.text import Encoder, load_encoder
 from infra.topics import create
 from streaming.broker import StreamError
-from streaming.kafka import KafkaSink, KafkaSource, read_all
+from streaming.kafka import KafkaSource, read_all
+from streaming.kafka_sink import KafkaSink
 from streaming.offline import ParquetSink
 from streaming.online import FeastSink
 from streaming.records import FLOOR_MS, Title, decode_log, decode_title

@@ -1,0 +1,115 @@
+"""Records out of a dataflow into Kafka: every delivery is checked, and an epoch waits until its records lie there.
+
+The engine holds an epoch back until `snapshot()` has returned, so nothing counts as done that the broker does not have.
+A broker that is away is waited for; a flow that is asked to stop meanwhile gives up soon, and loses nothing: the epoch
+is not done, and the next start writes it again.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from streaming import broker
+from streaming.broker import UndeliveredError
+
+GRACE: Final = 3.0  # seconds that a flow which is asked to stop still waits for the broker
+_LOOK: Final = 0.2  # seconds between two looks at `stop`
+
+
+class Outgoing(NamedTuple):
+    """A record to be written; without a partition its key decides."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]] = ()
+    partition: int = -1
+
+
+class KafkaSink(FixedPartitionedSink[list[Outgoing], None]):
+    """Records to the topics they name. Items are (key, records); order holds within a key, `shards` share the keys.
+
+    Once `stop` is set, a broker that takes nothing is waited for `GRACE` seconds more.
+    """
+
+    def __init__(self, config: Mapping[str, str], shards: int = 1, stop: threading.Event | None = None) -> None:
+        self.config, self.shards, self.stop = config, shards, stop or threading.Event()
+
+    def list_parts(self) -> list[str]:
+        """The shards."""
+        return [f"{shard:03d}" for shard in range(self.shards)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Shard":
+        """A producer."""
+        return _Shard(self.config, self.stop)
+
+
+class _Shard(StatefulSinkPartition[list[Outgoing], None]):
+    """One producer. It sends while the flow goes on; `snapshot` waits for the last delivery."""
+
+    def __init__(self, config: Mapping[str, str], stop: threading.Event) -> None:
+        self.outage = broker.Outage("Writing")
+        self.stop, self.asked = stop, float("inf")  # monotonic seconds: when a wait first saw that it is to stop
+        self.failure: str | None = None
+        self.producer = Producer(
+            {**broker.producing(config), "error_cb": self.outage.begin, "on_delivery": self._failed}
+        )
+
+    def write_batch(self, values: list[list[Outgoing]]) -> None:
+        """Hand records to the client. Raises UndeliveredError, also for earlier ones."""
+        for records in values:
+            for record in records:
+                self._produce(record)
+        self.producer.poll(0)
+        self._check()
+
+    def snapshot(self) -> None:
+        """Wait until every record is delivered: bounded, for each gives up after DELIVERY, and all soon after `stop`.
+        Raises UndeliveredError."""
+        while self.producer.flush(_LOOK):
+            self._check()
+            self._check_stop()
+        self._check()
+        self.outage.end()
+
+    def close(self) -> None:
+        """Nothing is left after a snapshot; what is left after a failure will be written again."""
+        if self.producer.flush(1):
+            self.producer.purge()
+
+    def _produce(self, record: Outgoing) -> None:
+        topic, key, value, headers, partition = record
+        while True:
+            try:
+                self.producer.produce(topic, value, key, partition, headers=list(headers))
+                return
+            except BufferError:  # the queue is full: the broker is slower than we, or away
+                self.producer.poll(0.05)
+                self._check()
+                self._check_stop()
+            except KafkaException as error:
+                raise UndeliveredError(f"A record for {topic} was refused: {error.args[0].str()}.") from error
+
+    def _failed(self, error: KafkaError, record: Any) -> None:
+        if error is not None:
+            self.failure = f"A record for {record.topic()} was not delivered: {error.str()}."
+
+    def _check(self) -> None:
+        if self.failure:
+            raise UndeliveredError(f"{self.failure} What this epoch wrote is written again after a restart.")
+
+    def _check_stop(self) -> None:
+        """Give up where the flow is to stop and the broker takes nothing. A broker that is slow takes something."""
+        if not self.stop.is_set():
+            return
+        now = time.monotonic()
+        self.asked = min(self.asked, now)
+        if now - self.asked > GRACE:
+            raise UndeliveredError(
+                f"Kafka took not all of the last epoch within {GRACE:.0f} s of being asked to stop; nothing is lost: "
+                "what it wrote is written again after a restart."
+            )
