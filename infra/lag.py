@@ -1,9 +1,12 @@
-"""How far each flow is behind: messages between its group's committed offset and the end of each partition.
+"""How far each flow is behind: messages, and seconds, between its group's committed offset and each partition's end.
 
 The committed offset is what a crash would go back to, so this is the lag that counts, and the one that Kafka's own
-tools show. The end needs care: Tansu answers a question for it with the base offset of the last batch + 1 (measured: 17
-records reported as 11), while its fetch responses carry the right one. So a consumer fetches from the reported end, and
-the end that it learns in passing is used; a partition whose reported end has not moved is not asked again.
+tools show. In seconds it is the time between the first record that waits and the last one, by Kafka's record times: no
+clock of ours is in it, and it is 0 where nothing waits. Both records are fetched.
+
+The end needs care: Tansu answers a question for it with the base offset of the last batch + 1 (measured: 17 records
+reported as 11), while its fetch responses carry the right one. So a consumer fetches from the reported end, and the end
+that it learns in passing is used. What has not moved since the last reading is not asked for again.
 """
 
 import time
@@ -11,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.errors import TopicError
 from streaming import topics as t
@@ -24,6 +27,11 @@ READS: Final[Mapping[str, Sequence[str]]] = {  # what each flow, and its consume
     "learn": (t.ACTIVITY,),
     "publish": (t.ACTIVITY, t.TITLES, t.MODEL_VERSIONS),
 }
+_SPARING: Final = {  # a consumer fetches ahead, and we look at single records
+    "fetch.message.max.bytes": "65536",
+    "queued.max.messages.kbytes": "1024",
+    "queued.min.messages": "1",
+}
 _COORDINATOR: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -33,7 +41,10 @@ _At = tuple[str, int]  # topic, partition
 
 
 class Lag(NamedTuple):
-    """One group on one partition. `committed` is None before its first commit; then all that is there waits."""
+    """One group on one partition. `committed` is None before its first commit; then all that is there waits.
+
+    `seconds` is None where the broker did not give the records in time.
+    """
 
     group: str
     topic: str
@@ -41,6 +52,7 @@ class Lag(NamedTuple):
     committed: int | None
     end: int
     lag: int
+    seconds: float | None = 0.0
 
 
 class Lags:
@@ -51,10 +63,11 @@ class Lags:
     """
 
     def __init__(self, config: Mapping[str, str]) -> None:
-        self._config = dict(config)
-        self._consumer = Consumer(consuming(config, "premiere-lag"))
+        self._config = {**config, **_SPARING}
+        self._consumer = Consumer(consuming(self._config, "premiere-lag"))
         self._groups: dict[str, Consumer] = {}
         self._ends: dict[_At, tuple[int, int]] = {}  # reported end, true end
+        self._times: dict[str, dict[_At, tuple[int, int]]] = {}  # by reader: the offset looked at, its record time (ms)
 
     def read(self, groups: Mapping[str, Sequence[str]] = READS) -> list[Lag]:
         """A row per group, topic and partition. Topics that do not exist are left out. Raises TopicError."""
@@ -64,14 +77,36 @@ class Lags:
             # Before the ends: a commit in between would look like a negative lag.
             committed = {group: self._committed(group, partitions) for group, partitions in reads.items()}
             bounds = self._bounds(known)
+            rows = [
+                Lag(group, *at, committed[group].get(at), *_waiting(committed[group].get(at), *bounds[at]))
+                for group, partitions in reads.items()
+                for at in partitions
+            ]
+            return self._timed(rows)
         except KafkaException as error:
             raise TopicError(f"Kafka does not tell its offsets: {error.args[0].str()}.") from error
-        rows = []
-        for group, partitions in reads.items():
-            for at in partitions:
-                done, (start, end) = committed[group].get(at), bounds[at]
-                rows.append(Lag(group, *at, done, end, max(0, end - max(start, done or 0))))
-        return rows
+
+    def _timed(self, rows: Sequence[Lag]) -> list[Lag]:
+        """The rows with their seconds."""
+        behind = [row for row in rows if row.lag]
+        last = self._record_times("", self._consumer, {row[1:3]: row.end - 1 for row in behind})
+        first = {
+            group: self._record_times(
+                group, self._groups[group], {row[1:3]: row.end - row.lag for row in behind if row.group == group}
+            )
+            for group in {row.group for row in behind}
+        }
+        return [row._replace(seconds=_seconds(first[row.group], last, row[1:3])) if row.lag else row for row in rows]
+
+    def _record_times(self, reader: str, consumer: Consumer, wanted: Mapping[_At, int]) -> dict[_At, int]:
+        """The record times (ms) of the first records from these offsets on; without those that do not come in time."""
+        known = self._times.get(reader, {})
+        found = {at: known[at] for at, offset in wanted.items() if known.get(at, (-1, 0))[0] == offset}
+        missing = {at: offset for at, offset in wanted.items() if at not in found}
+        records = _fetch(consumer, missing)
+        found |= {at: (missing[at], records[at].timestamp()[1]) for at in missing if at in records}
+        self._times[reader] = found
+        return {at: time for at, (_, time) in found.items()}
 
     def _bounds(self, partitions: Iterable[_At]) -> dict[_At, tuple[int, int]]:
         """The first offset and the true end (the offset that the next record gets) of each partition."""
@@ -85,15 +120,13 @@ class Lags:
         """The true ends behind the reported ones: a fetch from just before brings them, records or none."""
         if not reported:
             return {}
-        self._consumer.assign([TopicPartition(*at, max(0, end - 1)) for at, end in reported.items()])
-        waiting, deadline = set(reported), time.monotonic() + TIMEOUT
-        while waiting and time.monotonic() < deadline:
-            for message in self._consumer.consume(1000, 0.05):
-                waiting.discard((message.topic(), message.partition()))
-        answered = reported.keys() - waiting
-        seen = {at: self._consumer.get_watermark_offsets(TopicPartition(*at), cached=True)[1] for at in answered}
-        self._consumer.unassign()
-        return {at: max(end, reported[at]) for at, end in seen.items()}
+        ends: dict[_At, int] = {}
+
+        def seen(at: _At) -> None:
+            ends[at] = self._consumer.get_watermark_offsets(TopicPartition(*at), cached=True)[1]
+
+        _fetch(self._consumer, {at: max(0, end - 1) for at, end in reported.items()}, seen)
+        return {at: max(end, reported[at]) for at, end in ends.items()}
 
     def _committed(self, group: str, partitions: Iterable[_At]) -> dict[_At, int]:
         if group not in self._groups:
@@ -118,6 +151,37 @@ class Lags:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _waiting(committed: int | None, start: int, end: int) -> tuple[int, int]:
+    """The end, and how many messages wait before it."""
+    return end, max(0, end - max(start, committed or 0))
+
+
+def _seconds(first: Mapping[_At, int], last: Mapping[_At, int], at: _At) -> float | None:
+    """Never negative: record times that producers set may go back."""
+    return max(0, last[at] - first[at]) / 1000 if at in first and at in last else None
+
+
+def _fetch(
+    consumer: Consumer, offsets: Mapping[_At, int], seen: Callable[[_At], None] = lambda at: None
+) -> dict[_At, Message]:
+    """The first record of each partition from an offset on, where there is one; `seen` is told who answered."""
+    if not offsets:
+        return {}
+    records: dict[_At, Message] = {}
+    consumer.assign([TopicPartition(*at, offset) for at, offset in offsets.items()])
+    waiting, deadline = set(offsets), time.monotonic() + TIMEOUT
+    while waiting and time.monotonic() < deadline:
+        for message in consumer.consume(1000, 0.05):
+            at = (str(message.topic()), int(message.partition() or 0))
+            if message.error() is None:
+                records.setdefault(at, message)
+            waiting.discard(at)
+    for at in offsets.keys() - waiting:
+        seen(at)
+    consumer.unassign()
+    return records
 
 
 def _patient(ask: Callable[[], list[TopicPartition]]) -> list[TopicPartition]:

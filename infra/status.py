@@ -151,11 +151,12 @@ def show(status: Status, newest: tuple[int, Version] | None, console: Console | 
 
 def _lags(status: Status) -> RenderableType:
     grid = Table("flow", "topic", box=None, pad_edge=False, header_style="dim")
-    for name in ("partition", "committed", "end", "lag"):
+    for name in ("partition", "committed", "end", "lag", "seconds"):
         grid.add_column(name, justify="right")
     for row in status.lags:
         committed = "-" if row.committed is None else f"{row.committed:,}"
-        grid.add_row(row.group, row.topic, str(row.partition), committed, f"{row.end:,}", f"{row.lag:,}")
+        seconds = "?" if row.seconds is None else f"{row.seconds:,.1f}"
+        grid.add_row(row.group, row.topic, str(row.partition), committed, f"{row.end:,}", f"{row.lag:,}", seconds)
     return grid
 
 

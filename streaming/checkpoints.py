@@ -13,6 +13,7 @@ from typing import Any
 from model import checkpoint
 from model.checkpoint import CheckpointError
 from streaming.records import Version
+from streaming.timing import SNAPSHOT
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class Checkpoints:
         self._writing = None
         return version
 
+    @SNAPSHOT.labels("checkpoint").time()
     def _write(self, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> Version:
         url = f"{self.url}/{manifest['step']:012d}"
         created = int(time.time() * 1000)

@@ -30,6 +30,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from prometheus_client import Counter
 
 from streaming.broker import StreamError
+from streaming.timing import SNAPSHOT
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
         if self._rows >= BUFFER:
             self._stage_rows()
 
+    @SNAPSHOT.labels("parquet").time()
     def snapshot(self) -> tuple[Any, ...]:
         self._stage_rows()
         self._fresh = True

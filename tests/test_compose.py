@@ -144,8 +144,8 @@ class _Page(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("page", "code"),
     [
-        (b'# HELP premiere_consumer_lag x\npremiere_consumer_lag{partition="0",topic="activity"} 7.0\n', 0),
-        (b"# HELP premiere_consumer_lag x\n# TYPE premiere_consumer_lag gauge\n", 1),  # no source was built
+        (b'# HELP premiere_read_offset x\npremiere_read_offset{partition="0",topic="activity"} 7.0\n', 0),
+        (b"# HELP premiere_read_offset x\n# TYPE premiere_read_offset gauge\n", 1),  # no source was built
     ],
 )
 def test_a_flow_is_well_once_it_reads_its_topics(page: bytes, code: int) -> None:

@@ -7,7 +7,7 @@ its source was built. Standard library only, for it runs every few seconds.
 import sys
 from urllib.request import urlopen
 
-READS = "\npremiere_consumer_lag{"
+READS = "\npremiere_read_offset{"
 TIMEOUT = 4.0  # seconds
 
 
