@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streaming import broker
 from streaming.broker import UndeliveredError
+from streaming.timing import SNAPSHOT
 
 GRACE: Final = 3.0  # seconds that a flow which is asked to stop still waits for the broker
 _LOOK: Final = 0.2  # seconds between two looks at `stop`
@@ -67,6 +68,7 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
         self.producer.poll(0)
         self._check()
 
+    @SNAPSHOT.labels("kafka").time()
     def snapshot(self) -> None:
         """Wait until every record is delivered: bounded, for each gives up after DELIVERY, and all soon after `stop`.
         Raises UndeliveredError."""
