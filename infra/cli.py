@@ -35,22 +35,32 @@ app = typer.Typer(
 )
 
 
+Broker = Annotated[
+    Literal["embedded", "apache"] | None, typer.Option(help="Which broker to start; as set unless given.")
+]
+
+
 @app.command()
-def up() -> None:
+def up(broker: Broker = None) -> None:
     """Start a broker, a Redis (unless named) and all flows, until Ctrl-C."""
     from infra.settings import load
     from infra.up import up as run_up
 
-    run_up(load())
+    run_up(load(broker=broker))
 
 
 @app.command()
-def run(flow: Annotated[Literal["features", "titles", "learn", "publish"], typer.Argument(help="Which flow.")]) -> None:
+def run(
+    flow: Annotated[Literal["features", "titles", "learn", "publish"], typer.Argument(help="Which flow.")],
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes; as set unless given.")] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="Be only this one of them, counted from 0.")] = None,
+    addresses: Annotated[str, typer.Option(help="All workers' host:port, by commas (features, titles).")] = "",
+) -> None:
     """Run one flow until SIGTERM or Ctrl-C; it then drains, saves its state and exits 0."""
-    from infra.flows import run as run_flow
     from infra.settings import connected, load
+    from infra.team import start
 
-    run_flow(flow, connected(load()))
+    start(flow, connected(load()), workers, process, tuple(filter(None, addresses.split(","))))
 
 
 @app.command()
@@ -113,6 +123,7 @@ def demo(
     minutes: Annotated[float, typer.Option(min=0, help="End the live part after so many in all.")] = 7.0,
     report: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")] = Path(),
     keep: Annotated[bool, typer.Option("--keep", help="Keep what the run wrote: logs, checkpoints, features.")] = False,
+    broker: Broker = None,
 ) -> None:
     """Watch a recommender learn: a data set through the whole loop, on a stack of its own, with a report."""
     import signal
@@ -126,7 +137,7 @@ def demo(
     screen = Screen()
     try:
         data = obtain(load(), events, titles, tuple(text or ()), screen.say)
-        run_demo(load(), data, Options(full, speed, minutes, keep=keep, report=report), screen)
+        run_demo(load(broker=broker), data, Options(full, speed, minutes, keep=keep, report=report), screen)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         raise typer.Exit(130) from None

@@ -8,18 +8,18 @@ for in silence, for ever.
 
 import gc
 import shutil
-import signal
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
-from infra import metrics
+from infra import lag_metrics, metrics
 from infra.errors import PremiereError, SettingsError
 from infra.flow import Flow
 from infra.lag import READS
@@ -27,6 +27,7 @@ from infra.learning import learn
 from infra.publishing import publish
 from infra.settings import Settings
 from infra.topics import identity
+from infra.workers import ALONE, Worker, stop_on_signals
 from streaming import topics as t
 from streaming.broker import StreamError
 from streaming.kafka import KafkaSource
@@ -39,23 +40,32 @@ IDLE: Final = timedelta(seconds=1)  # of silence, after which a source says so
 EMBEDDED: Final = "premiere-"  # how the embedded broker's cluster ids begin
 
 
-def run(flow: str, settings: Settings) -> None:
-    """Run one flow until it is asked to stop. Raises PremiereError where the world is not as it must be."""
+def run(flow: str, settings: Settings, worker: Worker = ALONE) -> None:
+    """Run one flow, or a worker of it, until it is asked to stop. Raises PremiereError where it cannot go on."""
     stop = threading.Event()
-    _stop_on_signals(stop)
-    metrics.serve(settings, flow)
+    stop_on_signals(stop)
+    metrics.serve(settings, flow, worker.index)
     epoch = timedelta(seconds=settings.epoch_seconds)
     try:
         store = recovery(settings, flow) if flow in RECOVERS else None
-        dataflow, sources = BUILD[flow](settings, stop)
+        dataflow, sources = BUILD[flow](settings, stop, worker)
+        if worker.index == 0 and settings.metrics_port:  # the group is one, whatever shares its work
+            lag_metrics.start(settings.kafka(), flow, stop)
         gc.freeze()  # what is loaded by now stays: collections need not walk it
-        cli_main(dataflow, epoch_interval=epoch, recovery_config=store)
+        cli_main(dataflow, epoch_interval=epoch, recovery_config=store, **_cluster(worker))
+        if not stop.is_set():  # the engine can end well without having done its work (measured, in a cluster)
+            raise PremiereError("It ended without being asked to: start it again, it goes on where it was.")
         for source in sources:
             source.commit()
     except Exception as error:
         if (known := _known(error)) is not None:
             raise PremiereError(f"The flow {flow} cannot go on. {known}") from error
         raise
+
+
+def _cluster(worker: Worker) -> dict[str, Any]:
+    """How the engine finds the other workers."""
+    return {"process_id": worker.index, "addresses": list(worker.addresses)} if worker.addresses else {}
 
 
 def _known(error: BaseException | None) -> BaseException | None:
@@ -73,47 +83,39 @@ def recovery(settings: Settings, flow: str) -> RecoveryConfig:
         if past != store:
             shutil.rmtree(past, ignore_errors=True)
     if not store.exists():
-        fresh = store.with_suffix(".new")  # a store half made would be an error for ever
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        init_db_dir(fresh, 1)
-        fresh.rename(store)
+        root.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix="new-", dir=root))  # a store half made would be an error for ever
+        init_db_dir(fresh, settings.recovery_partitions)
+        try:
+            fresh.rename(store)
+        except OSError:  # another worker was faster
+            shutil.rmtree(fresh)
     return RecoveryConfig(store, timedelta(0))
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
-    """The first SIGTERM or Ctrl-C asks to drain; a second one of the kind acts at once."""
-
-    def ask(number: int, _frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
-        stop.set()
-
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
-
-
-def features(settings: Settings, stop: threading.Event) -> Flow:
+def features(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -> Flow:
     """Events to histories: Feast's user_activity and the learner's log."""
     from features.definitions import USER_ROW
     from features.store import offline_folder, write_user_activity
     from streaming.features import build
     from streaming.offline import ParquetSink
-    from streaming.online import FeastSink
+    from streaming.online import PARTS, FeastSink
 
     config = settings.kafka()
     events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE, stop=stop)
     dataflow = build(
         events=events,
         activity=KafkaSink(config, stop=stop),
-        online=FeastSink(partial(write_user_activity, _open(settings)), stop=stop),
+        online=FeastSink(partial(write_user_activity, _open(settings)), PARTS, stop=stop),
         offline=ParquetSink(offline_folder(_feast(settings), "user_activity"), 1, USER_ROW),
         dead_letters=KafkaSink(config, stop=stop),
         history=settings.history,
+        writers=worker.count,
     )
     return Flow(dataflow, [events])
 
 
-def titles(settings: Settings, stop: threading.Event) -> Flow:
+def titles(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -> Flow:
     """Launches to titles: Feast's title_semantics, the catalogue and the learner's log."""
     from features.definitions import TITLE_ROW
     from features.store import offline_folder, write_title_semantics
@@ -154,10 +156,10 @@ def _open(settings: Settings) -> "FeatureStore":
         raise SettingsError(str(error)) from error
 
 
-BUILD: Final[Mapping[str, Callable[[Settings, threading.Event], Flow]]] = {
+BUILD: Final[Mapping[str, Callable[[Settings, threading.Event, Worker], Flow]]] = {
     "features": features,
     "titles": titles,
-    "learn": learn,
-    "publish": publish,
+    "learn": lambda settings, stop, _: learn(settings, stop),
+    "publish": lambda settings, stop, worker: publish(settings, stop),
 }
 RECOVERS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the log

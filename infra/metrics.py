@@ -15,14 +15,14 @@ from infra.settings import Settings
 from infra.supervisor import FLOWS
 
 
-def port(settings: Settings, flow: str) -> int:
-    """The port of a flow's metrics; 0 where they are off."""
-    return settings.metrics_port and settings.metrics_port + FLOWS.index(flow)
+def port(settings: Settings, flow: str, worker: int = 0) -> int:
+    """The port of a flow's metrics, further workers four ports on from each other; 0 where they are off."""
+    return settings.metrics_port and settings.metrics_port + len(FLOWS) * worker + FLOWS.index(flow)
 
 
-def serve(settings: Settings, flow: str) -> None:
+def serve(settings: Settings, flow: str, worker: int = 0) -> None:
     """Serve this process's metrics until it ends. Raises PortError where the port is taken."""
-    chosen = port(settings, flow)
+    chosen = port(settings, flow, worker)
     if chosen == 0:
         return
     check(settings.metrics_host, chosen)
@@ -42,9 +42,10 @@ def check(host: str, chosen: int) -> None:
 
 def free_base(settings: Settings, flows: Sequence[str] = FLOWS, tries: int = 100) -> int:
     """The first port from the set one on where all flows find theirs free, so that two stacks fit on one machine."""
-    for base in range(settings.metrics_port, settings.metrics_port + tries * len(flows), len(flows)):
+    wide = len(flows) * max(map(settings.workers, flows), default=1)
+    for base in range(settings.metrics_port, settings.metrics_port + tries * wide, wide):
         try:
-            for offset in range(len(flows)):
+            for offset in range(wide):
                 _bind(settings.metrics_host, base + offset)
         except OSError:
             continue

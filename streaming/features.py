@@ -63,10 +63,12 @@ def build(
     history: int = HISTORY,
     future: timedelta = FUTURE,
     shards: int = 1,
+    writers: int | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Dataflow:
-    """The flow. `events` yields polls (an empty one: silence); `online` and `offline` get keys "0" to `shards` - 1."""
-    keys = [str(shard) for shard in range(shards)]
+    """The flow. `events` yields polls (an empty one: silence). `offline` gets keys "0" to `shards` - 1, which are fixed
+    for life; `online` "0" to `writers` - 1 (as many unless told), which may change."""
+    keys, online_keys = ([str(key) for key in range(count)] for count in (shards, writers or shards))
     flow = Dataflow("features")
     polls = op.input("user_events", flow, events)  # [Message]
     sorted_polls = op.map("sorted_polls", polls, lambda poll: sort(poll, future))  # Sorted
@@ -76,7 +78,7 @@ def build(
     silence = op.filter("silence", sorted_polls, lambda poll: not (poll.users or poll.rejected))
     ticks = op.map("ticks", silence, lambda _: (LOG, [_tick(clock())]))  # ("0", [Outgoing])
     logged = op.flat_map_batch("logged", updates, _log)  # ("0", [Outgoing])
-    newest = op.flat_map_batch("newest", updates, lambda batch: _newest(batch, keys))  # (shard, [Row])
+    newest = op.flat_map_batch("newest", updates, lambda batch: _newest(batch, online_keys))  # (shard, [Row])
     rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [Row])
     empty: list[tuple[str, list[Row]]] = [(key, []) for key in keys]
     nothing = op.flat_map("nothing", silence, lambda _: empty)  # an idle sink gets no snapshot, and publishes nothing

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 Rows = list[dict[str, Any]]
 Write = Callable[[Sequence[dict[str, Any]]], None]
 
+PARTS: Final = 64  # where several processes write: at least as many, and never fewer than a recovery store knows
 PATIENCE: Final = 300.0  # seconds without the store after which a flow gives up
 FIRST_WAIT: Final = 0.1  # seconds; doubled at each further try
 LONGEST_WAIT: Final = 5.0  # seconds
