@@ -7,6 +7,7 @@ for its parent. No pickle: a checkpoint from elsewhere cannot run code. The stor
     PART.safetensors   every array of a part of the state, under its path in it
     PART.state         the rest of the part, msgpack
     manifest.json      format, step, position in the log, settings, metrics; sizes and sha256, its own included
+    pinned             where it is there, no rotation removes the folder
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 FORMAT: Final = 1
+PIN: Final = "pinned"
 _ARRAY, _TENSOR = "\0array", "\0tensor"  # marks in `state` for what lies in arrays.safetensors
 _BIG: Final = "\0int"  # integers beyond 64 bits: the random generators' state
 
@@ -32,19 +34,29 @@ class CheckpointError(Exception):
 
 def save(url: str, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
     """Write a checkpoint of a state's parts; it does not exist until its last byte is there."""
-    files: dict[str, bytes] = {}
-    for part, value in state.items():
-        arrays: dict[str, np.ndarray] = {}
-        files[f"{part}.state"] = msgspec.msgpack.encode(_pull(value, "", arrays))
-        files[f"{part}.safetensors"] = save_arrays(arrays)
-    sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    whole = {"format": FORMAT, **manifest, "files": sums}
+    files = pack(state)
+    whole = {"format": FORMAT, **manifest, "files": sums(files)}
     files["manifest.json"] = json.dumps({**whole, "sha256": _seal(whole)}, indent=1).encode()
     storage, root = fsspec.core.url_to_fs(url)
     storage.makedirs(root, exist_ok=True)
     for name, data in files.items():
         storage.pipe_file(f"{root}/{name}.part", data)
         storage.mv(f"{root}/{name}.part", f"{root}/{name}")
+
+
+def pack(state: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of a state's parts: the same state gives the same bytes."""
+    files: dict[str, bytes] = {}
+    for part, value in state.items():
+        arrays: dict[str, np.ndarray] = {}
+        files[f"{part}.state"] = msgspec.msgpack.encode(_pull(value, "", arrays))
+        files[f"{part}.safetensors"] = save_arrays(arrays)
+    return files
+
+
+def sums(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """What a manifest says of its files: sizes and checksums."""
+    return {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
 
 
 def read_manifest(url: str) -> dict[str, Any]:
@@ -91,10 +103,35 @@ def load(url: str, parts: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str,
 def present(url: str) -> list[str]:
     """URLs of the checkpoints in a folder of checkpoints, oldest first; those with no manifest do not count."""
     storage, root = fsspec.core.url_to_fs(url)
-    if not storage.exists(root):
-        return []
-    names = sorted(str(path).rsplit("/", 1)[-1] for path in storage.ls(root, detail=False))
-    return [f"{url}/{name}" for name in names if storage.exists(f"{root}/{name}/manifest.json")]
+    return [f"{url}/{name}" for name in _names(storage, root) if storage.exists(f"{root}/{name}/manifest.json")]
+
+
+def torn(url: str) -> list[str]:
+    """URLs of what a crash left half written in a folder of checkpoints, oldest first; nothing that is pinned."""
+    storage, root = fsspec.core.url_to_fs(url)
+    steps = [name for name in _names(storage, root) if name.isdigit()]  # ours have no other names
+    whole_or_pinned = ("manifest.json", PIN)
+    return [f"{url}/{s}" for s in steps if not any(storage.exists(f"{root}/{s}/{name}") for name in whole_or_pinned)]
+
+
+def pin(url: str) -> None:
+    """Keep this folder from rotation until it is unpinned."""
+    storage, root = fsspec.core.url_to_fs(url)
+    storage.makedirs(root, exist_ok=True)
+    storage.pipe_file(f"{root}/{PIN}", b"1\n")
+
+
+def unpin(url: str) -> None:
+    """Let rotation have it."""
+    storage, root = fsspec.core.url_to_fs(url)
+    if storage.exists(f"{root}/{PIN}"):
+        storage.rm_file(f"{root}/{PIN}")
+
+
+def pinned(url: str) -> bool:
+    """Whether it is kept from rotation."""
+    storage, root = fsspec.core.url_to_fs(url)
+    return bool(storage.exists(f"{root}/{PIN}"))
 
 
 def remove(url: str) -> None:
@@ -103,6 +140,12 @@ def remove(url: str) -> None:
     if storage.exists(f"{root}/manifest.json"):
         storage.rm_file(f"{root}/manifest.json")
     storage.rm(root, recursive=True)
+
+
+def _names(storage: fsspec.AbstractFileSystem, root: str) -> list[str]:
+    if not storage.exists(root):
+        return []
+    return sorted(str(path).rsplit("/", 1)[-1] for path in storage.ls(root, detail=False))
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:

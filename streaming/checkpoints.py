@@ -2,11 +2,15 @@
 
 The state is copied when it is taken, so one thread can write it while the learner goes on; the next one waits for it.
 Until a checkpoint is whole nothing is announced and no position is committed.
+
+Which stay: the newest few; what is pinned, because somebody rolled back to it; and an anchor, one that is between one
+and two `anchor` hours old, to go back to when it takes a day to notice that something went wrong. Beside the anchor
+stays its successor, for else nothing would be there to grow old.
 """
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -19,10 +23,19 @@ log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """Folders under `url`, named by micro-batch; the newest `keep` stay."""
+    """Folders under `url`, named by micro-batch; the newest `keep` stay, pinned ones, and an anchor every `anchor`
+    hours (0: none). `identity` is the log's."""
 
-    def __init__(self, url: str, keep: int = 4, identity: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        keep: int = 4,
+        identity: str = "",
+        anchor: float = 0.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.url, self.keep, self.identity = url.rstrip("/"), keep, identity
+        self.anchor, self.clock = anchor, clock
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[Version] | None = None
 
@@ -57,16 +70,36 @@ class Checkpoints:
     @SNAPSHOT.labels("checkpoint").time()
     def _write(self, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> Version:
         url = f"{self.url}/{manifest['step']:012d}"
-        created = int(time.time() * 1000)
+        created = int(self.clock() * 1000)
         checkpoint.save(url, state, {**manifest, "log": self.identity, "created": created})
-        self._rotate(url)
+        self._rotate(url, created)
         return version(url, {**manifest, "created": created})
 
-    def _rotate(self, newest: str) -> None:
+    def _rotate(self, newest: str, now: int) -> None:
         """Keep the newest. Those of later steps were passed over, damaged or of another format: they go first."""
-        kept = sorted(checkpoint.present(self.url), key=lambda url: (url <= newest, url))
-        for url in kept[: -self.keep]:
+        order = sorted(checkpoint.present(self.url), key=lambda url: (url <= newest, url))
+        rest = [url for url in order[: -self.keep] if not checkpoint.pinned(url)]
+        kept = anchors({url: at for url in rest if (at := self._created(url)) is not None}, now, self.anchor)
+        torn = [url for url in checkpoint.torn(self.url) if url < newest]
+        for url in torn + [url for url in rest if url not in kept]:
             checkpoint.remove(url)
+
+    def _created(self, url: str) -> int | None:
+        """When a checkpoint of this log was written, ms; None of others and damaged ones: they anchor nothing."""
+        try:
+            manifest = checkpoint.read_manifest(url)
+        except CheckpointError:
+            return None
+        return int(manifest["created"]) if manifest.get("log") == self.identity else None
+
+
+def anchors(created: Mapping[str, int], now: int, hours: float) -> list[str]:
+    """Of old checkpoints and their times (ms) the anchor, and the one that will be: the newest that is `hours` old, and
+    the oldest that is not yet."""
+    due = now - hours * 3_600_000
+    oldest_first = sorted(created, key=lambda url: (created[url], url)) if hours else []
+    old = [url for url in oldest_first if created[url] <= due]
+    return old[-1:] + oldest_first[len(old) : len(old) + 1]
 
 
 def version(url: str, manifest: Mapping[str, Any]) -> Version:

@@ -44,8 +44,10 @@ SERVED: Final = Gauge("premiere_version_served", "number of the version that lis
 CACHED: Final = Gauge("premiere_viewers_cached", "viewers in the cache of publish")
 WAITING: Final = Gauge("premiere_viewers_waiting", "viewers whose lists are due", ["cause"])
 UNREADABLE: Final = Counter("premiere_publish_unreadable", "records of internal topics that could not be read")
+HELD: Final = Gauge("premiere_version_held", "number of the rollback that holds later versions back; -1: none")
 PASSED: Final = Counter("premiere_versions_passed_over", "announced versions that could not be loaded")
 SERVED.set(-1)
+HELD.set(-1)
 
 Load = Callable[[str, Sequence[Title]], Recommender]  # a checkpoint's URL, titles to add; raises CheckpointError
 
@@ -189,11 +191,17 @@ class _Step(StatefulBatchLogic[Poll, list[Item], None]):
 
 
 class _Versions:
-    """Loads the newest version announced, in a thread; where that fails, the one before, unless that is served."""
+    """Loads the newest version announced, in a thread; where that fails, the one before, unless that is served.
 
-    def __init__(self, publisher: Publisher, load: Load, announced: Sequence[Announced]) -> None:
+    `held` is the rollback in force: what was learned later waits in `back` for the record that resumes.
+    """
+
+    def __init__(self, publisher: Publisher, load: Load, announced: Iterable[Announced]) -> None:
         self.publisher, self.load = publisher, load
-        self.waiting: deque[Announced] = deque(announced, maxlen=KEPT)
+        self.held: Announced | None = None
+        self.waiting: deque[Announced] = deque(maxlen=KEPT)
+        self.back: deque[Announced] = deque(maxlen=KEPT)
+        self.announce(announced)  # all there are: a rollback may be long ago and in force
         self.thread = ThreadPoolExecutor(1, "version")
         self._now: tuple[Announced, list[Title], Future[Recommender]] | None = None
 
@@ -204,7 +212,21 @@ class _Versions:
 
     def announce(self, announced: Iterable[Announced]) -> None:
         """Versions came."""
-        self.waiting.extend(announced)
+        for one in announced:
+            cause = one.version.cause
+            if cause == "learned" and self.held is not None:
+                self.back.append(one)
+                continue
+            if cause == "rollback":
+                self.held = one
+                self.back.extend(other for other in self.waiting if not self._may(other))
+                self.waiting = deque((other for other in self.waiting if self._may(other)), KEPT)
+            elif cause == "resume":
+                self.held = None
+                self.waiting.extend(self.back)
+                self.back.clear()
+            self.waiting.append(one)
+        HELD.set(-1 if self.held is None else self.held.number)
 
     def wait(self) -> None:
         """Wait a moment for what is being loaded."""
@@ -216,12 +238,18 @@ class _Versions:
         if self._now is not None and self._now[2].done():
             announced, ahead, future = self._now
             self._now = None
-            self._serve(announced, ahead, future)
+            if self._may(announced):
+                self._serve(announced, ahead, future)
         while self._now is None and self.waiting:
             newest = self.waiting.pop()
             if newest.number > self.publisher.number:
                 ahead = self.publisher.titles.ahead(newest.version.position)
                 self._now = newest, ahead, self.thread.submit(self.load, newest.version.path, ahead)
+
+    def _may(self, announced: Announced) -> bool:
+        """Whether no rollback holds this version back; those before the one rolled back to stand in for it."""
+        held = self.held
+        return held is None or announced.number == held.number or announced.version.step < held.version.step
 
     def _serve(self, announced: Announced, ahead: Sequence[Title], future: "Future[Recommender]") -> None:
         number, version = announced

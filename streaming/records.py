@@ -4,7 +4,7 @@ Public topics (`user-events`, `title-launches`) carry JSON that people write; de
 unknown fields. Internal topics carry msgpack. Ids are strings; times are Unix milliseconds, UTC.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -90,7 +90,11 @@ LogRecord = Activity | Title | Tick
 
 
 class Version(Struct, frozen=True, kw_only=True):
-    """A checkpoint announced (topic `model-versions`, one partition; its number is its record's offset)."""
+    """A checkpoint announced (topic `model-versions`, one partition; its number is its record's offset).
+
+    A rollback announces an old version again and holds later ones back, until a record that resumes announces the
+    newest again: numbers, and so revisions, only rise.
+    """
 
     path: str  # fsspec URL of the checkpoint folder
     step: int  # micro-batches so far
@@ -98,6 +102,8 @@ class Version(Struct, frozen=True, kw_only=True):
     learned: int  # events learned so far
     mrr: float | None  # prequential, over the recent window
     created: int  # ms
+    cause: Literal["learned", "rollback", "resume"] = "learned"
+    of: int | None = None  # what is announced again: its number then
 
 
 def action_code(event: Event) -> int:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from learner_tools import differences
 
+from model import checkpoint
 from model.checkpoint import CheckpointError, load, present, read_manifest, remove, save
 from streaming.checkpoints import Checkpoints, version
 
@@ -160,6 +161,57 @@ def test_what_was_passed_over_never_pushes_out_what_was_just_written(tmp_path: P
         assert step in steps(checkpoints)
         assert len(steps(checkpoints)) <= keep
     assert steps(checkpoints) == [2, 3, 4][-keep:]
+
+
+def test_a_pinned_one_stays_until_it_is_unpinned(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path), keep=2)
+    write(checkpoints, 1)
+    checkpoint.pin(present(str(tmp_path))[0])
+    for step in (2, 3, 4):
+        write(checkpoints, step)
+    assert steps(checkpoints) == [1, 3, 4]
+    found = checkpoints.newest()
+    assert found is not None
+    assert found[1]["step"] == 4
+    checkpoint.unpin(present(str(tmp_path))[0])
+    write(checkpoints, 5)
+    assert steps(checkpoints) == [4, 5]
+
+
+def test_the_anchor_is_always_between_one_and_two_spans_old_once_there_was_time_for_one(tmp_path: Path) -> None:
+    now = 1_700_000_000.0
+    checkpoints = Checkpoints(str(tmp_path), keep=2, identity="log", anchor=2.0, clock=lambda: now)
+    ages: list[list[float]] = []
+    for step in range(60):
+        write(checkpoints, step)
+        ages.append([(now - (1_700_000_000.0 + 600 * old)) / 3600 for old in steps(checkpoints)])
+        now += 600.0
+    assert all(len(age) <= 4 for age in ages)
+    assert all(any(2.0 <= one <= 4.0 + 0.5 for one in age) for age in ages[14:])
+    assert all(max(age) <= 4.5 for age in ages)
+    anchor = {max(age) for age in ages[14:]}
+    assert len(anchor) > 5  # it grows old and is moved on
+
+
+def test_a_checkpoint_of_another_log_is_no_anchor(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path), keep=2, identity="old", anchor=24.0)
+    for step in (1, 2, 3):
+        write(checkpoints, step)
+    assert steps(checkpoints) == [1, 2, 3]
+    checkpoints = Checkpoints(str(tmp_path), keep=2, identity="new", anchor=24.0)
+    for step in (4, 5, 6, 7):
+        write(checkpoints, step)
+    assert steps(checkpoints) == [4, 6, 7]
+
+
+def test_what_a_crash_left_half_written_is_cleared_away_and_nothing_else(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path), keep=3)
+    for name in ("000000000002", "000000000004", "000000000009", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part.state.part").write_bytes(b"half")
+    checkpoint.pin(str(tmp_path / "000000000004"))  # somebody is deriving it again
+    write(checkpoints, 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000004", "000000000005", "000000000009", "notes"]
 
 
 def test_a_checkpoint_written_again_is_whole(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from bytewax.testing import run_main
 from confluent_kafka import Producer
+from msgspec import structs
 from publish_tools import NOW, SETTINGS, message, polls, state, world
 from redis import Redis
 from stream_tools import group_offset, new_topic
@@ -112,6 +113,56 @@ def test_a_damaged_version_is_passed_over_for_the_one_before(client: Redis, redi
     run(redis_url, publisher, polls([], messages("activity", log())), polls([]), polls([]), announced=announced)
     assert publisher.number == 4
     assert client.hget(predictions.DEFAULT, "version") == "4"
+
+
+def again(version: Version, **fields: Any) -> Version:
+    return structs.replace(version, **fields)
+
+
+def test_a_rollback_is_served_and_holds_later_versions_back_until_resumed(
+    client: Redis, redis_url: str, version: Version
+) -> None:
+    later = again(version, step=31)
+    back = again(version, cause="rollback", of=4)
+    announced = [Announced(4, version), Announced(5, later), Announced(6, back), Announced(7, later)]
+    numbers = []
+    for more in ([], [Announced(8, again(version, step=32, cause="resume", of=7))], [Announced(9, later)]):
+        announced += more  # each time a process of its own: a hold survives a restart
+        publisher = Publisher(ROOMY)
+        run(redis_url, publisher, polls([], messages("activity", log())), polls([]), polls([]), announced=announced)
+        numbers.append(publisher.number)
+        assert client.hget(predictions.DEFAULT, "version") == str(publisher.number)
+    assert numbers == [6, 8, 9]
+
+
+def test_a_rollback_long_ago_still_holds(client: Redis, redis_url: str, version: Version) -> None:
+    learned = [Announced(n, again(version, step=30 + n)) for n in range(100)]
+    learned[40] = Announced(40, again(version, step=60, cause="rollback", of=30))
+    publisher = Publisher(ROOMY)
+    run(redis_url, publisher, polls([], messages("activity", log())), polls([]), polls([]), announced=learned)
+    assert publisher.number == 40
+
+
+def test_where_the_version_rolled_back_to_is_damaged_an_earlier_one_serves_and_never_a_later(
+    client: Redis, redis_url: str, version: Version
+) -> None:
+    torn = again(version, path=version.path + "-torn", cause="rollback", step=31, of=5)
+    announced = [Announced(4, version), Announced(5, again(version, step=31)), Announced(6, again(version, step=40))]
+    publisher = Publisher(ROOMY)
+    given = [*announced, Announced(7, torn), Announced(8, again(version, step=41))]
+    run(redis_url, publisher, polls([], messages("activity", log())), polls([]), polls([]), announced=given)
+    assert publisher.number == 4
+
+
+def test_a_rollback_that_comes_while_a_later_version_is_loaded_wins(
+    client: Redis, redis_url: str, version: Version
+) -> None:
+    versions = [again(version, step=31), again(version, cause="rollback", of=0), again(version, step=32)]
+    titles = messages("titles", [to_msgpack(title) for title in world().titles])
+    told = polls(*([message("model-versions", n, to_json(one))] for n, one in enumerate([version, *versions])), [])
+    publisher = Publisher(ROOMY)
+    run(redis_url, publisher, polls(messages("activity", log())), polls(titles), told)
+    assert publisher.number == 2
 
 
 def test_before_the_first_version_nothing_is_written(client: Redis, redis_url: str) -> None:
