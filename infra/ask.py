@@ -171,6 +171,7 @@ def _send(settings: Settings, topic: str, key: str, value: bytes) -> float:
 
 def _entries(channel: Any, title: str, began: float, wait: float) -> Iterator[Entry]:
     """What the channel tells of a launch, until it was tried on everybody."""
+    done: set[int] = set()  # workers of `publish` that have tried it on all of theirs
     while True:
         _hurry(began, wait, "no list was tried; a launch that says nothing new is not passed on")
         message = channel.get_message(timeout=0.1)
@@ -178,7 +179,10 @@ def _entries(channel: Any, title: str, began: float, wait: float) -> Iterator[En
         if told.get("title") != title:
             continue
         if "entered" in told:
-            return
+            done.add(told["worker"])
+            if len(done) == told["workers"]:
+                return
+            continue
         yield Entry(told["user"], min(told["places"].values()), (time.monotonic() - began) * 1000)
 
 

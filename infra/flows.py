@@ -26,6 +26,7 @@ from infra.lag import READS
 from infra.learning import learn
 from infra.publishing import publish
 from infra.settings import Settings
+from infra.sweep import sweep
 from infra.topics import identity
 from infra.workers import ALONE, Worker, stop_on_signals
 from streaming import topics as t
@@ -90,12 +91,13 @@ def recovery(settings: Settings, flow: str) -> RecoveryConfig:
             fresh.rename(store)
         except OSError:  # another worker was faster
             shutil.rmtree(fresh)
+    sweep(store)
     return RecoveryConfig(store, timedelta(0))
 
 
 def features(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -> Flow:
     """Events to histories: Feast's user_activity and the learner's log."""
-    from features.definitions import USER_ROW
+    from features.definitions import FORGOTTEN, FORGOTTEN_ROW, USER_ROW
     from features.store import offline_folder, write_user_activity
     from streaming.features import build
     from streaming.offline import ParquetSink
@@ -108,6 +110,7 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = ALONE) 
         activity=KafkaSink(config, stop=stop),
         online=FeastSink(partial(write_user_activity, _open(settings)), PARTS, stop=stop),
         offline=ParquetSink(offline_folder(_feast(settings), "user_activity"), 1, USER_ROW),
+        forgotten=ParquetSink(offline_folder(_feast(settings), FORGOTTEN), 1, FORGOTTEN_ROW),
         dead_letters=KafkaSink(config, stop=stop),
         history=settings.history,
         writers=worker.count,
@@ -160,6 +163,6 @@ BUILD: Final[Mapping[str, Callable[[Settings, threading.Event, Worker], Flow]]] 
     "features": features,
     "titles": titles,
     "learn": lambda settings, stop, _: learn(settings, stop),
-    "publish": lambda settings, stop, worker: publish(settings, stop),
+    "publish": publish,
 }
 RECOVERS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the log

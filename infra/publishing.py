@@ -12,7 +12,9 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from infra.errors import TopicError
 from infra.flow import Flow
 from infra.settings import Settings
+from infra.shares import Least, Others, group
 from infra.topics import identity
+from infra.workers import ALONE, Worker
 from streaming import topics as t
 from streaming.broker import consuming
 from streaming.kafka import NAP, KafkaSource, Message
@@ -29,37 +31,40 @@ POLL: Final = 256  # records of the log: bounds what one slice of work waits for
 TIMEOUT: Final = 15.0  # seconds for the broker to tell a topic's end
 
 
-def publish(settings: Settings, stop: threading.Event) -> Flow:
-    """Caches from the topics, lists from the newest version on."""
+def publish(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -> Flow:
+    """Caches from the topics, lists from the newest version on; of a worker, those of its share of the viewers."""
     from infra.learning import learner_settings, numerics
     from model.recommender import Recommender, warm_up
     from streaming.log_learner import launched
     from streaming.predictions import RedisSink
     from streaming.publish import build, restore
     from streaming.publisher import Publisher
+    from streaming.share import Share
 
     numerics(settings.threads)
     config, model = settings.kafka(), learner_settings(settings)
     warm_up(model)
-    publisher = Publisher(publish_settings(settings))
+    publisher = Publisher(publish_settings(settings), Share(worker.index, worker.count))
     tails = {t.TITLES: None, t.ACTIVITY: settings.publish_tail, t.MODEL_VERSIONS: None}
     past = {topic: _Past(config, topic, _first(config, topic, most), stop) for topic, most in tails.items()}
     announced = restore(publisher, past[t.TITLES], past[t.ACTIVITY], past[t.MODEL_VERSIONS])
     log.info("%d viewers and %d titles are known", len(publisher.viewers), len(publisher.titles.known))
-    durable: dict[str, dict[int, int]] = {"activity": {}, "titles": {}, "versions": {}}
+    kinds = {"activity": t.ACTIVITY, "titles": t.TITLES, "versions": t.MODEL_VERSIONS}
+    # What `restore` took is durable, for a restart takes it again; only the log may hold what is not in Redis yet.
+    durable = {kind: {0: past[topic].next} if kind != "activity" else {} for kind, topic in kinds.items()}
+    others = Others(config, list(kinds.values()), worker.count if worker.index == 0 else 1, stop)
 
-    def source(topic: str, kind: str) -> KafkaSource:
-        start = {0: past[topic].next}
-        return KafkaSource(
-            config, topic, "publish", start=start, idle=IDLE, batch=POLL, stop=stop, durable=durable[kind]
-        )
+    def source(kind: str) -> KafkaSource:
+        topic = kinds[kind]
+        start, shown = {0: past[topic].next}, Least(durable[kind], others, topic)
+        return KafkaSource(config, topic, group(worker), start=start, idle=IDLE, batch=POLL, stop=stop, durable=shown)
 
     def load(url: str, ahead: "Sequence[Title]") -> "Recommender":
         recommender = Recommender.load(url, model)
         recommender.add([launched(title) for title in ahead])
         return recommender
 
-    sources = [source(t.ACTIVITY, "activity"), source(t.TITLES, "titles"), source(t.MODEL_VERSIONS, "versions")]
+    sources = [source(kind) for kind in kinds]
     logs = identity(config, [t.USER_EVENTS, t.TITLE_LAUNCHES, t.MODEL_VERSIONS])
     ttl = timedelta(days=settings.redis_ttl_days)
     dataflow = build(

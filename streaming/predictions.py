@@ -20,7 +20,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from itertools import accumulate
 from typing import Any, Final
@@ -104,10 +104,12 @@ class Withdrawn:
 
 @dataclass(frozen=True)
 class Placed:
-    """A launch has been tried on every list that it could enter."""
+    """A launch has been tried on every list that it could enter, of those that this worker of `workers` writes."""
 
     title: str
     entered: int  # lists
+    worker: int = 0
+    workers: int = 1
 
 
 Item = Prediction | Withdrawn | Placed
@@ -231,7 +233,7 @@ class _Part(StatefulSinkPartition[list[Item], None]):
             elif isinstance(item, Withdrawn):
                 pipeline.evalsha(self.scripts[1], 1, WITHDRAWN, *sorted(item.titles))
             else:
-                pipeline.publish(LAUNCHES, json.dumps({"title": item.title, "entered": item.entered}))
+                pipeline.publish(LAUNCHES, json.dumps(asdict(item)))
             for told in _entered(item):
                 pipeline.publish(LAUNCHES, json.dumps(told))
         answers = pipeline.execute()

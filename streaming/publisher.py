@@ -27,6 +27,7 @@ from streaming.known_viewers import NONE, KnownViewer, KnownViewers, insert
 from streaming.log_learner import launched
 from streaming.predictions import Item, Placed, Prediction, Withdrawn
 from streaming.records import Activity, Title
+from streaming.share import Share
 
 ENCODERS: Final = 8  # versions whose view of new titles is kept
 AGES: Final = 65  # events by which the stream's own time is told
@@ -35,8 +36,8 @@ AGES: Final = 65  # events by which the stream's own time is told
 @dataclass(frozen=True)
 class PublishSettings:
     """size: titles in a list, of which `kept` places are for fresh ones · users: in the cache · asked: viewers a launch
-    is tried on · budget: viewers a second recomputed for other reasons than that they acted · chunk, small: viewers in
-    a slice who acted, and others."""
+    is tried on, over all shares · budget: viewers a second recomputed for other reasons than that they acted · chunk,
+    small: viewers in a slice who acted, and others."""
 
     size: int = 100
     kept: int = 5
@@ -49,10 +50,11 @@ class PublishSettings:
 
 
 class Publisher:
-    """`number` is the version served, `recommender` that version at work."""
+    """`number` is the version served, `recommender` that version at work; `share` are the viewers it is for."""
 
-    def __init__(self, settings: PublishSettings | None = None) -> None:
-        self.settings = settings or PublishSettings()
+    def __init__(self, settings: PublishSettings | None = None, share: Share | None = None) -> None:
+        self.settings, self.share = settings or PublishSettings(), share or Share()
+        self._nobody: tuple[None, ...] = (None,) if self.share.common else ()
         self.viewers = KnownViewers(self.settings.users)
         self.anyone = KnownViewer(None)  # whoever has not been seen
         self.titles = KnownTitles()
@@ -69,10 +71,10 @@ class Publisher:
         self._tokens, self._filled = self.settings.budget, 0.0
 
     def remember(self, activity: Activity) -> bool:
-        """Take in what a user did, and compute nothing. False where it is old."""
+        """Take in what a user did, and compute nothing. False where it is old, or the user is of another share."""
         for event in activity.new[-1:]:
             self._ages.append(event.appended - activity.times[event.index])
-        return self.viewers.act(activity)
+        return self.share.holds(activity.user) and self.viewers.act(activity)
 
     def act(self, activity: Activity, offset: int) -> None:
         """A user acted; `offset` is the activity's in the log."""
@@ -84,7 +86,7 @@ class Publisher:
         """Titles launched, changed or were withdrawn."""
         withdrawn = self.titles.withdrawn
         news = self.titles.take(titles)
-        if self.titles.withdrawn != withdrawn:
+        if self.titles.withdrawn != withdrawn and self.share.common:
             self._out.append(Withdrawn(self.titles.withdrawn))
         if self.recommender is None or not news:
             return
@@ -96,13 +98,13 @@ class Publisher:
     def serve(self, number: int, recommender: Recommender, ahead: Sequence[Title]) -> None:
         """Serve a version from now on; `ahead` are the titles it does not know. Everybody's lists are due."""
         self.titles.complete(recommender, ahead)
-        if self.recommender is None:
+        if self.recommender is None and self.share.common:
             self._out.append(Withdrawn(self.titles.withdrawn))  # whatever an earlier process left there
         self.number, self.recommender = number, recommender
         cached = sorted(self.viewers.versions())[-ENCODERS:]
         self._encoders = {n: encoder for n, encoder in self._encoders.items() if n in cached}
         self._encoders[number] = recommender.encoder()
-        self.refreshing = deque([None, *self.viewers.recent_first()])
+        self.refreshing = deque([*self._nobody, *self.viewers.recent_first()])
 
     def work(self, now: int) -> list[Item]:
         """Do a slice of what is due at `now` (wall clock, ms); what is to be written."""
@@ -141,14 +143,17 @@ class Publisher:
 
     def _try(self, title: Title) -> None:
         """Choose whom a launch is tried on."""
-        semantic = launched(title).semantic
+        semantic, most = launched(title).semantic, -(-self.settings.asked // self.share.workers)
         if len(semantic):
-            nearest = self.viewers.nearest({n: e(semantic) for n, e in self._encoders.items()}, self.settings.asked)
+            nearest = self.viewers.nearest({n: e(semantic) for n, e in self._encoders.items()}, most)
         else:
-            nearest = list(islice(self.viewers.recent_first(), self.settings.asked))
-        for user in (None, *nearest):
+            nearest = list(islice(self.viewers.recent_first(), most))
+        for user in (*self._nobody, *nearest):
             self.entering.setdefault(user, {})[title.title] = title
-        self._left.setdefault(title.title, set()).update((None, *nearest))
+        if left := {*self._nobody, *nearest}:
+            self._left.setdefault(title.title, set()).update(left)
+        elif title.title not in self._left:
+            self._out.append(Placed(title.title, 0, *self.share))
 
     def _find(self, users: Sequence[str | None]) -> list[KnownViewer]:
         """The viewers, without those who have left the cache."""
@@ -188,7 +193,7 @@ class Publisher:
             self._left[name].discard(user)
             if not self._left[name]:
                 del self._left[name]
-                self._out.append(Placed(name, self._entered.pop(name, 0)))
+                self._out.append(Placed(name, self._entered.pop(name, 0), *self.share))
         return tuple((title.title, title.appended) for title in entered)
 
     def _enter(self, now: int) -> list[Item]:
