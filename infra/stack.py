@@ -28,10 +28,15 @@ def services(settings: Settings) -> Iterator[Settings]:
             f"A `premiere up` on {settings.data_dir} is running (Kafka at {found['bootstrap_servers']}): "
             "stop it, or set PREMIERE_DATA_DIR to another folder."
         )
+    if settings.broker and settings.bootstrap_servers:
+        raise SettingsError(
+            f"The broker at {settings.bootstrap_servers} is named and one of kind {settings.broker} is to be started: "
+            "leave out PREMIERE_BOOTSTRAP_SERVERS (KAFKA_BOOTSTRAP_SERVERS), or --broker (PREMIERE_BROKER)."
+        )
     with ExitStack() as stack:
         started: dict[str, object] = {}
         if not settings.bootstrap_servers:
-            kafka = start_kafka(settings.data_dir.resolve() / "kafka", settings.kafka_home)
+            kafka = start_kafka(settings.data_dir.resolve() / "kafka", settings.kafka_home, settings.broker)
             started["bootstrap_servers"] = stack.enter_context(kafka)
         if not settings.redis_url:
             started["redis_url"] = stack.enter_context(start_redis(settings.data_dir.resolve() / "redis"))

@@ -1,13 +1,16 @@
 """A real broker and a real Redis for the whole run, and a topic of its own for each test that wants one.
 
 `KAFKA_BOOTSTRAP_SERVERS` (a running broker) or `KAFKA_HOME` (an Apache Kafka to start) and `REDIS_URL` choose others
-than the embedded ones: the same tests run on both. Topics and ids are unique, so tests share a broker without meeting.
+than the embedded ones: the same tests run on both. `BROKERS=embedded,apache` runs what needs a broker on each in turn.
+Topics and ids are unique, so tests share a broker without meeting.
 """
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -15,9 +18,50 @@ from infra.embedded import start_kafka, start_redis
 from infra.topics import create
 from streaming.topics import Topic
 
+BROKERS: Final = tuple(filter(None, os.environ.get("BROKERS", "").split(",")))
+BESIDE: Final = Path(__file__).resolve().parents[2] / "shared" / "kafka"  # beside the project's checkout
+
+
+def _home() -> Path | None:
+    """An Apache Kafka that can be run here."""
+    home = Path(os.environ.get("KAFKA_HOME") or BESIDE)
+    java = os.environ.get("JAVA_HOME") or shutil.which("java")
+    return home if java and (home / "bin" / "kafka-server-start.sh").exists() else None
+
+
+HOME: Final = _home()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """With `BROKERS`, each test that needs a broker is one test on each."""
+    if BROKERS and "broker" in metafunc.fixturenames:
+        metafunc.parametrize("broker", BROKERS, indirect=True, scope="session")
+
 
 @pytest.fixture(scope="session")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def kafka_home() -> Path:
+    """The folder of an Apache Kafka."""
+    if HOME is None:
+        pytest.skip("no Apache Kafka: KAFKA_HOME names none, or there is no Java")
+    return HOME
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The kind of broker that everything starts meanwhile; it is in the environment, where the settings find it."""
+    chosen = getattr(request, "param", "")
+    with pytest.MonkeyPatch.context() as patch:
+        if chosen:
+            assert chosen in ("embedded", "apache"), f"BROKERS names {chosen}: embedded and apache can be had"
+            patch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+            patch.delenv("KAFKA_HOME", raising=False)
+        if chosen == "apache":
+            patch.setenv("KAFKA_HOME", str(request.getfixturevalue("kafka_home")))
+        yield chosen
+
+
+@pytest.fixture(scope="session")
+def kafka(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bootstrap address of a broker."""
     if running := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield running

@@ -14,8 +14,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from infra import embedded
 from infra.embedded import kafka_answers, redis_answers, start_kafka, start_redis
 from infra.errors import ServiceError
+from infra.lag import lag
 from infra.processes import spawn, stop
 from infra.topics import create, identity
+from streaming.kafka import read_all
 from streaming.topics import Topic
 
 PATIENCE = 20.0  # seconds to wait for something that takes milliseconds
@@ -124,12 +126,20 @@ def test_stopping_kills_what_does_not_want_to_stop(tmp_path: Path) -> None:
     assert os.getpid() != child.pid
 
 
-@pytest.mark.skipif("KAFKA_HOME" not in os.environ, reason="KAFKA_HOME names no Apache Kafka")
-def test_apache_kafka_goes_on_with_its_data(tmp_path: Path) -> None:
-    home = Path(os.environ["KAFKA_HOME"])
+def test_apache_kafka_goes_on_with_its_topics_records_and_groups(tmp_path: Path, kafka_home: Path) -> None:
     seen = set()
-    for _ in range(2):
-        with start_kafka(tmp_path, home) as address:
-            create({"bootstrap.servers": address}, [Topic("t", 1, {})])
-            seen.add((address, identity({"bootstrap.servers": address}, ["t"])))
+    for count in (1, 2):
+        with start_kafka(tmp_path, kafka_home) as address:
+            config = {"bootstrap.servers": address}
+            create(config, [Topic("t", 1, {})])
+            producer = Producer(config)
+            producer.produce("t", str(count).encode())
+            assert producer.flush(PATIENCE) == 0
+            (before,) = lag(config, {"g": ("t",)})
+            consumer = Consumer({**config, "group.id": "g", "enable.auto.commit": False})
+            consumer.commit(offsets=[TopicPartition("t", 0, count)], asynchronous=False)
+            consumer.close()
+            assert [m.value for m in read_all(config, "t")] == [b"1", b"2"][:count]
+            assert before.committed == (None if count == 1 else 1)
+            seen.add((address, identity(config, ["t"])))
     assert len(seen) == 1
