@@ -18,10 +18,13 @@ from streaming.kafka_sink import Outgoing
 from streaming.topics import DEAD_LETTERS
 
 KEPT: Final = 65_536  # bytes of the value, and of the key
+REPLAYED: Final = "replayed-from"  # header of a record that was a dead letter, with where it first lay
 DETAIL: Final = 500  # characters of a reason
 LETTERS: Final = Counter("premiere_dead_letters", "messages that a flow could not use", ["reason"])
 
-_BEYOND: Final = re.compile(r"Expected `(int|float)` [<>]")  # of the right type, and more or less than it may be
+_BEYOND: Final = re.compile(
+    r"Expected `(int|float)` [<>]|^Number out of range"
+)  # a number, and more or less than may be
 
 T = TypeVar("T")
 
@@ -43,7 +46,8 @@ def dead_letter(message: Message, reason: str) -> Outgoing:
         "sha256": sha256(value).hexdigest(),
     }
     key = message.key and message.key[:KEPT]
-    return Outgoing(DEAD_LETTERS, key, value[:KEPT], [(name, text.encode()) for name, text in headers.items()])
+    again = [(name, told[:DETAIL]) for name, told in message.headers if name == REPLAYED][:1]
+    return Outgoing(DEAD_LETTERS, key, value[:KEPT], [(n, text.encode()) for n, text in headers.items()] + again)
 
 
 def decode(decoder: Callable[[bytes], T], message: Message, limit: int) -> T:

@@ -70,6 +70,7 @@ def metrics() -> str:
     """What the flows count, by their declarations."""
     for module in pkgutil.iter_modules(streaming.__path__, "streaming."):
         importlib.import_module(module.name)
+    importlib.import_module("infra.lag_metrics")
     families = sorted((f for f in REGISTRY.collect() if f.name.startswith("premiere_")), key=lambda f: f.name)
     rows = [(f"`{f.name}{'_total' if f.type == 'counter' else ''}`", f.type, f.documentation) for f in families]
     return _table(("metric", "type", "meaning"), *rows)

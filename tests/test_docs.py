@@ -51,9 +51,9 @@ def test_a_part_that_has_changed_is_noticed() -> None:
 
 
 def test_every_command_that_is_named_exists() -> None:
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    known = {command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback}
     text = "".join(page.read_text() for page in MARKDOWN)
-    named = set(re.findall(r"(?:`|bin/)premiere ([a-z]+)", text))
+    named = set(re.findall(r"(?:`|bin/)premiere ([a-z]+(?:-[a-z]+)*)", text))
     assert named >= known
     assert named - known == set()
 
