@@ -66,7 +66,8 @@ def flow(config: dict[str, str]) -> None:
     """Run `features` over the topic to its end."""
     source = KafkaSource(config, USER_EVENTS, "benchmark", tail=False)
     log, nowhere = KafkaSink(config), Nowhere()
-    run_main(build(events=source, activity=log, online=nowhere, offline=nowhere, dead_letters=KafkaSink(config)))
+    sinks = {"online": nowhere, "offline": nowhere, "forgotten": nowhere, "dead_letters": KafkaSink(config)}
+    run_main(build(events=source, activity=log, **sinks))
 
 
 def main() -> None:

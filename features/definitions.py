@@ -58,6 +58,17 @@ TITLE_ROW: Final = pa.schema(
     ]
 )
 
+# One row per viewer who asked to be forgotten: what lies at or before it goes. No view; it has no features.
+FORGOTTEN: Final = "user_forgotten"
+FORGOTTEN_ROW: Final = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("partition", pa.int32()),  # of `user-events`, where the request lies
+        ("offset", pa.int64()),
+        ("appended", _TIME),
+    ]
+)
+
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="a viewer")
 title = Entity(name="title", join_keys=["title_id"], value_type=ValueType.STRING, description="what can be watched")
 

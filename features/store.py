@@ -26,6 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml  # type: ignore[import-untyped]
 from feast import FeatureStore, FeatureView, RepoConfig
+from feast.infra.online_stores.helpers import _redis_key
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
@@ -59,8 +62,7 @@ def open_store(redis_url: str, folder: Path, project: str = "premiere") -> Featu
             _empty_log(offline_folder(folder, view), schema)
         _apply_once(config, folder)
     store = FeatureStore(repo_path=str(folder), config=config)
-    redis: Any = store.provider.online_store
-    redis._get_client(config.online_store).set_retry(_RETRY)  # its connection string has no word for it
+    _redis(store).set_retry(_RETRY)  # its connection string has no word for it
     return store
 
 
@@ -70,8 +72,37 @@ def offline_folder(folder: Path, view: str) -> Path:
 
 
 def write_user_activity(store: FeatureStore, rows: Sequence[Row]) -> None:
-    """Rows of `user_activity` into the online store; of one user's, the newest. Raises RowError, redis errors."""
+    """Rows of `user_activity` into the online store; of one user's, the newest. Raises RowError, redis errors.
+
+    A row of FORGOTTEN_ROW among them deletes what its user had up to there: what follows it begins anew.
+    """
+    forgotten = {row["user_id"]: place for place, row in enumerate(rows) if "event_timestamp" not in row}
+    if forgotten:
+        forget_users(store, list(forgotten))
+        rows = [row for place, row in enumerate(rows) if place > forgotten.get(row["user_id"], -1)]
     _write_online(store, _with_ttl(store, USER_TTL), user_activity, rows)
+
+
+def forget_users(store: FeatureStore, users: Sequence[str]) -> None:
+    """Delete all that the online store holds of these users. Raises redis errors."""
+    for start in range(0, len(users), BATCH):
+        _redis(store).delete(*(_key(store, user) for user in users[start : start + BATCH]))
+
+
+def knows_user(store: FeatureStore, user: str) -> bool:
+    """Whether the online store has anything of this user. Raises redis errors."""
+    return bool(_redis(store).exists(_key(store, user)))
+
+
+def _key(store: FeatureStore, user: str) -> bytes:
+    """Where the online store keeps a user's features: Feast deletes whole views only, so we name the key ourselves."""
+    entity = EntityKey(join_keys=[ROWS[user_activity.name].names[0]], entity_values=[Value(string_val=user)])
+    return _redis_key(store.config.project, entity, store.config.entity_key_serialization_version)
+
+
+def _redis(store: FeatureStore) -> Any:
+    online: Any = store.provider.online_store
+    return online._get_client(store.config.online_store)
 
 
 def write_title_semantics(store: FeatureStore, rows: Sequence[Row]) -> None:

@@ -5,6 +5,10 @@ an event) and the topic `activity`. One poll of a partition is the short interva
 activity carries many events, at rest one, and there is no timer. Rows never depend on where polls were cut. What an
 event may not be: see `_arrival`.
 
+A request to forget a user ends the history where it lies: it goes into the log, in order with the user's activities,
+and beside the offline log as a mark for its compaction; the online row goes, and so does the state. What comes later
+begins a new history: its count, and so its rows' times, begin anew, which a store without the row accepts.
+
 Step ids name the state in the recovery store: they are part of the format of what is kept.
 """
 
@@ -19,13 +23,24 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import Sink
+from msgspec import MsgspecError
 from prometheus_client import Counter
 
 from streaming.dead_letters import Rejected, dead_letter, decode
-from streaming.history import Arrival, History, Row, State
+from streaming.history import EPOCH, Arrival, History, Row, State
 from streaming.kafka import Message
 from streaming.kafka_sink import Outgoing
-from streaming.records import FLOOR_MS, HISTORY, Activity, Tick, action_code, decode_event, to_msgpack
+from streaming.records import (
+    FLOOR_MS,
+    HISTORY,
+    Activity,
+    Forgotten,
+    Tick,
+    action_code,
+    decode_event,
+    decode_forget,
+    to_msgpack,
+)
 from streaming.topics import ACTIVITY
 
 FUTURE: Final = timedelta(hours=1)  # that an event may be ahead of its own Kafka record
@@ -38,11 +53,13 @@ EVENTS: Final = Counter("premiere_events", "events taken into a history")
 DOUBLES: Final = Counter("premiere_duplicates", "events dropped because their event_id was seen before")
 LATE: Final = Counter("premiere_late_events", "events put before one of the same user that was there already")
 
+FORGOTTEN: Final = Counter("premiere_forgotten", "requests to forget a user, each ends a history")
+
 
 class Sorted(NamedTuple):
     """A poll: its events by user, and what cannot be used. Both empty: nothing came for a while."""
 
-    users: dict[str, list[Arrival]]
+    users: dict[str, list[Arrival | Forgotten]]
     rejected: list[Outgoing]
 
 
@@ -50,7 +67,8 @@ class Update(NamedTuple):
     """What a poll changed for one user."""
 
     rows: list[Row]  # one per event
-    activities: list[Activity]  # one, or several where a poll brought very many events
+    records: list[Activity | Forgotten]  # mostly one activity; several where a poll brought very many events
+    forgotten: list[Row]  # one per request to forget the user
 
 
 def build(
@@ -59,6 +77,7 @@ def build(
     activity: Sink[tuple[str, list[Outgoing]]],
     online: Sink[tuple[str, list[Row]]],
     offline: Sink[tuple[str, list[Row]]],
+    forgotten: Sink[tuple[str, list[Row]]],
     dead_letters: Sink[tuple[str, list[Outgoing]]],
     history: int = HISTORY,
     future: timedelta = FUTURE,
@@ -67,7 +86,7 @@ def build(
     clock: Callable[[], float] = time.time,
 ) -> Dataflow:
     """The flow. `events` yields polls (an empty one: silence). `offline` gets keys "0" to `shards` - 1, which are fixed
-    for life; `online` "0" to `writers` - 1 (as many unless told), which may change."""
+    for life, as `forgotten` does; `online` "0" to `writers` - 1 (as many unless told), which may change."""
     keys, online_keys = ([str(key) for key in range(count)] for count in (shards, writers or shards))
     flow = Dataflow("features")
     polls = op.input("user_events", flow, events)  # [Message]
@@ -80,11 +99,13 @@ def build(
     logged = op.flat_map_batch("logged", updates, _log)  # ("0", [Outgoing])
     newest = op.flat_map_batch("newest", updates, lambda batch: _newest(batch, online_keys))  # (shard, [Row])
     rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [Row])
+    marks = op.flat_map_batch("marks", updates, lambda batch: _marks(batch, keys))  # (shard, [Row])
     empty: list[tuple[str, list[Row]]] = [(key, []) for key in keys]
     nothing = op.flat_map("nothing", silence, lambda _: empty)  # an idle sink gets no snapshot, and publishes nothing
     op.output("activity", op.merge("log", logged, ticks), activity)
     op.output("online", newest, online)
     op.output("offline", op.merge("offline_rows", rows, nothing), offline)
+    op.output("forgotten", op.merge("forgotten_rows", marks, nothing), forgotten)
     op.output("dead_letters", rejected, dead_letters)
     return flow
 
@@ -92,22 +113,46 @@ def build(
 def sort(poll: list[Message], future: timedelta = FUTURE) -> Sorted:
     """Validate a poll: its events by user, in the order they came, and a dead letter for each other message."""
     ahead = int(future.total_seconds() * 1000)
-    users: dict[str, list[Arrival]] = {}
+    users: dict[str, list[Arrival | Forgotten]] = {}
     rejected = []
     for message in poll:
         try:
-            arrival = _arrival(message, ahead)
+            arrival = _forget(message) or _arrival(message, ahead)
             users.setdefault(arrival.user, []).append(arrival)
         except Rejected as reason:
             rejected.append(dead_letter(message, str(reason)))
     return Sorted(users, rejected)
 
 
+def _forget(message: Message) -> Forgotten | None:
+    """The request to forget a user, where the message is one. Raises Rejected."""
+    if message.value is None or b'"forget"' not in message.value or len(message.value) > LARGEST:
+        return None
+    try:
+        asked = decode_forget(message.value)
+    except (MsgspecError, UnicodeDecodeError, RecursionError):
+        return None  # an event may carry a field of that name, of whatever type
+    if not asked.forget:
+        return None
+    _check_key(message, asked.user)
+    _check_clock(message.appended)
+    return Forgotten(user=asked.user, partition=message.partition, offset=message.offset, appended=message.appended)
+
+
+def _check_key(message: Message, user: str) -> None:
+    if message.key != user.encode():
+        raise Rejected("key: the message's key is not its user, so the user's events would not stay in one partition")
+
+
+def _check_clock(appended: int) -> None:
+    if appended > CEILING_MS:
+        raise Rejected(f"record time: {appended} ms lies after {CEILING_MS}, the year 2100")
+
+
 def _arrival(message: Message, ahead: int) -> Arrival:
     """A valid event. Raises Rejected."""
     event = decode(decode_event, message, LARGEST)
-    if message.key != event.user.encode():
-        raise Rejected("key: the message's key is not its user, so the user's events would not stay in one partition")
+    _check_key(message, event.user)
     try:
         action = action_code(event)
     except KeyError:
@@ -117,32 +162,55 @@ def _arrival(message: Message, ahead: int) -> Arrival:
         raise Rejected(f"too old: {event.ts} ms lies before {FLOOR_MS}, the year 1900")
     if event.ts > appended + ahead:
         raise Rejected(f"in the future: {event.ts} ms, in a record of {appended} ms")
-    if appended > CEILING_MS:
-        raise Rejected(f"record time: {appended} ms lies after {CEILING_MS}, the year 2100")
+    _check_clock(appended)
     where = message.partition, message.offset, appended
     return Arrival(event.user, event.title, event.ts, action, event.event_id, *where)
 
 
-class _UserLogic(StatefulBatchLogic[list[Arrival], Update, State]):
+class _UserLogic(StatefulBatchLogic[list[Arrival | Forgotten], Update, State]):
     """One user's history in the engine's hands."""
 
-    __slots__ = ("history", "most")
+    __slots__ = ("history", "most", "size")
 
     def __init__(self, size: int, state: State | None) -> None:
-        self.history = History(size, state)
+        self.size, self.history = size, History(size, state)
         self.most = max(1, int(size * MOST))
 
-    def on_batch(self, values: list[list[Arrival]]) -> tuple[list[Update], bool]:
-        """Take in the user's events of one poll, or of several at once."""
+    def on_batch(self, values: list[list[Arrival | Forgotten]]) -> tuple[list[Update], bool]:
+        """Take in the user's events of one poll, or of several at once. A user who is forgotten leaves no state."""
         arrivals = values[0] if len(values) == 1 else list(chain.from_iterable(values))
-        update = Update([], [])
-        for start in range(0, len(arrivals), self.most):
-            rows = [row for arrival in arrivals[start : start + self.most] if (row := self.history.apply(arrival))]
+        update = Update([], [], [])
+        events: list[Arrival] = []
+        for arrival in arrivals:
+            if isinstance(arrival, Forgotten):
+                self._take(events, update)
+                self._forget(arrival, update)
+                events = []
+            else:
+                events.append(arrival)
+        self._take(events, update)
+        _count(update.rows, len(arrivals) - len(update.forgotten))
+        return [update] if update.records else [], self.history.count == 0
+
+    def _take(self, events: list[Arrival], update: Update) -> None:
+        for start in range(0, len(events), self.most):
+            rows = [row for event in events[start : start + self.most] if (row := self.history.apply(event))]
             if rows:
                 update.rows.extend(rows)
-                update.activities.append(self.history.activity(arrivals[0].user))
-        _count(update.rows, len(arrivals))
-        return [update] if update.rows else [], StatefulBatchLogic.RETAIN
+                update.records.append(self.history.activity(events[0].user))
+
+    def _forget(self, asked: Forgotten, update: Update) -> None:
+        self.history = History(self.size)
+        update.records.append(asked)
+        update.forgotten.append(
+            {
+                "user_id": asked.user,
+                "partition": asked.partition,
+                "offset": asked.offset,
+                "appended": EPOCH + timedelta(milliseconds=asked.appended),
+            }
+        )
+        FORGOTTEN.inc()
 
     def snapshot(self) -> State:
         """The history in plain values."""
@@ -166,14 +234,25 @@ def _log(batch: list[tuple[str, Update]]) -> list[tuple[str, list[Outgoing]]]:
     return [
         (
             LOG,
-            [Outgoing(ACTIVITY, user.encode(), to_msgpack(one)) for user, update in batch for one in update.activities],
+            [Outgoing(ACTIVITY, user.encode(), to_msgpack(one)) for user, update in batch for one in update.records],
         )
     ]
 
 
 def _newest(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[Row]]]:
-    """The newest row of each user, by shard."""
-    return _by_shard([update.rows[-1] for _, update in batch], keys)
+    """The newest row of each user, by shard; a request to forget the user stays in its place before it."""
+    newest: list[Row] = []
+    for _, update in batch:
+        newest += update.forgotten[-1:]
+        since = update.forgotten[-1]["offset"] if update.forgotten else -1
+        newest += [row for row in update.rows[-1:] if row["offset"] > since]
+    return _by_shard(newest, keys)
+
+
+def _marks(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[Row]]]:
+    """Requests to forget, by shard. Nothing is data too: it lets the sink publish what it holds."""
+    marks = _by_shard([mark for _, update in batch for mark in update.forgotten], keys)
+    return marks or [(key, []) for key in keys]
 
 
 def _rows(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[Row]]]:

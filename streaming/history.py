@@ -21,7 +21,7 @@ SHOWN: Final = 50  # entries of a history in a row of the feature store
 IDS: Final = 256  # explicit event ids that a user's history remembers
 _HASH: Final = 8  # bytes of an event id's hash
 _FORMAT: Final = 1  # of a snapshot
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
 
 Row = dict[str, Any]  # a row of the view `user_activity`
@@ -126,8 +126,8 @@ class History:
         newest = self.times[-1]
         return {
             "user_id": arrival.user,
-            "event_timestamp": _EPOCH + timedelta(microseconds=newest * 1000 + self.count),
-            "created": _EPOCH + timedelta(milliseconds=arrival.appended),  # of the record: a replay repeats it
+            "event_timestamp": EPOCH + timedelta(microseconds=newest * 1000 + self.count),
+            "created": EPOCH + timedelta(milliseconds=arrival.appended),  # of the record: a replay repeats it
             "event_count": self.count,
             "last_title": self.titles[-1],
             "last_action": _NAMES[self.actions[-1]],

@@ -26,8 +26,15 @@ class Event(Struct, frozen=True, kw_only=True):
     title: Id
     ts: int  # when it happened, ms
     action: str = "play"
-    rating: float | None = None  # 0 to 5; with one, `action` is read as a rating
+    rating: Annotated[float, Meta(ge=0, le=5)] | None = None  # with one, `action` is read as a rating
     event_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None  # else topic, partition, offset
+
+
+class Forget(Struct, frozen=True, kw_only=True):
+    """A viewer is to be forgotten: everything up to this record (topic `user-events`, keyed by user)."""
+
+    user: Id
+    forget: bool  # true; without it, or with another value, the record is read as an Event
 
 
 class Launch(Struct, frozen=True, kw_only=True):
@@ -80,13 +87,22 @@ class Title(Struct, frozen=True, tag="title", kw_only=True):
     offset: int  # of the launch in `title-launches`
 
 
+class Forgotten(Struct, frozen=True, tag="forget", kw_only=True):
+    """A user's past ends here: whatever is kept of the events up to this offset goes (topic `activity`)."""
+
+    user: str
+    partition: int  # of `user-events`, where the request lies
+    offset: int
+    appended: int  # its Kafka record time, ms
+
+
 class Tick(Struct, frozen=True, tag="tick", kw_only=True):
     """Nothing came for a second: lets a reader of the log close its last batch."""
 
     ts: int  # ms
 
 
-LogRecord = Activity | Title | Tick
+LogRecord = Activity | Title | Forgotten | Tick
 
 
 class Version(Struct, frozen=True, kw_only=True):
@@ -114,6 +130,7 @@ def action_code(event: Event) -> int:
 
 
 decode_event = msgspec.json.Decoder(Event).decode
+decode_forget = msgspec.json.Decoder(Forget).decode
 decode_launch = msgspec.json.Decoder(Launch).decode
 decode_log = msgspec.msgpack.Decoder(LogRecord).decode
 decode_title = msgspec.msgpack.Decoder(Title).decode

@@ -52,6 +52,7 @@ class Run:
 
     def __init__(self, shards: int = 1) -> None:
         self.activity, self.online, self.offline, self.dead = Collect(), Collect(shards), Collect(shards), Collect()
+        self.forgotten = Collect(shards)
         self.shards = shards
 
     def flow(self, source: Source[list[Message]], **settings: Any) -> Dataflow:
@@ -60,6 +61,7 @@ class Run:
             activity=self.activity,
             online=self.online,
             offline=self.offline,
+            forgotten=self.forgotten,
             dead_letters=self.dead,
             shards=self.shards,
             **settings,
@@ -78,6 +80,11 @@ class Run:
 
 def event(user: str, title: str, ts: int, offset: int, partition: int = 0, **more: Any) -> Message:
     value = json.dumps({"user": user, "title": title, "ts": ts, **more}).encode()
+    return Message("user-events", partition, offset, NOW + offset, user.encode(), value)
+
+
+def forget(user: str, offset: int, partition: int = 0, **more: Any) -> Message:
+    value = json.dumps({"user": user, "forget": True, **more}).encode()
     return Message("user-events", partition, offset, NOW + offset, user.encode(), value)
 
 

@@ -19,7 +19,14 @@ from feast import FeatureStore
 
 from features.definitions import RECENT, TITLE_ROW, USER_ROW, USER_TTL, recommender
 from features.protos import RowError
-from features.store import StoreError, offline_folder, open_store, write_title_semantics, write_user_activity
+from features.store import (
+    StoreError,
+    knows_user,
+    offline_folder,
+    open_store,
+    write_title_semantics,
+    write_user_activity,
+)
 
 NOON = datetime(2016, 5, 1, 12, tzinfo=UTC)
 
@@ -94,6 +101,18 @@ def test_a_plain_feast_program_reads_users_and_titles(store: FeatureStore, folde
     assert (known["event_count"], known["last_title"], known["last_action"]) == (2, "b", "play")
     assert (known["name"], known["genres"], known["year"]) == ("Amélie 🎬", ["Comedy", "Romance"], 2001)
     assert (known["withdrawn"], known["semantic"]) == (False, [0.25, -0.5])
+
+
+def test_a_forgotten_user_is_gone_and_begins_anew_even_with_older_times(store: FeatureStore, name: str) -> None:
+    mark = {"user_id": name, "partition": 0, "offset": 9, "appended": NOON}
+    write_user_activity(store, [user_row(name, 60, 2, ["b", "a"])])
+    assert knows_user(store, name)
+    write_user_activity(store, [user_row(name, 90, 3, ["c"]), mark])
+    assert not knows_user(store, name)
+    assert online(store, name, "event_count", "recent_titles") == {"event_count": None, "recent_titles": None}
+    write_user_activity(store, [user_row(name, 60, 2, ["b", "a"])])  # a replay
+    write_user_activity(store, [mark, user_row(name, 0, 1, ["d"])])
+    assert online(store, name, "event_count", "recent_titles") == {"event_count": 1, "recent_titles": ["d"]}
 
 
 def test_somebody_nobody_knows_reads_as_nothing(store: FeatureStore, name: str) -> None:

@@ -25,6 +25,15 @@ GOOD = {"user": "u", "title": "t", "ts": NOW}
         (b"u", json.dumps({**GOOD, "ts": -(10**30)}).encode(), "too old"),
         (b"u", json.dumps({**GOOD, "ts": NOW + 3_600_001}).encode(), "in the future"),
         (b"u", json.dumps({**GOOD, "ts": 10**30}).encode(), "in the future"),
+        (b"u", json.dumps({**GOOD, "rating": 5.01}).encode(), "out of range"),
+        (b"u", json.dumps({**GOOD, "rating": -1}).encode(), "out of range"),
+        (b"u", json.dumps({**GOOD, "rating": 1e300}).encode(), "out of range"),
+        (b"u", b'{"user": "u", "title": "t", "ts": 1, "rating": 1e999}', "out of range"),
+        (b"u", b'{"user": "u", "title": "t", "ts": 1, "rating": NaN}', "not JSON"),
+        (b"u", json.dumps({**GOOD, "rating": True}).encode(), "wrong type"),
+        (b"v", json.dumps({"user": "u", "forget": True}).encode(), "key"),
+        (b"u", json.dumps({"user": "u", "forget": 1}).encode(), "missing field"),
+        (b"u", json.dumps({"user": "u", "forget": False}).encode(), "missing field"),
         (b"v", json.dumps(GOOD).encode(), "key"),
         (None, json.dumps(GOOD).encode(), "key"),
         (b"u", json.dumps({**GOOD, "x": "y" * LARGEST}).encode(), "too large"),
@@ -41,6 +50,11 @@ def test_a_bad_message_becomes_a_dead_letter_and_the_flow_goes_on(
     assert (headers["topic"], headers["partition"], headers["offset"]) == (b"user-events", b"0", b"0")
     assert letter.value == (value or b"")[:65_536]
     assert list(run.rows()) == [(0, 1)]
+
+
+@pytest.mark.parametrize("rating", [0, 0.0, 2.999, 5, None])
+def test_ratings_from_0_to_5_are_good(rating: float | None) -> None:
+    assert play([[event("u", "t", NOW, 0, rating=rating)]]).dead.all() == []
 
 
 def test_times_at_the_bounds_are_good() -> None:

@@ -4,21 +4,24 @@ import json
 import pickle
 import time
 import uuid
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
 from confluent_kafka import Producer
-from features_tools import NOW, Run, event, play, polls
+from features_tools import NOW, Run, event, forget, play, polls
 from prometheus_client import REGISTRY
 
+from infra.sweep import sweep
 from infra.topics import create
 from model.actions import ACTIONS
 from streaming.features import build, sort
 from streaming.kafka import KafkaSource, Message, read_all
 from streaming.kafka_sink import KafkaSink, Outgoing
-from streaming.records import Activity, Tick, decode_log
+from streaming.records import Activity, Forgotten, Tick, decode_log
 from streaming.topics import ACTIVITY, DEAD_LETTERS, Topic, topics
 
 STEPS = {
@@ -38,6 +41,9 @@ STEPS = {
     "features.activity",
     "features.online",
     "features.offline",
+    "features.marks",
+    "features.forgotten_rows",
+    "features.forgotten",
     "features.dead_letters",
 }
 
@@ -173,6 +179,7 @@ def test_on_a_real_broker_every_message_is_a_row_a_duplicate_or_a_dead_letter(ka
         activity=KafkaSink(config),
         online=run.online,
         offline=run.offline,
+        forgotten=run.forgotten,
         dead_letters=KafkaSink(config),
     )
     run_main(flow)
@@ -187,3 +194,65 @@ def test_outgoing_records_of_the_log_are_keyed_by_user() -> None:
     (record,) = play([[event("u", "t", NOW, 0)]]).activity.all()
     assert isinstance(record, Outgoing)
     assert record.key == b"u"
+
+
+@pytest.mark.parametrize("size", [1, 2, 9])
+def test_a_user_who_is_forgotten_and_comes_back_is_new_wherever_polls_are_cut(size: int) -> None:
+    messages = [
+        event("u", "a", NOW - 9, 0, event_id="1"),
+        event("v", "a", NOW - 8, 1),
+        forget("u", 2),
+        event("u", "b", NOW - 50, 3, event_id="1"),
+        event("v", "b", NOW - 3, 4),
+    ]
+    run = play(polls(messages, size))
+    log = [record for record in run.log() if isinstance(record, Activity | Forgotten) and record.user == "u"]
+    assert log[1] == Forgotten(user="u", partition=0, offset=2, appended=NOW + 2)
+    before, after = log[0], log[2]
+    assert isinstance(before, Activity)
+    assert isinstance(after, Activity)
+    assert (before.count, before.titles) == (1, ["a"])
+    assert (after.count, after.titles, [new.offset for new in after.new]) == (1, ["b"], [3])
+    online = [(row["offset"], "event_timestamp" in row) for row in run.online.all() if row["user_id"] == "u"]
+    assert online[-2:] == [(2, False), (3, True)]
+    (mark,) = run.forgotten.all()
+    assert (mark["user_id"], mark["partition"], mark["offset"]) == ("u", 0, 2)
+    assert run.rows()[0, 3]["event_count"] == 1
+    assert run.rows()[0, 4]["event_count"] == 2  # another's history goes on
+    assert mark["appended"].timestamp() * 1000 == NOW + 2
+
+
+def test_a_user_nobody_knows_can_be_forgotten() -> None:
+    run = play([[forget("nobody", 0, reason="asked by mail")]])
+    assert [record for record in run.log() if isinstance(record, Forgotten)] == [
+        Forgotten(user="nobody", partition=0, offset=0, appended=NOW)
+    ]
+    assert run.dead.all() == []
+
+
+@pytest.mark.parametrize("field", ["forget", "meta"])
+def test_an_event_with_an_unknown_field_of_that_name_is_an_event(field: str) -> None:
+    value = {"forget": "nothing"} if field == "forget" else {"meta": {"forget": True}, "forget": False}
+    run = play([[event("u", "a", NOW, 0, **value)]])
+    assert list(run.rows()) == [(0, 0)]
+    assert run.forgotten.all() == []
+
+
+def test_a_forgotten_user_leaves_nothing_in_the_recovery_store(tmp_path: Path) -> None:
+    init_db_dir(tmp_path, 1)
+    config = RecoveryConfig(str(tmp_path), timedelta(0))
+    user, run = uuid.uuid4().hex, Run()
+    inputs: list[Any] = [[event(user, "a", NOW, 0)], [event("v", "a", NOW, 1)], [forget(user, 2)]]
+
+    def go_on(messages: list[list[Message]]) -> None:
+        inputs.extend([*messages, TestingSource.EOF()])
+        run_main(run.flow(TestingSource(inputs)), epoch_interval=timedelta(0), recovery_config=config)
+
+    go_on([[event("v", f"t{n}", NOW, 3 + n)] for n in range(9)])
+    assert sweep(tmp_path) == 1
+    assert sweep(tmp_path) == 0
+    kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert b"features.histories" in kept
+    assert user.encode() not in kept
+    go_on([[event(user, "b", NOW, 20), event("v", "b", NOW, 21)]])
+    assert [run.rows()[0, offset]["event_count"] for offset in (20, 21)] == [1, 11]
