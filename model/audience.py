@@ -5,8 +5,12 @@ history a model reads. Recent titles and recent actors answer "who acts alike" (
 and
 Ludewig 2017) without any user-by-user matrix. All bounded: users by least recent use, titles a user and actors a title
 by rings.
+
+A user who leaves, evicted or forgotten, leaves the rings too: the slot's next holder must not vote for what the last
+one did. The entries behind move up, since readers of a ring stop at its first gap.
 """
 
+from bisect import insort
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +29,7 @@ class Audience:
         self.most_users, self.most_seen = most_users, most_seen
         self.slots: dict[str, int] = {}  # in order of last use: the first is the next to go
         self.seen: list[NDArray[np.int32]] = []
+        self.free: list[int] = []  # slots of forgotten users, in order
         self.many_U = np.zeros(users, np.int64)
         self.recent_UR = np.full((users, RECENT), NOBODY, np.int32)
         self.actors_VA = np.full((titles, ACTORS), NOBODY, np.int32)
@@ -73,10 +78,10 @@ class Audience:
 
     def forget_user(self, user: str) -> None:
         """Drop everything of one user."""
-        slot = self.slots.get(user)
+        slot = self.slots.pop(user, None)
         if slot is not None:
             self._clear(slot)
-            self.slots[f"\0{slot}"] = self.slots.pop(user)  # the slot stays in use order until it is taken again
+            insort(self.free, slot)
 
     def grow_titles(self, titles: int) -> None:
         extra = titles - len(self.acted_V)
@@ -100,6 +105,7 @@ class Audience:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         users, titles = len(state["many_U"]), len(state["acted_V"])
         self.slots = dict(zip(state["users"], state["slots"].tolist(), strict=True))
+        self.free = sorted(set(range(users)) - set(self.slots.values()))
         while len(self.many_U) < users:
             self._grow_users()
         self.many_U[:users], self.recent_UR[:users] = state["many_U"], state["recent_UR"]
@@ -109,7 +115,9 @@ class Audience:
 
     def _use(self, user: str) -> int:
         slot = self.slots.pop(user, None)
-        if slot is None and len(self.slots) < self.most_users:
+        if slot is None and self.free:
+            slot = self.free.pop(0)
+        elif slot is None and len(self.slots) < self.most_users:
             slot = len(self.seen)
             if slot == len(self.many_U):
                 self._grow_users()
@@ -121,11 +129,25 @@ class Audience:
         return slot
 
     def _clear(self, slot: int) -> None:
+        for row in self._rings_with(slot):
+            ring, written = self.actors_VA[row], int(self.acted_V[row])
+            kept = np.roll(ring, -(written % ACTORS)) if written > ACTORS else ring[:written]
+            kept = kept[kept != slot]
+            ring[: len(kept)], ring[len(kept) :] = kept, NOBODY
+            self.acted_V[row] = len(kept)
         self.seen[slot] = np.full(8, -1, np.int32)
-        self.many_U[slot], self.recent_UR[slot] = (
-            0,
-            NOBODY,
-        )  # rings may still name the slot: an empty user votes for nothing
+        self.many_U[slot], self.recent_UR[slot] = 0, NOBODY
+
+    def _rings_with(self, slot: int) -> list[int]:
+        """The titles whose rings name a slot: among those its user has seen, or anywhere where some are not held."""
+        many = int(self.many_U[slot])
+        if many > self.most_seen:
+            rows = np.arange(len(self.actors_VA))
+        else:
+            rows = np.unique(self.seen[slot][:many])
+            rows = rows[rows >= 0]
+        named: list[int] = rows[(self.actors_VA[rows] == slot).any(1)].tolist()
+        return named
 
     def _grow_users(self) -> None:
         self.many_U = np.concatenate([self.many_U, np.zeros_like(self.many_U)])

@@ -123,6 +123,11 @@ class Baselines:
             self._seen += 1
         self._forget(user)
 
+    def forget_user(self, user: str) -> None:
+        """Drop what is kept of a user; what was counted stays counted."""
+        if (viewer := self._viewers.pop(user, None)) is not None:
+            self._seen -= len(viewer.seen)
+
     def _add(self, title: str) -> int:
         row = self._row.get(title)
         if row is not None:

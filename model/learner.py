@@ -105,6 +105,14 @@ class Learner:
         self.steps += 1
         return Learned(ranked, losses)
 
+    def forget_user(self, user: str) -> None:
+        """Drop everything that is kept of a user. What weights and counters learned with it stays in them, and so do
+        the ranker's last records: signals without a name."""
+        self.memory.audience.forget_user(user)
+        for contender in self.contenders.values():
+            if contender.sequence is not None:
+                contender.sequence.forget_user(user)
+
     def _make_room(self) -> None:
         rows = self.memory.make_room()
         if len(rows):

@@ -116,6 +116,10 @@ class SequenceModel:
         """Put a user's history, new events included, into the replay buffer."""
         self.replay.add(past.user, past.rows_L, past.times_L, past.actions_L, many)
 
+    def forget_user(self, user: str) -> None:
+        """Drop what is learned again of a user."""
+        self.replay.forget_user(user)
+
     def forget_titles(self, rows: NDArray[np.int64]) -> None:
         """Clear evicted rows; those that the table has not grown to yet will be drawn when it does."""
         known = rows[rows < len(self.optimisers.rows.table_VE)]
@@ -174,6 +178,8 @@ class SequenceModel:
         buffer = self.replay
         for at in self.replay.sample(n if len(buffer) else 0, self.rng):
             length = int(buffer.length_N[at])
+            if not length:  # its user was forgotten
+                continue
             rows, actions = buffer.title_NL[at, :length], buffer.action_NL[at, :length]
             past = Past("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
             first = int(buffer.cut_N[at])  # the first event of a cut window has lost what came before it

@@ -1,7 +1,8 @@
 """The learner over its log: micro-batches cut by the log itself, each event once, and the position that it stands for.
 
 Everything here is a function of the records' content, order and record times, so that reading the log twice gives the
-same weights bit for bit; what is pending when a checkpoint is due is not in it and will be read again.
+same weights bit for bit; what is pending when a checkpoint is due is not in it and will be read again. A request to
+forget a user closes the micro-batch and takes effect at its place in the log, once, however often `features` writes it.
 """
 
 from collections import deque
@@ -18,7 +19,7 @@ from model.learner import Acted, Learned, Learner
 from model.memory import Launched
 from model.metrics import Prequential
 from streaming.kafka import Message
-from streaming.records import Activity, LogRecord, Tick, Title, decode_log
+from streaming.records import Activity, Forgotten, LogRecord, Tick, Title, decode_log
 
 RATE_MS: Final = 10_000  # of log time over which the event rate is measured
 UNREADABLE: Final = Counter("premiere_log_unreadable", "records of the learner's log that could not be read")
@@ -93,7 +94,9 @@ class LogLearner:
         except msgspec.MsgspecError:
             UNREADABLE.inc()  # only our own flows write here: one bad record must not stop the learner for good
             return False
-        if not isinstance(record, Tick):
+        if isinstance(record, Forgotten):
+            self._forget(record)
+        elif not isinstance(record, Tick):
             if not self._pending:
                 self._opened = message.appended
             self._pending.append((record, message.appended))
@@ -108,6 +111,13 @@ class LogLearner:
     def unsaved(self) -> bool:
         """Whether anything came since the last checkpoint was due that a restart would have to read again."""
         return self._fresh or bool(self._pending)
+
+    def skip_to(self, first: int) -> int:
+        """Go on where the log begins now, if that lies ahead: how many records are gone unlearned."""
+        gone = max(0, first - self.position)
+        self.position += gone
+        self._next = self.position
+        return gone
 
     def rate(self) -> float:
         """New events a second of log time, lately."""
@@ -141,6 +151,14 @@ class LogLearner:
             self.rates = deque((at, n) for at, n in log["rates"])
             self.replay = log["replay"]
             self._next = self.position
+
+    def _forget(self, asked: Forgotten) -> None:
+        if self._pending:
+            self._close()
+        if self.once.first(asked.partition, asked.offset):
+            self.learner.forget_user(asked.user)
+            self.baselines.forget_user(asked.user)
+            self._fresh = True
 
     def _item(self, record: Title | Activity, appended: int) -> Launched | Acted | None:
         if isinstance(record, Activity):

@@ -15,7 +15,7 @@ from model.objective import ObjectiveSettings
 from model.ranker import RankerSettings
 from model.sequence import SequenceSettings
 from streaming.kafka import Message
-from streaming.records import Activity, LogRecord, NewEvent, Tick, Title, to_msgpack
+from streaming.records import Activity, Forgotten, LogRecord, NewEvent, Tick, Title, to_msgpack
 from streaming.topics import ACTIVITY
 
 D_TEXT: Final = 8
@@ -120,6 +120,18 @@ def differences(a: Any, b: Any, path: str = "") -> list[str]:
     return [] if type(a) is type(b) and repr(a) == repr(b) else [f"{path}: {a!r} and {b!r}"]
 
 
+def holds(state: Any, word: str, path: str = "") -> list[str]:
+    """Where in a tree of state a word stands: as a key or in a value, text or bytes."""
+    if isinstance(state, Mapping):
+        keys = [f"{path}/{key}" for key in state if word in str(key)]
+        return keys + [line for key, value in state.items() for line in holds(value, word, f"{path}/{key}")]
+    if isinstance(state, list | tuple | set):
+        return [line for n, value in enumerate(state) for line in holds(value, word, f"{path}/{n}")]
+    if isinstance(state, np.ndarray | torch.Tensor):
+        return [path] if word.encode() in np.asarray(state).tobytes() else []
+    return [path] if word in str(state) else []
+
+
 class Log:
     """The learner's log of a `Stream`, as the flows `features` and `titles` write it: activities cut by chance, some
     written again and cut differently after a crash, titles, ticks."""
@@ -164,6 +176,13 @@ class Log:
             new = [NewEvent(place - first, int(user[1:]) % 3, offset, self.at) for place, offset in places]
             columns = {"titles": list(titles), "times": list(times), "actions": list(actions)}
             self.write(Activity(user=user, count=stop, new=new, **columns))
+
+    def forget(self, user: str) -> None:
+        """Forget a user, and let enough happen that no crash writes what was before again."""
+        self.stream.histories.pop(user, None)
+        where = {"partition": int(user[1:]) % 3, "offset": 10**6 + len(self.messages)}
+        self.write(Forgotten(user=user, appended=self.at, **where))
+        self.happen(12)
 
     def play(self, rounds: int) -> "Log":
         """Let things happen."""

@@ -131,3 +131,45 @@ def test_a_restart_changes_nothing_that_follows() -> None:
     act([one, other], 150)
     assert differences(other.state_dict(40), one.state_dict(40)) == []
     assert len(one.seen) == 9
+
+
+@pytest.mark.parametrize("many", [3, 40, ACTORS + 5])
+@pytest.mark.parametrize("evicted", [True, False])
+def test_who_leaves_is_in_no_ring_and_the_others_stay_in_order(many: int, evicted: bool) -> None:
+    audience = Audience(most_users=many + 1, most_seen=5)
+    for n in range(12):  # more than are held as seen, so that they are looked for everywhere
+        audience.add("gone", n)
+        audience.add("gone", 0)
+    for n in range(many):
+        audience.add(f"u{n}", 0)
+    slot = audience.slot("gone")
+    if evicted:
+        audience.add("next", 99)
+        assert audience.slot("next") == slot
+        assert actors(audience, 99) == {slot}
+    else:
+        audience.forget_user("gone")
+        assert slot not in audience.actors_VA
+    for row in range(12):
+        kept = [f"u{n}" for n in range(many)][-ACTORS:] if row == 0 else []
+        in_order = np.roll(audience.actors_VA[row], -int(audience.acted_V[row])).tolist()
+        assert [slot for slot in in_order if slot != NOBODY] == [audience.slot(user) for user in kept]
+        assert NOBODY not in audience.actors_VA[row][: len(kept)]
+    audience.add("u1", 0)
+    assert audience.slot("u1") in actors(audience, 0)
+
+
+def test_a_forgotten_users_place_is_the_next_to_be_taken_also_after_a_restart() -> None:
+    audience = Audience(most_users=9)
+    for user in "abcd":
+        audience.add(user, 1)
+    slots = {user: audience.slot(user) for user in "abcd"}
+    for user in "cb":
+        audience.forget_user(user)
+    other = Audience(most_users=9)
+    other.load_state_dict(audience.state_dict(5))
+    for one in (audience, other):
+        for user in "xyz":
+            one.add(user, 2)
+        assert [one.slot(user) for user in "xyz"] == [slots["b"], slots["c"], 4]
+    assert differences(other.state_dict(5), audience.state_dict(5)) == []

@@ -199,3 +199,20 @@ def test_the_published_figures_come_out() -> None:
         "popularity_window": [0.0297, 0.0147],
         "cooccurrence": [0.0607, 0.0342],
     }
+
+
+def test_a_forgotten_user_is_a_stranger_and_the_counts_stay() -> None:
+    baselines = Baselines()
+    for title in "abc":
+        baselines.launch(title)
+    for user in ("u", "v"):
+        for ts, title in enumerate("ab"):
+            baselines.count(user, title, ts)
+    baselines.forget_user("u")
+    baselines.forget_user("nobody")
+    assert (baselines.user_events("u"), baselines.has_seen("u", "a"), baselines.title_events("a")) == (0, False, 2)
+    assert baselines.rank("u", "a", 5) == baselines.rank("stranger", "a", 5)
+    assert baselines.state_dict()["users"] == ["v"]
+    other = Baselines()
+    other.load_state_dict(baselines.state_dict())
+    assert other._seen == baselines._seen == 2

@@ -7,14 +7,14 @@ from typing import Final
 
 import numpy as np
 import torch
-from learner_tools import MEMORY, PLAY, SETTINGS, Log, differences
+from learner_tools import MEMORY, PLAY, SETTINGS, Log, differences, holds
 from msgspec import structs
 
 from model import checkpoint
 from model.learner import Learner
 from streaming.kafka import Message
 from streaming.log_learner import UNREADABLE, LogLearner, LogSettings, Once
-from streaming.records import Activity, NewEvent, Tick, Title, decode_log, to_msgpack
+from streaming.records import Activity, Forgotten, NewEvent, Tick, Title, decode_log, to_msgpack
 
 torch.set_num_threads(1)
 LOGS: Final = LogSettings(
@@ -218,3 +218,74 @@ def test_the_window_of_what_was_learned_is_bounded_and_survives() -> None:
         assert one.first(0, 8)  # pushes out 5
         assert [one.first(0, offset) for offset in (6, 7, 8, 5)] == [False, False, False, True]
         assert all(len(seen) <= 3 for seen in one.offsets.values())
+
+
+def forgetful(user: str = "u300") -> Log:
+    """A log in which a user with a name of its own acts for long, is forgotten, and is gone."""
+    log = Log(seed=5).play(20)
+    for place in range(25):
+        log.stream.now += 60_000
+        log.stream.histories.setdefault(user, []).append((f"t{place % 11}", log.stream.now, PLAY))
+        log.events.append((user, place, len(log.events)))
+        log.tell(log.events[-1:])
+        log.happen(1)
+    log.forget(user)
+    return log
+
+
+def test_after_a_request_to_forget_no_part_of_the_state_knows_the_user() -> None:
+    log, user = forgetful(), "u300"
+    learner = new(replace(LOGS, batch=5))
+    before: list[str] = []
+    for message in log.messages:
+        if isinstance(decode_log(message.value or b""), Forgotten):
+            memory = learner.learner.memory
+            slot = memory.audience.slot(user)
+            before = holds(learner.state_dict(), user)
+        learner.feed(message)
+        if isinstance(decode_log(message.value or b""), Forgotten):
+            assert learner.position == message.offset + 1
+            assert slot not in memory.audience.actors_VA
+    for part in (
+        "/memory/audience/users",
+        "/log/baselines/users",
+        "/training/contenders/premiere/sequence/replay/users",
+    ):
+        assert any(path.startswith(part) for path in before)
+    assert holds(learner.state_dict(), user) == []
+
+
+def test_forgetting_is_a_function_of_the_log_and_survives_a_restart(tmp_path: Path) -> None:
+    log = forgetful().play(8)
+    log.forget("u2")
+    log.play(5)
+    log.forget("u2")  # once more, and somebody nobody knows
+    log.forget("u999")
+    log.play(3)
+    log.write(Tick(ts=0), later=1_000)
+    straight, saved = new(), []
+    for message in log.messages:
+        waiting = straight.position < message.offset
+        straight.feed(message)
+        asked = isinstance(decode_log(message.value or b""), Forgotten)
+        if asked or (waiting and message.offset % 25 == 0):
+            saved.append(str(tmp_path / f"{message.offset:06d}"))
+            checkpoint.save(saved[-1], straight.state_dict(), {"position": straight.position})
+    assert len(saved) > 6
+    for url in saved:
+        after = new()
+        after.load_state_dict(checkpoint.load(url)[0])
+        for message in log.messages[after.position :]:
+            after.feed(message)
+        assert differences(after.state_dict(), straight.state_dict()) == []
+
+
+def test_a_request_that_is_written_twice_forgets_once() -> None:
+    log, learner = Log(), new(replace(LOGS, batch=1))
+    forget = Forgotten(user="u", partition=0, offset=5, appended=0)
+    for record in (activity(3, 4), forget, activity(7), activity(3), forget):
+        log.write(record)
+    for message in log.messages:
+        learner.feed(message)
+    assert learner.learner.memory.audience.count("u") == 1
+    assert (learner.learned, learner.duplicates) == (3, 1)

@@ -96,3 +96,30 @@ def test_a_restart_changes_nothing_that_follows(steps: int) -> None:
     assert differences(other.state_dict(), one.state_dict()) == []
     a, b = np.random.default_rng(3), np.random.default_rng(3)
     assert one.sample(50, a).tolist() == other.sample(50, b).tolist()
+
+
+def test_all_windows_of_a_forgotten_user_are_emptied_and_the_others_stay() -> None:
+    replay = Replay(8, 6)
+    for many in (1, 5, 9, 13):
+        add(replay, "u", many)
+        add(replay, "v", many, first=50)
+    before = windows(replay)
+    replay.forget_user("u")
+    replay.forget_user("nobody")
+    assert windows(replay) == [[] if window[0] < 50 else window for window in before]
+    assert "u" not in replay.state_dict()["users"]
+    add(replay, "u", 1, first=30)
+    assert [30] in windows(replay)
+
+
+def test_a_buffer_from_before_windows_had_owners_keeps_those_it_can_still_forget() -> None:
+    replay, other = Replay(8, 6), Replay(8, 6)
+    for many in (1, 5, 9):
+        add(replay, "u", many)
+    add(replay, "v", 2, first=50)
+    state = replay.state_dict()
+    del state["owner_N"]
+    other.load_state_dict(state)
+    assert [window for window in windows(other) if window] == windows(replay)[-2:]
+    other.forget_user("u")
+    assert [window for window in windows(other) if window] == [[50, 51]]
