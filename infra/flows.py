@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
-from infra import lag_metrics, metrics
+from infra import in_use, lag_metrics, metrics
 from infra.errors import PremiereError, SettingsError
 from infra.flow import Flow
 from infra.lag import READS
@@ -43,6 +43,7 @@ EMBEDDED: Final = "premiere-"  # how the embedded broker's cluster ids begin
 
 def run(flow: str, settings: Settings, worker: Worker = ALONE) -> None:
     """Run one flow, or a worker of it, until it is asked to stop. Raises PremiereError where it cannot go on."""
+    _held = in_use.hold(settings.data_dir)
     stop = threading.Event()
     stop_on_signals(stop)
     metrics.serve(settings, flow, worker.index)

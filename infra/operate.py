@@ -26,6 +26,14 @@ def dead_letters(
         letters.show(connected(load()), reason, last, as_json)
 
 
+def reset(yes: Yes = False) -> None:
+    """Forget everything that the flows keep: state, features, checkpoints, predictions; asks first."""
+    from infra.reset import reset as forget_all
+    from infra.settings import load
+
+    forget_all(load(), lambda what: yes or typer.confirm(what), typer.echo)
+
+
 def versions(
     everything: Annotated[bool, typer.Option("--all", help="Those long gone, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts; all of them.")] = False,
@@ -71,4 +79,4 @@ def rederive(
     derive(connected(load()), number, start, to, typer.echo)
 
 
-COMMANDS: Final[tuple[Callable[..., None], ...]] = (dead_letters, versions, rollback, resume, rederive)
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (dead_letters, reset, versions, rollback, resume, rederive)
