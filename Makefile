@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench chaos clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo "$$p" && break; done)
@@ -24,13 +24,17 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(ARGS)
 
+# Kill -9 to every flow, again and again, and services away for a minute; writes chaos.json (SEED=, BROKER=embedded, apache, both).
+chaos: $(READY)
+	$(BIN)/python tests/chaos.py --seed $(or $(SEED),0) --broker $(or $(BROKER),embedded) $(ARGS)
+
 # Each benchmark beside its reference, in one run (ARGS="--quick").
 bench: $(READY)
 	for file in $$(grep -l '^if __name__' benchmarks/*.py); do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); done
 
 # What the commands above left behind, the environment apart.
 clean:
-	rm -rf .premiere build *.egg-info .pytest_cache .mypy_cache .ruff_cache report.json report.html
+	rm -rf .premiere build *.egg-info .pytest_cache .mypy_cache .ruff_cache report.json report.html chaos.json
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt
