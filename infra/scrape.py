@@ -17,6 +17,11 @@ from infra.metrics import port
 from infra.settings import Settings
 from infra.supervisor import FLOWS
 
+STATES: Final = {  # gauges that every worker of a flow has: what the flow as a whole is at
+    "premiere_version_served": min,
+    "premiere_version_held": max,
+    "premiere_consumer_lag": max,
+}
 TIMEOUT: Final = 2.0  # seconds for one page: a flow deep in numeric code answers late
 
 
@@ -54,6 +59,23 @@ class Scrape:
     def by(self, name: str, label: str) -> dict[str, float]:
         """The values of a sample by one of its labels."""
         return {reading.labels[label]: reading.value for reading in self.find(name) if label in reading.labels}
+
+    @classmethod
+    def merged(cls, pages: Sequence[Self]) -> Self:
+        """The pages of a flow's workers as one: sums, but for the states that are not shared out."""
+        if len(pages) == 1:
+            return pages[0]
+        found: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = {}
+        for page in pages:
+            for name, readings in page.readings.items():
+                for labels, value in readings:
+                    found.setdefault(name, {}).setdefault(tuple(sorted(labels.items())), []).append(value)
+        return cls(
+            {
+                name: [Reading(dict(labels), STATES.get(name, sum)(values)) for labels, values in by_labels.items()]
+                for name, by_labels in found.items()
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +123,17 @@ class Histogram:
 
 
 def read(settings: Settings, flow: str, timeout: float = TIMEOUT) -> Scrape | None:
-    """A flow's page; None where it does not answer, or serves no metrics."""
-    if not (number := port(settings, flow)):
+    """A flow's page, all its workers as one; None where one does not answer, or it serves no metrics."""
+    pages: list[Scrape] = []
+    for worker in range(settings.workers(flow)):
+        if (page := _page(settings, port(settings, flow, worker), timeout)) is None:
+            return None
+        pages.append(page)
+    return Scrape.merged(pages)
+
+
+def _page(settings: Settings, number: int, timeout: float) -> Scrape | None:
+    if not number:
         return None
     host = settings.metrics_host
     host = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)

@@ -132,7 +132,7 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field(default="127.0.0.1", description="address that the flows' metrics listen on")
     metrics_port: int = Field(
-        default=9464, ge=0, le=65531, description="port of features' metrics, the other flows follow; 0: off"
+        default=9464, ge=0, le=65_280, description="port of features' metrics, the other flows follow; 0: off"
     )
 
     @field_validator("horizons", mode="before")

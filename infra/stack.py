@@ -13,6 +13,7 @@ from infra.embedded import start_kafka, start_redis
 from infra.errors import SettingsError
 from infra.metrics import free_base
 from infra.settings import RUNNING, Settings, running
+from infra.supervisor import FLOWS
 from infra.topics import create
 from streaming.topics import topics
 
@@ -55,7 +56,8 @@ def _announced(settings: Settings) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     new.touch(mode=0o600)
-    names = ("bootstrap_servers", "redis_url", "metrics_port")
+    workers = [f"{flow}_workers" for flow in FLOWS if settings.workers(flow) > 1]
+    names = ("bootstrap_servers", "redis_url", "metrics_port", *workers)
     new.write_text(json.dumps({"pid": os.getpid(), **{name: getattr(settings, name) for name in names}}))
     os.replace(new, path)
     try:

@@ -35,5 +35,6 @@ def _greet(settings: Settings) -> None:
         metrics = (
             f"metrics http://{settings.metrics_host}:{port(settings, flow)}/metrics  " if port(settings, flow) else ""
         )
-        typer.echo(f"{flow:<8} {metrics}log {settings.data_dir / 'logs' / flow}.log")
+        workers = f"{count} workers  " if (count := settings.workers(flow)) > 1 else ""
+        typer.echo(f"{flow:<8} {metrics}{workers}log {settings.data_dir / 'logs' / flow}.log")
     typer.echo("Ctrl-C stops everything.")

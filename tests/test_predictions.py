@@ -189,4 +189,5 @@ def test_a_listener_hears_which_lists_a_launch_entered(client: Redis, redis_url:
     write(redis_url, prediction(user, [], lists={0: ["a", title], 3: ["a"]}, entered=((title, 1),)), Placed(title, 1))
     heard = [json.loads(channel.get_message(timeout=5)["data"]) for _ in range(2)]
     channel.close()
-    assert heard == [{"title": title, "user": user, "places": {"0": 2}}, {"title": title, "entered": 1, "worker": 0, "workers": 1}]
+    done = {"title": title, "entered": 1, "worker": 0, "workers": 1}
+    assert heard == [{"title": title, "user": user, "places": {"0": 2}}, done]
