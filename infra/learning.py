@@ -1,23 +1,34 @@
 """The learner from the settings: the flow `learn`, and what a server must know to read its versions."""
 
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from infra.errors import SettingsError
+from confluent_kafka import Consumer
+
+from infra.errors import PremiereError, SettingsError
 from infra.flow import Flow
 from infra.settings import Settings
 from infra.topics import identity
 from streaming import topics as t
-from streaming.kafka import KafkaSource, read_all
+from streaming.broker import beginning, consuming
+from streaming.kafka import KafkaSource
 from streaming.kafka_sink import KafkaSink
 
 if TYPE_CHECKING:
     from model.learner import LearnerSettings
+    from streaming.log_learner import LogLearner, LogSettings
+
+log = logging.getLogger(__name__)
 
 POLL: Final = 8  # records, of up to a hundred events each: a poll is learned before the next signal is heard
+
+
+class LogCutError(PremiereError):
+    """The log's beginning is gone, and nothing stands for it."""
 
 
 def learner_settings(settings: Settings) -> "LearnerSettings":
@@ -46,29 +57,36 @@ def numerics(threads: int) -> None:
 
 
 def learn(settings: Settings, stop: threading.Event) -> Flow:
-    """From the newest whole checkpoint on, or from the log's beginning where there is none."""
+    """From the newest whole checkpoint on, or from the log's beginning where there is none. Raises SettingsError,
+    LogCutError."""
+    from infra.versions import announced
     from model.learner import Learner
     from streaming.checkpoints import Checkpoints, version
     from streaming.learn import build
-    from streaming.log_learner import LogLearner, LogSettings
-    from streaming.records import decode_version
+    from streaming.log_learner import LogLearner
 
     numerics(settings.threads)
     config = settings.kafka()
-    log = identity(config, [t.ACTIVITY])
-    checkpoints = Checkpoints(settings.checkpoints_url(), settings.keep_checkpoints, log)
-    logs = LogSettings(checkpoint=round(settings.checkpoint_seconds * 1000))
-    learner = LogLearner(Learner(learner_settings(settings)), logs)
+    mine = identity(config, [t.ACTIVITY])
+    checkpoints = Checkpoints(settings.checkpoints_url(), settings.keep_checkpoints, mine, settings.anchor_hours)
+    learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
     unannounced = None
-    found = checkpoints.newest()
+    found, first = checkpoints.newest(), first_offset(config)
+    if found is None and first > 0:
+        raise LogCutError(
+            f"The log {t.ACTIVITY} begins at offset {first} and there is no checkpoint to go on from: put one into "
+            f"{settings.checkpoints_url()} (one of another log gives its weights), or delete the topic and run "
+            "`premiere topics --create`, to learn from what comes."
+        )
     if found is not None:
         state, manifest, url = found
-        _check(manifest, learner.learner.settings, url)
-        same_log = manifest["log"] == log
+        check_settings(manifest, learner.learner.settings, url)
+        same_log = manifest["log"] == mine
         learner.load_state_dict(state, same_log)
         manifest = manifest if same_log else {**manifest, "position": 0, "learned": 0}
-        announced = {decode_version(message.value or b"").path for message in read_all(config, t.MODEL_VERSIONS)}
-        unannounced = None if url in announced else version(url, manifest)
+        known = {one.path for one in announced(config).values()}
+        unannounced = None if url in known else version(url, manifest)
+        _skip(learner, first, same_log)
     durable = {0: learner.position} if learner.position else {}
     source = KafkaSource(
         config, t.ACTIVITY, "learn", start={0: learner.position} if learner.position else "earliest",
@@ -81,11 +99,41 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
         checkpoints=checkpoints,
         durable=durable,
         unannounced=unannounced,
+        stop=stop,
     )
     return Flow(dataflow, [source])
 
 
-def _check(manifest: Mapping[str, Any], settings: "LearnerSettings", url: str) -> None:
+def log_settings(settings: Settings) -> "LogSettings":
+    """How the learner cuts its log, and how often it writes checkpoints."""
+    from streaming.log_learner import LogSettings
+
+    return LogSettings(checkpoint=round(settings.checkpoint_seconds * 1000))
+
+
+def first_offset(config: Mapping[str, str]) -> int:
+    """Where the learner's log begins. Raises StreamError."""
+    consumer = Consumer(consuming(config, "learn"))
+    try:
+        return beginning(consumer, t.ACTIVITY, 0)
+    finally:
+        consumer.close()
+
+
+def _skip(learner: "LogLearner", first: int, same_log: bool) -> None:
+    """Go on where the log begins, and say what is gone: it was never learned, and waiting would not bring it back."""
+    from streaming.learn import GONE
+
+    gone = learner.skip_to(first)
+    if gone and same_log:
+        GONE.set(gone)
+        log.warning(
+            "%s begins at offset %d now: %d records were cut off by retention before they were learned; the weights "
+            "go on without them.", t.ACTIVITY, first, gone,
+        )  # fmt: skip
+
+
+def check_settings(manifest: Mapping[str, Any], settings: "LearnerSettings", url: str) -> None:
     """Raises SettingsError where the checkpoint's model is another one."""
     now = json.loads(json.dumps(asdict(settings)))
     if (made := manifest.get("settings", now)) != now:

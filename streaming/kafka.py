@@ -178,15 +178,15 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         )
 
 
-def read_all(config: Mapping[str, str], topic: str) -> Iterator[Message]:
-    """A topic from its beginning to its present end; in order within a partition. Raises StreamError."""
+def read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int] | None = None) -> Iterator[Message]:
+    """A topic from its beginning, or an offset a partition, to its present end; in order within a partition. Raises
+    StreamError."""
     settings = broker.consuming(config, "premiere-read-all")
     consumer = Consumer(settings)
     try:
-        left = set(broker.partitions(settings, topic))
-        consumer.assign(
-            [TopicPartition(topic, partition, broker.beginning(consumer, topic, partition)) for partition in left]
-        )
+        left, given = set(broker.partitions(settings, topic)), start or {}
+        begins = {n: given[n] if n in given else broker.beginning(consumer, topic, n) for n in left}
+        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in begins.items()])
         quiet = 0.0  # seconds
         while left:
             records = consumer.consume(1000, 0.1)

@@ -4,10 +4,12 @@ It has no recovery store: the checkpoint is the commit, and the source begins wh
 it catches up through the same code, which is also how a new deployment starts from an existing log.
 """
 
+import threading
 import time
 from dataclasses import asdict
 from typing import Any, Final
 
+import torch
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
@@ -37,6 +39,7 @@ LOSS: Final = Gauge("premiere_learner_loss", "loss of the last micro-batch, nats
 SUM: Final = Gauge("premiere_prequential_sum", "sum of a measure over scored events", ["ranking", "measure", "slice"])
 SCORED: Final = Gauge("premiere_prequential_scored", "events scored", ["slice"])
 RECENT: Final = Gauge("premiere_prequential_recent_mrr", "MRR over the recent window", ["ranking", "slice"])
+GONE: Final = Gauge("premiere_learner_gone", "records that retention cut from the log before they were learned")
 STEP: Final = Gauge("premiere_checkpoint_step", "training step of the newest whole checkpoint")
 
 
@@ -49,10 +52,12 @@ def build(
     durable: dict[int, int],
     unannounced: Version | None = None,
     every: float = REPORT,
+    stop: threading.Event | None = None,
 ) -> Dataflow:
-    """The flow. `durable` is told the position of each whole checkpoint, which the source commits for others to see;
-    `unannounced` is a checkpoint that was written and never announced; `every` so many seconds the metrics are set."""
-    step = _Step(learner, checkpoints, durable, unannounced, every)
+    """The flow, which learns nothing more once `stop` is set. `durable` is told the position of each whole checkpoint,
+    which the source commits for others to see; `unannounced` is a checkpoint that was written and never announced;
+    `every` so many seconds the metrics are set."""
+    step = _Step(learner, checkpoints, durable, unannounced, every, stop or threading.Event())
     flow = Dataflow("learn")
     polls = op.input("activity", flow, activity)  # [Message]
     announced = op.flat_map("learned", polls, step)  # ("0", [Outgoing])
@@ -70,7 +75,9 @@ class _Step:
         durable: dict[int, int],
         unannounced: Version | None,
         every: float,
+        stop: threading.Event,
     ) -> None:
+        self.stop = stop
         self.learner, self.checkpoints, self.durable = learner, checkpoints, durable
         self.ready = [] if unannounced is None else [unannounced]
         self.every, self.reported = every, float("-inf")
@@ -78,6 +85,8 @@ class _Step:
     def __call__(self, poll: list[Message]) -> list[tuple[str, list[Outgoing]]]:
         """Learn from a poll; versions that are ready to be announced."""
         for message in poll:
+            if self.stop.is_set():  # what was not learned will be read again
+                break
             if self.learner.feed(message):
                 self._collect(wait=True)
                 self.checkpoints.write(self.learner.state_dict(), self._manifest())
@@ -107,7 +116,13 @@ class _Step:
             "learned": learner.learned,
             "mrr": mrr,
             "settings": asdict(learner.learner.settings),
+            "made": numerics(),
         }
+
+
+def numerics() -> dict[str, str | int]:
+    """What else than the log decides the last bits of what is learned from it."""
+    return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
 def report(learner: LogLearner) -> None:
