@@ -22,6 +22,7 @@ from infra.tally import Tally, since, table
 from infra.watch import Sample
 
 JSON: Final = "report.json"
+FORMAT: Final = 1  # of report.json: fields may be added to it; a change of what one means is a new number
 HTML: Final = "report.html"
 WINDOW: Final = 2000  # scored events that a point of the curve covers; fewer in a short run
 SLICES: Final = {
@@ -82,6 +83,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     """The report's contract: mrr, hr10 and ndcg10 by ranking and slice, counts, freshness_ms, simulated, data."""
     live = outcome.live
     return {
+        "format": FORMAT,
         "data": outcome.data,
         "simulated": outcome.simulated,
         "events": outcome.events,

@@ -28,6 +28,7 @@ from infra.errors import SettingsError
 PREFIX: Final = "PREMIERE_"
 FILE: Final = Path("premiere.toml")  # in the working folder
 RUNNING: Final = "running.json"  # where `premiere up` leaves its addresses, inside data_dir
+RUNNING_FORMAT: Final = 1
 
 
 def _also(field: str, name: str) -> AliasChoices:
@@ -217,12 +218,17 @@ def connected(settings: Settings) -> Settings:
 
 
 def running(data_dir: Path) -> dict[str, Any]:
-    """The addresses that a living `premiere up` serves; empty where there is none."""
+    """The addresses that a living `premiere up` serves; empty where there is none. Raises SettingsError where another
+    release wrote them."""
     try:
         found: dict[str, Any] = json.loads((data_dir / RUNNING).read_text())
         os.kill(int(found.pop("pid")), 0)
     except (FileNotFoundError, ProcessLookupError):
         return {}
+    if (form := found.pop("format", RUNNING_FORMAT)) != RUNNING_FORMAT:
+        raise SettingsError(
+            f"The `premiere up` that runs on {data_dir} is another release ({RUNNING} has format {form}): use that one."
+        )
     return found
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from infra.embedded import start_kafka, start_redis
 from infra.errors import SettingsError
 from infra.metrics import free_base
-from infra.settings import RUNNING, Settings, running
+from infra.settings import RUNNING, RUNNING_FORMAT, Settings, running
 from infra.supervisor import FLOWS
 from infra.topics import create
 from streaming.topics import topics
@@ -58,7 +58,9 @@ def _announced(settings: Settings) -> Iterator[None]:
     new.touch(mode=0o600)
     workers = [f"{flow}_workers" for flow in FLOWS if settings.workers(flow) > 1]
     names = ("bootstrap_servers", "redis_url", "metrics_port", *workers)
-    new.write_text(json.dumps({"pid": os.getpid(), **{name: getattr(settings, name) for name in names}}))
+    new.write_text(
+        json.dumps({"format": RUNNING_FORMAT, "pid": os.getpid(), **{name: getattr(settings, name) for name in names}})
+    )
     os.replace(new, path)
     try:
         yield

@@ -15,6 +15,7 @@ from sys import intern
 from typing import Any, Final, NamedTuple
 
 from model.actions import ACTIONS
+from streaming.broker import StreamError
 from streaming.records import HISTORY, Activity, NewEvent
 
 SHOWN: Final = 50  # entries of a history in a row of the feature store
@@ -47,10 +48,10 @@ class History:
     __slots__ = ("actions", "count", "ids", "new", "size", "times", "titles")
 
     def __init__(self, size: int = HISTORY, state: State | None = None) -> None:
-        """A new history, or the one that `state` was taken from. Raises ValueError on an unknown format."""
+        """A new history, or the one that `state` was taken from. Raises StreamError on an unknown format."""
         form, self.count, titles, times, actions, ids = state or (_FORMAT, 0, (), b"", b"", b"")
         if form != _FORMAT:
-            raise ValueError(f"A history of format {form} was written by a newer version: run that one.")
+            raise StreamError(f"A history of format {form} was written by a newer version: run that one.")
         self.size = size
         self.titles = [intern(title) for title in titles]
         self.times = array("q", times)

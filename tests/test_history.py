@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from model.actions import ACTIONS
+from streaming.broker import StreamError
 from streaming.history import IDS, SHOWN, Arrival, History, Row
 from streaming.records import Activity
 
@@ -168,7 +169,7 @@ def test_a_snapshot_does_not_change_with_the_history() -> None:
 
 
 def test_a_snapshot_of_a_newer_format_is_refused() -> None:
-    with pytest.raises(ValueError, match="newer version"):
+    with pytest.raises(StreamError, match="format 99 was written by a newer version: run that one"):
         History(state=(99, 0, (), b"", b"", b""))
 
 
