@@ -46,7 +46,8 @@ def publish(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -
     warm_up(model)
     publisher = Publisher(publish_settings(settings), Share(worker.index, worker.count))
     tails = {t.TITLES: None, t.ACTIVITY: settings.publish_tail, t.MODEL_VERSIONS: None}
-    past = {topic: _Past(config, topic, _first(config, topic, most), stop) for topic, most in tails.items()}
+    starts = {topic: _first(config, topic, most, group(worker)) for topic, most in tails.items()}
+    past = {topic: _Past(config, topic, start, stop) for topic, start in starts.items()}
     announced = restore(publisher, past[t.TITLES], past[t.ACTIVITY], past[t.MODEL_VERSIONS])
     log.info("%d viewers and %d titles are known", len(publisher.viewers), len(publisher.titles.known))
     kinds = {"activity": t.ACTIVITY, "titles": t.TITLES, "versions": t.MODEL_VERSIONS}
@@ -117,13 +118,17 @@ class _Past:
             partition.close()
 
 
-def _first(config: Mapping[str, str], topic: str, most: int | None = None) -> int:
-    """The first offset of a topic, or of its last `most` records; Tansu tells an end that is up to a batch low."""
-    consumer = Consumer(consuming(config, "publish"))
+def _first(config: Mapping[str, str], topic: str, most: int | None, name: str) -> int:
+    """The first offset of a topic, or of its last `most` records and of what its group has not done yet, for somebody
+    may have asked there to be forgotten; Tansu tells an end that is up to a batch low."""
+    consumer = Consumer(consuming(config, name))
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TIMEOUT)
+        done = consumer.committed([TopicPartition(topic, 0)], timeout=TIMEOUT)[0].offset
     except KafkaException as error:
         raise TopicError(f"Kafka does not tell the ends of {topic}: {error.args[0].str()}.") from error
     finally:
         consumer.close()
-    return int(low if most is None else max(low, high - most))
+    if most is None:
+        return int(low)
+    return int(max(low, min(high - most, done if done >= 0 else high)))

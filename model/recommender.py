@@ -82,6 +82,10 @@ class Recommender:
         if titles:
             self._look(self.memory.catalogue.find(dict.fromkeys(title.title for title in titles)))
 
+    def forget_user(self, user: str) -> None:
+        """Drop what the version keeps of a user: others' lists are made without it."""
+        self.memory.audience.forget_user(user)
+
     def known(self, title: str) -> bool:
         """Whether the title is a candidate."""
         row = self.memory.catalogue.rows.get(title)

@@ -72,7 +72,7 @@ class KnownViewers:
         known = self.known.get(activity.user)
         newest = max(activity.new, key=lambda event: event.offset, default=None)
         offset, appended = (newest.offset, newest.appended) if newest else (0, 0)
-        if known is not None and (activity.count, offset) <= (known.events, known.offset):
+        if known is not None and (offset, activity.count) <= (known.offset, known.events):
             return False
         if known is None:
             known = self._enter(activity.user)
@@ -85,6 +85,14 @@ class KnownViewers:
         known.events, known.offset, known.appended = activity.count, offset, max(known.appended, appended)
         self._see(known, fresh)
         self.known.move_to_end(activity.user)
+        return True
+
+    def forget(self, user: str, offset: int) -> bool:
+        """Drop a viewer. False where the viewer has acted after the request at `offset`: it came again."""
+        known = self.known.get(user)
+        if known is not None and known.offset > offset:
+            return False
+        self._leave(user)
         return True
 
     def keep(self, known: KnownViewer, ranked: Ranked, version: int) -> None:
@@ -120,12 +128,15 @@ class KnownViewers:
 
     def _enter(self, user: str) -> KnownViewer:
         if len(self.known) >= self.most:
-            gone, _ = self.known.popitem(last=False)
-            if (slot := self.slots.pop(gone, None)) is not None:
-                self.version_U[slot] = NONE
-                self.free.append(slot)
+            self._leave(next(iter(self.known)))
         known = self.known[user] = KnownViewer(user)
         return known
+
+    def _leave(self, user: str) -> None:
+        self.known.pop(user, None)
+        if (slot := self.slots.pop(user, None)) is not None:
+            self.version_U[slot], self.query_UP[slot], self.users[slot] = NONE, 0, ""
+            self.free.append(slot)
 
     def _slot(self, user: str, width: int) -> int:
         if (slot := self.slots.get(user)) is not None:

@@ -112,7 +112,15 @@ class Placed:
     workers: int = 1
 
 
-Item = Prediction | Withdrawn | Placed
+@dataclass(frozen=True)
+class Erased:
+    """A viewer was forgotten: nothing stays but what keeps an older write from coming back, a tombstone."""
+
+    user: str
+    offset: int  # of the request in `user-events`
+
+
+Item = Prediction | Erased | Withdrawn | Placed
 
 
 class RedisGoneError(StreamError):
@@ -133,18 +141,23 @@ def key(user: str | None) -> str:
 def read(client: Redis, user: str, events_since: int = 0) -> list[str]:
     """What to show `user`, best first, where `events_since` events have passed since the lists were written.
 
-    The list of the longest horizon that has passed is taken; a viewer nobody has seen gets the default. [] before the
-    first version.
+    The list of the longest horizon that has passed is taken; a viewer nobody has seen, or who was forgotten, gets the
+    default. [] before the first version.
     """
-    found: Any = client.hgetall(key(user)) or client.hgetall(DEFAULT)
-    lists = {_text(name): value for name, value in found.items()}
-    horizons = [int(name.removeprefix(HORIZON)) for name in lists if name.startswith(HORIZON)]
-    passed = [horizon for horizon in horizons if horizon <= events_since]
+    lists = _lists(client, user) or _lists(client, None)
+    passed = [horizon for horizon in lists if horizon <= events_since]
     if not passed:
         return []
-    titles: list[str] = json.loads(lists[f"{HORIZON}{max(passed)}"])
+    titles: list[str] = json.loads(lists[max(passed)])
     gone: Any = client.smismember(WITHDRAWN, titles) if titles else []
     return [title for title, withdrawn in zip(titles, gone, strict=True) if not withdrawn]
+
+
+def _lists(client: Redis, user: str | None) -> dict[int, Any]:
+    """What lies under a viewer's key by horizon; nothing where there is none, or a tombstone."""
+    found: Any = client.hgetall(key(user))
+    names = {_text(name): value for name, value in found.items()}
+    return {int(name.removeprefix(HORIZON)): value for name, value in names.items() if name.startswith(HORIZON)}
 
 
 def revision(parts: Sequence[int]) -> str:
@@ -230,6 +243,8 @@ class _Part(StatefulSinkPartition[list[Item], None]):
         for item in items:
             if isinstance(item, Prediction):
                 pipeline.evalsha(self.scripts[0], 1, key(item.user), *self._arguments(item))
+            elif isinstance(item, Erased):
+                pipeline.evalsha(self.scripts[0], 1, key(item.user), *self._order(item.user, (item.offset, 0, 0)))
             elif isinstance(item, Withdrawn):
                 pipeline.evalsha(self.scripts[1], 1, WITHDRAWN, *sorted(item.titles))
             else:
@@ -240,9 +255,13 @@ class _Part(StatefulSinkPartition[list[Item], None]):
         firsts = accumulate((1 + len(_entered(item)) for item in items), initial=0)
         return [answers[first] for first in list(firsts)[:-1]]
 
+    def _order(self, user: str | None, parts: Sequence[int]) -> list[str | int]:
+        """What decides about a write, and how long it lives."""
+        ttl = self.sink.ttl * (0.9 + 0.2 * (zlib.crc32(key(user).encode()) % 1000) / 1000)
+        return [self.sink.identity, revision(parts), max(1, round(ttl))]
+
     def _arguments(self, item: Prediction) -> list[str | int]:
-        ttl = self.sink.ttl * (0.9 + 0.2 * (zlib.crc32(key(item.user).encode()) % 1000) / 1000)
-        fields: list[str | int] = [self.sink.identity, revision(item.revision), max(1, round(ttl))]
+        fields = self._order(item.user, item.revision)
         for horizon, titles in item.lists.items():
             fields += [f"{HORIZON}{horizon}", json.dumps(titles, ensure_ascii=False, separators=(",", ":"))]
         fields += ["version", item.version, "events", item.events, "event_ms", item.event_ms]
@@ -251,10 +270,13 @@ class _Part(StatefulSinkPartition[list[Item], None]):
     def _count(self, items: Sequence[Item], answers: Sequence[Any]) -> None:
         now = self.sink.clock()
         for item, answer in zip(items, answers, strict=True):
-            if not isinstance(item, Prediction):
+            if not isinstance(item, Prediction | Erased):
                 continue
             if not answer:
                 OLDER.inc()
+                continue
+            if isinstance(item, Erased):
+                WRITTEN.labels("forget").inc()
                 continue
             WRITTEN.labels(item.cause).inc()
             for appended in item.fresh:

@@ -29,7 +29,7 @@ from model.recommender import Recommender
 from streaming.kafka import Message
 from streaming.predictions import Item
 from streaming.publisher import Publisher
-from streaming.records import Activity, Title, Version, decode_log, decode_title, decode_version
+from streaming.records import Activity, Forgotten, Title, Version, decode_log, decode_title, decode_version
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,8 @@ def restore(
     for message, record in read(activity, decode_log):
         if isinstance(record, Activity):
             publisher.remember(record)
+        elif isinstance(record, Forgotten):
+            publisher.forget(record)
         elif isinstance(record, Title):
             publisher.titles.log(record, message.offset)
     return [Announced(message.offset, version) for message, version in read(versions, decode_version)]
@@ -186,6 +188,8 @@ class _Step(StatefulBatchLogic[Poll, list[Item], None]):
             for message, record in read(poll.messages, decode_log):
                 if isinstance(record, Activity):
                     self.publisher.act(record, message.offset)
+                elif isinstance(record, Forgotten):
+                    self.publisher.forget(record)
                 elif isinstance(record, Title):
                     self.publisher.titles.log(record, message.offset)
 

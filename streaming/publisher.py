@@ -25,8 +25,8 @@ from model.recommender import Ranked, Recommender, TitleEncoder
 from streaming.known_titles import KnownTitles
 from streaming.known_viewers import NONE, KnownViewer, KnownViewers, insert
 from streaming.log_learner import launched
-from streaming.predictions import Item, Placed, Prediction, Withdrawn
-from streaming.records import Activity, Title
+from streaming.predictions import Erased, Item, Placed, Prediction, Withdrawn
+from streaming.records import Activity, Forgotten, Title
 from streaming.share import Share
 
 ENCODERS: Final = 8  # versions whose view of new titles is kept
@@ -81,6 +81,18 @@ class Publisher:
         if self.remember(activity) and self.recommender is not None:
             appended = [event.appended for event in activity.new]
             self.acted.setdefault(activity.user, (offset, []))[1].extend(appended)
+
+    def forget(self, asked: Forgotten) -> None:
+        """A user is to be forgotten: what is cached goes, and Redis is told."""
+        user = asked.user
+        if not self.share.holds(user):
+            return
+        if self.viewers.forget(user, asked.offset):
+            self.acted.pop(user, None)
+            self._settle(user, {})
+            if self.recommender is not None:
+                self.recommender.forget_user(user)
+        self._out.append(Erased(user, asked.offset))
 
     def launch(self, titles: Sequence[Title]) -> None:
         """Titles launched, changed or were withdrawn."""

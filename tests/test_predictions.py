@@ -15,6 +15,7 @@ from streaming.predictions import (
     DEFAULT,
     LAUNCHES,
     WITHDRAWN,
+    Erased,
     Item,
     Placed,
     Prediction,
@@ -123,6 +124,19 @@ def test_a_viewer_nobody_has_seen_gets_the_default(client: Redis, redis_url: str
     assert read(client, user) == []
     write(redis_url, prediction(None, ["a", "b"]))
     assert read(client, user) == ["a", "b"]
+
+
+def test_a_forgotten_viewers_tombstone_lets_only_what_is_newer_through(
+    client: Redis, redis_url: str, user: str
+) -> None:
+    write(redis_url, prediction(None, ["a", "b"]), Withdrawn(frozenset()))
+    write(redis_url, prediction(user, ["mine"], (8, 3, 5)), identity="log-1")
+    write(redis_url, Erased(user, 9), prediction(user, ["mine"], (8, 9, 9)), identity="log-1")
+    assert client.hgetall(key(user)) == {"log": "log-1", "revision": revision((9, 0, 0))}
+    assert 0.8 < int(client.ttl(key(user))) / (30 * 86_400) < 1.2  # type: ignore[arg-type]
+    assert read(client, user) == ["a", "b"]
+    write(redis_url, prediction(user, ["new"], (11, 0, 0)), Erased(user, 9), identity="log-1")
+    assert read(client, user) == ["new"]
 
 
 def test_withdrawn_titles_vanish_for_readers_until_they_come_back(client: Redis, redis_url: str, user: str) -> None:

@@ -22,7 +22,7 @@ from streaming.log_learner import launched
 from streaming.predictions import RedisSink, read
 from streaming.publish import Announced, build, restore
 from streaming.publisher import Publisher, PublishSettings
-from streaming.records import Tick, Title, Version, to_json, to_msgpack
+from streaming.records import Forgotten, Tick, Title, Version, to_json, to_msgpack
 
 ROOMY = PublishSettings(size=20, budget=1e6)
 
@@ -228,6 +228,23 @@ def test_a_restart_makes_the_same_lists_from_the_topics(
     assert [int(client.hget(predictions.key(user), "events") or 0) for user in users()] == [  # type: ignore[arg-type]
         newest[user].count for user in users()
     ]
+
+
+def test_a_viewer_who_was_forgotten_while_nobody_published_is_a_tombstone_after_the_restart(
+    kafka: str, client: Redis, redis_url: str, version: Version
+) -> None:
+    topics, (user, other, *_) = Topics(kafka), users()
+    topics.produce(topics.titles, [to_msgpack(title) for title in world().titles])
+    topics.produce(topics.activity, log())
+    topics.produce(topics.versions, [to_json(version)])
+    topics.run(redis_url)
+    first = served(client)
+    topics.produce(topics.activity, [to_msgpack(Forgotten(user=user, partition=0, offset=1000, appended=NOW))])
+    for _ in range(2):
+        topics.run(redis_url)
+        assert set(client.hgetall(predictions.key(user))) == {"log", "revision"}  # type: ignore[arg-type]
+        assert served(client)[predictions.key(other)] == first[predictions.key(other)]
+        assert read(client, user) == read(client, "a viewer nobody has seen")
 
 
 def test_the_group_commits_what_is_written(kafka: str, client: Redis, redis_url: str, version: Version) -> None:
