@@ -51,8 +51,8 @@ def publish(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -
     announced = restore(publisher, past[t.TITLES], past[t.ACTIVITY], past[t.MODEL_VERSIONS])
     log.info("%d viewers and %d titles are known", len(publisher.viewers), len(publisher.titles.known))
     kinds = {"activity": t.ACTIVITY, "titles": t.TITLES, "versions": t.MODEL_VERSIONS}
-    # What `restore` took is durable, for a restart takes it again; only the log may hold what is not in Redis yet.
-    durable = {kind: {0: past[topic].next} if kind != "activity" else {} for kind, topic in kinds.items()}
+    # What `restore` took is durable: a restart takes it again, and makes everybody's lists anew.
+    durable = {kind: {0: past[topic].next} for kind, topic in kinds.items()}
     others = Others(config, list(kinds.values()), worker.count if worker.index == 0 else 1, stop)
 
     def source(kind: str) -> KafkaSource:
