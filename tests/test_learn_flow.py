@@ -1,6 +1,7 @@
 """The flow `learn`: versions are announced once they are whole, in order, and a restart announces what it had not."""
 
 import json
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from bytewax.testing import TestingSource, run_main
 from confluent_kafka import Producer
 from features_tools import Collect, polls
 from learner_tools import SETTINGS, Log, differences
+from msgspec import structs
 from prometheus_client import REGISTRY
 from stream_tools import deadline, group_offset
 
@@ -82,6 +84,25 @@ def test_a_restart_from_what_was_announced_ends_where_a_run_without_one_does(tmp
     announced, _ = flow(log.messages[after.position :], tmp_path / "b", after, unannounced=version(url, manifest))
     assert announced[0] == version(url, manifest)
     assert announced[0].position < announced[1].position
+    assert differences(after.state_dict(), straight.state_dict()) == []
+
+
+def test_a_damaged_newest_checkpoint_gives_way_to_its_parent_and_what_it_held_is_learned_again_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    log = Log(seed=6).play(24)
+    straight, first, after = (LogLearner(Learner(SETTINGS), LOGS) for _ in range(3))
+    flow(log.messages, tmp_path / "a", straight)
+    announced, _ = flow(log.messages[:90], tmp_path / "b", first)
+    with Path(announced[-1].path, "training.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    found = Checkpoints(str(tmp_path / "b")).newest()
+    assert found is not None
+    assert found[2] == announced[-2].path
+    after.load_state_dict(found[0])
+    again, _ = flow(log.messages[after.position :], tmp_path / "b", after)
+    assert again[-1].position > announced[-1].position
     assert differences(after.state_dict(), straight.state_dict()) == []
 
 

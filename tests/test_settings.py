@@ -117,6 +117,9 @@ def test_a_running_stack_is_found_and_a_dead_one_is_not(tmp_path: Path) -> None:
     assert connected(elsewhere) == elsewhere
     (tmp_path / RUNNING).write_text(json.dumps(served | {"pid": 2**22 + 1}))  # above any process id
     assert connected(settings) == settings
+    (tmp_path / RUNNING).write_text(json.dumps(served | {"format": 99}))
+    with pytest.raises(SettingsError, match=r"is another release \(running\.json has format 99\): use that one"):
+        connected(settings)
 
 
 def test_every_setting_has_a_row_and_a_meaning() -> None:
