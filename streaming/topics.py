@@ -9,6 +9,12 @@ TITLES: Final = "titles"
 MODEL_VERSIONS: Final = "model-versions"
 DEAD_LETTERS: Final = "dead-letters"
 
+# Of the JSON topics. One rises where a record that was right before would not be any more, or would mean another thing.
+SCHEMA_VERSIONS: Final = {
+    USER_EVENTS: 1,
+    TITLE_LAUNCHES: 1,
+    MODEL_VERSIONS: 1,
+}
 _DAY_MS: Final = 86_400_000
 
 

@@ -21,13 +21,17 @@ from features.definitions import OBJECTS, ROWS
 from infra.cli import app
 from infra.settings import settings_table
 from model.actions import ACTIONS
-from streaming.records import Event, Launch, Version
-from streaming.topics import topics
+from streaming.records import Event, Forget, Launch, Version
+from streaming.topics import MODEL_VERSIONS, SCHEMA_VERSIONS, TITLE_LAUNCHES, USER_EVENTS, topics
 
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = ("README.md", "docs/contracts.md", "docs/operations.md", "docs/settings.md")
 _PART: Final = re.compile(r"(<!-- made: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
-SCHEMAS: Final[dict[str, Any]] = {"user-events": Event, "title-launches": Launch, "model-versions": Version}
+SCHEMAS: Final[dict[str, tuple[Any, ...]]] = {  # topic: what a record of it may be
+    USER_EVENTS: (Event, Forget),
+    TITLE_LAUNCHES: (Launch,),
+    MODEL_VERSIONS: (Version,),
+}
 
 
 def _table(*rows: tuple[object, ...]) -> str:
@@ -104,9 +108,21 @@ def made(text: str) -> str:
 
 
 def schema(name: str) -> str:
-    """The JSON Schema of a topic's records."""
-    found = msgspec.json.schema(SCHEMAS[name])
-    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **found}, indent=2) + "\n"
+    """The JSON Schema of a topic's records, with its version."""
+    alternatives, parts = msgspec.json.schema_components(SCHEMAS[name], ref_template="#/$defs/{name}")
+    found = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:premiere:{name}:{SCHEMA_VERSIONS[name]}",
+        "title": f"{name}, version {SCHEMA_VERSIONS[name]}",
+        **(alternatives[0] if len(alternatives) == 1 else {"anyOf": list(alternatives)}),
+        "$defs": {part: _plain(told) for part, told in parts.items()},
+    }
+    return json.dumps(found, indent=2) + "\n"
+
+
+def _plain(part: dict[str, Any]) -> dict[str, Any]:
+    """Without the line breaks of the docstring that it comes from."""
+    return {**part, "description": " ".join(part["description"].split())} if "description" in part else part
 
 
 def pages() -> Iterator[tuple[Path, str]]:
