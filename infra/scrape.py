@@ -20,7 +20,7 @@ from infra.supervisor import FLOWS
 STATES: Final = {  # gauges that every worker of a flow has: what the flow as a whole is at
     "premiere_version_served": min,
     "premiere_version_held": max,
-    "premiere_consumer_lag": max,
+    "premiere_read_offset": min,
 }
 TIMEOUT: Final = 2.0  # seconds for one page: a flow deep in numeric code answers late
 

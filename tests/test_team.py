@@ -39,7 +39,7 @@ except ServiceError as error:
 PAGE = """
 premiere_events_total {}.0
 premiere_version_served {}.0
-premiere_consumer_lag{{partition="0",topic="activity"}} {}.0
+premiere_read_offset{{partition="0",topic="activity"}} {}.0
 premiere_freshness_seconds_bucket{{kind="event",le="1.0"}} {}.0
 """
 
@@ -147,5 +147,5 @@ def test_the_pages_of_workers_become_one_account() -> None:
     page = Scrape.merged([one, two])
     assert page.value("premiere_events_total") == 11
     assert page.value("premiere_version_served") == 6  # the version that every list has at least
-    assert page.value("premiere_consumer_lag", topic="activity") == 9  # both read it all: the slower tells
+    assert page.value("premiere_read_offset", topic="activity") == 3  # both read it all: the slower tells
     assert Histogram.of(page, "premiere_freshness_seconds", kind="event").below == (3,)
