@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from chaos_tools import PATIENCE, Counts, Disturb, Found, Say, compare, run, settings
+from chaos_tools import PATIENCE, Counts, Disturb, Found, Say, compare, run, settings, settle
 
 from infra.datasets import DataSet
 from infra.embedded import free_port, start_kafka, start_redis
@@ -84,12 +84,16 @@ class Outage:
         self.service, self.seconds, self.rate = service, seconds, rate
 
     def __call__(self, loop: Loop, replay: Replay, say: Say) -> None:
-        """Play all of it; nothing can be sent while Kafka is away, so nothing is."""
-        replay.play(len(replay.data) // 2, Pace(rate=self.rate))
+        """Play all of it; while Kafka is away nothing can be sent."""
+        half = len(replay.data) // 2
+        replay.play(half, Pace(rate=self.rate))
+        settle(loop, half, say)
         before = loop.flows.pids()
         self.service.stop()
         say(f"{self.service.name} is gone for {self.seconds:g} s")
         end = time.monotonic() + self.seconds
+        if self.service.home is None:
+            replay.play(half + int(self.rate * self.seconds / 2), Pace(rate=self.rate))
         while time.monotonic() < end:
             loop.flows.check()
             time.sleep(0.1)

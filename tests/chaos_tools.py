@@ -72,7 +72,7 @@ def run(settings: Settings, data: DataSet, disturb: Disturb | None, say: Say) ->
                 replay.play(pace=Pace(in_flight=lambda: replay.events - _learned(loop), limit=HOLD))
             else:
                 disturb(loop, replay, say)
-        _settle(loop, len(data), say)
+        settle(loop, len(data), say)
         loop.flows.stop()
         return _found(loop, data, say)
 
@@ -82,7 +82,7 @@ def _learned(loop: Loop) -> int:
     return look(loop.settings, loop.lags).learned
 
 
-def _settle(loop: Loop, events: int, say: Say) -> None:
+def settle(loop: Loop, events: int, say: Say) -> None:
     """Wait until every event is learned, in a checkpoint, and in its viewer's lists."""
     best, since = -1, time.monotonic()
     while True:

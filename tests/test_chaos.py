@@ -44,9 +44,10 @@ def test_each_flow_killed_at_a_random_moment_costs_nothing(tmp_path: Path, data:
 def test_redis_away_in_the_middle_is_waited_for(tmp_path: Path, data: DataSet, want: Found) -> None:
     with Service("Redis", tmp_path / "redis", None) as redis:
         assert_harmless(tmp_path, data, want, Outage(redis, AWAY, rate=40), redis_url=redis.address)
-    said = (tmp_path / "logs" / "publish.log").read_text()
-    assert "Redis does not answer" in said
-    assert "Redis answers again" in said
+    for flow in ("features", "publish"):
+        said = (tmp_path / "logs" / f"{flow}.log").read_text()
+        assert "Redis does not answer" in said, flow
+        assert "Redis answers again" in said, flow
 
 
 @apache
