@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from infra.dead_letters import Letter, Listing, listing, replay
@@ -25,15 +26,21 @@ def show(settings: Settings, reason: str | None, last: int, as_json: bool, conso
 
 
 def _kinds(found: Listing) -> Table:
-    table = Table("reason", box=None, pad_edge=False, header_style="dim")
-    for name in ("letters", "doubles", "sent again", "in doubt"):
-        table.add_column(name, justify="right")
-    table.add_column("newest")
-    table.add_column("its reason", overflow="ellipsis", no_wrap=True)
+    """again: were sent again; doubt: were in a batch whose sending was interrupted."""
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    table.add_column("reason", no_wrap=True)
+    for name in ("letters", "doubles", "again", "doubt"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("newest", no_wrap=True)
+    table.add_column("example", overflow="ellipsis", no_wrap=True, ratio=1)
     for name, kind in sorted(found.kinds.items()):
         counts = [f"{count:,}" for count in (kind.letters, kind.doubles, kind.replayed, kind.in_doubt)]
-        newest = (_time(kind.newest), kind.newest.reason.replace("[", r"\[")) if kind.newest else ("", "")
-        table.add_row(name, *counts, *newest)
+        newest = (
+            (_time(kind.newest, "%m-%d %H:%M:%S"), escape(kind.newest.reason.partition(": ")[2]))
+            if kind.newest
+            else ("", "")
+        )
+        table.add_row(escape(name), *counts, *newest)
     return table
 
 
@@ -45,8 +52,8 @@ def _one(letter: Letter) -> str:
     )
 
 
-def _time(letter: Letter) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.at / 1000))
+def _time(letter: Letter, form: str = "%Y-%m-%d %H:%M:%S") -> str:
+    return time.strftime(form, time.localtime(letter.at / 1000))
 
 
 def send_again(

@@ -9,7 +9,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def dead_letters(
-    reason: Annotated[str | None, typer.Option(help="Only letters whose reason begins with this kind.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only letters of this kind.")] = None,
     last: Annotated[int, typer.Option(min=0, max=1000, help="Show so many of the newest letters, too.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
     replay: Annotated[bool, typer.Option("--replay", help="Send them to their topics again, each once.")] = False,
