@@ -14,13 +14,16 @@ A part that starts without a snapshot starts a new generation of files, which it
 epochs is durable. If the next start finds no snapshot either, that generation's only epoch never happened, and its
 files are taken back. (Hence without a recovery store a run of one single epoch is undone by the next start.)
 
-Whoever merges published files leaves the newest of each part alone: it is the one that may be taken back.
+Whoever merges or rewrites published files (`streaming/compaction.py`) leaves those of each generation's newest epoch
+in their places, for they may be taken back (each file names its epoch), and does it under `held`, as taking back does.
 """
 
+import fcntl
 import logging
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +38,7 @@ from streaming.timing import SNAPSHOT
 log = logging.getLogger(__name__)
 
 STAGING: Final = "_staging"  # beside the published folder: whoever reads that never sees half a file
+EPOCH: Final = b"premiere.epoch"  # in a file's metadata: the number of its epoch's first file
 FORMAT: Final = 1  # of a snapshot
 BUFFER: Final = 20_000  # rows held before an epoch's first file is staged: bounds memory in a long epoch
 
@@ -62,7 +66,8 @@ class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
         self._rows = 0  # in them
         self._fresh = True  # nothing has been written since the last snapshot
         self._snapshots = 0
-        self._progress = self._start() if resume is None else self._resume(_read(resume))
+        with held(root):
+            self._progress = self._start() if resume is None else self._resume(_read(resume))
 
     def write_batch(self, values: list[list[dict[str, Any]]]) -> None:
         if self._fresh:
@@ -94,7 +99,7 @@ class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
         self._clear_stage()
         generation = uuid.uuid4().hex[:8]
         self._mark.write_text(generation)
-        _sync(self._stage)
+        sync(self._stage)
         return Progress(FORMAT, generation, 0, ())
 
     def _resume(self, progress: Progress) -> Progress:
@@ -123,7 +128,7 @@ class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
                 PUBLISHED.labels(self._root.name).inc()
             elif not (self._root / name).exists():
                 log.warning("%s was written and is gone: its rows are missing from the offline log", self._root / name)
-        _sync(self._root)
+        sync(self._root)
         self._progress = self._progress._replace(pending=())
 
     def _stage_rows(self) -> None:
@@ -131,12 +136,14 @@ class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
             return
         _, generation, number, pending = self._progress
         name = f"{self._part}-{generation}-{number:010d}.parquet"
+        first = pending[0].rpartition("-")[2].removesuffix(".parquet") if pending else number
         table = pa.Table.from_batches(self._batches, schema=self._schema)
+        table = table.replace_schema_metadata({EPOCH: str(int(first))})
         draft = self._stage / f"{name}.draft"
         pq.write_table(table, draft, compression="zstd")
-        _sync(draft)
+        sync(draft)
         os.replace(draft, self._stage / name)
-        _sync(self._stage)
+        sync(self._stage)
         ROWS_STAGED.labels(self._root.name).inc(self._rows)
         self._batches, self._rows = [], 0
         self._progress = Progress(FORMAT, generation, number + 1, (*pending, name))
@@ -173,7 +180,17 @@ def _read(state: tuple[Any, ...]) -> Progress:
     return Progress(*state)
 
 
-def _sync(path: Path) -> None:
+@contextmanager
+def held(root: Path) -> Iterator[None]:
+    """Keep everybody else from taking back or rewriting files of this log; the lock ends with its process."""
+    folder = root.parent / STAGING / root.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's names, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
