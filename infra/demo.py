@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,9 +21,10 @@ from infra.loop import running
 from infra.report import Outcome, Portrait, as_json, summary, write
 from infra.screen import Screen, clock
 from infra.settings import Settings, shown
+from infra.topics import borrowed
 from infra.tour import Gait, Tour
 from streaming.kafka import read_all
-from streaming.topics import DEAD_LETTERS, USER_EVENTS
+from streaming.topics import DEAD_LETTERS, USER_EVENTS, topics
 
 LAST: Final = 0.4  # share of the data set that is played, unless all of it is
 METRICS_PORT: Final = 9464  # where the settings switch metrics off: the demo reads them
@@ -76,7 +77,8 @@ def demo(settings: Settings, data: DataSet, options: Options, screen: Screen) ->
     endless = options.full or options.speed is not None
     gait = Gait(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
     with _folder(options.keep, screen.say) as folder, screen:
-        with running(_own(settings, folder)) as loop:
+        own = _own(settings, folder)
+        with _log(own), running(own) as loop:
             tour = Tour(loop, part, gait, screen.show, seconds)
             tour.run()
             result = outcome(tour, seconds())
@@ -86,10 +88,17 @@ def demo(settings: Settings, data: DataSet, options: Options, screen: Screen) ->
 
 
 def _own(settings: Settings, folder: Path) -> Settings:
-    """A stack of the demo's own, whatever else is set up: it needs an empty log."""
+    """A stack of the demo's own, a broker that is named apart."""
     port = settings.metrics_port or METRICS_PORT
-    own = {"data_dir": folder, "bootstrap_servers": "", "redis_url": "", "checkpoints": "", "metrics_port": port}
+    own = {"data_dir": folder, "redis_url": "", "checkpoints": "", "metrics_port": port}
     return settings.model_copy(update=own)
+
+
+def _log(settings: Settings) -> AbstractContextManager[None]:
+    """An empty log on a broker that is named."""
+    if not settings.bootstrap_servers or settings.broker:
+        return nullcontext()
+    return borrowed(settings.kafka(), topics(settings.event_partitions))
 
 
 @contextmanager

@@ -5,22 +5,25 @@ one that exists with another number is an error, never a change. Creating again 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from infra.errors import TopicError
+from streaming.broker import StreamError, known_topics
 from streaming.topics import Topic
 
 TIMEOUT: Final = 15.0  # seconds for the broker's answer: the client's own limit, since it crashes if left earlier
 
 
 def create(config: Mapping[str, str], topics: Sequence[Topic]) -> list[str]:
-    """Create what is missing and return its names. Raises TopicError on another number of partitions."""
-    admin = AdminClient({**config})
+    """Create what is missing, to its end, and return its names. Raises TopicError on another number of partitions."""
     existing = partitions(config)
+    admin = AdminClient({**config})
     for topic in topics:
         found = existing.get(topic.name)
         if found is not None and found != topic.partitions:
@@ -38,18 +41,59 @@ def create(config: Mapping[str, str], topics: Sequence[Topic]) -> list[str]:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # somebody else was faster
                 raise TopicError(f"Topic {name} could not be created: {error.args[0].str()}.") from error
+    _await(admin, {TopicPartition(t.topic, p) for t in missing for p in range(t.num_partitions)})
     return [topic.topic for topic in missing]
 
 
-def partitions(config: Mapping[str, str]) -> dict[str, int]:
-    """How many partitions each topic of the broker has. Raises TopicError where no broker answers."""
-    try:
-        found = AdminClient({**config}).list_topics(timeout=TIMEOUT).topics
-    except KafkaException as error:
+def _await(admin: AdminClient, partitions: Iterable[TopicPartition]) -> None:
+    """Return once each partition has a leader that answers: Apache Kafka tells of a topic before it has."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        asked = admin.list_offsets({at: OffsetSpec.earliest() for at in partitions}, request_timeout=TIMEOUT)
+        failed = {at: future.exception() for at, future in asked.items() if future.exception()}
+        if not failed:
+            return
+        if time.monotonic() > deadline:
+            at, error = next(iter(failed.items()))
+            raise TopicError(f"Topic {at.topic} was created and cannot be used: {error}.")
+        time.sleep(0.05)
+
+
+@contextmanager
+def borrowed(config: Mapping[str, str], topics: Sequence[Topic]) -> Iterator[None]:
+    """Topics on somebody's broker while the context lasts, and no longer. Raises TopicError where it has some of them.
+
+    So nothing of another loop is mixed with what is done meanwhile, nor deleted after it.
+    """
+    if there := sorted({topic.name for topic in topics} & partitions(config).keys()):
         raise TopicError(
-            f"No Kafka answers at {config.get('bootstrap.servers')} ({error.args[0].str()}): "
-            "start one, or set PREMIERE_BOOTSTRAP_SERVERS."
-        ) from error
+            f"Kafka at {config.get('bootstrap.servers')} has a topic {there[0]} already, and a demo needs an empty "
+            "log: leave out PREMIERE_BOOTSTRAP_SERVERS (KAFKA_BOOTSTRAP_SERVERS), and it starts a broker of its own."
+        )
+    created = create(config, topics)
+    try:
+        yield
+    finally:
+        delete(config, created)
+
+
+def delete(config: Mapping[str, str], names: Sequence[str]) -> None:
+    """Delete topics with all that is in them; one that is gone is no error. Raises TopicError."""
+    admin = AdminClient({**config})
+    for name, future in (admin.delete_topics(list(names), request_timeout=TIMEOUT) if names else {}).items():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise TopicError(f"Topic {name} could not be deleted: {error.args[0].str()}.") from error
+
+
+def partitions(config: Mapping[str, str]) -> dict[str, int]:
+    """How many partitions each topic of the broker has. Raises TopicError where no broker answers, or it refuses."""
+    try:
+        found = known_topics(config, TIMEOUT)
+    except StreamError as error:
+        raise TopicError(str(error)) from error
     return {name: len(topic.partitions) for name, topic in found.items()}
 
 
@@ -58,6 +102,7 @@ def identity(config: Mapping[str, str], names: Sequence[str]) -> str:
 
     A position is worth nothing on another log: the embedded broker starts empty each time, a topic may be made anew.
     """
+    partitions(config)  # tells a broker that is silent or refuses
     admin = AdminClient({**config})
     try:
         cluster = admin.describe_cluster(request_timeout=TIMEOUT).result().cluster_id

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, TopicMetadata
 
 TIMEOUT: Final = 15.0  # seconds for the broker's answer
 RENEW: Final = 60.0  # seconds after which an unchanged group offset is committed again
@@ -40,6 +41,8 @@ _PRODUCER_FIXED: Final[dict[str, Any]] = {
     "delivery.report.only.error": True,
 }
 _PASSING: Final = (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT)
+_REFUSING: Final = (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._SSL)
+_ELECTING: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE)
 _NO_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 
 log: Final = logging.getLogger(__name__)
@@ -51,6 +54,10 @@ class StreamError(Exception):
 
 class BrokerSilentError(StreamError):
     """No broker answers."""
+
+
+class RefusedError(StreamError):
+    """The broker does not let us in, or the settings of the connection cannot be used."""
 
 
 class TopicMissingError(StreamError):
@@ -129,25 +136,47 @@ def producing(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def partitions(config: Mapping[str, Any], topic: str, timeout: float = TIMEOUT) -> list[int]:
-    """The partitions of a topic. Raises BrokerSilentError, TopicMissingError."""
-    consumer = Consumer(consuming(config, "premiere-partitions"))
-    try:
-        found = consumer.list_topics(timeout=timeout).topics.get(topic)  # of all: asked by name, some brokers make it
-    except KafkaException as error:
-        raise silent(config, error.args[0].str()) from error
-    finally:
-        consumer.close()
+    """The partitions of a topic. Raises BrokerSilentError, RefusedError, TopicMissingError."""
+    found = known_topics(config, timeout).get(topic)  # of all: asked by name, some brokers make it
     if found is None or found.error is not None:
         raise missing(config, topic)
     return sorted(found.partitions)
 
 
+def known_topics(config: Mapping[str, Any], timeout: float = TIMEOUT) -> dict[str, TopicMetadata]:
+    """Every topic of the broker. Raises BrokerSilentError, RefusedError: the client tells the two apart only aside."""
+    aside: list[KafkaError] = []
+    try:
+        client = AdminClient({"log_level": 2, **config, "error_cb": aside.append})  # type: ignore[dict-item]
+    except KafkaException as error:
+        raise RefusedError(f"The settings of Kafka's clients cannot be used: {error.args[0].str()}.") from None
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return dict(client.list_topics(timeout=min(1.0, timeout)).topics)
+        except KafkaException as error:
+            client.poll(0)
+            for refusal in (told for told in aside if told.code() in _REFUSING):
+                raise RefusedError(
+                    f"Kafka at {config.get('bootstrap.servers')} does not let us in ({refusal.str()}): "
+                    "see the settings kafka_security_protocol, kafka_sasl_* and kafka_ssl_*."
+                ) from None
+            if time.monotonic() > deadline:
+                raise silent(config, error.args[0].str()) from error
+
+
 def beginning(consumer: Consumer, topic: str, partition: int) -> int:
     """The first offset of a partition: a position that can be snapshotted, unlike "the beginning"."""
-    try:
-        return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT)[0])
-    except KafkaException as error:
-        raise StreamError(f"The beginning of {topic}[{partition}] is not known: {error.args[0].str()}.") from error
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT)[0])
+        except KafkaException as error:
+            if error.args[0].code() not in _ELECTING or time.monotonic() > deadline:
+                raise StreamError(
+                    f"The beginning of {topic}[{partition}] is not known: {error.args[0].str()}."
+                ) from error
+            time.sleep(0.1)
 
 
 def commit_offsets(config: Mapping[str, Any], topic: str, offsets: Mapping[int, int]) -> None:
@@ -182,5 +211,5 @@ def missing(config: Mapping[str, Any], topic: str) -> TopicMissingError:
 def silent(config: Mapping[str, Any], why: str) -> BrokerSilentError:
     """No broker answers."""
     return BrokerSilentError(
-        f"No Kafka answers at {config.get('bootstrap.servers')} ({why}): start it, or give its address."
+        f"No Kafka answers at {config.get('bootstrap.servers')} ({why}): start it, or set PREMIERE_BOOTSTRAP_SERVERS."
     )

@@ -2,13 +2,16 @@
 
 `KAFKA_BOOTSTRAP_SERVERS` (a running broker) or `KAFKA_HOME` (an Apache Kafka to start) and `REDIS_URL` choose others
 than the embedded ones: the same tests run on both. `BROKERS=embedded,apache` runs what needs a broker on each in turn.
-Topics and ids are unique, so tests share a broker without meeting.
+Topics and ids are unique, so tests share a broker without meeting; a test of topics with their real names starts a
+broker of its own.
 """
 
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +23,8 @@ from streaming.topics import Topic
 
 BROKERS: Final = tuple(filter(None, os.environ.get("BROKERS", "").split(",")))
 BESIDE: Final = Path(__file__).resolve().parents[2] / "shared" / "kafka"  # beside the project's checkout
+
+OwnKafka = Callable[[Path], AbstractContextManager[str]]  # a folder: a broker's address while the context lasts
 
 
 def _home() -> Path | None:
@@ -61,13 +66,19 @@ def broker(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def kafka(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def own_kafka(broker: str) -> OwnKafka:
+    """Starts a broker of the kind that was chosen, for tests of topics with their real names."""
+    home = os.environ.get("KAFKA_HOME")
+    return partial(start_kafka, kafka_home=Path(home) if home else None)
+
+
+@pytest.fixture(scope="session")
+def kafka(own_kafka: OwnKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bootstrap address of a broker."""
     if running := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield running
         return
-    home = os.environ.get("KAFKA_HOME")
-    with start_kafka(tmp_path_factory.mktemp("kafka"), Path(home) if home else None) as address:
+    with own_kafka(tmp_path_factory.mktemp("kafka")) as address:
         yield address
 
 

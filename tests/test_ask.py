@@ -43,10 +43,10 @@ def version(settings: Settings, folder: Path) -> Version:
 
 
 @pytest.fixture(scope="module")
-def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A stack of this module's own, all flows but the learner, whose version is announced by hand."""
     folder = tmp_path_factory.mktemp("loop")
-    with services(Settings(data_dir=folder, metrics_port=0)) as settings:
+    with services(Settings(data_dir=folder, bootstrap_servers="", metrics_port=0)) as settings:
         producer = Producer(settings.kafka())
         for launch in DATA.launches:
             producer.produce(t.TITLE_LAUNCHES, to_json(launch), launch.title)

@@ -1,18 +1,17 @@
 """Dead letters are counted by kind, shown, and sent again once each, on a real broker."""
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from conftest import OwnKafka
 from typer.testing import CliRunner
 
 from infra.cli import app
 from infra.dead_letters import FOREIGN, Letter, _note, listing, replay
-from infra.embedded import start_kafka
 from infra.topics import create
 from streaming.dead_letters import KEPT, dead_letter
 from streaming.features import sort
@@ -24,10 +23,9 @@ BAD = b'{"user":"u","title":"t","ts":1,"action":"yawn"}'
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Iterator[dict[str, str]]:
+def config(own_kafka: OwnKafka, tmp_path: Path) -> Iterator[dict[str, str]]:
     """A broker of its own, for all dead letters lie in one topic."""
-    home = os.environ.get("KAFKA_HOME")
-    with start_kafka(tmp_path / "kafka", Path(home) if home else None) as address:
+    with own_kafka(tmp_path / "kafka") as address:
         create({"bootstrap.servers": address}, topics())
         yield {"bootstrap.servers": address}
 
@@ -56,6 +54,8 @@ def test_letters_are_counted_by_kind_with_the_newest_and_doubles_apart(config: d
     letters(config, (message(0, b"{"), "not JSON: a"), (message(1), "unknown action: yawn"))
     letters(config, (message(1), "unknown action: yawn"), (message(2, b"}"), "not JSON: b"))
     write(config, [Outgoing(DEAD_LETTERS, b"x", b"y")])
+    for strange in (b"no json", b'["x"]', b"[-5, 0, 99999999]"):
+        write(config, [Outgoing(DEAD_LETTERS, None, strange, [("replay", b"?")])])
     found = listing(config, last=2)
     assert {name: (kind.letters, kind.doubles) for name, kind in found.kinds.items()} == {
         "not JSON": (2, 0), "unknown action": (1, 1), FOREIGN: (1, 0),

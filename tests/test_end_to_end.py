@@ -48,7 +48,7 @@ def data() -> DataSet:
 
 
 @pytest.fixture(scope="module")
-def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """Everything, running, on a log of its own."""
     folder = tmp_path_factory.mktemp("loop")
     port = free_base(Settings(metrics_port=25_000))

@@ -23,9 +23,9 @@ PATIENCE = 90.0  # seconds: two interpreters start, on a machine that does other
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Settings]:
+def stack(broker: str, tmp_path: Path) -> Iterator[Settings]:
     """A broker and a Redis of this test's own: the topics' names are fixed."""
-    with services(Settings(data_dir=tmp_path, metrics_port=0)) as settings:
+    with services(Settings(data_dir=tmp_path, bootstrap_servers="", metrics_port=0)) as settings:
         yield settings
 
 
@@ -87,10 +87,10 @@ def test_what_is_produced_is_served_and_a_restart_repeats_nothing(stack: Setting
     assert row["event_count"] == [5]
 
 
-def test_a_recovery_store_belongs_to_one_log(tmp_path: Path) -> None:
+def test_a_recovery_store_belongs_to_one_log(broker: str, tmp_path: Path) -> None:
     stores = []
     for _ in range(2):
-        with services(Settings(data_dir=tmp_path, metrics_port=0)) as settings:
+        with services(Settings(data_dir=tmp_path, bootstrap_servers="", metrics_port=0)) as settings:
             recovery(settings, "features")
             recovery(settings, "features")
             stores.append([path.name for path in (tmp_path / "recovery" / "features").iterdir()])

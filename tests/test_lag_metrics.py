@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from conftest import OwnKafka
 from prometheus_client import REGISTRY
 from stream_tools import deadline
 
 from infra import lag_metrics
-from infra.embedded import start_kafka
 from infra.lag import Lag, lag
 from infra.topics import create
-from streaming.topics import TITLE_LAUNCHES, topics
+from streaming.topics import TITLE_LAUNCHES, Topic
 
 GROUP = "titles"
 
@@ -35,12 +35,12 @@ def wait_for(messages: float) -> None:
 
 
 def test_the_gauges_are_what_the_status_shows_and_a_broker_that_goes_stops_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    own_kafka: OwnKafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stop = threading.Event()
-    with start_kafka(tmp_path) as address:
+    with own_kafka(tmp_path) as address:
         config = {"bootstrap.servers": address}
-        create(config, topics())
+        create(config, [Topic(TITLE_LAUNCHES, 1, {})])  # the times are the producer's
         producer = Producer(config)
         for second in range(5):
             producer.produce(TITLE_LAUNCHES, b"{}", timestamp=1_700_000_000_000 + 1000 * second)

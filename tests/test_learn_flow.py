@@ -12,13 +12,13 @@ import pytest
 import torch
 from bytewax.testing import TestingSource, run_main
 from confluent_kafka import Producer
+from conftest import OwnKafka
 from features_tools import Collect, polls
 from learner_tools import SETTINGS, Log, differences
 from msgspec import structs
 from prometheus_client import REGISTRY
 from stream_tools import deadline, group_offset
 
-from infra.embedded import start_kafka
 from infra.learning import learn, learner_settings
 from infra.settings import Settings
 from infra.topics import create
@@ -117,10 +117,10 @@ def test_a_log_without_events_makes_no_version(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Iterator[Settings]:
+def settings(own_kafka: OwnKafka, tmp_path: Path) -> Iterator[Settings]:
     """A broker of its own, for the topics have their real names."""
     precision = torch.get_float32_matmul_precision()  # the flow sets what suits its process
-    with start_kafka(tmp_path / "kafka") as address:
+    with own_kafka(tmp_path / "kafka") as address:
         create({"bootstrap.servers": address}, topics())
         yield Settings(bootstrap_servers=address, data_dir=tmp_path, checkpoint_seconds=2, threads=1)
     torch.set_float32_matmul_precision(precision)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from conftest import OwnKafka
 from prometheus_client import Gauge
 from rich.console import Console
 from typer.testing import CliRunner
 
 from infra.cli import app
-from infra.embedded import start_kafka
 from infra.lag import Lag
 from infra.metrics import free_base, serve
 from infra.settings import Settings
@@ -30,9 +30,9 @@ EVENTS_SENT = 5
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+def settings(own_kafka: OwnKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A broker of its own with some events and a version, and the flows' own metrics: all live in this process."""
-    with start_kafka(tmp_path_factory.mktemp("kafka")) as address:
+    with own_kafka(tmp_path_factory.mktemp("kafka")) as address:
         yield _prepared(address)
 
 

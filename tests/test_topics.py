@@ -5,7 +5,7 @@ import uuid
 import pytest
 
 from infra.errors import TopicError
-from infra.topics import create, identity, partitions
+from infra.topics import borrowed, create, identity, partitions
 from streaming.topics import Topic, topics
 
 
@@ -29,6 +29,18 @@ def test_another_number_of_partitions_is_an_error_that_names_the_remedy(kafka: s
     with pytest.raises(TopicError, match=r"has 3 partitions and 8 are asked for.*PREMIERE_EVENT_PARTITIONS=3"):
         create(config, [topic._replace(partitions=8)])
     assert partitions(config)[topic.name] == 3
+
+
+def test_borrowed_topics_are_there_for_a_while_and_those_of_others_stay(kafka: str) -> None:
+    config, (mine, theirs) = {"bootstrap.servers": kafka}, _named(Topic("mine", 2, {}), Topic("theirs", 1, {}))
+    for _ in range(2):
+        with borrowed(config, [mine]):
+            assert partitions(config)[mine.name] == 2
+        assert mine.name not in partitions(config)
+    create(config, [theirs])
+    with pytest.raises(TopicError, match=rf"has a topic {theirs.name} already.*leave out"), borrowed(config, [theirs]):
+        pass
+    assert theirs.name in partitions(config)
 
 
 def test_logs_are_told_apart_and_one_log_is_itself(kafka: str) -> None:
