@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple, Self
 
+import msgspec
+
 from infra.errors import TopicError
 from streaming.broker import StreamError
 from streaming.dead_letters import KEPT, REPLAYED
@@ -46,7 +48,7 @@ class Letter(NamedTuple):
     @classmethod
     def of(cls, message: Message) -> Self:
         """Raises ValueError where it is none."""
-        told = {name: text.decode(errors="replace") for name, text in message.headers}
+        told = {name: (text or b"").decode(errors="replace") for name, text in message.headers}
         try:
             where = told["topic"], int(told["partition"]), int(told["offset"])
             what = told["reason"], int(told["length"]), told["sha256"]
@@ -88,8 +90,8 @@ class _Notes:
                 self.first = message.offset
             self.marks.extend(bytes(message.offset - self.first + 1 - len(self.marks)))
             if (state := dict(message.headers).get(NOTE)) is not None:
-                for number in json.loads(message.value or b"[]"):
-                    if number >= self.first:  # else retention took it
+                for number in _numbers(message):
+                    if self.first <= number < message.offset:  # else retention took it
                         self.marks[number - self.first] = _DONE if state == b"done" else _BEGUN
 
     def __getitem__(self, letter: Letter) -> int:
@@ -230,6 +232,14 @@ def _read(config: Mapping[str, str]) -> Iterator[Message]:
 
 def _note(batch: Sequence[Letter], state: bytes) -> Outgoing:
     return Outgoing(DEAD_LETTERS, None, json.dumps([letter.number for letter in batch]).encode(), [(NOTE, state)])
+
+
+def _numbers(message: Message) -> list[int]:
+    """The letters that a note lists; none where something else wrote it."""
+    try:
+        return msgspec.json.decode(message.value or b"", type=list[int])
+    except msgspec.DecodeError:
+        return []
 
 
 def _again(letter: Letter) -> Outgoing:

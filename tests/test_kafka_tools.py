@@ -14,9 +14,11 @@ from confluent_kafka import Producer
 from test_docs import CONTRACTS, LOCAL_KAFKA, _block
 
 from infra.embedded import start_kafka, start_redis
+from infra.errors import SettingsError
 from infra.lag import Lag
 from infra.metrics import free_base
 from infra.processes import spawn, stop, tail
+from infra.reset import reset
 from infra.scrape import Scrape, read
 from infra.settings import Settings
 from infra.status import as_json, status
@@ -67,6 +69,8 @@ def _taken(settings: Settings, count: int) -> Scrape:
             page = read(settings, "features") or Scrape()
             committed = page.find("premiere_group_lag_messages") and not page.value("premiere_group_lag_messages")
             if page.value("premiere_events_total") == count and committed:
+                with pytest.raises(SettingsError, match="Flows are running"):
+                    reset(settings, lambda what: True, print)
                 return page
             assert flow.poll() is None, tail(log)
             assert time.monotonic() < deadline, tail(log)
