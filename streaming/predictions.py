@@ -1,6 +1,7 @@
 """What viewers are served: a hash a viewer in Redis, written forward only, and how a reader reads it.
 
     premiere:user:<id>    horizon:0, horizon:3, ..   JSON arrays of title ids, best first; by horizon (events of delay)
+                          format                     of the hash
                           version                    number of the model version that ranked it
                           revision                   <newest source offset>.<version>.<newest launch offset>, 20 digits
                           log                        identity of the logs that these offsets are of
@@ -43,6 +44,7 @@ DEFAULT: Final = "premiere:default"
 WITHDRAWN: Final = "premiere:withdrawn"
 LAUNCHES: Final = "premiere:launches"  # pub/sub channel: which lists a new title entered, as it happens
 HORIZON: Final = "horizon:"
+FORMAT: Final = 1  # of a hash: fields may be added; a change of what one means is another number
 BATCH: Final = 256  # writes in one round trip
 TTL: Final = timedelta(days=30)
 PATIENCE: Final = 300.0  # seconds without Redis after which the flow gives up
@@ -264,7 +266,7 @@ class _Part(StatefulSinkPartition[list[Item], None]):
         fields = self._order(item.user, item.revision)
         for horizon, titles in item.lists.items():
             fields += [f"{HORIZON}{horizon}", json.dumps(titles, ensure_ascii=False, separators=(",", ":"))]
-        fields += ["version", item.version, "events", item.events, "event_ms", item.event_ms]
+        fields += ["format", FORMAT, "version", item.version, "events", item.events, "event_ms", item.event_ms]
         return [*fields, "written_ms", round(self.sink.clock() * 1000)]
 
     def _count(self, items: Sequence[Item], answers: Sequence[Any]) -> None:

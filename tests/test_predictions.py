@@ -61,6 +61,7 @@ def test_a_prediction_is_a_hash_that_anybody_can_read(client: Redis, redis_url: 
     assert client.hgetall(key(user)) == {
         "horizon:0": '["a","ö"]',
         "horizon:3": '["b"]',
+        "format": "1",
         "version": "2",
         "revision": f"{7:020d}.{2:020d}.{5:020d}",
         "log": "log-1",
