@@ -109,9 +109,12 @@ class GroupPosition:
         self.offset, self.asked, self.waiting = -1, 0.0, False
 
     def commit(self, consumer: Consumer, offset: int) -> None:
-        """Commit, unless it is known or an earlier commit has no answer yet: the next call will."""
+        """Commit, unless it is known or an earlier commit has no answer yet: the next call will.
+
+        While the broker is away it is also how one that has nothing to read learns that it is back.
+        """
         now = time.monotonic()
-        if not self.waiting and (offset != self.offset or now - self.asked > RENEW):
+        if not self.waiting and (offset != self.offset or self.outage.on or now - self.asked > RENEW):
             self.offset, self.asked, self.waiting = offset, now, True
             consumer.commit(offsets=[TopicPartition(self.topic, self.partition, offset)], asynchronous=True)
 
