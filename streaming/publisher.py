@@ -86,6 +86,8 @@ class Publisher:
         """A user is to be forgotten: what is cached goes, and Redis is told."""
         user = asked.user
         if not self.share.holds(user):
+            if self.recommender is not None:
+                self.recommender.forget_user(user)  # a version knows everybody
             return
         if self.viewers.forget(user, asked.offset):
             self.acted.pop(user, None)
