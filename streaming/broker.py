@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, TopicMetadata
 
 TIMEOUT: Final = 15.0  # seconds for the broker's answer
 RENEW: Final = 60.0  # seconds after which an unchanged group offset is committed again
+LAST: Final = 2.0  # seconds that a flow which has ended waits to commit once more
 DELIVERY: Final = 300.0  # seconds that a record may wait for its broker
 
 _CONSUMER: Final[dict[str, Any]] = {
@@ -189,6 +190,7 @@ def commit_offsets(config: Mapping[str, Any], topic: str, offsets: Mapping[int, 
     consumer = Consumer({**config})
     try:
         positions = [TopicPartition(topic, partition, offset) for partition, offset in offsets.items()]
+        consumer.list_topics(topic, timeout=LAST)  # a commit would wait 45 s for a broker that is gone (measured)
         consumer.commit(offsets=positions, asynchronous=False)
     except KafkaException as error:
         log.warning("%s: the last offsets were not committed (%s).", topic, error.args[0].str())
