@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import OwnKafka
 from learner_tools import Log
 from test_learn_flow import announced, produce, run_until
 from typer.testing import CliRunner
 
 from infra.cli import app
-from infra.embedded import start_kafka
 from infra.rederive import DeriveError, rederive
 from infra.settings import Settings
 from infra.topics import create
@@ -38,11 +38,11 @@ class Learned:
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Learned, Path]]:
+def first(own_kafka: OwnKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Learned, Path]]:
     """A broker with a log, and several versions; a copy of their checkpoints as they were."""
     precision = torch.get_float32_matmul_precision()
     folder = tmp_path_factory.mktemp("versions")
-    with start_kafka(folder / "kafka") as address:
+    with own_kafka(folder / "kafka") as address:
         create({"bootstrap.servers": address}, topics())
         settings = Settings(
             bootstrap_servers=address, data_dir=folder, checkpoint_seconds=2, keep_checkpoints=50, metrics_port=0
