@@ -56,7 +56,7 @@ def settings(apache: str, redis_url: str, tmp_path: Path) -> Settings:
 
 def anew(settings: Settings, names: Sequence[str]) -> None:
     """Delete topics and make them again."""
-    admin = AdminClient(settings.kafka())
+    admin = AdminClient({**settings.kafka()})
     there = [name for name in admin.list_topics(timeout=10).topics if name in names]
     for future in (admin.delete_topics(there) if there else {}).values():
         future.result()
@@ -69,7 +69,7 @@ def anew(settings: Settings, names: Sequence[str]) -> None:
 
 def cut(settings: Settings, topic: str, before: int = -1) -> None:
     """What retention does: a log's records before an offset (-1: all) are gone."""
-    admin = AdminClient(settings.kafka())  # must live until it has answered
+    admin = AdminClient({**settings.kafka()})  # must live until it has answered
     for future in admin.delete_records([TopicPartition(topic, 0, before)]).values():
         future.result()
 
