@@ -20,6 +20,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
 from infra import in_use, lag_metrics, metrics
+from infra.compacting import keep_compact
 from infra.errors import PremiereError, SettingsError
 from infra.flow import Flow
 from infra.lag import READS
@@ -116,6 +117,8 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = ALONE) 
         history=settings.history,
         writers=worker.count,
     )
+    if worker.index == 0:
+        keep_compact(settings, stop)
     return Flow(dataflow, [events])
 
 

@@ -34,6 +34,25 @@ def reset(yes: Yes = False) -> None:
     forget_all(load(), lambda what: yes or typer.confirm(what), typer.echo)
 
 
+def forget(
+    user: Annotated[str, typer.Argument(help="Whom.")],
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it has happened.")] = 60.0,
+) -> None:
+    """Forget a viewer: everything that is kept of them, everywhere; says what cannot be reached, and until when."""
+    from infra.forget import forget as forget_user
+    from infra.settings import connected, load
+
+    forget_user(connected(load()), user, wait, typer.echo)
+
+
+def compact() -> None:
+    """Merge past days of the offline log into a file each, now; the flow `features` does it by itself each hour."""
+    from infra.compacting import run_compact
+    from infra.settings import load
+
+    run_compact(load(), typer.echo)
+
+
 def versions(
     everything: Annotated[bool, typer.Option("--all", help="Those long gone, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For scripts; all of them.")] = False,
@@ -79,4 +98,13 @@ def rederive(
     derive(connected(load()), number, start, to, typer.echo)
 
 
-COMMANDS: Final[tuple[Callable[..., None], ...]] = (dead_letters, reset, versions, rollback, resume, rederive)
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (
+    dead_letters,
+    reset,
+    forget,
+    compact,
+    versions,
+    rollback,
+    resume,
+    rederive,
+)

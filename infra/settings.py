@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     anchor_hours: float = Field(
         default=24, ge=0, description="hours after which an old checkpoint is kept once more, as an anchor; 0: none"
     )
+    offline_days: int = Field(
+        default=365, ge=0, description="days that the offline log of user features keeps a row; 0: for ever"
+    )
     refresh_budget_users_per_second: float = Field(
         default=200, gt=0, description="active users recomputed per second when a new version lands"
     )
