@@ -7,15 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from publish_tools import activity, by_user, do_all, recommender, world
+from publish_tools import NOW, activity, by_user, do_all, recommender, world
 from stream_tools import deadline
-from test_publisher import ROOMY, forgotten, more, new_title, unseen
+from test_publisher import ROOMY, more, new_title, unseen
 
 from infra.shares import EVERY, Least, Others, group
 from infra.topics import create
 from infra.workers import ALONE, Worker
 from streaming.predictions import Erased, Item, Placed, Prediction, Withdrawn
 from streaming.publisher import Publisher, PublishSettings
+from streaming.records import Forgotten
 from streaming.share import Share
 from streaming.topics import Topic
 
@@ -92,7 +93,7 @@ def test_only_the_share_that_holds_a_forgotten_viewer_writes_the_tombstone_and_e
     for share in SHARES:
         publisher = ready(share)
         do_all(publisher)
-        publisher.forget(forgotten(user, 1001))
+        publisher.forget(Forgotten(user=user, partition=0, offset=1001, appended=NOW))
         erased = [item for item in do_all(publisher) if isinstance(item, Erased)]
         assert erased == ([Erased(user, 1001)] if share.holds(user) else [])
         assert publisher.recommender is not None
