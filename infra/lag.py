@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from infra.errors import TopicError
 from streaming import topics as t
-from streaming.broker import consuming
+from streaming.broker import StreamError, consuming, known_topics
 
 TIMEOUT: Final = 10.0  # seconds for an answer of the broker
 READS: Final[Mapping[str, Sequence[str]]] = {  # what each flow, and its consumer group of the same name, reads
@@ -32,6 +32,7 @@ _SPARING: Final = {  # a consumer fetches ahead, and we look at single records
     "queued.max.messages.kbytes": "1024",
     "queued.min.messages": "1",
 }
+_GRACE: Final = 1.0  # seconds for a record that an end was told before
 _COORDINATOR: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -63,7 +64,7 @@ class Lags:
     """
 
     def __init__(self, config: Mapping[str, str]) -> None:
-        self._config = {**config, **_SPARING}
+        self._given, self._config = config, {**config, **_SPARING}
         self._consumer = Consumer(consuming(self._config, "premiere-lag"))
         self._groups: dict[str, Consumer] = {}
         self._ends: dict[_At, tuple[int, int]] = {}  # reported end, true end
@@ -84,7 +85,15 @@ class Lags:
             ]
             return self._timed(rows)
         except KafkaException as error:
-            raise TopicError(f"Kafka does not tell its offsets: {error.args[0].str()}.") from error
+            raise TopicError(self._why(error)) from error
+
+    def _why(self, error: KafkaException) -> str:
+        """A broker that is silent and one that refuses us fail alike; a question to it tells."""
+        try:
+            known_topics(self._given, timeout=2)
+        except StreamError as told:
+            return str(told)
+        return f"Kafka does not tell its offsets: {error.args[0].str()}."
 
     def _timed(self, rows: Sequence[Lag]) -> list[Lag]:
         """The rows with their seconds."""
@@ -170,15 +179,20 @@ def _fetch(
     if not offsets:
         return {}
     records: dict[_At, Message] = {}
+    deadline = time.monotonic() + TIMEOUT
     consumer.assign([TopicPartition(*at, offset) for at, offset in offsets.items()])
-    waiting, deadline = set(offsets), time.monotonic() + TIMEOUT
-    while waiting and time.monotonic() < deadline:
+    deadlines = dict.fromkeys(offsets, deadline)  # of those that have not answered
+    while deadlines and time.monotonic() < max(deadlines.values()):
         for message in consumer.consume(1000, 0.05):
-            at = (str(message.topic()), int(message.partition() or 0))
-            if message.error() is None:
+            at, offset = (str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
+            if (error := message.error()) is None and offset >= offsets[at]:
                 records.setdefault(at, message)
-            waiting.discard(at)
-    for at in offsets.keys() - waiting:
+                deadlines.pop(at, None)
+            elif error is not None and error.code() == KafkaError._PARTITION_EOF and at in deadlines:
+                # An end further on may be one that an earlier look had asked for, and the record is on its way.
+                deadlines[at] = min(deadlines[at], time.monotonic() + (_GRACE if offset > offsets[at] else 0))
+            # Other errors pass: a topic that is new has no leader for a moment.
+    for at in offsets.keys() - deadlines.keys() | {at for at, end in deadlines.items() if end < deadline}:
         seen(at)
     consumer.unassign()
     return records
