@@ -18,6 +18,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from prometheus_client import REGISTRY
 
+from infra import lag_metrics  # noqa: F401 - for the metrics that it declares
 from infra.metrics import port
 from infra.settings import PREFIX, Settings
 from infra.supervisor import FLOWS
