@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench chaos clean
+.PHONY: demo test check bench chaos fuzz clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo "$$p" && break; done)
@@ -27,6 +27,10 @@ check: $(READY)
 # Kill -9 to every flow, again and again, and services away for a minute; writes chaos.json (SEED=, BROKER=embedded, apache, both).
 chaos: $(READY)
 	$(BIN)/python tests/chaos.py --seed $(or $(SEED),0) --broker $(or $(BROKER),embedded) $(ARGS)
+
+# 100,000 random and mutated messages: every flow lives, and the counts add up.
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py $(ARGS)
 
 # Each benchmark beside its reference, in one run (ARGS="--quick").
 bench: $(READY)
