@@ -31,8 +31,9 @@ _SPARING: Final = {  # a consumer fetches ahead, and we look at single records
     "fetch.message.max.bytes": "65536",
     "queued.max.messages.kbytes": "1024",
     "queued.min.messages": "1",
+    "fetch.queue.backoff.ms": "10",  # not a second, which it waits where it has fetched enough
 }
-_GRACE: Final = 1.0  # seconds for a record that an end was told before
+_GRACE: Final = 3.0  # seconds for a record that an end was told before
 _COORDINATOR: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,

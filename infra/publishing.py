@@ -13,7 +13,7 @@ from infra.errors import TopicError
 from infra.flow import Flow
 from infra.settings import Settings
 from infra.shares import Least, Others, group
-from infra.topics import identity
+from infra.topics import identity, partitions
 from infra.workers import ALONE, Worker
 from streaming import topics as t
 from streaming.broker import consuming
@@ -121,6 +121,7 @@ class _Past:
 def _first(config: Mapping[str, str], topic: str, most: int | None, name: str) -> int:
     """The first offset of a topic, or of its last `most` records and of what its group has not done yet, for somebody
     may have asked there to be forgotten; Tansu tells an end that is up to a batch low."""
+    partitions(config)  # tells a broker that is silent or refuses
     consumer = Consumer(consuming(config, name))
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TIMEOUT)
