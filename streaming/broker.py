@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, TopicMetadata
 
 TIMEOUT: Final = 15.0  # seconds for the broker's answer
 RENEW: Final = 60.0  # seconds after which an unchanged group offset is committed again
-LAST: Final = 2.0  # seconds that a flow which has ended waits to commit once more
+LAST: Final = 1.0  # seconds that a flow which has ended waits to commit once more
 DELIVERY: Final = 300.0  # seconds that a record may wait for its broker
 
 _CONSUMER: Final[dict[str, Any]] = {

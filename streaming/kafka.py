@@ -19,6 +19,7 @@ from streaming import broker, timing
 from streaming.broker import PositionLostError, StreamError
 
 NAP: Final = timedelta(milliseconds=5)  # between two looks at an empty queue
+CLOSING: Final = 0.5  # seconds that a consumer may take to say goodbye
 PATIENCE: Final = timedelta(seconds=10)  # beyond the log's end before we say so: a new leader may lag for a moment
 _FORMAT: Final = 1  # of a source's snapshot
 
@@ -130,7 +131,9 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         if not self.closed:
             self.closed = True
             self.source.reached[self.partition] = self.offset
-            self.consumer.close()
+            closing = threading.Thread(target=self.consumer.close, daemon=True)
+            closing.start()
+            closing.join(CLOSING)  # it waits for the answer to a commit, which a broker that is gone does not give
 
     def _poll(self) -> list[Message]:
         messages = []
