@@ -9,9 +9,9 @@ from publish_tools import NOW, activity, again, by_user, do_all, recommender, wo
 from model.actions import ACTIONS
 from model.recommender import Ranked
 from streaming.known_viewers import KnownViewers, insert
-from streaming.predictions import Erased, Placed, Prediction, Withdrawn
+from streaming.predictions import Placed, Prediction, Withdrawn
 from streaming.publisher import Publisher, PublishSettings
-from streaming.records import Activity, Forgotten, Launch, Title
+from streaming.records import Activity, Launch, Title
 
 ROOMY = PublishSettings(size=20, budget=1e6)  # everything is done at once
 PLAY, DISLIKE = ACTIONS["play"].code, ACTIONS["dislike"].code
@@ -35,10 +35,6 @@ def more(user: str, *titles: str, offset: int = 1000, action: int = PLAY) -> Act
     held += [(title, last.times[-1] + 1 + n, action) for n, title in enumerate(titles)]
     one = activity(user, held, offset, len(titles))
     return Activity(**{**{f: getattr(one, f) for f in one.__struct_fields__}, "count": last.count + len(titles)})
-
-
-def forgotten(user: str, offset: int) -> Forgotten:
-    return Forgotten(user=user, partition=0, offset=offset, appended=NOW)
 
 
 def new_title(name: str = "Space II", overview: str = SPACE, offset: int = 500) -> Title:
@@ -129,50 +125,6 @@ def test_an_older_activity_that_comes_again_changes_nothing() -> None:
     do_all(publisher)
     for offset, one in enumerate(world().activities):
         publisher.act(one, offset)
-    assert publisher.wait(NOW) is None
-
-
-def test_a_forgotten_viewer_is_unknown_and_nothing_is_made_for_them_any_more() -> None:
-    publisher = ready()
-    do_all(publisher)
-    user, other = sorted(world().newest())[:2]
-    publisher.act(more(user, *unseen(user)[:1]), 0)
-    publisher.launch([new_title()])
-    slot = publisher.viewers.slots[user]
-    publisher.forget(forgotten(user, 1001))
-    items = do_all(publisher)
-    assert [item for item in items if isinstance(item, Erased)] == [Erased(user, 1001)]
-    assert user not in by_user(items)
-    assert publisher.viewers.get(user) is None
-    assert user not in publisher.viewers.users
-    assert not publisher.viewers.query_UP[slot].any()
-    assert publisher.viewers.get(other) is not None
-    assert publisher.recommender is not None
-    assert publisher.recommender.memory.audience.slot(user) == -1
-
-
-def test_a_viewer_who_comes_back_is_new_and_what_was_before_does_not_return() -> None:
-    publisher = ready()
-    do_all(publisher)
-    user = sorted(world().newest())[0]
-    publisher.forget(forgotten(user, 1000))
-    back = activity(user, [("t1", NOW, PLAY)], 1002)
-    publisher.act(back, 0)
-    assert by_user(do_all(publisher))[user].events == 1
-    for one in world().activities:  # `features` begins again at the log's beginning
-        publisher.act(one, 0)
-    publisher.forget(forgotten(user, 1000))
-    publisher.act(back, 0)
-    known = publisher.viewers.get(user)
-    assert known is not None
-    assert (known.titles, known.events, known.targets, list(known.seen)) == (["t1"], 1, 1, ["t1"])
-
-
-def test_a_request_to_forget_is_passed_on_before_the_first_version_and_for_a_stranger() -> None:
-    publisher = Publisher(ROOMY)
-    publisher.forget(forgotten("nobody", 3))
-    assert publisher.wait(NOW) == 0
-    assert publisher.work(NOW) == [Erased("nobody", 3)]
     assert publisher.wait(NOW) is None
 
 
