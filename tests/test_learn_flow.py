@@ -15,7 +15,6 @@ from confluent_kafka import Producer
 from conftest import OwnKafka
 from features_tools import Collect, polls
 from learner_tools import SETTINGS, Log, differences
-from msgspec import structs
 from prometheus_client import REGISTRY
 from stream_tools import deadline, group_offset
 
