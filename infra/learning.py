@@ -35,12 +35,12 @@ def learner_settings(settings: Settings) -> "LearnerSettings":
     """What the settings say of the model."""
     from model.learner import LearnerSettings
     from model.memory import MemorySettings
-    from model.network import NetworkSettings
+    from model.network import preset
     from model.objective import ObjectiveSettings
     from model.sequence import SequenceSettings
 
     windows = tuple(1 if horizon == 0 else max(5, horizon) for horizon in settings.horizons)
-    sequence = SequenceSettings(NetworkSettings(horizons=settings.horizons), ObjectiveSettings(windows=windows))
+    sequence = SequenceSettings(preset(settings.model, settings.horizons), ObjectiveSettings(windows=windows))
     memory = MemorySettings(most_titles=settings.max_titles)
     return LearnerSettings(memory, sequence, repeats=not settings.filter_seen, seed=settings.seed)
 

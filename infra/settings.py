@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     text_encoder: str = Field(
         default="wordllama", description="wordllama, or a sentence-transformers model by name or path"
     )
+    model: Literal["cpu", "2m", "10m", "50m", "200m", "1b"] = Field(
+        default="cpu",
+        description="size of the backbone: cpu (0.1 million parameters), 2m, 10m, 50m, 200m or 1b",
+    )
     history: int = Field(default=200, ge=1, description="newest events of a user that an activity carries")
     horizons: Annotated[tuple[int, ...], NoDecode] = Field(
         default=(0, 3, 10),

@@ -16,7 +16,18 @@ from typing import Final
 import torch
 from torch import Generator, Tensor, nn
 
-from model.backbone import TIME_BUCKETS, Backbone, Dims, Layout, dropout, pack, pair_buckets, slots, time_bucket
+from model.backbone import (
+    PRESETS,
+    TIME_BUCKETS,
+    Backbone,
+    Dims,
+    Layout,
+    dropout,
+    pack,
+    pair_buckets,
+    slots,
+    time_bucket,
+)
 from model.decoder import Decoder
 from model.tower import Tower
 
@@ -40,6 +51,14 @@ class NetworkSettings:
     coldest: float = 0.02  # lowest temperature
     id_evidence: float = 3.0  # events at which an id counts as much as no id
     dropout: float = 0.3
+
+
+def preset(name: str, horizons: tuple[int, ...] = NetworkSettings.horizons) -> NetworkSettings:
+    """The network of that size (`model.backbone.PRESETS`). Its decoder works in an eighth of the width, as the paper's
+    does, or in 64 dims where that is more. Raises KeyError for a size that there is not."""
+    dims = PRESETS[name]
+    d_out = max(NetworkSettings.d_out, dims.width // 8)
+    return NetworkSettings(dims.width, dims.blocks, dims.heads, d_out=d_out, horizons=horizons)
 
 
 @dataclass(frozen=True)

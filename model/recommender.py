@@ -5,7 +5,7 @@ version was written: a new title is scored from its text at once.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -72,8 +72,15 @@ class Recommender:
 
     @classmethod
     def load(cls, url: str, settings: LearnerSettings) -> "Recommender":
-        """The version at a checkpoint's URL. Raises CheckpointError."""
-        state, _ = checkpoint.load(url, ("memory", "served"))
+        """The version at a checkpoint's URL. Raises CheckpointError, also where its network is another one."""
+        state, manifest = checkpoint.load(url, ("memory", "served"))
+        network = asdict(settings.sequence.network)
+        made = manifest.get("settings", {}).get("sequence", {}).get("network", network)
+        if {**made, "horizons": tuple(made["horizons"])} != network:
+            raise checkpoint.CheckpointError(
+                f"The checkpoint at {url} holds another network than the settings name: "
+                "give `publish` the model and the horizons that `learn` has."
+            )
         return cls.from_state(state, settings)
 
     def add(self, titles: Sequence[Launched]) -> None:

@@ -1,6 +1,8 @@
 """A version at work: lists, scores of further titles that compare with them, and titles that came after it."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,6 +116,16 @@ def test_a_version_is_what_lies_in_its_checkpoint(tmp_path_factory: pytest.TempP
         assert a.titles == b.titles
     with pytest.raises(CheckpointError):
         Recommender.load(url + "-none", SETTINGS)
+
+
+def test_a_version_of_another_network_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    url, sequence = str(tmp_path / "1"), SETTINGS.sequence
+    checkpoint.save(url, state(), {"settings": json.loads(json.dumps(asdict(SETTINGS)))})
+    Recommender.load(url, SETTINGS)
+    Recommender.load(url, replace(SETTINGS, repeats=True))  # not the network's business
+    wider = replace(sequence, network=replace(sequence.network, width=2 * sequence.network.width))
+    with pytest.raises(CheckpointError, match=r"another network .* give `publish` the model and the horizons"):
+        Recommender.load(url, replace(SETTINGS, sequence=wider))
 
 
 @pytest.mark.parametrize(
