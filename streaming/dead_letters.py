@@ -7,6 +7,7 @@ can be told by topic, partition and offset, and what was wrong can be sent again
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from hashlib import sha256
 from typing import Final, TypeVar
 
@@ -15,11 +16,14 @@ from prometheus_client import Counter
 
 from streaming.kafka import Message
 from streaming.kafka_sink import Outgoing
+from streaming.records import FLOOR_MS
 from streaming.topics import DEAD_LETTERS
 
 KEPT: Final = 65_536  # bytes of the value, and of the key
 REPLAYED: Final = "replayed-from"  # header of a record that was a dead letter, with where it first lay
 DETAIL: Final = 500  # characters of a reason
+FUTURE: Final = timedelta(hours=1)  # that an event may be ahead of its own Kafka record
+CEILING_MS: Final = 4_102_444_800_000  # 2100-01-01: beyond it a broker's clock is wrong
 LETTERS: Final = Counter("premiere_dead_letters", "messages that a flow could not use", ["reason"])
 
 _BEYOND: Final = re.compile(
@@ -64,3 +68,18 @@ def decode(decoder: Callable[[bytes], T], message: Message, limit: int) -> T:
         raise Rejected(f"{kind}: {error}") from None
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected(f"not JSON: {error}") from None
+
+
+def check_times(ts: int, appended: int, ahead: int) -> None:
+    """When something happened, and its record's time: `ahead` ms of it at most. Raises Rejected."""
+    if ts < FLOOR_MS:
+        raise Rejected(f"too old: {ts} ms lies before {FLOOR_MS}, the year 1900")
+    if ts > appended + ahead:
+        raise Rejected(f"in the future: {ts} ms, in a record of {appended} ms")
+    check_clock(appended)
+
+
+def check_clock(appended: int) -> None:
+    """A record's time, which some brokers let producers set. Raises Rejected where no calendar holds it."""
+    if not FLOOR_MS <= appended <= CEILING_MS:
+        raise Rejected(f"record time: {appended} ms lies outside {FLOOR_MS} to {CEILING_MS}, the years 1900 to 2100")

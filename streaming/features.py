@@ -26,12 +26,11 @@ from bytewax.outputs import Sink
 from msgspec import MsgspecError
 from prometheus_client import Counter
 
-from streaming.dead_letters import Rejected, dead_letter, decode
+from streaming.dead_letters import FUTURE, Rejected, check_clock, check_times, dead_letter, decode
 from streaming.history import EPOCH, Arrival, History, Row, State
 from streaming.kafka import Message
 from streaming.kafka_sink import Outgoing
 from streaming.records import (
-    FLOOR_MS,
     HISTORY,
     Activity,
     Forgotten,
@@ -43,16 +42,13 @@ from streaming.records import (
 )
 from streaming.topics import ACTIVITY
 
-FUTURE: Final = timedelta(hours=1)  # that an event may be ahead of its own Kafka record
 LARGEST: Final = 65_536  # bytes of an event; all of a dead letter is kept up to this
-CEILING_MS: Final = 4_102_444_800_000  # 2100-01-01: beyond it a broker's clock is wrong
 MOST: Final = 0.5  # of a history's size that one activity brings: its oldest new event keeps so much context
 LOG: Final = "0"  # key of the log's only writer: it has one order
 
 EVENTS: Final = Counter("premiere_events", "events taken into a history")
 DOUBLES: Final = Counter("premiere_duplicates", "events dropped because their event_id was seen before")
 LATE: Final = Counter("premiere_late_events", "events put before one of the same user that was there already")
-
 FORGOTTEN: Final = Counter("premiere_forgotten", "requests to forget a user, each ends a history")
 
 
@@ -135,18 +131,13 @@ def _forget(message: Message) -> Forgotten | None:
     if not asked.forget:
         return None
     _check_key(message, asked.user)
-    _check_clock(message.appended)
+    check_clock(message.appended)
     return Forgotten(user=asked.user, partition=message.partition, offset=message.offset, appended=message.appended)
 
 
 def _check_key(message: Message, user: str) -> None:
     if message.key != user.encode():
         raise Rejected("key: the message's key is not its user, so the user's events would not stay in one partition")
-
-
-def _check_clock(appended: int) -> None:
-    if appended > CEILING_MS:
-        raise Rejected(f"record time: {appended} ms lies after {CEILING_MS}, the year 2100")
 
 
 def _arrival(message: Message, ahead: int) -> Arrival:
@@ -157,13 +148,8 @@ def _arrival(message: Message, ahead: int) -> Arrival:
         action = action_code(event)
     except KeyError:
         raise Rejected(f"unknown action: {event.action!r}") from None
-    appended = message.appended
-    if event.ts < FLOOR_MS:
-        raise Rejected(f"too old: {event.ts} ms lies before {FLOOR_MS}, the year 1900")
-    if event.ts > appended + ahead:
-        raise Rejected(f"in the future: {event.ts} ms, in a record of {appended} ms")
-    _check_clock(appended)
-    where = message.partition, message.offset, appended
+    check_times(event.ts, message.appended, ahead)
+    where = message.partition, message.offset, message.appended
     return Arrival(event.user, event.title, event.ts, action, event.event_id, *where)
 
 

@@ -30,11 +30,10 @@ from prometheus_client import Counter
 
 from features.text import Encoder, launch_text
 from streaming.broker import StreamError
-from streaming.dead_letters import Rejected, dead_letter, decode
-from streaming.features import CEILING_MS, FUTURE
+from streaming.dead_letters import FUTURE, Rejected, check_times, dead_letter, decode
 from streaming.kafka import Message
 from streaming.kafka_sink import Outgoing
-from streaming.records import FLOOR_MS, Launch, Title, decode_launch, to_msgpack
+from streaming.records import Launch, Title, decode_launch, to_msgpack
 from streaming.topics import ACTIVITY, TITLES
 
 LARGEST: Final = 1_048_576  # bytes of a launch
@@ -142,12 +141,7 @@ def _arrival(message: Message, ahead: int) -> Arrival:
     launch = decode(decode_launch, message, LARGEST)
     appended = message.appended
     ts = appended if launch.ts is None else launch.ts
-    if ts < FLOOR_MS:
-        raise Rejected(f"too old: {ts} ms lies before {FLOOR_MS}, the year 1900")
-    if ts > appended + ahead:
-        raise Rejected(f"in the future: {ts} ms, in a record of {appended} ms")
-    if appended > CEILING_MS:
-        raise Rejected(f"record time: {appended} ms lies after {CEILING_MS}, the year 2100")
+    check_times(ts, appended, ahead)
     if launch.year is not None and launch.year not in YEARS:
         raise Rejected(f"out of range: the year {launch.year}")
     if launch.released is not None and launch.released not in RELEASES_MS:

@@ -5,9 +5,10 @@ import random
 from datetime import timedelta
 
 import pytest
-from features_tools import NOW, event, play, polls
+from features_tools import NOW, event, forget, play, polls
 
-from streaming.features import CEILING_MS, FUTURE, LARGEST, sort
+from streaming.dead_letters import CEILING_MS, FUTURE
+from streaming.features import LARGEST, sort
 from streaming.kafka import Message
 from streaming.records import FLOOR_MS
 
@@ -72,8 +73,10 @@ def test_the_future_is_judged_by_the_record_time_and_by_the_setting() -> None:
 
 def test_a_record_time_that_no_calendar_holds_stops_nobody() -> None:
     far = Message("user-events", 0, 0, 2**62, b"u", json.dumps({**GOOD, "ts": 2**62}).encode())
-    run = play([[far, far._replace(appended=CEILING_MS + 1, value=json.dumps(GOOD).encode())]])
-    assert [dict(letter.headers)["reason"].partition(b":")[0] for letter in run.dead.all()] == [b"record time"] * 2
+    late = far._replace(appended=CEILING_MS + 1, value=json.dumps(GOOD).encode())
+    asked = forget("u", 0)
+    run = play([[far, late, asked._replace(appended=2**62), asked._replace(appended=-(10**16))]])
+    assert [dict(letter.headers)["reason"].partition(b":")[0] for letter in run.dead.all()] == [b"record time"] * 4
 
 
 def test_strange_but_valid_ids_pass() -> None:
