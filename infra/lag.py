@@ -12,7 +12,7 @@ that it learns in passing is used. What has not moved since the last reading is 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -34,11 +34,14 @@ _SPARING: Final = {  # a consumer fetches ahead, and we look at single records
     "fetch.queue.backoff.ms": "10",  # not a second, which it waits where it has fetched enough
 }
 _GRACE: Final = 3.0  # seconds for a record that an end was told before
-_COORDINATOR: Final = (
+_ELECTING: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
 )
+T = TypeVar("T")
 _At = tuple[str, int]  # topic, partition
 
 
@@ -142,7 +145,7 @@ class Lags:
         if group not in self._groups:
             self._groups[group] = Consumer(consuming(self._config, group))
         asked = [TopicPartition(*at) for at in partitions]
-        found = _patient(lambda: self._groups[group].committed(asked, TIMEOUT)) if asked else []
+        found = patient(lambda: self._groups[group].committed(asked, TIMEOUT)) if asked else []
         return {(p.topic, p.partition): p.offset for p in found if p.offset >= 0}
 
     def _partitions(self, topics: set[str]) -> list[_At]:
@@ -199,14 +202,15 @@ def _fetch(
     return records
 
 
-def _patient(ask: Callable[[], list[TopicPartition]]) -> list[TopicPartition]:
-    """Ask again, within bounds, while a broker that is new or has just changed is finding out who keeps the group."""
+def patient(ask: Callable[[], T]) -> T:
+    """Ask again, within bounds, while a broker that is new or has just changed finds out who keeps a group, or leads a
+    partition. Raises KafkaException."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
             return ask()
         except KafkaException as error:
-            if error.args[0].code() not in _COORDINATOR or time.monotonic() > deadline:
+            if error.args[0].code() not in _ELECTING or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 

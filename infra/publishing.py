@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.errors import TopicError
 from infra.flow import Flow
+from infra.lag import patient
 from infra.settings import Settings
 from infra.shares import Least, Others, group
 from infra.topics import identity, partitions
@@ -122,10 +123,10 @@ def _first(config: Mapping[str, str], topic: str, most: int | None, name: str) -
     """The first offset of a topic, or of its last `most` records and of what its group has not done yet, for somebody
     may have asked there to be forgotten; Tansu tells an end that is up to a batch low."""
     partitions(config)  # tells a broker that is silent or refuses
-    consumer = Consumer(consuming(config, name))
+    consumer, at = Consumer(consuming(config, name)), TopicPartition(topic, 0)
     try:
-        low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TIMEOUT)
-        done = consumer.committed([TopicPartition(topic, 0)], timeout=TIMEOUT)[0].offset
+        low, high = patient(lambda: consumer.get_watermark_offsets(at, timeout=TIMEOUT))
+        done = patient(lambda: consumer.committed([at], timeout=TIMEOUT))[0].offset
     except KafkaException as error:
         raise TopicError(f"Kafka does not tell the ends of {topic}: {error.args[0].str()}.") from error
     finally:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from infra.lag import Lags, lag
+from infra.lag import Lags, lag, patient
 from infra.topics import create
 from streaming.topics import Topic
 
@@ -124,3 +124,19 @@ def test_seconds_follow_what_is_committed_and_what_comes(kafka: str, topic: str,
             found += [row.seconds for row in lags.read({topic: [topic]})]
             found += [row.seconds for row in lags.read({topic: [topic]})]  # from what is known already
     assert found == [60.0, 60.0, 120.0, 120.0, 180.0, 180.0]
+
+
+@pytest.mark.parametrize("code", [KafkaError.NOT_COORDINATOR, KafkaError.NOT_LEADER_FOR_PARTITION])
+def test_a_broker_that_is_still_electing_is_asked_again_and_other_refusals_stand(code: int) -> None:
+    refusals = [code, code, KafkaError.GROUP_AUTHORIZATION_FAILED]
+
+    def ask() -> int:
+        if refusals:
+            raise KafkaException(KafkaError(refusals.pop(0)))
+        return 7
+
+    with pytest.raises(KafkaException, match="GROUP_AUTHORIZATION"):
+        patient(ask)
+    assert refusals == []
+    refusals.append(code)
+    assert patient(ask) == 7
