@@ -4,6 +4,9 @@ A letter is sent again at most once, whatever is interrupted: before a batch of 
 into the topic `dead-letters` itself, and a second one when all of it was delivered. (A group's offset would not do: it
 knows no kinds, and Kafka forgets it before the letters.) A letter that a note covers is passed over unless asked for
 `again`. What is sent again carries the header `replayed-from`; where it still cannot be used it becomes a new letter.
+
+A letter of a viewer who asked to be forgotten after it is not sent: it would bring back what is gone. The flow
+`features` leaves a note of each request among the letters, so that it is kept as long as they are.
 """
 
 import json
@@ -17,7 +20,7 @@ import msgspec
 
 from infra.errors import TopicError
 from streaming.broker import StreamError
-from streaming.dead_letters import KEPT, REPLAYED
+from streaming.dead_letters import FORGOTTEN, KEPT, REPLAYED
 from streaming.kafka import Message, read_all
 from streaming.kafka_sink import KafkaSink, Outgoing
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
@@ -81,15 +84,19 @@ class Letter(NamedTuple):
 
 
 class _Notes:
-    """Which letters are being sent again or were: a byte a record of the topic."""
+    """Which letters are being sent again or were, a byte a record of the topic; and which may not be."""
 
     def __init__(self, messages: Iterable[Message]) -> None:
         self.first, self.marks = 0, bytearray()
+        self.forgotten: dict[bytes, int] = {}  # viewer -> where the note of the last request lies
         for message in messages:
             if not self.marks:
                 self.first = message.offset
             self.marks.extend(bytes(message.offset - self.first + 1 - len(self.marks)))
-            if (state := dict(message.headers).get(NOTE)) is not None:
+            headers = dict(message.headers)
+            if FORGOTTEN in headers and message.key is not None:
+                self.forgotten[message.key] = message.offset
+            if (state := headers.get(NOTE)) is not None:
                 for number in _numbers(message):
                     if self.first <= number < message.offset:  # else retention took it
                         self.marks[number - self.first] = _DONE if state == b"done" else _BEGUN
@@ -97,6 +104,10 @@ class _Notes:
     def __getitem__(self, letter: Letter) -> int:
         at = letter.number - self.first
         return self.marks[at] if 0 <= at < len(self.marks) else 0
+
+    def cover(self, letter: Letter) -> bool:
+        """Whether the letter's viewer asked to be forgotten after it. A letter whose key is no viewer's is no event."""
+        return letter.topic == USER_EVENTS and self.forgotten.get(letter.key or b"", -1) > letter.number
 
 
 @dataclass
@@ -139,7 +150,7 @@ def listing(config: Mapping[str, str], reason: str | None = None, last: int = 0)
     for message, letter, double in _letters(config):
         found.end = message.offset + 1
         name = FOREIGN if letter is None else letter.kind
-        if NOTE in dict(message.headers) or reason not in (None, name):
+        if {NOTE, FORGOTTEN} & dict(message.headers).keys() or reason not in (None, name):
             continue
         kind = found.kinds.setdefault(name, Kind())
         if double:
@@ -200,6 +211,8 @@ def _due(
             continue
         if notes[letter] in passed:
             impossible["sent before" if notes[letter] == _DONE else "in doubt"] += 1
+        elif notes.cover(letter):
+            impossible["of forgotten viewers"] += 1
         elif letter.sendable:
             yield letter
         else:

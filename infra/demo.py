@@ -145,7 +145,7 @@ def outcome(tour: Tour, seconds: float) -> Outcome:
 def dead_events(config: Mapping[str, str]) -> int:
     """Events among the dead letters, each once whatever was repeated."""
     headers = (dict(message.headers) for message in read_all(config, DEAD_LETTERS))
-    return len({(h["partition"], h["offset"]) for h in headers if h["topic"] == USER_EVENTS.encode()})
+    return len({(h["partition"], h["offset"]) for h in headers if h.get("topic") == USER_EVENTS.encode()})
 
 
 def portraits(tour: Tour) -> list[Portrait]:

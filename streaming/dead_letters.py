@@ -2,7 +2,8 @@
 
 Bad input is data: a second stream, never an exception that stops a flow. A dead letter holds the bytes as they came
 (the first 64 KB of them, with their length and hash), and its headers say where they lay, so that a replay's doubles
-can be told by topic, partition and offset, and what was wrong can be sent again once it is mended.
+can be told by topic, partition and offset, and what was wrong can be sent again once it is mended. Not what a viewer
+sent who asked to be forgotten later: a note of the request lies among the letters, behind those that it covers.
 """
 
 import re
@@ -21,6 +22,7 @@ from streaming.topics import DEAD_LETTERS
 
 KEPT: Final = 65_536  # bytes of the value, and of the key
 REPLAYED: Final = "replayed-from"  # header of a record that was a dead letter, with where it first lay
+FORGOTTEN: Final = "forgotten"  # header of such a note, whose key is the viewer
 DETAIL: Final = 500  # characters of a reason
 FUTURE: Final = timedelta(hours=1)  # that an event may be ahead of its own Kafka record
 CEILING_MS: Final = 4_102_444_800_000  # 2100-01-01: beyond it a broker's clock is wrong
@@ -52,6 +54,12 @@ def dead_letter(message: Message, reason: str) -> Outgoing:
     key = message.key and message.key[:KEPT]
     again = [(name, told[:DETAIL]) for name, told in message.headers if name == REPLAYED][:1]
     return Outgoing(DEAD_LETTERS, key, value[:KEPT], [(n, text.encode()) for n, text in headers.items()] + again)
+
+
+def forgotten_note(message: Message) -> Outgoing:
+    """The note of a request to forget: it is kept as long as the letters before it are."""
+    where = f"{message.topic}-{message.partition}-{message.offset}"
+    return Outgoing(DEAD_LETTERS, message.key, b"", [(FORGOTTEN, where.encode())])
 
 
 def decode(decoder: Callable[[bytes], T], message: Message, limit: int) -> T:

@@ -26,7 +26,7 @@ from bytewax.outputs import Sink
 from msgspec import MsgspecError
 from prometheus_client import Counter
 
-from streaming.dead_letters import FUTURE, Rejected, check_clock, check_times, dead_letter, decode
+from streaming.dead_letters import FUTURE, Rejected, check_clock, check_times, dead_letter, decode, forgotten_note
 from streaming.history import EPOCH, Arrival, History, Row, State
 from streaming.kafka import Message
 from streaming.kafka_sink import Outgoing
@@ -56,7 +56,7 @@ class Sorted(NamedTuple):
     """A poll: its events by user, and what cannot be used. Both empty: nothing came for a while."""
 
     users: dict[str, list[Arrival | Forgotten]]
-    rejected: list[Outgoing]
+    rejected: list[Outgoing]  # and notes of requests to forget, each behind the letters that it covers
 
 
 class Update(NamedTuple):
@@ -115,6 +115,8 @@ def sort(poll: list[Message], future: timedelta = FUTURE) -> Sorted:
         try:
             arrival = _forget(message) or _arrival(message, ahead)
             users.setdefault(arrival.user, []).append(arrival)
+            if isinstance(arrival, Forgotten):
+                rejected.append(forgotten_note(message))
         except Rejected as reason:
             rejected.append(dead_letter(message, str(reason)))
     return Sorted(users, rejected)

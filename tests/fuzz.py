@@ -23,6 +23,7 @@ from confluent_kafka import Producer
 from infra.loop import Loop, running
 from infra.status import Status, look
 from streaming.broker import producing
+from streaming.dead_letters import FORGOTTEN
 from streaming.kafka import read_all
 from streaming.predictions import read
 from streaming.records import Event, to_json
@@ -150,6 +151,8 @@ def _letters(loop: Loop) -> set[tuple[str, bytes, bytes]]:
     found = set()
     for message in read_all(loop.settings.kafka(), DEAD_LETTERS):
         headers = dict(message.headers)
+        if FORGOTTEN in headers:
+            continue
         assert headers["reason"], message
         found.add((headers["topic"].decode(), headers["partition"], headers["offset"]))
     return found

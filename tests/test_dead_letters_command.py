@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from infra.cli import app
 from infra.dead_letters import FOREIGN, Letter, _note, listing, replay
 from infra.topics import create
-from streaming.dead_letters import KEPT, dead_letter
+from streaming.dead_letters import KEPT, dead_letter, forgotten_note
 from streaming.features import sort
 from streaming.kafka import Message, read_all
 from streaming.kafka_sink import Outgoing
@@ -143,3 +143,18 @@ def test_what_still_cannot_be_used_is_a_new_letter_that_tells_where_it_first_lay
     write(config, [again])
     assert listing(config).kinds["unknown action"].letters == 2
     assert replay(config, 100).sent == 1
+
+
+def test_what_a_viewer_sent_who_asked_later_to_be_forgotten_is_not_sent_again(config: dict[str, str]) -> None:
+    other = message(1, key=b"v")
+    letters(config, (message(0), "unknown action: x"), (other, "unknown action: x"))
+    letters(config, (message(5, b"{", TITLE_LAUNCHES, b"u"), "not JSON: x"))  # a title of the same name
+    write(config, [forgotten_note(message(2, b'{"user":"u","forget":true}'))])
+    letters(config, (message(3), "unknown action: x"))  # the viewer is back
+    assert list(listing(config).kinds) == ["unknown action", "not JSON"]
+    sent = replay(config, 100)
+    assert (sent.sent, sent.impossible) == (3, {"of forgotten viewers": 1})
+    assert [(m.key, m.headers[0][1]) for m in read_all(config, USER_EVENTS) if m.key == b"u"] == [
+        (b"u", b"user-events-0-3")
+    ]
+    assert [m.key for m in read_all(config, TITLE_LAUNCHES)] == [b"u"]

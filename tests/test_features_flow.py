@@ -227,7 +227,13 @@ def test_a_user_nobody_knows_can_be_forgotten() -> None:
     assert [record for record in run.log() if isinstance(record, Forgotten)] == [
         Forgotten(user="nobody", partition=0, offset=0, appended=NOW)
     ]
-    assert run.dead.all() == []
+    assert [(note.key, note.headers) for note in run.dead.all()] == [(b"nobody", [("forgotten", b"user-events-0-0")])]
+
+
+def test_a_note_of_a_request_to_forget_lies_behind_the_letters_that_it_covers() -> None:
+    bad = [event("u", "t", NOW, offset, action="yawn") for offset in (0, 2)]
+    run = play([[bad[0], forget("u", 1), bad[1]]])
+    assert [next(name for name, _ in record.headers) for record in run.dead.all()] == ["topic", "forgotten", "topic"]
 
 
 @pytest.mark.parametrize("field", ["forget", "meta"])
