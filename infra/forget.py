@@ -33,11 +33,12 @@ def forget(settings: Settings, user: str, wait: float, say: Say) -> None:
     """Forget a viewer. Raises PremiereError where the request could not be made or did not take effect in `wait` s."""
     if not 1 <= len(user) <= LONGEST:
         raise SettingsError(f"A user's id has 1 to {LONGEST} characters.")
+    logs = identity(settings.kafka(), [USER_EVENTS, TITLE_LAUNCHES, MODEL_VERSIONS])  # a producer would make a topic
     partition, offset = ask(settings.kafka(), user)
     say(f"The request is in the log: {USER_EVENTS}, partition {partition}, offset {offset}.")
     for line in reach(settings, datetime.now(UTC)):
         say(line)
-    left = _until_gone(settings, user, offset, wait, say)
+    left = _until_gone(settings, user, offset, logs, wait, say)
     if left:
         raise PremiereError(
             f"After {wait:.0f} s it has not taken effect in {' and '.join(left)}. The request stays in the log, and "
@@ -78,16 +79,15 @@ def reach(settings: Settings, now: datetime) -> Iterator[str]:
         f", an anchor until {now + timedelta(days=anchor):%Y-%m-%d}" if anchor else ""
     )
     yield "- pinned checkpoints: until they are no longer pinned (`premiere versions`)"
-    yield "- the id alone: in a tombstone in Redis, in the mark beside the offline log, in the recovery store until the"
-    yield "  next start of the flow features"
-    yield f"Pinned checkpoints apart, the last copy has expired on {last:%Y-%m-%d}."
+    yield "- the id alone: in a tombstone in Redis, in the mark beside the offline log, a note among dead letters, in"
+    yield "  the recovery store until the next start of the flow features"
+    yield f"Where the flows go on, the last copy but pinned checkpoints has expired on {last:%Y-%m-%d}."
 
 
-def _until_gone(settings: Settings, user: str, offset: int, wait: float, say: Say) -> list[str]:
+def _until_gone(settings: Settings, user: str, offset: int, logs: str, wait: float, say: Say) -> list[str]:
     """Wait until it has taken effect; where it has not in time."""
     from features.store import StoreError, knows_user, open_store
 
-    logs = identity(settings.kafka(), [USER_EVENTS, TITLE_LAUNCHES, MODEL_VERSIONS])
     client: Any = predictions.connect(settings.redis())
     end, told = time.monotonic() + wait, time.monotonic()
     try:

@@ -14,17 +14,19 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 import pytest
+from conftest import OwnKafka
 from learner_tools import holds
 
 from features.store import knows_user, open_store
 from infra import forget as forgetting
 from infra.compacting import settled
-from infra.errors import PremiereError, ServiceError, SettingsError
+from infra.errors import PremiereError, ServiceError, SettingsError, TopicError
 from infra.loop import Loop, running
 from infra.processes import tail
 from infra.replay import Delivery
 from infra.settings import Settings
 from infra.supervisor import FLOWS
+from infra.topics import partitions
 from model import checkpoint
 from streaming.kafka import read_all
 from streaming.predictions import key, read
@@ -174,10 +176,18 @@ def test_without_a_broker_nothing_is_changed_and_that_is_said(monkeypatch: pytes
         forgetting.ask({"bootstrap.servers": "127.0.0.1:1"}, "u")
 
 
+def test_where_the_topics_are_not_there_it_is_said_and_none_is_made(own_kafka: OwnKafka, tmp_path: Path) -> None:
+    with own_kafka(tmp_path / "kafka") as address:
+        settings = Settings(data_dir=tmp_path, bootstrap_servers=address, redis_url="redis://127.0.0.1:1/0")
+        with pytest.raises(TopicError, match="premiere topics --create"):
+            forgetting.forget(settings, "u", 1, print)
+        assert USER_EVENTS not in partitions(settings.kafka())
+
+
 def test_the_last_copy_expires_when_the_longest_kept_thing_does(tmp_path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     lines = list(forgetting.reach(Settings(data_dir=tmp_path, redis_ttl_days=30, anchor_hours=24), now))
     assert f"{now + timedelta(days=settled()):%Y-%m-%d}" in "\n".join(lines)
-    assert lines[-1] == "Pinned checkpoints apart, the last copy has expired on 2026-02-08."
+    assert lines[-1] == "Where the flows go on, the last copy but pinned checkpoints has expired on 2026-02-08."
     longer = list(forgetting.reach(Settings(data_dir=tmp_path, redis_ttl_days=100, anchor_hours=24), now))
     assert longer[-1].endswith("2026-04-21.")
