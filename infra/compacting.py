@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from infra import in_use
 from infra.errors import PremiereError
 from infra.settings import Settings
 from streaming.topics import USER_EVENTS, topics
@@ -56,6 +57,7 @@ def run_compact(settings: Settings, say: Callable[[str], None]) -> None:
     """`premiere compact`. Raises PremiereError."""
     from streaming.compaction import BusyError
 
+    _held = in_use.hold(settings.data_dir)
     try:
         done = compact(settings)
     except (BusyError, OSError) as error:

@@ -101,17 +101,17 @@ def _checkpoints(settings: Settings) -> Iterator[Part]:
     """Checkpoints that lie elsewhere: only the folders of ours, for who knows what else lies there."""
     if not settings.checkpoints:
         return
-    url = settings.checkpoints.rstrip("/")
+    url, where = settings.checkpoints.rstrip("/"), shown(settings)["checkpoints"]
     try:
         storage, root = fsspec.core.url_to_fs(url)
         listed = storage.ls(root, detail=False) if storage.exists(root) else []
         ours = [path for path in listed if Path(path).name.isdigit()]
         size = sum(storage.du(path) for path in ours)
     except Exception as error:
-        raise ServiceError(f"The checkpoints at {url} cannot be listed ({error}): mend that first.") from error
+        raise ServiceError(f"The checkpoints at {where} cannot be listed ({error}): mend that first.") from error
     if ours:
         what = _much(len(ours), "checkpoint", size)
-        yield Part("checkpoints", url, what, lambda: storage.rm(ours, recursive=True))
+        yield Part("checkpoints", where, what, lambda: storage.rm(ours, recursive=True))
 
 
 def _keys(settings: Settings) -> Iterator[Part]:

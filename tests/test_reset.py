@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from features.store import open_store, write_title_semantics, write_user_activity
 from infra import in_use
 from infra.cli import app
+from infra.compacting import run_compact
 from infra.embedded import start_redis
 from infra.errors import PremiereError, ServiceError, SettingsError
 from infra.reset import reset
@@ -137,6 +138,21 @@ def test_a_redis_that_is_gone_stops_it_before_anything_goes(folder: Path) -> Non
     with pytest.raises(ServiceError, match=r"Redis at redis://.* does not answer"):
         forget(Settings(data_dir=folder, bootstrap_servers="", redis_url="redis://127.0.0.1:1/0"))
     assert "recovery" in left(folder)
+
+
+def test_a_password_in_the_checkpoints_address_is_not_shown(folder: Path) -> None:
+    settings = Settings(
+        data_dir=folder, bootstrap_servers="", redis_url="", checkpoints="ftp://me:hidden@127.0.0.1:1/x"
+    )
+    with pytest.raises(ServiceError, match=r"ftp://me:\*+@127.0.0.1:1/x") as error:
+        forget(settings)
+    assert "hidden" not in str(error.value)
+
+
+def test_a_compaction_does_not_begin_while_all_is_forgotten(folder: Path) -> None:
+    settings = Settings(data_dir=folder, bootstrap_servers="", redis_url="")
+    with in_use.alone(folder), pytest.raises(SettingsError, match="being emptied"):
+        run_compact(settings, print)
 
 
 def test_the_command_asks_and_tells_what_stays(folder: Path) -> None:
