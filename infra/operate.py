@@ -6,6 +6,7 @@ from typing import Annotated, Final
 import typer
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Served = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until publish serves it.")]
 
 
 def dead_letters(
@@ -70,20 +71,23 @@ def versions(
         announced.show(rows, everything)
 
 
-def rollback(number: Annotated[int, typer.Argument(min=0, help="The version's number.")]) -> None:
+def rollback(
+    number: Annotated[int, typer.Argument(min=0, help="The version's number.")],
+    wait: Served = 30.0,
+) -> None:
     """Serve an old version again, and hold later ones back until `premiere resume`."""
     from infra import versions as announced
     from infra.settings import connected, load
 
-    announced.rollback(connected(load()), number, typer.echo)
+    announced.rollback(connected(load()), number, typer.echo, wait)
 
 
-def resume() -> None:
+def resume(wait: Served = 30.0) -> None:
     """End a rollback: serve the newest version again, and what is learned from now on."""
     from infra import versions as announced
     from infra.settings import connected, load
 
-    announced.resume(connected(load()), typer.echo)
+    announced.resume(connected(load()), typer.echo, wait)
 
 
 def rederive(

@@ -2,10 +2,11 @@
 
 A rollback announces an old version again, so its number, and with it the revisions in Redis, only rises; `publish` then
 holds later versions back until a record that resumes. The learner goes on meanwhile. The checkpoint that is rolled back
-to is pinned before it is announced, and let go after the next rollback or `resume` is: a crash in between leaves one
-pin too many, never one too few.
+to is pinned before it is looked at and announced, and let go after the next rollback or `resume` is: a crash in between
+leaves one pin too many, never one too few.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -27,12 +28,14 @@ from streaming.topics import MODEL_VERSIONS
 SHOWN: Final = 12  # newest announcements in the table, beside those whose checkpoint is kept
 MARKS: Final = ("live", "held", "pinned", "anchor")
 PATIENCE_MS: Final = 15_000  # for the broker to take an announcement
+WAIT: Final = 30.0  # seconds for `publish` to serve what was announced
+LOOK: Final = 0.2  # seconds between two looks
 
 Say = Callable[[str], None]
 
 
 class VersionError(PremiereError):
-    """A version that there is not, or whose checkpoint is gone."""
+    """A version that there is not, whose checkpoint is gone, or that is not served."""
 
 
 def announced(config: Mapping[str, str]) -> dict[int, Version]:
@@ -59,25 +62,54 @@ def find(versions: Mapping[int, Version], number: int) -> Version:
     return versions[number]
 
 
-def rollback(settings: Settings, number: int, say: Say) -> None:
+def rollback(settings: Settings, number: int, say: Say, wait: float = WAIT) -> None:
     """Serve an old version, and hold later ones back. Raises VersionError."""
     versions = announced(settings.kafka())
     version = find(versions, number)
-    try:
-        checkpoint.load(version.path)  # a damaged one is of no use
-    except CheckpointError as error:
-        raise VersionError(
-            f"Version {number} cannot be served. {error} `premiere versions` shows which are kept; "
-            f"`premiere rederive {number} --to {version.path}` makes it again from the log."
-        ) from None
-    checkpoint.pin(version.path)
+    _pin(number, version.path)
     of = number if version.of is None else version.of
     again = _announce(settings, structs.replace(version, cause="rollback", of=of))
     _unpin(settings, keep=version.path)
     say(f"Version {number} is announced again as {again}; later ones wait until `premiere resume`.")
+    _follow(settings, again, wait, say)
 
 
-def resume(settings: Settings, say: Say) -> None:
+def _pin(number: int, url: str) -> None:
+    """Pin a version's checkpoint, and only then look whether it is whole: rotation may be about to remove it, and takes
+    its manifest first. Raises VersionError."""
+    before = checkpoint.pinned(url)
+    try:
+        checkpoint.read_manifest(url)  # no folder is made for a pin alone
+        checkpoint.pin(url)
+        checkpoint.load(url)
+        checkpoint.read_manifest(url)
+    except CheckpointError as error:
+        if not before:
+            checkpoint.unpin(url)
+        raise VersionError(
+            f"Version {number} cannot be served. {error} `premiere versions` shows which are kept; "
+            f"`premiere rederive {number} --to {url}` makes it again from the log."
+        ) from None
+
+
+def _follow(settings: Settings, number: int, wait: float, say: Say) -> None:
+    """Say when `publish` serves what was announced, or, where it cannot be asked, how to see that. Raises
+    VersionError."""
+    began = time.monotonic()
+    while (live := _served(settings)) is not None and live < number:
+        if time.monotonic() - began > wait:
+            raise VersionError(
+                f"publish serves version {live} still, {wait:g} s after {number} was announced: its log says why. "
+                "The announcement stands."
+            )
+        time.sleep(LOOK)
+    if live is None:
+        say(f"publish cannot be asked from here: once it serves it, its metric premiere_version_served is {number}.")
+    else:
+        say(f"publish serves version {live}.")
+
+
+def resume(settings: Settings, say: Say, wait: float = WAIT) -> None:
     """Serve the newest version again. Raises VersionError."""
     versions = announced(settings.kafka())
     if held(versions) is None:
@@ -88,6 +120,7 @@ def resume(settings: Settings, say: Say) -> None:
             again = _announce(settings, structs.replace(version, cause="resume", of=number))
             _unpin(settings)
             say(f"Version {number}, the newest, is announced again as {again}; what is learned is served as it comes.")
+            _follow(settings, again, wait, say)
             return
     raise VersionError("No version can be served: none of the checkpoints is kept.")
 

@@ -82,7 +82,12 @@ class Checkpoints:
         kept = anchors({url: at for url in rest if (at := self._created(url)) is not None}, now, self.anchor)
         torn = [url for url in checkpoint.torn(self.url) if url < newest]
         for url in torn + [url for url in rest if url not in kept]:
-            checkpoint.remove(url)
+            if checkpoint.pinned(url):  # since we looked
+                continue
+            try:
+                checkpoint.remove(url)
+            except OSError as error:  # a pin came or went just now: without its manifest it goes with the next rotation
+                log.warning("The checkpoint at %s is not removed yet (%s).", url, error)
 
     def _created(self, url: str) -> int | None:
         """When a checkpoint of this log was written, ms; None of others and damaged ones: they anchor nothing."""

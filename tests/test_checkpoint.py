@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import torch
+from fsspec.implementations.local import LocalFileSystem
 from learner_tools import differences
 
 from model import checkpoint
@@ -176,6 +179,48 @@ def test_a_pinned_one_stays_until_it_is_unpinned(tmp_path: Path) -> None:
     checkpoint.unpin(present(str(tmp_path))[0])
     write(checkpoints, 5)
     assert steps(checkpoints) == [4, 5]
+
+
+class Racing(LocalFileSystem):
+    """A folder that somebody else changes at the moment when a checkpoint is removed from it."""
+
+    protocol = "racing"
+    cachable = False
+    meanwhile: Callable[[], None] = lambda: None
+
+    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
+        Racing.meanwhile()
+        super().rm(path, recursive, maxdepth)
+
+
+def test_what_is_pinned_while_rotation_is_at_work_stays(tmp_path: Path) -> None:
+    fsspec.register_implementation("racing", Racing, clobber=True)
+    Racing.meanwhile = lambda: None
+    write(Checkpoints(str(tmp_path), keep=9), 1)
+    write(Checkpoints(str(tmp_path), keep=9), 2)
+    second = str(tmp_path / "000000000002")
+    Racing.meanwhile = lambda: checkpoint.pin(second)  # as the first one goes
+    checkpoints = Checkpoints(f"racing://{tmp_path}", keep=1)
+    write(checkpoints, 3)
+    assert steps(checkpoints) == [2, 3]
+    assert checkpoint.load(second)[1]["step"] == 2
+
+
+def test_a_folder_that_cannot_be_removed_at_this_moment_goes_later_and_the_learner_lives(tmp_path: Path) -> None:
+    fsspec.register_implementation("racing", Racing, clobber=True)
+
+    def busy() -> None:
+        raise OSError("Directory not empty")
+
+    Racing.meanwhile = busy
+    checkpoints = Checkpoints(f"racing://{tmp_path}", keep=1)
+    write(checkpoints, 1)
+    write(checkpoints, 2)
+    assert steps(checkpoints) == [2]  # without its manifest it is none
+    assert len(list(tmp_path.iterdir())) == 2
+    Racing.meanwhile = lambda: None
+    write(checkpoints, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000003"]
 
 
 def test_the_anchor_is_always_between_one_and_two_spans_old_once_there_was_time_for_one(tmp_path: Path) -> None:

@@ -1,26 +1,36 @@
 """Versions on a real broker: derived again bit for bit, rolled back to and resumed, and no mistake without a word."""
 
 import json
+import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
+from confluent_kafka import Producer
 from conftest import OwnKafka
+from fsspec.implementations.local import LocalFileSystem
 from learner_tools import Log
+from msgspec import structs
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from test_learn_flow import announced, produce, run_until
 from typer.testing import CliRunner
 
 from infra.cli import app
+from infra.embedded import free_port
+from infra.metrics import port
 from infra.rederive import DeriveError, rederive
 from infra.settings import Settings
+from infra.supervisor import FLOWS
 from infra.topics import create
 from infra.versions import VersionError, listed, resume, rollback
 from model import checkpoint
-from streaming.records import Tick, Version
-from streaming.topics import topics
+from streaming.records import Tick, Version, to_json
+from streaming.topics import MODEL_VERSIONS, topics
 
 
 class Learned:
@@ -123,7 +133,7 @@ def test_the_learner_goes_on_under_a_rollback_and_its_newest_version_is_what_is_
     log = Log(seed=6, d_text=256).play(12)
     log.write(Tick(ts=0), later=3_000)
     many = len(learned.versions)
-    produce(learned.settings, [one._replace(appended=one.appended + 10**9) for one in log.messages])
+    produce(learned.settings, [one._replace(appended=one.appended + 10**8) for one in log.messages])
     run_until(learned.settings, many + 1)
     newest = len(learned.versions) - 1
     assert learned.versions[-1].cause == "learned"
@@ -158,3 +168,54 @@ def test_the_command_lists_what_was_announced_and_what_is_left_of_it(
     assert rows[0]["bytes"] > 1_000_000
     assert rows[1]["bytes"] is None
     assert "gone" in CliRunner().invoke(app, ["versions"]).output
+
+
+def test_a_rollback_tells_whether_publish_serves_it(learned: Learned) -> None:
+    told = CollectorRegistry()
+    page = Gauge("premiere_version_served", "as publish tells it", registry=told)
+    settings = learned.settings.model_copy(update={"metrics_port": free_port() - FLOWS.index("publish")})
+    server, thread = start_http_server(port(settings, "publish"), "127.0.0.1", registry=told)
+    try:
+        page.set(0)
+        with pytest.raises(VersionError, match=r"publish serves version 0 still, 0 s after .* The announcement stands"):
+            rollback(settings, 1, learned.said.append, wait=0)
+        number = len(learned.versions)  # of the next announcement
+        threading.Timer(0.5, page.set, [number]).start()
+        rollback(settings, 0, learned.said.append)
+        assert learned.said[-1] == f"publish serves version {number}."
+        page.set(number + 9)  # what is learned next is served as well
+        resume(settings, learned.said.append)
+        assert learned.said[-1] == f"publish serves version {number + 9}."
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    rollback(learned.settings, 0, learned.said.append)  # no metrics
+    assert re.fullmatch(r"publish cannot be asked .* premiere_version_served is \d+\.", learned.said[-1])
+    resume(learned.settings, learned.said.append)
+
+
+class Rotating(LocalFileSystem):
+    """A folder of checkpoints from which rotation removes one while it is read."""
+
+    protocol = "rotating"
+    cachable = False
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **given: Any) -> bytes:
+        data: bytes = super().cat_file(path, start, end, **given)
+        if not path.endswith("manifest.json"):
+            Path(path).with_name("manifest.json").unlink(missing_ok=True)
+        return data
+
+
+def test_what_rotation_removes_in_that_instant_is_not_announced(learned: Learned) -> None:
+    fsspec.register_implementation("rotating", Rotating, clobber=True)
+    one = learned.versions[1]
+    producer = Producer(learned.settings.kafka())
+    producer.produce(MODEL_VERSIONS, to_json(structs.replace(one, path=f"rotating://{one.path}")), partition=0)
+    assert producer.flush(10) == 0
+    many = len(learned.versions)
+    with pytest.raises(VersionError, match=r"cannot be served\. There is no checkpoint at .*: its manifest is missing"):
+        rollback(learned.settings, many - 1, learned.said.append)
+    assert len(learned.versions) == many
+    assert not checkpoint.pinned(one.path)
