@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import Consumer
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL: Final = 8  # records, of up to a hundred events each: a poll is learned before the next signal is heard
+IDLE: Final = timedelta(milliseconds=500)  # of silence, after which a checkpoint is announced all the same
 
 
 class LogCutError(PremiereError):
@@ -90,7 +92,7 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
     durable = {0: learner.position} if learner.position else {}
     source = KafkaSource(
         config, t.ACTIVITY, "learn", start={0: learner.position} if learner.position else "earliest",
-        batch=POLL, durable=durable, stop=stop,
+        idle=IDLE, batch=POLL, durable=durable, stop=stop,
     )  # fmt: skip
     dataflow = build(
         activity=source,

@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +32,8 @@ from streaming.records import Tick, Version, decode_version
 from streaming.topics import ACTIVITY, MODEL_VERSIONS, topics
 
 torch.set_num_threads(1)
+# Apache Kafka cuts off what is older than a topic keeps and refuses what lies far ahead: logs are two days old there.
+SINCE: Final = round(time.time() * 1000) - 2 * 86_400_000 - Log().at
 LOGS: Final = LogSettings(batch=8, linger=500, titles=6, checkpoint=3_000, checkpoint_batches=7, window=64)
 
 
@@ -128,7 +131,7 @@ def settings(own_kafka: OwnKafka, tmp_path: Path) -> Iterator[Settings]:
 def produce(settings: Settings, messages: Sequence[Message]) -> None:
     producer = Producer(settings.kafka())
     for message in messages:
-        producer.produce(ACTIVITY, message.value, message.key, 0, timestamp=message.appended)
+        producer.produce(ACTIVITY, message.value, message.key, 0, timestamp=message.appended + SINCE)
     assert producer.flush(10) == 0
 
 
