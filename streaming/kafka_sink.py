@@ -5,6 +5,7 @@ A broker that is away is waited for; a flow that is asked to stop meanwhile give
 is not done, and the next start writes it again.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,11 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
 
     def __init__(self, config: Mapping[str, str], stop: threading.Event) -> None:
         self.outage = broker.Outage("Writing")
-        self.stop, self.asked = stop, float("inf")  # monotonic seconds: when a wait first saw that it is to stop
+        self.stop = stop
+        self.least, self.moved = (
+            sys.maxsize,
+            0.0,
+        )  # once to stop: the fewest that waited, since when (monotonic seconds)
         self.failure: str | None = None
         self.producer = Producer(
             {**broker.producing(config), "error_cb": self.outage.begin, "on_delivery": self._failed}
@@ -108,10 +113,11 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
         """Give up where the flow is to stop and the broker takes nothing. A broker that is slow takes something."""
         if not self.stop.is_set():
             return
-        now = time.monotonic()
-        self.asked = min(self.asked, now)
-        if now - self.asked > GRACE:
+        now, waiting = time.monotonic(), len(self.producer)
+        if waiting < self.least:
+            self.least, self.moved = waiting, now
+        if now - self.moved > GRACE:
             raise UndeliveredError(
-                f"Kafka took not all of the last epoch within {GRACE:.0f} s of being asked to stop; nothing is lost: "
+                f"Kafka took nothing of the last epoch for {GRACE:.0f} s while the flow was to stop; nothing is lost: "
                 "what it wrote is written again after a restart."
             )
