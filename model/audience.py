@@ -2,9 +2,8 @@
 
 The seen set decides what may be ranked (learner, server and evaluation filter by the same one) and is longer than the
 history a model reads. Recent titles and recent actors answer "who acts alike" (session k-nearest-neighbours, Jannach
-and
-Ludewig 2017) without any user-by-user matrix. All bounded: users by least recent use, titles a user and actors a title
-by rings.
+and Ludewig 2017) without any user-by-user matrix. All bounded: users by least recent use, titles a user and actors a
+title by rings.
 
 A user who leaves, evicted or forgotten, leaves the rings too: the slot's next holder must not vote for what the last
 one did. The entries behind move up, since readers of a ring stop at its first gap.

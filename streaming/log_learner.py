@@ -27,9 +27,8 @@ UNREADABLE: Final = Counter("premiere_log_unreadable", "records of the learner's
 
 @dataclass(frozen=True)
 class LogSettings:
-    """batch: new events a micro-batch · linger: ms of log time it waits for them · titles: records without a new
-    event that
-    close one · capacity: events/s of log time up to which replay is whole, beyond it shrinks to `least_replay` ·
+    """batch: new events a micro-batch · linger: ms of log time it waits for them · titles: records without a new event
+    that close one · capacity: events/s of log time up to which replay is whole, beyond it shrinks to `least_replay` ·
     checkpoint: due after so many ms of log time or micro-batches · window: event identities kept a partition."""
 
     batch: int = 64

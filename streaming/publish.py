@@ -5,7 +5,8 @@ activity + titles + model-versions -> one publisher -> Redis. It keeps no recove
 slice of work at a time; between two slices the sources are asked, so that a fresh event waits for one slice at most. A
 version is loaded beside that, in a thread, the newest first; one that cannot be loaded is passed over.
 
-For now one process: all of a topic's records pass one step, in their order.
+In a process all of a topic's records pass one step, in their order. Several processes do not talk to each other: each
+reads everything, and writes for its own share of the viewers.
 """
 
 import logging
