@@ -27,7 +27,8 @@ COLOURS: Final = {
     "event": "#00798c",
     "launch": "#edae49",
 }
-_LOOK: Final[Any] = {  # matplotlib types each name
+SERIES: Final = ("#6c757d", "#edae49", "#00798c", "#d1495b", "#3b6064", "#9aa1a7")  # one after another
+LOOK: Final[Any] = {  # matplotlib types each name
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "premiere",  # the same curves give the same bytes
     "font.family": "sans-serif",
@@ -102,7 +103,7 @@ def _legend(axes: Axes) -> None:
 def _figure() -> Iterator[tuple[Axes, list[str]]]:
     """Axes to draw on, and where the SVG is once they are left."""
     done: list[str] = []
-    with plt.rc_context(_LOOK):
+    with plt.rc_context(LOOK):
         figure, axes = plt.subplots(figsize=(9.5, 3.6), layout="constrained")
         yield axes, done
         page = io.StringIO()

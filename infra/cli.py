@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from infra import operate
+from infra import operate, study
 from infra.errors import PremiereError
 
 
@@ -241,7 +241,7 @@ def emit(
     ask.emit(connected(load()), event, wait, typer.echo)
 
 
-for command in operate.COMMANDS:
+for command in (*operate.COMMANDS, *study.COMMANDS):
     app.command()(command)
 
 if __name__ == "__main__":
