@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from infra import in_use
 from infra.errors import PremiereError
 from infra.settings import Settings
+from streaming.broker import StreamError
 from streaming.topics import USER_EVENTS, topics
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def settled() -> int:
 
 
 def compact(settings: Settings, today: date | None = None) -> "list[Done]":
-    """One run. Raises BusyError, OSError."""
+    """One run. Raises BusyError, DamagedError, OSError."""
     from features.definitions import FORGOTTEN, user_activity
     from streaming import compaction
 
@@ -55,12 +56,10 @@ def compact(settings: Settings, today: date | None = None) -> "list[Done]":
 
 def run_compact(settings: Settings, say: Callable[[str], None]) -> None:
     """`premiere compact`. Raises PremiereError."""
-    from streaming.compaction import BusyError
-
     _held = in_use.hold(settings.data_dir)
     try:
         done = compact(settings)
-    except (BusyError, OSError) as error:
+    except (StreamError, OSError) as error:
         raise PremiereError(f"The offline log was not compacted. {error}") from error
     for one in done:
         say(

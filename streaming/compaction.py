@@ -42,6 +42,10 @@ class BusyError(StreamError):
     """Another compaction is at work."""
 
 
+class DamagedError(StreamError):
+    """A file of the log cannot be read."""
+
+
 class Small(NamedTuple):
     """A file as a sink wrote it."""
 
@@ -65,7 +69,7 @@ class Done(NamedTuple):
 def compact(folder: Path, today: date, keep: dict[str, int], marks: str, settled: int) -> list[Done]:
     """Bring the logs in `folder` in order. `keep`: days by log, 0 for ever; `marks`: the log of requests to forget.
 
-    `settled`: days after which nothing comes again from Kafka. Raises BusyError.
+    `settled`: days after which nothing comes again from Kafka. Raises BusyError, DamagedError.
     """
     safe = today - timedelta(days=settled)
     with _alone(folder):
@@ -185,7 +189,7 @@ def _movable(root: Path, safe: date) -> list[Small]:
 def _small(path: Path) -> Small | None:
     if (match := _SMALL.fullmatch(path.name)) is None:
         return None
-    file = pq.read_metadata(path)
+    file = _footer(path)
     names = file.schema.to_arrow_schema().names
     at = names.index("created" if "created" in names else "appended")
     newest = [file.row_group(n).column(at).statistics.max for n in range(file.num_row_groups)] if file.num_rows else []
@@ -215,9 +219,19 @@ def _ranges(inputs: Iterable[Path]) -> list[list[Any]]:
 
 def _inputs(path: Path) -> list[str]:
     """The names of the files that a day's file holds."""
-    ranges = json.loads((pq.read_schema(path).metadata or {}).get(INPUTS, b"[]"))
+    ranges = json.loads((_footer(path).metadata or {}).get(INPUTS, b"[]"))
     runs = ((one[0], range(one[1], one[2] + 1)) for one in ranges if len(one) == 3)
     return [one[0] for one in ranges if len(one) == 1] + [f"{g}-{n:010d}.parquet" for g, run in runs for n in run]
+
+
+def _footer(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except pa.ArrowInvalid as error:
+        raise DamagedError(
+            f"{path} is no whole Parquet file ({error}): put a copy in its place or move it away; until then"
+            " nothing is compacted, and nobody's rows are removed."
+        ) from error
 
 
 def _stage(root: Path) -> Path:

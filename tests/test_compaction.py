@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streaming import compaction
-from streaming.compaction import BusyError, Done, compact
+from streaming.compaction import BusyError, DamagedError, Done, compact
 from streaming.offline import STAGING, ParquetSink
 
 TODAY = date(2026, 5, 10)
@@ -254,6 +254,17 @@ def test_two_at_once_are_refused_and_a_lock_ends_with_its_process(tmp_path: Path
         with pytest.raises(BusyError, match="at work"):
             run(tmp_path)
     assert run(tmp_path)["user_activity"].merged == 6
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, root: Path, compacted: bool) -> None:
+    Epochs(tmp_path).write(*stream())
+    if compacted:
+        run(tmp_path)
+    torn = root / names(root)[0]
+    torn.write_bytes(torn.read_bytes()[:-9])
+    with pytest.raises(DamagedError, match=f"{torn.name} is no whole Parquet file"):
+        run(tmp_path)
 
 
 def test_whatever_comes_and_goes_the_rows_are_those_that_were_written(tmp_path: Path, root: Path) -> None:
