@@ -19,7 +19,7 @@ from streaming import broker, timing
 from streaming.broker import PositionLostError, StreamError
 
 NAP: Final = timedelta(milliseconds=5)  # between two looks at an empty queue
-CLOSING: Final = 0.5  # seconds that a consumer may take to say goodbye
+CLOSING: Final = 0.5  # seconds that the consumers of a source may take to say goodbye
 PATIENCE: Final = timedelta(seconds=10)  # beyond the log's end before we say so: a new leader may lag for a moment
 _FORMAT: Final = 1  # of a source's snapshot
 
@@ -67,6 +67,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         self.idle = idle.total_seconds() if idle is not None else float("inf")
         self.heard = time.monotonic()  # when any partition that this process reads last brought something
         self.reached: dict[int, int] = {}  # where partitions ended, for `commit`
+        self.closing = float("inf")  # monotonic seconds: until when their consumers are waited for
 
     def list_parts(self) -> list[str]:
         """The topic's partitions. Raises BrokerSilentError, TopicMissingError."""
@@ -133,7 +134,9 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
             self.source.reached[self.partition] = self.offset
             closing = threading.Thread(target=self.consumer.close, daemon=True)
             closing.start()
-            closing.join(CLOSING)  # it waits for the answer to a commit, which a broker that is gone does not give
+            # It waits for the answer to a commit, which a broker that is gone does not give, however many ask.
+            self.source.closing = min(self.source.closing, time.monotonic() + CLOSING)
+            closing.join(max(0.0, self.source.closing - time.monotonic()))
 
     def _poll(self) -> list[Message]:
         messages = []

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main, run_main
+from conftest import OwnKafka
 from stream_tools import EPOCH, deadline, flow, group_offset, new_topic, numbers, poll_until, produce
 
+from infra.processes import PATIENCE
 from streaming.broker import PositionLostError, StreamError
 from streaming.kafka import KafkaSource, Message
 
@@ -191,3 +193,16 @@ def test_an_offset_right_at_the_end_is_fine(config: dict[str, str], topic: str) 
 def test_a_position_of_a_newer_format_is_refused(config: dict[str, str], topic: str) -> None:
     with pytest.raises(StreamError, match="newer version"):
         KafkaSource(config, topic, "g").build_part("polls", "00000", (99, 0))
+
+
+def test_many_partitions_say_goodbye_in_time_to_a_broker_that_is_gone(own_kafka: OwnKafka, tmp_path: Path) -> None:
+    with own_kafka(tmp_path / "kafka") as address:
+        config = {"bootstrap.servers": address}
+        source = KafkaSource(config, new_topic(config, 24), "g")
+        parts = [source.build_part("step", part, None) for part in source.list_parts()]
+    for part in parts:
+        part.snapshot()  # a commit that waits for its answer
+    late = deadline(PATIENCE)  # what a flow may take to end
+    for part in parts:
+        part.close()
+    assert not late()
