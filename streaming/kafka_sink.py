@@ -56,10 +56,7 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
     def __init__(self, config: Mapping[str, str], stop: threading.Event) -> None:
         self.outage = broker.Outage("Writing")
         self.stop = stop
-        self.least, self.moved = (
-            sys.maxsize,
-            0.0,
-        )  # once to stop: the fewest that waited, since when (monotonic seconds)
+        self.least, self.moved = sys.maxsize, 0.0  # once to stop: the fewest that waited, since when (monotonic)
         self.failure: str | None = None
         self.producer = Producer(
             {**broker.producing(config), "error_cb": self.outage.begin, "on_delivery": self._failed}

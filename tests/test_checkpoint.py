@@ -181,7 +181,7 @@ def test_a_pinned_one_stays_until_it_is_unpinned(tmp_path: Path) -> None:
     assert steps(checkpoints) == [4, 5]
 
 
-class Racing(LocalFileSystem):
+class Racing(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A folder that somebody else changes at the moment when a checkpoint is removed from it."""
 
     protocol = "racing"

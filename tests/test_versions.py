@@ -195,7 +195,7 @@ def test_a_rollback_tells_whether_publish_serves_it(learned: Learned) -> None:
     resume(learned.settings, learned.said.append)
 
 
-class Rotating(LocalFileSystem):
+class Rotating(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
     """A folder of checkpoints from which rotation removes one while it is read."""
 
     protocol = "rotating"
