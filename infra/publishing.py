@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,7 @@ from infra.errors import TopicError
 from infra.flow import Flow
 from infra.lag import patient
 from infra.settings import Settings
-from infra.shares import Least, Others, group
+from infra.shares import GROUP, Least, Others, group
 from infra.topics import identity, partitions
 from infra.workers import ALONE, Worker
 from streaming import topics as t
@@ -47,7 +48,7 @@ def publish(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -
     warm_up(model)
     publisher = Publisher(publish_settings(settings), Share(worker.index, worker.count))
     tails = {t.TITLES: None, t.ACTIVITY: settings.publish_tail, t.MODEL_VERSIONS: None}
-    starts = {topic: _first(config, topic, most, group(worker)) for topic, most in tails.items()}
+    starts = {topic: first(config, topic, most, worker) for topic, most in tails.items()}
     past = {topic: _Past(config, topic, start, stop) for topic, start in starts.items()}
     announced = restore(publisher, past[t.TITLES], past[t.ACTIVITY], past[t.MODEL_VERSIONS])
     log.info("%d viewers and %d titles are known", len(publisher.viewers), len(publisher.titles.known))
@@ -119,18 +120,21 @@ class _Past:
             partition.close()
 
 
-def _first(config: Mapping[str, str], topic: str, most: int | None, name: str) -> int:
-    """The first offset of a topic, or of its last `most` records and of what its group has not done yet, for somebody
-    may have asked there to be forgotten; Tansu tells an end that is up to a batch low."""
+def first(config: Mapping[str, str], topic: str, most: int | None, worker: Worker) -> int:
+    """The first offset of a topic, or of its last `most` records and of what has not been done yet, for somebody may
+    have asked there to be forgotten: by this worker, or, where it is new, by all there were. Tansu tells an end that is
+    up to a batch low."""
     partitions(config)  # tells a broker that is silent or refuses
-    consumer, at = Consumer(consuming(config, name)), TopicPartition(topic, 0)
+    at, done = TopicPartition(topic, 0), -1
     try:
-        low, high = patient(lambda: consumer.get_watermark_offsets(at, timeout=TIMEOUT))
-        done = patient(lambda: consumer.committed([at], timeout=TIMEOUT))[0].offset
+        for name in dict.fromkeys((group(worker), GROUP)):
+            with closing(Consumer(consuming(config, name))) as consumer:
+                low, high = patient(lambda: consumer.get_watermark_offsets(at, timeout=TIMEOUT))
+                done = patient(lambda: consumer.committed([at], timeout=TIMEOUT))[0].offset
+            if done >= 0:
+                break
     except KafkaException as error:
         raise TopicError(f"Kafka does not tell the ends of {topic}: {error.args[0].str()}.") from error
-    finally:
-        consumer.close()
     if most is None:
         return int(low)
     return int(max(low, min(high - most, done if done >= 0 else high)))

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from publish_tools import NOW, activity, by_user, do_all, recommender, world
-from stream_tools import deadline
+from stream_tools import deadline, produce
 from test_publisher import ROOMY, more, new_title, unseen
 
+from infra.publishing import first
 from infra.shares import EVERY, Least, Others, group
 from infra.topics import create
 from infra.workers import ALONE, Worker
@@ -133,6 +134,20 @@ def test_the_group_is_at_the_smallest_position_and_nowhere_before_all_are_known(
     assert least.get(0) == 70
     assert least.get(1) is None
     assert others.groups == [f"{topic}-1-of-3", f"{topic}-2-of-3"]
+
+
+def test_a_new_worker_begins_no_later_than_all_there_were(kafka: str, topic: str) -> None:
+    config, most = {"bootstrap.servers": kafka}, 10
+    for start in range(0, 100, 10):
+        produce(config, topic, range(start, start + 10))
+    old, new = Worker(0, 1), Worker(1, 2)
+    assert 80 < first(config, topic, most, new) <= 90  # the last ten; Tansu's end is low by a batch
+    commit(config, group(old), topic, 30)
+    assert first(config, topic, most, new) == 30  # somebody may have asked after that to be forgotten
+    commit(config, group(new), topic, 40)
+    assert first(config, topic, most, new) == 40
+    assert first(config, topic, most, old) == 30
+    assert first(config, topic, None, new) == 0
 
 
 def test_a_process_alone_is_at_its_own_position(stop: threading.Event) -> None:
