@@ -86,7 +86,10 @@ def _format(kafka: Kafka, properties: Path) -> None:
 
     def tool(*words: str) -> str:
         command = [*kafka.storage, *words]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+        try:
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ServiceError(f"Apache Kafka cannot be run ({error}): is JAVA_HOME a Java 17?") from None
         if done.returncode != 0:
             raise ServiceError(
                 f"Apache Kafka's storage could not be formatted: {(done.stderr or done.stdout)[-500:].strip()}"

@@ -14,7 +14,7 @@ import pytest
 
 from infra import apache
 from infra.apache import ARTIFACTS, LISTED, classpath
-from infra.embedded import free_port, kafka_answers, start_kafka
+from infra.embedded import HOST, free_port, kafka_answers, start_kafka
 from infra.errors import ServiceError
 
 POM: Final = """<project><modelVersion>4.0.0</modelVersion>
@@ -108,6 +108,15 @@ def test_the_jars_alone_are_a_broker(tmp_path: Path, kafka_home: Path, monkeypat
     with start_kafka(tmp_path / "node", broker="apache") as address:
         assert kafka_answers(address)
     assert "Kafka Server started" in (tmp_path / "node" / "kafka.log").read_text()
+
+
+def test_a_java_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    apache.cache().mkdir(parents=True)
+    (apache.cache() / LISTED).write_text("no.jar")
+    with pytest.raises(ServiceError, match=r"Apache Kafka cannot be run .*: is JAVA_HOME a Java 17\?"):
+        apache.prepare(apache.found(None), tmp_path, HOST, (1, 2))
 
 
 def test_without_java_the_sentence_says_where_to_get_one(
