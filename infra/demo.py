@@ -139,6 +139,7 @@ def outcome(tour: Tour, seconds: float) -> Outcome:
         mark=tour.mark,
         portraits=portraits(tour),
         behind=tour.client.behind,
+        shown=tour.served.exposure.report(tour.replay.launches),
     )
 
 

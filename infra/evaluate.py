@@ -19,8 +19,11 @@ import numpy as np
 from features.text import Encoder, launch_text
 from infra.datasets import DataSet
 from infra.learning import numerics
+from model import ages, exposure
+from model.ages import AGES, ByAge
 from model.baselines import NAMES, Baselines
 from model.contender import Contender
+from model.exposure import TOP, Exposure
 from model.learner import Acted, Learner, LearnerSettings, Ranked, new_contender
 from model.memory import Launched
 from model.metrics import Prequential, table
@@ -28,6 +31,7 @@ from streaming.records import HISTORY, Launch, action_code
 
 UNCOUNTED: Final = 0.2  # share of the events that is learned before the first is scored
 MODELS: Final = ("premiere", "features_only", "frozen")
+TAKEN: Final = "taken"  # what viewers chose, beside what they would have been shown
 BATCH: Final = 64  # events a micro-batch, as in the live learner
 
 Progress = Callable[[int, int, dict[str, Prequential]], None]  # events done, of how many, rankings so far
@@ -40,25 +44,59 @@ def evaluate(
     began = time.monotonic()
     numerics(1)  # the number of threads changes sums, and with them the last bit of every result
     contenders = {"premiere": new_contender(settings), "features_only": new_contender(settings, backbone=False)}
-    learner = Learner(settings, contenders)
+    learner = Learner(settings, contenders, TOP)
     baselines = Baselines(repeats=settings.repeats)
-    rankings = {name: Prequential() for name in (*MODELS, *NAMES)}
+    scores = Scores()
     first = int(len(data) * UNCOUNTED)
     done = 0
     for batch in micro_batches(data, encode):
-        if done >= first and "frozen" not in contenders:
+        if done + BATCH > first and "frozen" not in contenders:  # before the first that counts: all on the same events
             contenders["frozen"] = frozen(contenders["premiere"])
         for title in batch:
             if isinstance(title, Launched):
                 baselines.launch(title.title)
         for event in learner.observe(batch).ranked:
-            _score(event, done >= first, rankings, baselines, settings.repeats)
+            if done >= first and (settings.repeats or not baselines.has_seen(event.user, event.title)):
+                scores.add(event, baselines)
+            baselines.count(event.user, event.title, event.ts)
             done += 1
         if progress is not None:
-            progress(done, len(data), rankings)
-    scored = rankings["premiere"].scored()["all"]
+            progress(done, len(data), scores.rankings)
+    scored = scores.rankings["premiere"].scored()["all"]
+    candidates = int(np.count_nonzero(learner.memory.titles().candidate_V))
     head = {"events": len(data), "scored": scored, "seconds": round(time.monotonic() - began, 1)}
-    return {**head, "data": data.name, "simulated": data.simulated, "settings": asdict(settings), **table(rankings)}
+    return {
+        **head,
+        "data": data.name,
+        "simulated": data.simulated,
+        "settings": asdict(settings),
+        **scores.report(candidates),
+    }
+
+
+class Scores:
+    """What is measured of each way to rank: where the true title stood, by slice and by its age, and what was shown.
+    Beside the ways, as `taken`: what viewers chose, a list of one."""
+
+    def __init__(self) -> None:
+        names = (*MODELS, *NAMES)
+        self.rankings = {name: Prequential() for name in names}
+        self.ages = {name: ByAge() for name in names}
+        self.shown = {name: Exposure() for name in (*names, TAKEN)}
+
+    def add(self, event: Ranked, baselines: Baselines) -> None:
+        """Score one event, which `baselines` have not counted yet."""
+        for name, rank in (event.ranks | baselines.rank(event.user, event.title, event.ts)).items():
+            self.rankings[name].add(rank, event.title_events, event.user_events)
+            self.ages[name].add(rank, event.title_events)
+        lists = {**event.best, **baselines.best(event.user, event.ts, TOP), TAKEN: [event.title]}
+        for name, titles in lists.items():
+            self.shown[name].add(titles, [baselines.title_events(title) for title in titles])
+
+    def report(self, candidates: int) -> dict[str, Any]:
+        """By measure and ranking; `candidates`: titles that could be shown at the end."""
+        shown = {"top": TOP, "candidates": candidates, **exposure.table(self.shown, candidates)}
+        return {**table(self.rankings), "by_age": ages.table(self.ages), "shown": shown}
 
 
 def frozen(contender: Contender) -> Contender:
@@ -106,14 +144,6 @@ def _launched(titles: list[Launch], encode: Encoder) -> list[Launched]:
     ]
 
 
-def _score(event: Ranked, counts: bool, rankings: dict[str, Prequential], baselines: Baselines, repeats: bool) -> None:
-    if counts and (repeats or not baselines.has_seen(event.user, event.title)):
-        ranks = event.ranks | baselines.rank(event.user, event.title, event.ts)
-        for name, rank in ranks.items():
-            rankings[name].add(rank, event.title_events, event.user_events)
-    baselines.count(event.user, event.title, event.ts)
-
-
 def write(report: dict[str, Any], path: Path) -> None:
     """The report as JSON."""
     path.write_text(json.dumps(report, indent=1, default=str) + "\n")
@@ -126,8 +156,30 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     for name, by_slice in report["mrr"].items():
         cells = [by_slice[key] for key in ("all", "new_titles", "no_event_titles", "new_users")]
         cells += [report["hr10"][name]["all"], report["ndcg10"][name]["all"]]
-        shown = [
-            f"{'-' if cell is None else f'{cell:.4f}':>{w}}"
-            for cell, w in zip(cells, (9, 12, 10, 11, 9, 9), strict=True)
-        ]
+        shown = [f"{_cell(cell):>{w}}" for cell, w in zip(cells, (9, 12, 10, 11, 9, 9), strict=True)]
         yield f"{name:<20}" + "".join(shown)
+    yield ""
+    yield from _ages(report["by_age"])
+    yield ""
+    yield from _shown(report["shown"])
+
+
+def _ages(by_age: dict[str, Any]) -> Iterator[str]:
+    yield f"{'events of the title':<20}" + "".join(f"{age:>9}" for age in AGES) * 2
+    yield f"{'MRR, then HR@10':<20}" + "".join(f"{count:>9,}" for count in by_age["scored"].values())
+    for name, mrr in by_age["mrr"].items():
+        cells = [*mrr.values(), *by_age["hr10"][name].values()]
+        yield f"{name:<20}" + "".join(f"{_cell(cell):>9}" for cell in cells)
+
+
+def _shown(shown: dict[str, Any]) -> Iterator[str]:
+    yield f"the first {shown['top']} of a list, of {shown['candidates']:,} titles:"
+    yield f"{'':<20}{'coverage':>9}{'events of a title':>19}{'lists with a new title':>24}"
+    for name, coverage in shown["coverage"].items():
+        popularity = shown["popularity"][name]
+        events = "-" if popularity is None else f"{popularity:,.1f}"
+        yield f"{name:<20}{_cell(coverage):>9}{events:>19}{_cell(shown['with_new'][name]):>24}"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -20,6 +20,8 @@ from infra.screen import LABELS, clock
 from infra.status import KINDS, QUANTILES, milliseconds
 from infra.tally import Tally, since, table
 from infra.watch import Sample
+from model.exposure import SHOWN, TOP
+from model.metrics import NEW_TITLE
 
 JSON: Final = "report.json"
 FORMAT: Final = 1  # of report.json: fields may be added to it; a change of what one means is a new number
@@ -61,6 +63,7 @@ class Outcome:
     mark: Sample  # where the live part began
     portraits: Sequence[Portrait]
     behind: Mapping[int, int]  # how often a list that was read did not know so many events of its viewer
+    shown: Mapping[str, float | None]  # what the lists in Redis showed, live: `model.exposure.SHOWN`
 
     @property
     def counts(self) -> dict[str, int]:
@@ -98,6 +101,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "served_behind_events": {name: quantile(outcome.behind, q) for name, q in QUANTILES.items()},
         "lag": dict(outcome.samples[-1].lag),
         **table(live),
+        "shown": {measure: {"served": value} for measure, value in outcome.shown.items()},
         "settings": dict(outcome.settings),
     }
 
@@ -133,6 +137,7 @@ def page(outcome: Outcome) -> str:
         summary=summary(outcome),
         quality=_quality(found),
         behind=_behind(found),
+        shown=_shown(outcome.shown),
         means=charts.means(curves(outcome), LABELS),
         delays=_delays(found),
         freshness=_freshness(outcome),
@@ -228,6 +233,16 @@ def _behind(found: Mapping[str, Any]) -> str:
     return (
         f"This run pressed a viewer's evening into seconds: half of the lists lacked {half:,} or more of the events "
         "that this viewer had just caused. At the pace of life a list lags by a second, which is one event or none."
+    )
+
+
+def _shown(shown: Mapping[str, float | None]) -> str:
+    coverage, popularity, with_new = (shown[measure] for measure in SHOWN)
+    if coverage is None or popularity is None or with_new is None:
+        return ""
+    return (
+        f"The first {TOP} of the lists in Redis showed {coverage:.1%} of all titles; one that was shown had "
+        f"{popularity:,.0f} events on average, and {with_new:.0%} of the lists held a title of fewer than {NEW_TITLE}."
     )
 
 

@@ -2,13 +2,15 @@
 
 The replayer asks just before it produces an event, as a client would. A title that the list does not hold has rank
 infinity and counts 0. Slices and the seen filter are those of the prequential ranking, so that both stand side by side;
-counts begin with the replay, as the learner's do on a new log. Events whose action is no target are not scored.
+counts begin with the replay, as the learner's do on a new log. Events whose action is no target are not scored. What
+the lists show is measured too, whatever the viewer turned to (`model.exposure`).
 """
 
 import math
 from collections.abc import Callable, Sequence
 
 from model.actions import WEIGHTS
+from model.exposure import TOP, Exposure
 from model.metrics import Prequential
 from streaming.records import Event, action_code
 
@@ -18,6 +20,7 @@ class Served:
 
     def __init__(self, read: Callable[[str], Sequence[str]], *, repeats: bool = False, window: int = 2000) -> None:
         self.ranking = Prequential(window)
+        self.exposure = Exposure()
         self._read, self._repeats = read, repeats
         self._seen: dict[str, set[str]] = {}  # user -> titles
         self._user_events: dict[str, int] = {}
@@ -33,7 +36,9 @@ class Served:
         seen = not self._repeats and event.title in self._seen.get(event.user, ())
         if seen or not WEIGHTS[action_code(event)]:
             return None
-        rank = rank_in(self._read(event.user), event.title)
+        listed = self._read(event.user)
+        rank = rank_in(listed, event.title)
+        self.exposure.add(listed, [self._title_events.get(title, 0) for title in listed[:TOP]])
         self.ranking.add(rank, self._title_events.get(event.title, 0), self._user_events.get(event.user, 0))
         return rank
 

@@ -51,6 +51,7 @@ class Baselines:
         self.window, self.repeats = round(days * _DAY_MS), repeats
         self.max_titles, self.max_seen, self.max_pairs, self.max_lately = max_titles, max_seen, max_pairs, max_lately
         self._row: dict[str, int] = {}
+        self._ids: list[str] = []
         self._launched = np.zeros(1024, bool)  # by row; grown by doubling, as the two below
         self._pop = np.zeros(1024)
         self._win = np.zeros(1024)
@@ -89,16 +90,11 @@ class Baselines:
         target = self._row.get(title, -1)
         if target < 0 or not self._launched[target] or self.has_seen(user, title):
             return dict.fromkeys(NAMES, math.inf)
-        viewer = self._viewers.get(user)
-        size, win_V = len(self._row), self._win_at(ts)
-        pop_V, open_V = self._pop[:size], self._launched[:size]
-        if not self.repeats and viewer is not None and viewer.order:
-            open_V = open_V.copy()
-            open_V[np.frombuffer(viewer.order, np.int32)] = False
-        follow_V = self._follow(viewer.last if viewer else -1, size)
-        score_V = (pop_V, win_V + pop_V * 1e-6, follow_V + win_V * 1e-3 + pop_V * 1e-6)
-        masked_V = (np.where(open_V, score, -math.inf) for score in score_V)
-        return {name: average_rank(score, target) for name, score in zip(NAMES, masked_V, strict=True)}
+        return {name: average_rank(score_V, target) for name, score_V in self._scores(user, ts)}
+
+    def best(self, user: str, ts: int, most: int) -> dict[str, list[str]]:
+        """The `most` best titles for `user` at `ts`, by baseline, best first; of equals the one known longer."""
+        return {name: [self._ids[row] for row in _best(score_V, most)] for name, score_V in self._scores(user, ts)}
 
     def count(self, user: str, title: str, ts: int) -> None:
         """Learn from one event, after it was ranked. Not for actions of weight 0: they are context, no targets."""
@@ -128,6 +124,19 @@ class Baselines:
         if (viewer := self._viewers.pop(user, None)) is not None:
             self._seen -= len(viewer.seen)
 
+    def _scores(self, user: str, ts: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
+        """Scores of all titles by baseline; -inf where no candidate."""
+        viewer = self._viewers.get(user)
+        size, win_V = len(self._row), self._win_at(ts)
+        pop_V, open_V = self._pop[:size], self._launched[:size]
+        if not self.repeats and viewer is not None and viewer.order:
+            open_V = open_V.copy()
+            open_V[np.frombuffer(viewer.order, np.int32)] = False
+        follow_V = self._follow(viewer.last if viewer else -1, size)
+        score_V = (pop_V, win_V + pop_V * 1e-6, follow_V + win_V * 1e-3 + pop_V * 1e-6)
+        masked_V = (np.where(open_V, score, -math.inf) for score in score_V)
+        return zip(NAMES, masked_V, strict=True)
+
     def _add(self, title: str) -> int:
         row = self._row.get(title)
         if row is not None:
@@ -135,6 +144,7 @@ class Baselines:
         if (row := len(self._row)) >= self.max_titles:
             return -1
         self._row[title] = row
+        self._ids.append(title)
         if row == len(self._pop):
             self._launched, self._pop, self._win = (
                 np.concatenate([old, np.zeros_like(old)]) for old in (self._launched, self._pop, self._win)
@@ -198,7 +208,8 @@ class Baselines:
         """Continue where `state_dict` was taken, bit for bit; the settings are those of the constructor."""
         size = len(state["titles"])
         room = max(1024, size)
-        self._row = {title: row for row, title in enumerate(state["titles"])}
+        self._ids = list(state["titles"])
+        self._row = {title: row for row, title in enumerate(self._ids)}
         self._launched, self._pop, self._win = np.zeros(room, bool), np.zeros(room), np.zeros(room)
         self._launched[:size], self._pop[:size], self._win[:size] = state["launched"], state["pop"], state["win"]
         self._lately = deque((ts, row) for ts, row in np.asarray(state["lately"]).tolist())
@@ -210,6 +221,16 @@ class Baselines:
         for a, b, n in np.asarray(state["follows"]).tolist():
             self._follows.setdefault(a, {})[b] = n
         self._seen, self._pairs = start, len(state["follows"])
+
+
+def _best(score_V: NDArray[np.float64], most: int) -> list[int]:
+    """Places of the `most` highest scores, highest first, the earlier of equals first; never a -inf."""
+    if not most or not len(score_V):
+        return []
+    least = np.partition(score_V, max(len(score_V) - most, 0))[max(len(score_V) - most, 0)]
+    rows = np.flatnonzero((score_V >= least) & (score_V > -math.inf))
+    best: list[int] = rows[np.argsort(-score_V[rows], kind="stable")][:most].tolist()
+    return best
 
 
 def _flat(rows: Iterator[tuple[int, ...]] | deque[tuple[int, int]], width: int) -> NDArray[np.int64]:

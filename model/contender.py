@@ -6,7 +6,7 @@ with what its counters can do alone, on the very same stream.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,13 @@ class Question:
     history: int
     event: int
     delay: int
+
+
+class Standing(NamedTuple):
+    """The target's rank, and the rows of the best candidates, best first."""
+
+    rank: float
+    best_T: NDArray[np.int64]
 
 
 class Contender:
@@ -71,8 +78,10 @@ class Contender:
         asked: Asked,
         text_V: NDArray[np.float32],
         blocked: NDArray[np.int32],
-    ) -> float:
-        """The target's rank; the record that learning needs is kept. `n` is the question's place in the batch."""
+        top: int = 0,
+    ) -> Standing:
+        """The target's rank and the `top` best; the record that learning needs is kept. `n` is the question's place in
+        the batch."""
         settings = self.ranker.settings
         known = len(on.titles.candidate_V)
         easy = self.rng.integers(0, known, settings.easy) if self.learns else np.zeros(0, np.int64)
@@ -94,10 +103,14 @@ class Contender:
         if self.learns and candidate:
             self._remember(found, len(place) > 0, question.target)
         if question.delay:
-            return 0.0
+            return Standing(0.0, np.zeros(0, np.int64))
+        best_T, score_C = found.rows_C[:0], np.zeros(0, np.float32)
+        if len(place) or top:
+            score_C = self.ranker.score(found.signals_CF[: found.listed])
+            best_T = found.rows_C[np.argsort(-score_C, kind="stable")[:top]]
         if len(place):
-            return average_rank(self.ranker.score(found.signals_CF[: found.listed]), int(place[0]))
-        return max(average_rank(found.score_V, question.target), found.listed + 1.0)
+            return Standing(average_rank(score_C, int(place[0])), best_T)
+        return Standing(max(average_rank(found.score_V, question.target), found.listed + 1.0), best_T)
 
     def _remember(self, found: lists.Candidates, inside: bool, target: int) -> None:
         """Keep the target's signals beside a sample of the shortlist and of all other candidates."""

@@ -5,7 +5,7 @@ every new event by what was known before it, in the order given, counts it, and 
 steps. It is a function of its state and the batch alone; nothing reads a clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class Acted(NamedTuple):
 
 class Ranked(NamedTuple):
     """One event as it was ranked: by contender; infinity where its title was no candidate. Counts are from before
-    it."""
+    it. `best`: the titles that each would have shown, best first, where the learner tells them."""
 
     user: str
     title: str
@@ -56,6 +56,7 @@ class Ranked(NamedTuple):
     title_events: int
     user_events: int
     ranks: dict[str, float]
+    best: Mapping[str, Sequence[str]] = {}
 
 
 class Learned(NamedTuple):
@@ -74,9 +75,11 @@ def new_contender(settings: LearnerSettings, backbone: bool = True) -> Contender
 
 
 class Learner:
-    """A memory and the contenders that share it; the one named `premiere` is the model."""
+    """A memory and the contenders that share it; the one named `premiere` is the model. `top`: how many titles of each
+    ranking it tells."""
 
-    def __init__(self, settings: LearnerSettings, contenders: dict[str, Contender] | None = None) -> None:
+    def __init__(self, settings: LearnerSettings, contenders: dict[str, Contender] | None = None, top: int = 0) -> None:
+        self.top = top
         self.settings = settings
         self.memory = Memory(settings.memory)
         self.contenders = {"premiere": new_contender(settings)} if contenders is None else contenders
@@ -162,13 +165,15 @@ class Learner:
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
         if q.delay and not self.settings.repeats:  # the reader of an old list had not seen the last few yet
             blocked = np.concatenate([seen[: max(len(seen) - q.delay, 0)]])
-        ranks = {name: c.rank(on, q, n, asked, text_V, blocked) for name, c in self.contenders.items()}
+        found = {name: c.rank(on, q, n, asked, text_V, blocked, self.top) for name, c in self.contenders.items()}
         if q.delay:
             return None
-        title = memory.catalogue.ids[q.target]
+        ids = memory.catalogue.ids
+        title, ranks = ids[q.target], {name: standing.rank for name, standing in found.items()}
+        best = {name: [ids[row] for row in standing.best_T.tolist()] for name, standing in found.items()}
         before = int(memory.catalogue.count_V[q.target]), memory.audience.count(q.past.user)
         memory.count(q.past, q.target, q.now)
-        return Ranked(q.past.user, title, q.now, *before, ranks)
+        return Ranked(q.past.user, title, q.now, *before, ranks, best if self.top else {})
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what follows, in three parts: a server reads `memory` and `served` alone."""

@@ -24,6 +24,7 @@ SETTINGS: Final = LearnerSettings(
     ROOMY, replace(SEQUENCE, windows=64), replace(RANKER, hard=16, easy=4, rate=1e-2), shortlist=30, seed=1
 )
 MODELS: Final = ["premiere", "features_only", "frozen", "popularity", "popularity_window", "cooccurrence"]
+MEASURED: Final = ("coverage", "popularity", "with_new")  # of what is shown
 SLICES: Final = ["all", "new_titles", "no_event_titles", "new_users"]
 START, DAY = 1_600_000_000, 86_400  # seconds
 
@@ -83,8 +84,44 @@ def test_the_report_has_the_shape_that_others_read(report: dict[str, Any], tmp_p
     evaluate.write(report, tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text())["mrr"] == report["mrr"]
     printed = list(evaluate.lines(report))
-    assert [line.split()[0] for line in printed[2:]] == MODELS
+    assert [line.split()[0] for line in printed[2 : 2 + len(MODELS)]] == MODELS
     assert "480 events, 384 scored" in printed[0]
+
+
+def test_the_report_tells_how_titles_are_ranked_by_their_age(report: dict[str, Any]) -> None:
+    by_age = report["by_age"]
+    assert list(by_age["scored"]) == ["0", "1-4", "5-19", "20+"]
+    assert sum(by_age["scored"].values()) == report["scored"]
+    for measure in ("mrr", "hr10"):
+        assert list(by_age[measure]) == MODELS
+        for name, means in by_age[measure].items():
+            total = sum((means[age] or 0.0) * count for age, count in by_age["scored"].items())
+            assert total / report["scored"] == pytest.approx(report[measure][name]["all"])
+    assert by_age["mrr"]["premiere"]["0"] == pytest.approx(report["mrr"]["premiere"]["no_event_titles"])
+
+
+def test_the_report_tells_what_was_shown_beside_what_was_taken(report: dict[str, Any]) -> None:
+    shown = report["shown"]
+    assert (shown["top"], shown["candidates"]) == (10, 60)
+    for measure in MEASURED:
+        assert list(shown[measure]) == [*MODELS, "taken"]
+    assert all(0 <= value <= 1 for value in [*shown["coverage"].values(), *shown["with_new"].values()])
+    taken = sum(report["by_age"]["scored"][age] for age in ("0", "1-4")) / report["scored"]
+    assert taken <= shown["with_new"]["taken"] <= 1  # 5 to 9 events are new, too
+    assert shown["popularity"]["popularity"] > shown["popularity"]["premiere"]  # the charts are what they are
+
+
+def test_a_ranking_that_only_repeats_the_charts_is_seen_to() -> None:
+    """Ten hits of 12 events each in the part that is not counted; after it nobody watches them: 48 titles, 10 events
+    each."""
+    hits = [(n % 7, n % 10, START + n) for n in range(120)]
+    rest = [(n % 7, 10 + n % 48, START + 120 + n) for n in range(480)]
+    shown = evaluate.evaluate(data_of(hits + rest), no_text, replace(SETTINGS, repeats=True))["shown"]
+    assert shown["candidates"] == 58
+    of_charts, of_viewers = ({measure: shown[measure][n] for measure in MEASURED} for n in ("popularity", "taken"))
+    assert of_charts == {"coverage": 10 / 58, "popularity": 12.0, "with_new": 0.0}
+    assert of_viewers == {"coverage": 48 / 58, "popularity": 4.5, "with_new": 1.0}
+    assert shown["coverage"]["premiere"] > 10 / 58
 
 
 def test_the_same_data_and_seed_give_the_same_report_and_progress_is_told() -> None:

@@ -183,7 +183,7 @@ def test_a_contender_that_does_not_learn_ranks_without_a_trace() -> None:
         for n, question in enumerate(questions):
             asked = memory.asked(question.past, question.now, question.delay)
             gather(asked, on.titles, memory.counters, on.scratch)
-            ranks.append(contender.rank(on, question, n, asked, text_NV[n], np.zeros(0, np.int32)))
+            ranks.append(contender.rank(on, question, n, asked, text_NV[n], np.zeros(0, np.int32)).rank)
     assert ranks[0] == ranks[2] >= 1
     assert contender.learn(on, [past], [[3]], 1.0) == {}
     assert differences(learner.state_dict(), before) == []

@@ -205,3 +205,15 @@ def test_what_a_viewer_has_seen_and_what_is_no_target_is_not_scored() -> None:
             served.count(event)
         assert found == scored
         assert served.ranking.scored()["no_event_titles"] == 2  # an impression does not make a title known
+
+
+def test_what_the_lists_show_is_measured_by_counts_from_before_the_event() -> None:
+    """One viewer after another takes `a`, and everybody is shown `a` and `b`: `a` is a known title from its tenth
+    event on, `b` never is."""
+    shown = {"at first": ["a"], "later": ["a", "b"]}
+    served = Served(lambda user: shown["at first" if int(user) < 15 else "later"])
+    for n in range(20):
+        served.watch(Event(user=str(n), title="a", ts=n))
+    with_new = (10 + 5) / 20  # until `a` has ten events, and again with `b`
+    found = served.exposure.report(candidates=8)
+    assert found == {"coverage": 2 / 8, "popularity": sum(range(20)) / 25, "with_new": with_new}

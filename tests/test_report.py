@@ -16,6 +16,7 @@ from infra.scrape import Histogram
 from infra.screen import results
 from infra.tally import Sums
 from infra.watch import Sample
+from model.exposure import Exposure
 from model.metrics import MEASURES, SLICES
 
 RANKINGS = {"premiere": 0.06, "served": 0.05, "cooccurrence": 0.03, "popularity_window": 0.016, "popularity": 0.018}
@@ -66,6 +67,7 @@ def outcome() -> Outcome:
         mark=history[-1],
         portraits=[Portrait("<7>", 12, ["Alien <3>"], [("Heat & Dust", True), ("Up", False)])],
         behind={0: 30, 4: 60, 12: 9, 99: 1},
+        shown={"coverage": 0.125, "popularity": 1234.4, "with_new": 0.25},
     )
 
 
@@ -81,6 +83,7 @@ def test_the_json_holds_what_scripts_were_promised(outcome: Outcome) -> None:
     assert (found["simulated"], found["data"], found["seconds"]) == (False, "<two & a half>", 61.2)
     assert found["scored"] == LIVE
     assert found["served_behind_events"] == {"p50": 4, "p95": 12, "p99": 12}
+    assert {measure: of["served"] for measure, of in found["shown"].items()} == outcome.shown
     assert found["settings"]["redis_url"] == "redis://:**********@h:1/0"
 
 
@@ -179,6 +182,7 @@ def test_the_page_shows_curves_viewers_and_numbers(outcome: Outcome) -> None:
         "Heat &amp; Dust",
         "launched live",
         "lacked 4 or more",
+        "showed 12.5% of all titles; one that was shown had 1,234 events on average, and 25% of the lists held",
         "Viewer &lt;7&gt;",
     ):
         assert part in text, part
@@ -193,7 +197,7 @@ def test_a_simulated_audience_is_said_so(outcome: Outcome) -> None:
 
 def test_a_run_without_freshness_or_scores_is_drawn_too(outcome: Outcome) -> None:
     empty = outcome.mark._replace(tally={}, freshness={"event": Histogram(), "launch": Histogram()})
-    bare = replace(outcome, mark=empty, samples=[empty, empty], portraits=[], behind={})
+    bare = replace(outcome, mark=empty, samples=[empty, empty], portraits=[], behind={}, shown=Exposure().report(0))
     assert "Nothing was measured." in page(bare)
     assert "No event was scored." in summary(bare)
     assert as_json(bare)["scored"] == 0
