@@ -53,16 +53,15 @@ class Kills:
         self.order = [flow for flow in FLOWS for _ in range(each)]
         self.random.shuffle(self.order)
 
-    def __call__(self, loop: Loop, replay: Replay, say: Say) -> None:
-        """Play all of it."""
-        size = len(replay.data)
+    def __call__(self, loop: Loop, replay: Replay, until: int, say: Say) -> None:
+        """Play on."""
+        begin, size = replay.events, until - replay.events
         for number, flow in enumerate(self.order):
-            first, last = (size * k // len(self.order) for k in (number, number + 1))
+            first, last = (begin + size * k // len(self.order) for k in (number, number + 1))
             replay.play(self.random.randrange(first, last), Pace(rate=self.rate))
             _kill(loop, flow)
             replay.play(last, Pace(rate=self.rate))
             say(f"kill {number + 1} of {len(self.order)}: {flow}; {replay.events:,} events sent")
-        replay.play()
 
 
 def _kill(loop: Loop, flow: str) -> None:
@@ -83,9 +82,9 @@ class Outage:
     def __init__(self, service: "Service", seconds: float, rate: float = RATE) -> None:
         self.service, self.seconds, self.rate = service, seconds, rate
 
-    def __call__(self, loop: Loop, replay: Replay, say: Say) -> None:
-        """Play all of it; while Kafka is away nothing can be sent."""
-        half = len(replay.data) // 2
+    def __call__(self, loop: Loop, replay: Replay, until: int, say: Say) -> None:
+        """Play on; while Kafka is away nothing can be sent."""
+        half = (replay.events + until) // 2
         replay.play(half, Pace(rate=self.rate))
         settle(loop, half, say)
         before = loop.flows.pids()
@@ -93,14 +92,27 @@ class Outage:
         say(f"{self.service.name} is gone for {self.seconds:g} s")
         end = time.monotonic() + self.seconds
         if self.service.home is None:
-            replay.play(half + int(self.rate * self.seconds / 2), Pace(rate=self.rate))
+            replay.play(min(until, half + int(self.rate * self.seconds / 2)), Pace(rate=self.rate))
         while time.monotonic() < end:
             loop.flows.check()
             time.sleep(0.1)
         self.service.start()
         say(f"{self.service.name} is back")
-        replay.play(pace=Pace(rate=self.rate))
+        replay.play(until, Pace(rate=self.rate))
         assert loop.flows.pids() == before, "a flow did not wait"
+
+
+class Several:
+    """One after the other, each in an equal part of the replay."""
+
+    def __init__(self, *parts: Disturb) -> None:
+        self.parts = parts
+
+    def __call__(self, loop: Loop, replay: Replay, until: int, say: Say) -> None:
+        """Play on."""
+        begin, size = replay.events, until - replay.events
+        for number, part in enumerate(self.parts, 1):
+            part(loop, replay, begin + size * number // len(self.parts), say)
 
 
 class Service:

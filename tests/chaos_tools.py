@@ -34,7 +34,7 @@ FEATURES: Final = [f"user_activity:{name}" for name in ("event_count", "last_tit
 HOLD: Final = 400  # events in flight where nothing is killed
 
 Say = Callable[[str], object]
-Disturb = Callable[[Loop, Replay, Say], None]  # plays the whole data set, and does harm on the way
+Disturb = Callable[[Loop, Replay, int, Say], None]  # plays on until that event, and does harm on the way
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def run(settings: Settings, data: DataSet, disturb: Disturb | None, say: Say) ->
             if disturb is None:
                 replay.play(pace=Pace(in_flight=lambda: replay.events - _learned(loop), limit=HOLD))
             else:
-                disturb(loop, replay, say)
+                disturb(loop, replay, len(data), say)
         settle(loop, len(data), say)
         loop.flows.stop()
         return _found(loop, data, say)

@@ -1,7 +1,8 @@
 """A real broker and a real Redis for the whole run, and a topic of its own for each test that wants one.
 
 `KAFKA_BOOTSTRAP_SERVERS` (a running broker) or `KAFKA_HOME` (an Apache Kafka to start) and `REDIS_URL` choose others
-than the embedded ones: the same tests run on both. `BROKERS=embedded,apache` runs what needs a broker on each in turn.
+than the embedded ones: the same tests run on both. `BROKERS=embedded,apache` runs what needs a broker on each in turn,
+and what takes long on the last of them.
 Topics and ids are unique, so tests share a broker without meeting; a test of topics with their real names starts a
 broker of its own.
 """
@@ -38,9 +39,10 @@ HOME: Final = _home()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """With `BROKERS`, each test that needs a broker is one test on each."""
+    """With `BROKERS`, each test that needs a broker is one test on each; one marked `long` is one on the last alone."""
     if BROKERS and "broker" in metafunc.fixturenames:
-        metafunc.parametrize("broker", BROKERS, indirect=True, scope="session")
+        brokers = BROKERS[-1:] if metafunc.definition.get_closest_marker("long") else BROKERS
+        metafunc.parametrize("broker", brokers, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What somebody asks of a running loop: served lists by name, one event and one launch followed into Redis."""
 
 import json
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,8 +24,10 @@ from model import checkpoint
 from model.learner import Learner
 from model.memory import Launched
 from streaming import topics as t
-from streaming.predictions import connect
+from streaming.predictions import LAUNCHES, connect
 from streaming.records import Version, to_json
+
+pytestmark = pytest.mark.long
 
 DATA = audience(users=8, titles=40, events=120, days=60, seed=4)
 USER = DATA.event(len(DATA) - 1).user
@@ -130,12 +133,20 @@ def test_launch_follows_a_title_without_an_event_into_the_lists_it_suits() -> No
         assert {"title": "space-ii-orbit", "name": "Space II: Orbit! (2027)"} in found["titles"]
 
 
-def test_a_launch_that_says_nothing_new_and_an_unknown_action_are_one_sentence() -> None:
+def test_a_launch_that_says_nothing_new_and_an_unknown_action_are_one_sentence(loop: Settings) -> None:
     same = ["launch", "--title", "Twice", "--overview", "The very same."]
     ask(*same)
     again = cli.invoke(app, [*same, "--wait", "1"])
     assert again.exit_code == 1
     assert "a launch that says nothing new is not passed on" in again.stderr
+    with connect(loop.redis()) as client:  # as a worker does while another one has no version yet
+        told = json.dumps({"title": "twice", "entered": 0, "worker": 1, "workers": 3})
+        tell = threading.Timer(1.0, client.publish, [LAUNCHES, told])
+        tell.start()
+        half = cli.invoke(app, [*same, "--wait", "3"])
+        tell.join()
+    assert half.exit_code == 1
+    assert "of publish's workers 0, 2 did not answer" in half.stderr
     wrong = cli.invoke(app, ["emit", USER, "x", "--action", "stare"])
     assert (wrong.exit_code, wrong.stderr) == (
         1,

@@ -36,6 +36,8 @@ from streaming.predictions import DEFAULT, key, read
 from streaming.records import Event, Launch, to_json
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
 
+pytestmark = pytest.mark.long
+
 ROOT: Final = Path(__file__).parent.parent
 PATIENCE: Final = 90.0  # seconds for anything to happen: a busy machine starts four processes that import torch
 

@@ -19,6 +19,8 @@ from streaming import topics as t
 from streaming.kafka import read_all
 from streaming.records import Activity, Event, Launch, LogRecord, Title, decode_log, to_json
 
+pytestmark = pytest.mark.long
+
 PATIENCE = 90.0  # seconds: two interpreters start, on a machine that does other things too
 
 

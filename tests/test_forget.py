@@ -33,6 +33,8 @@ from streaming.predictions import key, read
 from streaming.records import Event, Forgotten, Launch, decode_log, to_json
 from streaming.topics import ACTIVITY, TITLE_LAUNCHES, USER_EVENTS
 
+pytestmark = pytest.mark.long
+
 PATIENCE: Final = 120.0  # seconds: four processes start, two of them twice
 GONE: Final = "somebody-to-be-forgotten"
 TITLES: Final = 30

@@ -15,6 +15,8 @@ from infra.lag import Lag, lag
 from infra.topics import create
 from streaming.topics import TITLE_LAUNCHES, Topic
 
+pytestmark = pytest.mark.long
+
 GROUP = "titles"
 
 

@@ -32,6 +32,8 @@ from model import checkpoint
 from streaming.records import Tick, Version, to_json
 from streaming.topics import MODEL_VERSIONS, topics
 
+pytestmark = pytest.mark.long
+
 
 class Learned:
     """A loop's settings, and the versions of a learner that ran over a log there."""
