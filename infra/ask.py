@@ -172,16 +172,18 @@ def _send(settings: Settings, topic: str, key: str, value: bytes) -> float:
 def _entries(channel: Any, title: str, began: float, wait: float) -> Iterator[Entry]:
     """What the channel tells of a launch, until it was tried on everybody."""
     done: set[int] = set()  # workers of `publish` that have tried it on all of theirs
+    silent = "no list was tried; a launch that says nothing new is not passed on"
     while True:
-        _hurry(began, wait, "no list was tried; a launch that says nothing new is not passed on")
+        _hurry(began, wait, silent)
         message = channel.get_message(timeout=0.1)
         told = json.loads(message["data"]) if message else {}
         if told.get("title") != title:
             continue
         if "entered" in told:
             done.add(told["worker"])
-            if len(done) == told["workers"]:
+            if not (left := sorted(set(range(told["workers"])) - done)):
                 return
+            silent = f"of publish's workers {', '.join(map(str, left))} did not answer: have they a version?"
             continue
         yield Entry(told["user"], min(told["places"].values()), (time.monotonic() - began) * 1000)
 
