@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -87,6 +88,23 @@ def send(settings: Settings, topic: str, records: Sequence[tuple[str, bytes]]) -
         producer.produce(topic, value, name)
         producer.poll(0)
     assert producer.flush(30) == 0
+
+
+@contextmanager
+def sending(settings: Settings, topic: str, records: Sequence[tuple[str, bytes]], at_once: int = 40) -> Iterator[None]:
+    """Records that come a few at a time while something else goes on; all are delivered when the context ends."""
+
+    def send_all() -> None:
+        for start in range(0, len(records), at_once):
+            send(settings, topic, records[start : start + at_once])
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=send_all)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def events(start: int, end: int, users: int = 60) -> list[tuple[str, bytes]]:
