@@ -22,7 +22,7 @@ from infra import lag_metrics  # noqa: F401 - for the metrics that it declares
 from infra.metrics import port
 from infra.settings import PREFIX, Settings
 from infra.supervisor import FLOWS
-from streaming import learn, online, predictions, publish, titles  # noqa: F401 - for the metrics that they declare
+from streaming import features, learn, online, predictions, publish, titles  # noqa: F401 - for the metrics that they declare
 
 ROOT: Final = Path(__file__).parent.parent
 DOCKER: Final = ROOT / "infra" / "docker"
@@ -62,9 +62,12 @@ def test_every_service_that_stays_has_a_health_check(name: str) -> None:
 def test_a_flow_is_asked_at_the_port_it_serves(flow: str) -> None:
     served = port(Settings(metrics_port=int(COMPOSE["x-premiere"]["environment"]["PREMIERE_METRICS_PORT"])), flow)
     assert SERVICES[flow]["healthcheck"]["test"][-1] == str(served)
-    assert SERVICES[flow]["ports"] == [f"127.0.0.1:{served}:{served}"]
-    scraped = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"][0]["static_configs"]
-    assert {"targets": [f"{flow}:{served}"], "labels": {"flow": flow}} in scraped
+    first, further = yaml.safe_load((DOCKER / "prometheus.yml").read_text())["scrape_configs"]
+    assert {"targets": [f"{flow}:{served}"], "labels": {"flow": flow}} in first["static_configs"]
+    others = [each["targets"] for each in further["static_configs"] if each["labels"]["flow"] == flow]
+    workers = [target.split(":")[1] for targets in others for target in targets]
+    # `premiere status` on the host asks every worker: one that is not published would be a flow that does not answer.
+    assert SERVICES[flow]["ports"] == [f"127.0.0.1:{each}:{each}" for each in (served, *workers)]
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
