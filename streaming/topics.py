@@ -36,6 +36,6 @@ def topics(event_partitions: int = 8) -> list[Topic]:
         Topic(TITLE_LAUNCHES, 1, public),
         Topic(ACTIVITY, 1, kept),  # the learner's log: titles and activities in one total order
         Topic(TITLES, 1, compacted),
-        Topic(MODEL_VERSIONS, 1, {"retention.ms": "-1"}),  # small; a version's number is its offset
+        Topic(MODEL_VERSIONS, 1, {"retention.ms": str(30 * _DAY_MS)}),  # a version's number is its offset
         Topic(DEAD_LETTERS, 1, {"retention.ms": str(30 * _DAY_MS)}),
     ]

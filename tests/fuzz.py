@@ -54,7 +54,7 @@ def messages(count: int, seed: int) -> Iterator[Sent]:
         topic = TITLE_LAUNCHES if source.random() < 0.15 or number < TITLES else USER_EVENTS
         fields = _launch(source) if topic == TITLE_LAUNCHES else _event(source)
         key = str(fields.get("user", fields.get("title"))).encode()
-        yield _spoilt(source, topic, key, fields) if source.random() < 0.85 else Sent(topic, key, _json(fields))
+        yield _spoilt(source, topic, key, fields) if source.random() < 0.95 else Sent(topic, key, _json(fields))
 
 
 def _event(source: random.Random) -> dict[str, Any]:
