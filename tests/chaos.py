@@ -79,7 +79,7 @@ def _kill(loop: Loop, flow: str) -> None:
 class Outage:
     """A service goes away for `seconds` when half of the events are sent, and comes back with what it had."""
 
-    def __init__(self, service: "Service", seconds: float, rate: float = RATE) -> None:
+    def __init__(self, service: "Service", seconds: float, rate: float = 100.0) -> None:
         self.service, self.seconds, self.rate = service, seconds, rate
 
     def __call__(self, loop: Loop, replay: Replay, until: int, say: Say) -> None:
