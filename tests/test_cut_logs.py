@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from bytewax.testing import run_main
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -37,10 +36,8 @@ from streaming.topics import ACTIVITY, USER_EVENTS, topics
 @pytest.fixture(scope="module")
 def apache(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an Apache Kafka of these tests' own: the topics have their real names."""
-    precision = torch.get_float32_matmul_precision()
     with start_kafka(tmp_path_factory.mktemp("apache"), kafka_home) as address:
         yield address
-    torch.set_float32_matmul_precision(precision)
 
 
 @pytest.fixture

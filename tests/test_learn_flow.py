@@ -121,11 +121,9 @@ def test_a_log_without_events_makes_no_version(tmp_path: Path) -> None:
 @pytest.fixture
 def settings(own_kafka: OwnKafka, tmp_path: Path) -> Iterator[Settings]:
     """A broker of its own, for the topics have their real names."""
-    precision = torch.get_float32_matmul_precision()  # the flow sets what suits its process
     with own_kafka(tmp_path / "kafka") as address:
         create({"bootstrap.servers": address}, topics())
         yield Settings(bootstrap_servers=address, data_dir=tmp_path, checkpoint_seconds=2, threads=1)
-    torch.set_float32_matmul_precision(precision)
 
 
 def produce(settings: Settings, messages: Sequence[Message]) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import fsspec
 import pytest
-import torch
 from confluent_kafka import Producer
 from conftest import OwnKafka
 from fsspec.implementations.local import LocalFileSystem
@@ -52,7 +51,6 @@ class Learned:
 @pytest.fixture(scope="module")
 def first(own_kafka: OwnKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Learned, Path]]:
     """A broker with a log, and several versions; a copy of their checkpoints as they were."""
-    precision = torch.get_float32_matmul_precision()
     folder = tmp_path_factory.mktemp("versions")
     with own_kafka(folder / "kafka") as address:
         create({"bootstrap.servers": address}, topics())
@@ -65,7 +63,6 @@ def first(own_kafka: OwnKafka, tmp_path_factory: pytest.TempPathFactory) -> Iter
         run_until(settings, 4)
         shutil.copytree(settings.checkpoints_url(), folder / "copy")
         yield Learned(settings), folder / "copy"
-    torch.set_float32_matmul_precision(precision)
 
 
 @pytest.fixture
