@@ -21,7 +21,6 @@ ARTIFACTS: Final = (
     f"org.apache.kafka:kafka-tools:jar:{VERSION}:compile",
     "org.slf4j:slf4j-simple:jar:1.7.36:compile",  # the log, on stderr
 )
-CENTRAL: Final = "https://repo.maven.apache.org/maven2"
 LISTED: Final = "classpath"  # written last: without it the jars are not whole
 EXTRA: Final = "`pip install 'premiere[kafka]'`"
 PATIENCE: Final = 60.0  # seconds for a tool of Kafka to end
@@ -106,8 +105,9 @@ def cache() -> Path:
     return Path(base) / "premiere" / f"kafka-{VERSION}"
 
 
-def classpath(folder: Path, repository: str = CENTRAL) -> str:
-    """The jars of Apache Kafka in `folder` as Java wants them, fetched if they are not all there. Raises ServiceError.
+def classpath(folder: Path, repository: str = "") -> str:
+    """The jars of Apache Kafka in `folder` as Java wants them, fetched if they are not all there, from Maven Central
+    unless another `repository` is named. Raises ServiceError.
 
     They are resolved, not built into one of jgo's environments, which would fetch a JDK to look into them.
     """
@@ -130,12 +130,13 @@ def _fetch(folder: Path, repository: str) -> list[Path]:
         ) from None
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted fetch left may be half a jar
     folder.mkdir(parents=True)
+    named = {"named": repository} if repository else None  # None: Maven Central, which jgo knows
     try:
-        return _resolved(MavenContext(repo_cache=folder, remote_repos={"central": repository}))
+        return _resolved(MavenContext(repo_cache=folder, remote_repos=named))
     except (OSError, RuntimeError, ValueError) as error:  # no network, a status, a checksum, a page that is no POM
         shutil.rmtree(folder, ignore_errors=True)
         raise ServiceError(
-            f"Kafka's jars could not be fetched from {repository} ({type(error).__name__}): go online, or set "
+            f"Kafka's jars could not be fetched from {repository or "Maven Central"} ({type(error).__name__}): go online, or set "
             "KAFKA_HOME to the folder of an Apache Kafka."
         ) from error
 

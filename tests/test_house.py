@@ -25,7 +25,7 @@ BELOW: Final[dict[str, set[str]]] = {  # what each package may import of the oth
 UNDONE: Final = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
 MACHINE: Final = re.compile(r"(?<![\w./-])/(work|home|root|Users)/")  # a path that only one machine has
 REGISTRY: Final = re.compile(
-    r"py" + r"pi\.org|pythonhos" + r"ted|npm" + r"js|download\.pyt" + r"orch|index-" + r"url", re.I
+    r"py" + r"pi\.org|pythonhos" + r"ted|npm" + r"js|download\.pyt" + r"orch|index-" + r"url|repo1?\.ma" + r"ven", re.I
 )
 
 
