@@ -136,8 +136,8 @@ def _fetch(folder: Path, repository: str) -> list[Path]:
     except (OSError, RuntimeError, ValueError) as error:  # no network, a status, a checksum, a page that is no POM
         shutil.rmtree(folder, ignore_errors=True)
         raise ServiceError(
-            f"Kafka's jars could not be fetched from {repository or "Maven Central"} ({type(error).__name__}): go online, or set "
-            "KAFKA_HOME to the folder of an Apache Kafka."
+            f"Kafka's jars could not be fetched from {repository or 'Maven Central'} ({type(error).__name__}): "
+            "go online, or set KAFKA_HOME to the folder of an Apache Kafka."
         ) from error
 
 
