@@ -9,21 +9,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import pandas as pd
 import pytest
+from loop_tools import PATIENCE, send, within
 
 from infra.datasets import DataSet
 from infra.demo import dead_events, outcome
 from infra.loop import Loop, running
 from infra.metrics import free_base
 from infra.play import play
-from infra.processes import tail
-from infra.replay import Delivery
 from infra.report import Outcome, as_json
 from infra.settings import Settings
 from infra.simulate import audience
@@ -39,9 +38,6 @@ from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
 pytestmark = pytest.mark.long
 
 ROOT: Final = Path(__file__).parent.parent
-PATIENCE: Final = 90.0  # seconds for anything to happen: a busy machine starts four processes that import torch
-
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -71,27 +67,6 @@ def tour(loop: Loop, data: DataSet) -> Tour:
 def found(tour: Tour) -> Outcome:
     """What the run showed, before any test added to it."""
     return outcome(tour, tour.clock())
-
-
-def within(loop: Loop, what: str, ask: Callable[[], T | None]) -> T:
-    """The first answer that is something, asked again and again for as long as our patience lasts."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        loop.flows.check()
-        if answer := ask():
-            return answer
-        time.sleep(0.1)
-    ends = "\n".join(f"[{flow}]\n{tail(loop.settings.data_dir / 'logs' / f'{flow}.log')}" for flow in FLOWS)
-    pytest.fail(f"not within {PATIENCE:g} s: {what}; the flows' logs end with\n{ends}")
-
-
-def send(loop: Loop, *records: tuple[str, str, bytes]) -> None:
-    """Topic, key, value of each, delivered."""
-    delivery = Delivery(loop.settings.kafka())
-    for topic, name, value in records:
-        delivery.send(topic, name, value)
-    delivery.flush()
-    delivery.close()
 
 
 def test_every_event_is_learned_and_none_waits(found: Outcome, data: DataSet) -> None:

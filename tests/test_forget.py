@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -16,16 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import OwnKafka
 from learner_tools import holds
+from loop_tools import PATIENCE, send, within
 
 from features.store import knows_user, open_store
 from infra import forget as forgetting
 from infra.compacting import settled
 from infra.errors import PremiereError, ServiceError, SettingsError, TopicError
 from infra.loop import Loop, running
-from infra.processes import tail
-from infra.replay import Delivery
 from infra.settings import Settings
-from infra.supervisor import FLOWS
 from infra.topics import partitions
 from model import checkpoint
 from streaming.kafka import read_all
@@ -35,7 +33,6 @@ from streaming.topics import ACTIVITY, TITLE_LAUNCHES, USER_EVENTS
 
 pytestmark = pytest.mark.long
 
-PATIENCE: Final = 120.0  # seconds: four processes start, two of them twice
 GONE: Final = "somebody-to-be-forgotten"
 TITLES: Final = 30
 
@@ -58,26 +55,6 @@ def launch(number: int) -> bytes:
 
 def watched(user: str, title: int) -> tuple[str, str, bytes]:
     return USER_EVENTS, user, to_json(Event(user=user, title=f"t{title}", ts=round(time.time() * 1000)))
-
-
-def send(loop: Loop, *records: tuple[str, str, bytes]) -> None:
-    delivery = Delivery(loop.settings.kafka())
-    for topic, name, value in records:
-        delivery.send(topic, name, value)
-    delivery.flush()
-    delivery.close()
-
-
-def within(loop: Loop, what: str, ask: Callable[[], Any]) -> Any:
-    """The first answer that is something."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        loop.flows.check()
-        if answer := ask():
-            return answer
-        time.sleep(0.2)
-    ends = "\n".join(f"[{flow}]\n{tail(loop.settings.data_dir / 'logs' / f'{flow}.log')}" for flow in FLOWS)
-    pytest.fail(f"not within {PATIENCE:g} s: {what}; the flows' logs end with\n{ends}")
 
 
 def events(loop: Loop, user: str) -> int:

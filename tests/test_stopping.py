@@ -107,6 +107,16 @@ def written(settings: Settings) -> set[int]:
     return {new.offset for record in records if isinstance(record, Activity) for new in record.new}
 
 
+def assert_another_finishes(settings: Settings) -> None:
+    """A `features` started anew goes on, and in the end every event is in the log."""
+    second = Running(settings, "features", "second")
+    try:
+        second.until(lambda: committed(settings, "features", USER_EVENTS) == EVENTS)
+    finally:
+        assert second.end() == 0, tail(second.log)
+    assert written(settings) == set(range(EVENTS))
+
+
 def test_in_the_middle_of_a_heavy_replay_features_drains_and_exits_0_and_goes_on_later(settings: Settings) -> None:
     send(settings)
     first = Running(settings, "features", "first")
@@ -116,12 +126,7 @@ def test_in_the_middle_of_a_heavy_replay_features_drains_and_exits_0_and_goes_on
         assert first.end() == 0, tail(first.log)
     position = committed(settings, "features", USER_EVENTS)
     assert written(settings) == set(range(position))  # drained: what was read is written and committed
-    second = Running(settings, "features", "second")
-    try:
-        second.until(lambda: committed(settings, "features", USER_EVENTS) == EVENTS)
-    finally:
-        assert second.end() == 0, tail(second.log)
-    assert written(settings) == set(range(EVENTS))
+    assert_another_finishes(settings)
 
 
 def test_in_the_middle_of_a_heavy_replay_learn_exits_0(settings: Settings) -> None:
@@ -147,12 +152,7 @@ def test_while_kafka_is_away_features_gives_up_with_a_sentence_and_loses_nothing
     assert "The flow features cannot go on. Kafka took nothing of the last epoch for 3 s" in tail(first.log, 40)
     assert "nothing is lost" in tail(first.log, 40)
     broker_away.start()
-    second = Running(settings, "features", "second")
-    try:
-        second.until(lambda: committed(settings, "features", USER_EVENTS) == EVENTS)
-    finally:
-        assert second.end() == 0, tail(second.log)
-    assert written(settings) == set(range(EVENTS))
+    assert_another_finishes(settings)
 
 
 @pytest.mark.parametrize("flow", ["features", "learn", "publish"])
