@@ -137,10 +137,18 @@ def _skip(learner: "LogLearner", first: int, same_log: bool) -> None:
 
 def check_settings(manifest: Mapping[str, Any], settings: "LearnerSettings", url: str) -> None:
     """Raises SettingsError where the checkpoint's model is another one."""
-    now = json.loads(json.dumps(asdict(settings)))
-    if (made := manifest.get("settings", now)) != now:
+    now, defaults = (json.loads(json.dumps(asdict(one))) for one in (settings, type(settings)()))
+    if (made := _filled(manifest.get("settings", now), defaults)) != now:
         other = ", ".join(sorted(name for name in now if made.get(name) != now[name]))
         raise SettingsError(
             f"The checkpoint at {url} was made with other settings of the model ({other}): "
             "set them back, or set PREMIERE_CHECKPOINTS to another folder to start anew."
         )
+
+
+def _filled(made: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """With the defaults of settings that came later: until then the model did as they say."""
+    return defaults | {
+        name: _filled(value, defaults[name]) if isinstance(value, dict) and name in defaults else value
+        for name, value in made.items()
+    }

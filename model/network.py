@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from model.backbone import (
+    HIDDEN,
     PRESETS,
     TIME_BUCKETS,
     Backbone,
@@ -51,6 +52,8 @@ class NetworkSettings:
     coldest: float = 0.02  # lowest temperature
     id_evidence: float = 3.0  # events at which an id counts as much as no id
     dropout: float = 0.3
+    semantic: bool = True  # whether titles' texts are read; without, ids and counts alone
+    time_bias: bool = True  # whether attention knows how long ago things were
 
 
 def preset(name: str, horizons: tuple[int, ...] = NetworkSettings.horizons) -> NetworkSettings:
@@ -150,7 +153,7 @@ class Network(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         s = self.settings = settings
-        self.tower = Tower(s.d_text, s.d_id, s.width, s.id_evidence)
+        self.tower = Tower(s.d_text, s.d_id, s.width, s.id_evidence, s.semantic)
         self.start = nn.Parameter(torch.randn(2, s.width) * 0.02)  # of a cut window, of a whole one
         self.action = nn.Embedding(s.actions, s.width)
         self.gap = nn.Embedding(TIME_BUCKETS, s.width)
@@ -187,7 +190,10 @@ class Network(nn.Module):
         )
         gap_RC = time_bucket(packed.asked_RC - packed.time_RC)
         token_RCD = self.norm(title_XD + self.action(packed.action_RC) + self.gap(gap_RC))
-        return token_RCD, pair_buckets(packed.layout, packed.time_RC, packed.asked_RC)
+        bucket_RCC = pair_buckets(packed.layout, packed.time_RC, packed.asked_RC)
+        if not self.settings.time_bias:
+            bucket_RCC = bucket_RCC.masked_fill_(bucket_RCC != HIDDEN, 0)
+        return token_RCD, bucket_RCC
 
     def query(self, hidden_ND: Tensor, horizon_N: Tensor) -> Tensor:
         """q_NP of unit length; `horizon_N` are places in `settings.horizons`."""

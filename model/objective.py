@@ -17,11 +17,13 @@ B windows · L events · N rows of the loss · J negatives · U unique titles ·
 
 import math
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import softplus
 
-from kernels import sampled_softmax_loss
+from kernels import neg_lse, sampled_softmax_loss
 from model.network import Network, Titles, Tokens, Windows, tokens
 from model.optim import Optimisers
 
@@ -34,6 +36,8 @@ class ObjectiveSettings:
     half_life: float = 2.0  # events, of the weights within a window
     delayed: float = 0.5  # share of the events that are asked for at another horizon too
     id_mask: float = 0.1  # share of ids hidden in a step
+    logq: Literal["corrected", "naive", "none"] = "corrected"  # naive: the positive's logit is corrected too
+    replayed_ids: bool = True  # whether replayed windows move the id rows
 
 
 @dataclass(frozen=True)
@@ -64,12 +68,7 @@ def sample_negatives(
     A fixed share is uniform over the launched titles, the rest by streaming frequency among them, so title j is to be
     expected `n_uniform / M + n_frequent * f_j` times: the proposal's own `n q_j`, whatever the mixture.
     """
-    weight_M = None if frequency_V is None else frequency_V[launched_M].double()
-    if weight_M is None or not float(weight_M.sum()) > 0:
-        uniform, weight_M = 1.0, torch.zeros(len(launched_M), dtype=torch.float64)
-    else:
-        weight_M /= weight_M.sum()
-    even = round(n * uniform)
+    even, weight_M = _proposal(n, launched_M, frequency_V, uniform)
     place_J = torch.randint(len(launched_M), (even,), generator=generator)
     if even < n:
         point_J = torch.rand(n - even, generator=generator, dtype=torch.float64)
@@ -77,6 +76,24 @@ def sample_negatives(
         place_J = torch.cat([place_J, frequent_J])
     expected_J = even / len(launched_M) + (n - even) * weight_M[place_J]
     return launched_M[place_J], expected_J.log().float()
+
+
+def _proposal(n: int, launched_M: Tensor, frequency_V: Tensor | None, uniform: float) -> tuple[int, Tensor]:
+    """(how many are drawn evenly, weight_M by which the others are)."""
+    weight_M = None if frequency_V is None else frequency_V[launched_M].double()
+    if weight_M is None or not float(weight_M.sum()) > 0:
+        return n, torch.zeros(len(launched_M), dtype=torch.float64)
+    return round(n * uniform), weight_M / weight_M.sum()
+
+
+def log_expected(n: int, titles: Titles, uniform: float, title_N: Tensor) -> Tensor:
+    """How often each of these titles is to be expected among `n` negatives, as a log; of one that is not launched, as
+    an even draw."""
+    even, weight_M = _proposal(n, titles.launched_M, titles.frequency_V, uniform)
+    weight_V = torch.zeros(len(titles.count_V), dtype=torch.float64)
+    weight_V[titles.launched_M] = weight_M
+    expected_N = even / len(titles.launched_M) + (n - even) * weight_V[title_N]
+    return expected_N.clamp_min(1e-6).log().float()
 
 
 def rows_of(windows: Windows, horizons: tuple[int, ...], settings: ObjectiveSettings, generator: Generator) -> Rows:
@@ -116,6 +133,7 @@ class Batch:
     positive_N: Tensor  # places in `title_U`
     negative_J: Tensor
     log_expected_J: Tensor
+    log_expected_N: Tensor | None = None  # of the positives, where they are corrected too
 
 
 def batch_of(
@@ -139,7 +157,12 @@ def batch_of(
     mask_U = torch.rand(len(title_U) - unknown, generator=generator) < settings.id_mask
     known_RC = torch.where(packed.title_RC < 0, packed.title_RC, place_X.view_as(packed.title_RC))
     local = replace(packed, title_RC=known_RC)
-    return Batch(local, rows, title_U[unknown:], mask_U, positive_N, negative_J, log_expected_J)
+    own_N = None
+    if settings.logq == "naive":
+        own_N = log_expected(settings.negatives, titles, settings.uniform, rows.title_N)
+    elif settings.logq == "none":
+        log_expected_J = torch.zeros_like(log_expected_J)
+    return Batch(local, rows, title_U[unknown:], mask_U, positive_N, negative_J, log_expected_J, own_N)
 
 
 def row_losses(
@@ -162,9 +185,11 @@ def _losses(
     title_UP = network.candidates(tower_UD)
     positive_NP = title_UP.index_select(0, batch.positive_N)
     negative_JP = title_UP.index_select(0, batch.negative_J)
-    loss_N: Tensor = sampled_softmax_loss(
-        query_NP, positive_NP, negative_JP, batch.positive_N, batch.negative_J, batch.log_expected_J, weight_N
-    )
+    negatives = negative_JP, batch.positive_N, batch.negative_J
+    if batch.log_expected_N is not None:
+        lse_N = neg_lse(query_NP, *negatives, -batch.log_expected_J)
+        return weight_N * softplus(lse_N - (query_NP * positive_NP).sum(1) + batch.log_expected_N)
+    loss_N: Tensor = sampled_softmax_loss(query_NP, positive_NP, *negatives, batch.log_expected_J, weight_N)
     return loss_N
 
 
@@ -175,8 +200,10 @@ def train_step(
     windows: Windows,
     settings: ObjectiveSettings,
     generator: Generator,
+    fresh: int = 0,
 ) -> StepReport:
-    """Learn from these windows once. All that is random comes from `generator`."""
+    """Learn from these windows once, of which the first `fresh` are not replayed. All that is random comes from
+    `generator`."""
     batch = batch_of(windows, titles, network.settings.horizons, settings, generator)
     if batch is None:
         return StepReport(0.0, 0, False)
@@ -184,12 +211,15 @@ def train_step(
     share_N = batch.rows.weight_N / batch.rows.weight_N.sum()
     optimisers.dense.zero_grad()
     loss_N = _losses(network, batch, titles, id_UE, share_N, generator)
+    own_UE = None
+    if not settings.replayed_ids:
+        own_UE = torch.autograd.grad(loss_N[batch.rows.window_N < fresh].sum(), id_UE, retain_graph=True)[0]
     torch.autograd.backward(loss_N.sum())
     accepted = optimisers.dense.accepts()
     if accepted:
         optimisers.dense.step()
         assert id_UE.grad is not None
-        optimisers.rows.update(batch.title_U, id_UE.grad)
+        optimisers.rows.update(batch.title_U, id_UE.grad if own_UE is None else own_UE)
     first_N = batch.rows.horizon_N == 0
     loss = float(loss_N.detach()[first_N].sum() / share_N[first_N].sum())
     return StepReport(loss, int(first_N.sum()), not accepted)

@@ -11,7 +11,7 @@ V rows of the table · E dims · U unique rows of a step
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -29,6 +29,8 @@ class OptimSettings:
     row_init: float = 0.02  # standard deviation of a new row
     ema: float = 0.95  # of the published weights, per step
     explodes: float = 20.0  # times the usual gradient norm
+    matrices: Literal["adamw", "muon"] = "adamw"  # what moves the matrices of linear layers
+    muon_lr: float = 0.02
 
 
 class RowwiseAdagrad:
@@ -67,12 +69,16 @@ class RowwiseAdagrad:
 
 
 class DenseOptimiser:
-    """AdamW on a module's parameters, their moving average, and the judgement of each step."""
+    """AdamW on a module's parameters (or Muon on the matrices of its linear layers), their moving average, and the
+    judgement of each step."""
 
     def __init__(self, module: nn.Module, settings: OptimSettings) -> None:
         self.settings = settings
         self.parameters = dict(module.named_parameters())
-        matrices = [p for p in self.parameters.values() if p.dim() > 1]
+        hidden = [m.weight for m in module.modules() if isinstance(m, nn.Linear)] if settings.matrices == "muon" else []
+        self.muon = torch.optim.Muon(hidden, settings.muon_lr, settings.weight_decay) if hidden else None
+        apart = {id(p) for p in hidden}
+        matrices = [p for p in self.parameters.values() if p.dim() > 1 and id(p) not in apart]
         gains = [p for p in self.parameters.values() if p.dim() <= 1]  # decay would only shrink them
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": gains, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
@@ -98,16 +104,21 @@ class DenseOptimiser:
     def step(self) -> None:
         """Step and average; early on the average follows faster, so that it does not hold the first random weights."""
         self.adamw.step()
+        if self.muon is not None:
+            self.muon.step()  # type: ignore[no-untyped-call]
         rate = 1 - min(self.settings.ema, self.steps / (self.steps + 10))
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], rate)
 
     def zero_grad(self) -> None:
-        self.adamw.zero_grad(set_to_none=True)
+        for p in self.parameters.values():
+            p.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
         state = {f"average.{name}": value.clone() for name, value in self.average.items()}
         for name, p in self.parameters.items():
-            state |= {f"adamw.{name}.{key}": value.clone() for key, value in self.adamw.state[p].items()}
+            state |= {f"adamw.{name}.{key}": value.clone() for key, value in self.adamw.state.get(p, {}).items()}
+            if self.muon is not None and p in self.muon.state:
+                state[f"muon.{name}"] = self.muon.state[p]["momentum_buffer"].clone()
         state["judgement"] = torch.tensor([self.usual, self.steps, self.skipped], dtype=torch.float64)
         return state
 
@@ -117,6 +128,8 @@ class DenseOptimiser:
             self.average[name] = state[f"average.{name}"].clone()
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adamw.{name}.{key}" in state]
             self.adamw.state[p] = {key: state[f"adamw.{name}.{key}"].clone() for key in keys}
+            if self.muon is not None and f"muon.{name}" in state:
+                self.muon.state[p] = {"momentum_buffer": state[f"muon.{name}"].clone()}
         usual, steps, skipped = state["judgement"].tolist()
         self.usual, self.steps, self.skipped = usual, int(steps), int(skipped)
 

@@ -19,7 +19,7 @@ from model.gather import gather
 from model.learner import LearnerSettings, new_contender
 from model.lists import View
 from model.memory import Launched, Memory, Past
-from model.network import Network
+from model.network import Network, NetworkSettings
 from model.sequence import SequenceModel
 from model.signals import COLUMN, Asked
 
@@ -76,6 +76,7 @@ class Recommender:
         state, manifest = checkpoint.load(url, ("memory", "served"))
         network = asdict(settings.sequence.network)
         made = manifest.get("settings", {}).get("sequence", {}).get("network", network)
+        made = {**asdict(NetworkSettings()), **made}  # with what later settings do by default
         if {**made, "horizons": tuple(made["horizons"])} != network:
             raise checkpoint.CheckpointError(
                 f"The checkpoint at {url} holds another network than the settings name: "

@@ -32,6 +32,7 @@ class SequenceSettings:
     steps: int = 2
     replayed: int = 12
     windows: int = 4096
+    shortened: bool = False  # whether replayed windows begin at a random event of their first half
 
 
 class SequenceModel:
@@ -109,7 +110,9 @@ class SequenceModel:
         report = None
         for _ in range(self.settings.steps):
             windows = _windows(fresh + self._replayed(round(self.settings.replayed * replay)), limit)
-            report = train_step(self.network, self.optimisers, titles, windows, self.settings.objective, self.generator)
+            report = train_step(
+                self.network, self.optimisers, titles, windows, self.settings.objective, self.generator, len(fresh)
+            )
         return report
 
     def keep(self, past: Past, many: int) -> None:
@@ -182,8 +185,9 @@ class SequenceModel:
                 continue
             rows, actions = buffer.title_NL[at, :length], buffer.action_NL[at, :length]
             past = Past("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
-            first = int(buffer.cut_N[at])  # the first event of a cut window has lost what came before it
-            spans.append(_Span(past, 0, length, range(first, length), bool(first)))
+            start = int(self.rng.integers(length // 2 + 1)) if self.settings.shortened else 0
+            cut = bool(buffer.cut_N[at] or start)  # the first event of a cut window has lost what came before it
+            spans.append(_Span(past, start, length, range(start + cut, length), cut))
         return spans
 
     def _spans(

@@ -17,9 +17,9 @@ from torch.nn.functional import silu
 class Tower(nn.Module):
     """Title vectors from text vectors, id rows and the evidence behind them."""
 
-    def __init__(self, d_text: int, d_id: int, width: int, id_evidence: float) -> None:
+    def __init__(self, d_text: int, d_id: int, width: int, id_evidence: float, semantic: bool = True) -> None:
         super().__init__()
-        self.id_evidence = id_evidence
+        self.id_evidence, self.semantic = id_evidence, semantic
         self.text = nn.Linear(d_text, width)
         self.text_out = nn.Linear(width, width, bias=False)
         self.no_text = nn.Parameter(torch.randn(width) * 0.02)
@@ -35,6 +35,8 @@ class Tower(nn.Module):
         return self._psi(self._id(id_VE, evidence_V), text_VD) + torch.outer(evidence_V.log1p(), self.popular)
 
     def _phi(self, semantic_VS: Tensor) -> Tensor:
+        if not self.semantic:
+            return self.no_text.expand(len(semantic_VS), -1)
         known_V1 = semantic_VS.any(1, keepdim=True)
         # Rows come with unit length; the linear layer expects elements of about one.
         hidden_VD = silu(self.text(semantic_VS * semantic_VS.shape[1] ** 0.5))
