@@ -35,15 +35,23 @@ TAKEN: Final = "taken"  # what viewers chose, beside what they would have been s
 BATCH: Final = 64  # events a micro-batch, as in the live learner
 
 Progress = Callable[[int, int, dict[str, Prequential]], None]  # events done, of how many, rankings so far
+Each = Callable[[int, Ranked, dict[str, float]], None]  # place in its micro-batch, a scored event, its rank by ranking
 
 
 def evaluate(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, progress: Progress | None = None
+    data: DataSet,
+    encode: Encoder,
+    settings: LearnerSettings,
+    progress: Progress | None = None,
+    each: Each | None = None,
+    contenders: dict[str, Contender] | None = None,
 ) -> dict[str, Any]:
-    """The report: events, scored, seconds, settings, and mrr, hr10 and ndcg10 by ranking and slice."""
+    """The report: events, scored, seconds, settings, and mrr, hr10 and ndcg10 by ranking and slice. `each` is told what
+    is scored; `contenders`: the first two of MODELS, for those who watch them."""
     began = time.monotonic()
     numerics(1)  # the number of threads changes sums, and with them the last bit of every result
-    contenders = {"premiere": new_contender(settings), "features_only": new_contender(settings, backbone=False)}
+    if contenders is None:
+        contenders = {"premiere": new_contender(settings), "features_only": new_contender(settings, backbone=False)}
     learner = Learner(settings, contenders, TOP)
     baselines = Baselines(repeats=settings.repeats)
     scores = Scores()
@@ -55,9 +63,11 @@ def evaluate(
         for title in batch:
             if isinstance(title, Launched):
                 baselines.launch(title.title)
-        for event in learner.observe(batch).ranked:
+        for place, event in enumerate(learner.observe(batch).ranked):
             if done >= first and (settings.repeats or not baselines.has_seen(event.user, event.title)):
-                scores.add(event, baselines)
+                ranks = scores.add(event, baselines)
+                if each is not None:
+                    each(place, event, ranks)
             baselines.count(event.user, event.title, event.ts)
             done += 1
         if progress is not None:
@@ -84,14 +94,16 @@ class Scores:
         self.ages = {name: ByAge() for name in names}
         self.shown = {name: Exposure() for name in (*names, TAKEN)}
 
-    def add(self, event: Ranked, baselines: Baselines) -> None:
-        """Score one event, which `baselines` have not counted yet."""
-        for name, rank in (event.ranks | baselines.rank(event.user, event.title, event.ts)).items():
+    def add(self, event: Ranked, baselines: Baselines) -> dict[str, float]:
+        """Score one event, which `baselines` have not counted yet; its rank by ranking."""
+        ranks = event.ranks | baselines.rank(event.user, event.title, event.ts)
+        for name, rank in ranks.items():
             self.rankings[name].add(rank, event.title_events, event.user_events)
             self.ages[name].add(rank, event.title_events)
         lists = {**event.best, **baselines.best(event.user, event.ts, TOP), TAKEN: [event.title]}
         for name, titles in lists.items():
             self.shown[name].add(titles, [baselines.title_events(title) for title in titles])
+        return ranks
 
     def report(self, candidates: int) -> dict[str, Any]:
         """By measure and ranking; `candidates`: titles that could be shown at the end."""
@@ -108,9 +120,9 @@ def frozen(contender: Contender) -> Contender:
     return still
 
 
-def micro_batches(data: DataSet, encode: Encoder) -> Iterator[list[Launched | Acted]]:
-    """The data set as the learner's micro-batches: launches that are due, then the users' histories with what is
-    new."""
+def micro_batches(data: DataSet, encode: Encoder, most: int = HISTORY) -> Iterator[list[Launched | Acted]]:
+    """The data set as the learner's micro-batches: launches that are due, then the users' histories, of at most `most`
+    earlier events, with what is new."""
     titles = data.launches_with_events()
     launched = _launched(titles, encode)
     due = [int(launch.ts or 0) for launch in titles]
@@ -127,7 +139,7 @@ def micro_batches(data: DataSet, encode: Encoder) -> Iterator[list[Launched | Ac
             histories.setdefault(event.user, []).append((event.title, event.ts, action_code(event)))
             new.setdefault(event.user, []).append(k)
         for user, order in new.items():
-            history = histories[user] = histories[user][-HISTORY - len(order) :]
+            history = histories[user] = histories[user][-most - len(order) :]
             names, times, actions = zip(*history, strict=True)
             places = range(len(history) - len(order), len(history))
             batch.append(Acted(user, names, times, actions, places, order))
