@@ -1,0 +1,204 @@
+"""What every part of the evidence is made of: a stream ranked by several contenders at once, each scored event kept.
+
+All contenders of a run share one memory and one stream, so that they meet the same questions, and differences between
+two of them are differences event by event (`model.paired`). A contender is watched: how the true title stood by the
+backbone's score alone, and how much processor time was its own.
+
+N scored events
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.text import Encoder
+from infra.datasets import DataSet
+from infra.evaluate import UNCOUNTED, micro_batches
+from model import paired
+from model.baselines import Baselines
+from model.contender import Contender, Question, Standing
+from model.learner import Acted, Learner, LearnerSettings, Ranked, new_contender
+from model.lists import View
+from model.memory import Launched
+from model.metrics import NEW_TITLE, NEW_USER, SLICES, average_rank
+from streaming.records import HISTORY
+
+ALONE: Final = " alone"  # after a contender's name: the order of its backbone's score over all candidates
+POINTS: Final = 24  # of a curve
+EVERY: Final = 10.0  # seconds between two lines of progress
+
+Batch = list[Launched | Acted]
+Say = Callable[[str], None]
+Before = Callable[[int, Batch], None]  # events done, what comes next
+
+
+class Watched(Contender):
+    """A contender whose backbone's own ranks and seconds are told. `lender`: another whose backbone's scores it reads,
+    instead of having one. `delayed` false: its ranker learns nothing from delayed questions."""
+
+    alone: list[float]
+    seconds: float
+    lender: Contender | None
+    delayed: bool
+    repeats: bool
+
+    @classmethod
+    def of(
+        cls, contender: Contender, repeats: bool = False, lender: Contender | None = None, delayed: bool = True
+    ) -> Self:
+        """The same contender, watched."""
+        made = cls.__new__(cls)
+        vars(made).update(vars(contender))
+        made.alone, made.seconds, made.lender, made.delayed, made.repeats = [], 0.0, lender, delayed, repeats
+        return made
+
+    def prepare(self, on: View, *rest: Any, **named: Any) -> None:
+        self.alone = []  # of this micro-batch; a new list, for a frozen copy had the old one too
+        began = time.process_time()
+        super().prepare(on, *rest, **named)
+        if self.lender is not None:
+            self.backbone_NV = self.lender.backbone_NV
+        self.seconds += time.process_time() - began
+
+    def rank(self, on: View, question: Question, n: int, *rest: Any, **named: Any) -> Standing:
+        if question.delay and not self.delayed:
+            return Standing(0.0, np.zeros(0, np.int64))
+        began = time.process_time()
+        standing = super().rank(on, question, n, *rest, **named)
+        self.seconds += time.process_time() - began
+        if self.sequence is not None and not question.delay:
+            self.alone.append(self._alone(on, question, n))
+        return standing
+
+    def learn(self, on: View, *rest: Any, **named: Any) -> dict[str, float]:
+        began = time.process_time()
+        losses = super().learn(on, *rest, **named)
+        self.seconds += time.process_time() - began
+        return losses
+
+    def _alone(self, on: View, question: Question, n: int) -> float:
+        score_V = np.where(on.titles.candidate_V, self.backbone_NV[n], -np.inf)
+        if not self.repeats:
+            seen = on.memory.audience.seen_by(question.past.user)
+            score_V[seen[seen >= 0]] = -np.inf
+        return average_rank(score_V, question.target)
+
+
+def watched(settings: LearnerSettings, backbone: bool = True, **options: Any) -> Watched:
+    """A new contender."""
+    return Watched.of(new_contender(settings, backbone), settings.repeats, **options)
+
+
+class Recorded:
+    """Scored events in order: who, how often title and user had been met, and the rank by ranking."""
+
+    def __init__(self) -> None:
+        self.users: list[str] = []
+        self.title_events: list[int] = []
+        self.user_events: list[int] = []
+        self.ranks: dict[str, list[float]] = {}
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def add(self, event: Ranked, ranks: Mapping[str, float]) -> None:
+        """Keep one event; every event has the same rankings."""
+        self.users.append(event.user)
+        self.title_events.append(event.title_events)
+        self.user_events.append(event.user_events)
+        for name, rank in ranks.items():
+            self.ranks.setdefault(name, []).append(rank)
+
+    def reciprocal(self, name: str) -> NDArray[np.float64]:
+        """1 / rank by event."""
+        return 1 / np.array(self.ranks[name], np.float64)
+
+    def slices(self) -> dict[str, NDArray[np.bool_]]:
+        """Which events each of SLICES holds."""
+        title_N, user_N = np.array(self.title_events), np.array(self.user_events)
+        return dict(zip(SLICES, (title_N >= 0, title_N < NEW_TITLE, title_N == 0, user_N < NEW_USER), strict=True))
+
+    def mrr(self, name: str) -> dict[str, float | None]:
+        """By slice; None where nothing was scored."""
+        value_N = self.reciprocal(name)
+        return {of: float(value_N[inside].mean()) if inside.any() else None for of, inside in self.slices().items()}
+
+    def gain(self, name: str, rival: str) -> dict[str, dict[str, float] | None]:
+        """The paired difference in MRR by slice, with its interval by users."""
+        rank_N, rival_N, user_N = np.array(self.ranks[name]), np.array(self.ranks[rival]), np.array(self.users)
+        found = {
+            of: paired.difference(rank_N[inside], rival_N[inside], user_N[inside])
+            for of, inside in self.slices().items()
+        }
+        return {of: None if one is None else one._asdict() for of, one in found.items()}
+
+    def curve(self, names: Sequence[str] | None = None, points: int = POINTS) -> dict[str, list[float]]:
+        """MRR of each stretch of the scored events, by ranking, and `events`: where each stretch ends."""
+        bounds = np.linspace(0, len(self), min(points, len(self)) + 1).astype(int)
+        lines = {"events": bounds[1:].astype(float).tolist()}
+        for name in self.ranks if names is None else names:
+            total_N = np.concatenate([[0.0], np.cumsum(self.reciprocal(name))])
+            lines[name] = (np.diff(total_N[bounds]) / np.diff(bounds)).tolist()
+        return lines
+
+
+def stream(
+    data: DataSet,
+    encode: Encoder,
+    learner: Learner,
+    say: Say,
+    baselines: Baselines | None = None,
+    before: Before | None = None,
+    history: int = HISTORY,
+) -> Recorded:
+    """Every event ranked, then learned; the first fifth is not kept. With `baselines`, their rankings beside the
+    contenders'."""
+    repeats = learner.settings.repeats
+    seen = Baselines(repeats=repeats) if baselines is None else baselines
+    recorded, first, done = Recorded(), int(len(data) * UNCOUNTED), 0
+    progress = Progress(len(data), say)
+    for batch in micro_batches(data, encode, history):
+        for title in batch:
+            if isinstance(title, Launched):
+                seen.launch(title.title)
+        if before is not None:
+            before(done, batch)
+        for place, event in enumerate(learner.observe(batch).ranked):
+            if done >= first and not seen.has_seen(event.user, event.title):
+                ranks = event.ranks | alone(learner.contenders, place)
+                if baselines is not None:
+                    ranks |= baselines.rank(event.user, event.title, event.ts)
+                recorded.add(event, ranks)
+            seen.count(event.user, event.title, event.ts)
+            done += 1
+        progress(done, recorded)
+    return recorded
+
+
+def alone(contenders: Mapping[str, Contender], place: int) -> dict[str, float]:
+    """Ranks of the micro-batch's event at `place` by backbones alone."""
+    watching = ((name, one) for name, one in contenders.items() if isinstance(one, Watched) and one.alone)
+    return {name + ALONE: one.alone[place] for name, one in watching}
+
+
+class Progress:
+    """A line every few seconds: how far, how long still, MRR so far."""
+
+    def __init__(self, whole: int, say: Say) -> None:
+        self.whole, self.say = whole, say
+        self.began = self.shown = time.monotonic()
+
+    def __call__(self, done: int, recorded: Recorded) -> None:
+        now = time.monotonic()
+        if now - self.shown < EVERY and done < self.whole:
+            return
+        self.shown = now
+        left = (now - self.began) / max(done, 1) * (self.whole - done)
+        known = "  ".join(f"{name} {recorded.reciprocal(name).mean():.4f}" for name in self._named(recorded))
+        self.say(f"{done:>9,} of {self.whole:,}  {left:>5.0f} s left  {known}")
+
+    def _named(self, recorded: Recorded) -> Iterator[str]:
+        yield from list(recorded.ranks)[:3]
