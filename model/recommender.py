@@ -268,7 +268,10 @@ def warm_up(settings: LearnerSettings) -> None:
     memory = Memory(settings.memory)
     text_S = np.ones(settings.memory.d_text, np.float32)
     memory.launch([Launched(f"{n}", text_S, ["any"], 2000, 0, False) for n in range(3)])
-    recommender = Recommender(memory, new_contender(settings))
+    contender = new_contender(settings)
+    contender.ranker.remember(contender.ranker.signals_NKF[0], contender.ranker.log_share_NK[0])
+    contender.ranker.learn()  # or else its network would not be asked
+    recommender = Recommender(memory, contender)
     viewer = Viewer("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)
     ranked = recommender.recommend([viewer], 1)
     recommender.score([["1"]], [viewer], ranked)
