@@ -47,7 +47,7 @@ class Part:
 
     name: str
     limit: int | None
-    data: Callable[[], DataSet]
+    data: Callable[[int | None], DataSet]
     find: Callable[[DataSet, Say], dict[str, Any]]
 
 
@@ -78,7 +78,7 @@ def headline(encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say
 
 
 def parts(
-    given: Callable[[], DataSet], encode: Encoder, settings: LearnerSettings, minutes: float, own: bool
+    given: Callable[[int | None], DataSet], encode: Encoder, settings: LearnerSettings, minutes: float, own: bool
 ) -> Iterator[Part]:
     """All of them, in the order of the page; `own`: the data are the user's, so that the other sets are left out."""
     yield Part("headline", None, given, partial(headline, encode, settings))
@@ -91,10 +91,12 @@ def parts(
         of_the_hour = partial(compared, encode, settings, streams.HOUR)
         yield Part("globo", 40_000, partial(streams.globo, clicks), of_the_hour)
     if films.exists() and not own:
-        yield Part("ml-1m", 30_000, partial(streams.ml_1m, films), partial(compared, encode, settings, 30))
+        yield Part(
+            "ml-1m", 30_000, lambda limit: streams.ml_1m(films).slice(0, limit), partial(compared, encode, settings, 30)
+        )
     if clicks.exists() and not own:
         timed = partial(pace, encode, settings, minutes)
-        yield Part("rates", 600_000, lambda: streams.globo(clicks), timed)
+        yield Part("rates", 600_000, partial(streams.globo, clicks), timed)
 
 
 def ablate(group: str, encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
@@ -119,9 +121,7 @@ def obtain(part: Part, asked: dict[str, Any], files: Path, say: Say) -> None:
     if file.exists() and json.loads(file.read_text())["asked"] == asked:
         say("done before")
         return
-    data = part.data()
-    if asked["limit"] is not None:
-        data = data.slice(0, asked["limit"])
+    data = part.data(asked["limit"])
     say(f"{data.name}, {len(data):,} events")
     began = time.monotonic()
     found = {
@@ -159,9 +159,11 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
     numerics(1)
     world = load_settings()
     model = settings or learner_settings(world)
-    chosen = partial(
-        find, given.events, given.titles, checkout=CHECKOUT, data_dir=world.data_dir, folder=world.data, seed=world.seed
-    )
+
+    def chosen(limit: int | None) -> DataSet:
+        where = {"checkout": CHECKOUT, "data_dir": world.data_dir, "folder": world.data, "seed": world.seed}
+        return find(given.events, given.titles, **where).slice(0, limit)  # type: ignore[arg-type]
+
     given.files.mkdir(parents=True, exist_ok=True)
     for part in parts(chosen, load_encoder(world.text_encoder), model, given.minutes, given.events is not None):
         if given.only and not part.name.startswith(tuple(given.only)):

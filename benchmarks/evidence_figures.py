@@ -99,5 +99,6 @@ def pace(looks: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None
             axes.set_xlabel("events learned so far")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
             axes.xaxis.set_major_locator(_few())
-            axes.set_ylim(bottom=0)
+            axes.set_xlim(left=0)
+            axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
             axes.legend(loc="lower right")

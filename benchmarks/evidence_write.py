@@ -17,8 +17,8 @@ SLICES: Final = {
 LABELS: Final = {
     "premiere": "Premiere",
     "online": "learning online",
-    "features_only": "without the backbone",
-    "frozen": "frozen after the first fifth",
+    "features_only": "Premiere without its backbone",
+    "frozen": "Premiere frozen after the first fifth",
     "premiere alone": "the backbone alone",
     "online alone": "online, the backbone alone",
     "retrained": "retrained",
@@ -40,6 +40,7 @@ is learned, among all launched titles that its user has not seen; the first fift
 counted. MRR is the mean of 1/rank. Differences are paired, event by event; the brackets hold 95 % of what they come to
 when whole users are drawn again (cluster bootstrap): where they hold zero, these users show no difference. *New titles*
 had fewer than 10 events so far, *no event*: none, *new users* fewer than 5.
+
 """
 
 Files = Mapping[str, Mapping[str, Any]]
@@ -49,7 +50,7 @@ def write(files: Path, page: Path) -> None:
     """Read what is there, draw the figures, write the page."""
     page.parent.mkdir(parents=True, exist_ok=True)
     found = {file.stem: json.loads(file.read_text()) for file in sorted(files.glob("*.json"))}
-    page.write_text("\n".join(line.rstrip() for line in lines(found, page)) + "\n")
+    page.write_text("\n".join(line.rstrip(" ") for line in lines(found, page)) + "\n")
 
 
 def lines(found: Files, page: Path) -> Iterator[str]:
@@ -118,12 +119,13 @@ def differences(gains: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield "|---|" + "---|" * len(SLICES)
     for one in gains:
         cells = " | ".join(signed(one["gain"][of]) for of in SLICES)
-        yield f"| {LABELS[one['of']]} less {LABELS[one['over']]} | {cells} |"
+        yield f"| {LABELS[one['of']]} against {LABELS[one['over']]} | {cells} |"
     yield ""
     for one in gains:
         gain = one["gain"]["all"]
         if gain:
-            yield f"- {sentence(LABELS[one['of']], LABELS[one['over']], gain)}"
+            said = sentence(LABELS[one["of"]], LABELS[one["over"]], gain)
+            yield f"- {said[0].upper()}{said[1:]}"
 
 
 def sentence(name: str, rival: str, gain: Mapping[str, float]) -> str:
@@ -131,7 +133,7 @@ def sentence(name: str, rival: str, gain: Mapping[str, float]) -> str:
     of = f"{gain['events']:,.0f} events of {gain['users']:,.0f} users"
     if gain["low"] > 0 or gain["high"] < 0:
         word = "above" if gain["low"] > 0 else "below"
-        return f"{name} lies {word} {rival} by {abs(gain['mean']):.4f} of MRR: {of} show it beyond chance."
+        return f"{name} lies {word} {rival} by {short(abs(gain['mean']))} of MRR: {of} show it beyond chance."
     return f"{name} against {rival}: {of} show no difference beyond chance."
 
 

@@ -202,7 +202,7 @@ class Retraining:
         self.histories, self.cost = Histories(), Cost()
         self.records_cost = Cost()
         self.times: list[dict[str, Any]] = []  # what each retraining was
-        self.searched, self.epochs = 0, EPOCHS[0]
+        self.epochs = EPOCHS[0]
 
     def __call__(self, done: int, batch: Batch) -> None:
         """`done` events have been learned; `batch` comes next."""
@@ -218,9 +218,9 @@ class Retraining:
         memory, limit = self.learner.memory, self.settings.sequence.network.history
         pasts = list(self.histories.pasts(memory))
         tried: dict[int, float] = {}
-        if done >= 2 * self.searched:
+        if (len(self.times) + 1).bit_count() == 1:  # the first time, the second, the fourth, the eighth
             tried = self.search(done, pasts, limit)
-            self.epochs, self.searched = max(tried, key=lambda epochs: tried[epochs]), done
+            self.epochs = max(tried, key=lambda epochs: tried[epochs])
         windows = [piece for past, _ in pasts for piece in pieces(past, range(len(past.rows_L)), limit)]
         model = fitted(self.settings, memory, windows, self.epochs, self.cost)
         for name in (RETRAINED, STILL):
@@ -260,8 +260,12 @@ def passes(settings: LearnerSettings) -> int:
     return max(1, round(settings.ranker.steps * settings.ranker.batch / a_batch))
 
 
-def run(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, every: int = EVERY) -> dict[str, Any]:
-    """All three over the stream; measures, costs and curves."""
+def run(
+    data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, every: int | None = None
+) -> dict[str, Any]:
+    """All three over the stream; measures, costs and curves. On a short stream retrainings are closer together: the
+    second, from which on there is a ranker, must have been when the first fifth is over."""
+    every = every or max(1, min(EVERY, len(data) // 10))
     online = Online.of(watched(settings), settings.repeats)
     retrained = Served.of(watched(settings), settings.repeats)
     still = Still.of(watched(settings), settings.repeats)

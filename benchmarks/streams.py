@@ -30,10 +30,10 @@ APART: Final = 30  # seconds between two of them
 LOOK: Final = 10_000  # events between two looks at speed and memory
 
 
-def globo(path: Path, day: str = DAY) -> DataSet:
-    """Clicks from the beginning of that day (UTC) on."""
+def globo(path: Path, most: int | None, day: str = DAY) -> DataSet:
+    """The first so many clicks of that day (UTC) and the days after it. Their articles are the candidates."""
     clicks = pd.read_parquet(path, columns=["user", "item", "ts_ms"])
-    clicks = clicks[clicks.ts_ms >= pd.Timestamp(day).value // 10**6]
+    clicks = clicks[clicks.ts_ms >= pd.Timestamp(day).value // 10**6][:most]
     rows = pd.DataFrame({"user": clicks.user, "item": clicks.item, "ts": clicks.ts_ms / 1000})
     return from_tables(Table(str(path), rows), None, name="globo")
 
