@@ -21,7 +21,8 @@ import kernels
 from kernels import reference
 
 ROOT = Path(__file__).parent.parent
-PLAIN: dict[str, Any] = {"titles": 1000, "tau": 1.0, "type": "fp32", "ids": "int64", "repeat": 1, "shares": 256}
+PLAIN: dict[str, Any] = {"titles": 1000, "tau": 1.0, "type": "fp32", "ids": "int64"}
+PLAIN |= {"repeat": 1, "shares": 256, "shift": 0.0}
 CASES: dict[str, dict[str, Any]] = {
     "smaller than a block": {"rows": 37, "size": 53, "width": 5},
     "several blocks, all ragged": {"rows": 150, "size": 140, "width": 24, "titles": 300},
@@ -36,6 +37,7 @@ CASES: dict[str, dict[str, Any]] = {
     "no negatives": {"rows": 7, "size": 0, "width": 16},
     "no rows": {"rows": 0, "size": 7, "width": 16},
     "three horizons": {"rows": 30, "size": 50, "width": 16, "titles": 9, "repeat": 3},
+    "logits far below zero": {"rows": 20, "size": 70, "width": 16, "titles": 5, "shift": -200.0},
     "a low temperature": {"rows": 40, "size": 150, "width": 32, "tau": 0.01},
     "narrow ids": {"rows": 20, "size": 30, "width": 16, "titles": 5, "ids": "int32"},
     "half precision": {"rows": 70, "size": 90, "width": 32, "titles": 20, "tau": 0.2, "type": "bf16"},

@@ -27,7 +27,8 @@ def draw(case: dict[str, Any]) -> list[Tensor]:
     e = torch.randn(case["size"], case["width"], generator=make)
     ids = [torch.randint(case["titles"], (n,), generator=make).to(TYPES[case["ids"]]) for n in (len(q), len(e))]
     unit = [torch.nn.functional.normalize(one, dim=1).to(TYPES[case["type"]]).requires_grad_() for one in (q, e)]
-    return [*unit, *(one.repeat(case["repeat"]) for one in ids[:1]), ids[1], torch.randn(len(e), generator=make)]
+    bias = torch.randn(len(e), generator=make) + case["shift"]
+    return [*unit, *(one.repeat(case["repeat"]) for one in ids[:1]), ids[1], bias]
 
 
 def run(path: Any, given: list[Tensor], slope: Tensor, case: dict[str, Any]) -> list[Tensor]:
