@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model import lists
 from model.catalogue import NEVER
+from model.counters import CLOCKS
 from model.lists import View
 from model.memory import Past
 from model.metrics import average_rank
@@ -23,12 +24,13 @@ from model.signals import Asked
 
 @dataclass(frozen=True)
 class Question:
-    """What did `past.user` take after `past`, at `now` ms? It was `target`. `history` and `event` say where in the
-    batch it lies; `delay`: asked as if that many events were unknown."""
+    """What did `past.user` take after `past`, at `now` ms? It was `target`, and `action` what they did. `history` and
+    `event` say where in the batch it lies; `delay`: asked as if that many events were unknown."""
 
     past: Past
     now: int
     target: int
+    action: int
     history: int
     event: int
     delay: int
@@ -141,7 +143,9 @@ class Contender:
         if self.sequence is not None:
             catalogue = on.memory.catalogue
             launched_M = np.flatnonzero(catalogue.born_V[: len(catalogue)] < NEVER)
-            frequency_V = np.expm1(on.titles.static_VS[:, -4])  # the slowest clock of events: streaming frequency
+            frequency_V = np.expm1(
+                on.titles.static_VS[:, CLOCKS - 1]
+            )  # the slowest clock of events: streaming frequency
             known = catalogue, on.count_V, launched_M, frequency_V
             report = self.sequence.learn(histories, new, *known, replay)
             losses["backbone"] = report.loss if report else float("nan")

@@ -6,7 +6,7 @@ steps. It is a function of its state and the batch alone; nothing reads a clock.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ class Learner:
         histories, new, questions = self._read([item for item in batch if isinstance(item, Acted)])
         if not questions:
             return Learned([], {})
-        self.memory.audience.make_room(len(histories))
+        self.memory.audience.make_room(len(histories), len(questions))
         on = lists.view(self.memory)
         text_NV = lists.text_scores(on, [question.past for question in questions])
         for contender in self.contenders.values():
@@ -153,7 +153,7 @@ class Learner:
             return [question]
         past = histories[question.history]
         now = int(past.times_L[known - 1])
-        late = Question(past.before(known), now, question.target, question.history, question.event, delay)
+        late = replace(question, past=past.before(known), now=now, delay=delay)
         return [late, question]
 
     def _rank(self, on: lists.View, q: Question, n: int, text_V: NDArray[np.float32]) -> Ranked | None:
@@ -172,7 +172,7 @@ class Learner:
         title, ranks = ids[q.target], {name: standing.rank for name, standing in found.items()}
         best = {name: [ids[row] for row in standing.best_T.tolist()] for name, standing in found.items()}
         before = int(memory.catalogue.count_V[q.target]), memory.audience.count(q.past.user)
-        memory.count(q.past, q.target, q.now)
+        memory.count(q.past, q.target, q.now, q.action)
         return Ranked(q.past.user, title, q.now, *before, ranks, best if self.top else {})
 
     def state_dict(self) -> dict[str, Any]:
@@ -198,4 +198,5 @@ class Learner:
 
 
 def _question(past: Past, event: int, history: int) -> Question:
-    return Question(past.before(event), int(past.times_L[event]), int(past.rows_L[event]), history, event, 0)
+    now, target, action = (int(array_L[event]) for array_L in (past.times_L, past.rows_L, past.actions_L))
+    return Question(past.before(event), now, target, action, history, event, 0)
