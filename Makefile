@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench chaos fuzz clean
+.PHONY: demo test check bench evidence chaos fuzz clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo "$$p" && break; done)
@@ -34,7 +34,11 @@ fuzz: $(READY)
 
 # Each benchmark beside its reference, in one run (ARGS="--quick").
 bench: $(READY)
-	for file in $$(grep -l '^if __name__' benchmarks/*.py); do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); done
+	for file in $$(grep -l '^if __name__' benchmarks/*.py | grep -v evidence); do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); done
+
+# Every table and figure about quality, into docs/evidence.md: about an hour; it goes on where it stopped (ARGS="--only ablations").
+evidence: $(READY)
+	$(BIN)/python -m benchmarks.evidence $(ARGS)
 
 # What the commands above left behind, the environment apart.
 clean:

@@ -4,12 +4,18 @@
                       time, horizons, sampled softmax, AdamW, row-wise Adagrad
     SASRec, full      padded windows, an embedding table, `nn.TransformerEncoder`, cross-entropy over all titles, Adam
     SASRec, sampled   the same over one positive and as many shared negatives as ours, nothing corrected
+    RecTools          its SASRec in its own loop, over all titles or as many negatives a position as ours; only where
+                      `--rectools PYTHON` or RECTOOLS_PYTHON names an interpreter with `pip install rectools[torch]`:
+                      it needs NumPy 1 and so an environment of its own
 
 Real positions count, padding does not. Serving: the hidden state of each viewer and the products with all titles.
 """
 
 import argparse
+import os
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -92,14 +98,30 @@ def sasrec(windows: Windows, negatives: int | None) -> Step:
     return step
 
 
-def train(case: str, windows: Windows, rounds: int) -> list[Row]:
+def rectools(python: str, batch: int, negatives: int) -> Step:
+    """A step of RecTools in a process that waits for it."""
+    script = Path(__file__).with_name("rectools_step.py")
+    sizes = map(str, (TITLES, HISTORY, WIDTH, BLOCKS, batch, negatives))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([python, str(script), *sizes], text=True, **pipes)  # type: ignore[call-overload]
+
+    def step() -> None:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        if process.stdout.readline() != "done\n":
+            raise SystemExit(f"{python} does not run RecTools: `{python} -m pip install 'rectools[torch]'` first.")
+
+    return step
+
+
+def train(case: str, windows: Windows, rounds: int, others: dict[str, Step] | None = None) -> list[Row]:
     variants = {
         "ours": ours(windows),
         "SASRec, full": sasrec(windows, None),
         "SASRec, sampled": sasrec(windows, NEGATIVES),
     }
     positions = int(windows.length_B.sum())
-    seconds = in_turn(variants, rounds)
+    seconds = in_turn(variants | (others or {}), rounds)
     return compare(case, seconds, "ours", "positions/s", positions) + compare_memory(case, variants, "ours")
 
 
@@ -129,12 +151,19 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--quick", action="store_true", help="3 rounds instead of 15")
     options.add_argument("--threads", type=int, default=1)
+    options.add_argument("--rectools", metavar="PYTHON", default=os.environ.get("RECTOOLS_PYTHON"))
     chosen = options.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(chosen.threads)
     rounds = 3 if chosen.quick else 15
+    others: dict[str, Step] = {}
+    if chosen.rectools:
+        for name, negatives in (("RecTools, full", 0), ("RecTools, sampled", NEGATIVES)):
+            others[name] = rectools(chosen.rectools, 32, negatives)
+    else:
+        print("RecTools is left out: --rectools names no Python that has it.")
     rows = [
-        *train("train, full windows", workload(32, HISTORY), rounds),
+        *train("train, full windows", workload(32, HISTORY), rounds, others),
         *train("train, any length", workload(32, 1), rounds),
     ]
     rows += [*serve("serve, full windows", workload(256, HISTORY), rounds)]

@@ -5,7 +5,9 @@ up. A row exists as soon as a title launches or has an event; only a launched ti
 candidate.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from itertools import repeat
+from sys import intern
 from typing import Any, Final
 
 import numpy as np
@@ -55,9 +57,9 @@ class Catalogue:
         self.seen_V[row] = sequence
         return row
 
-    def find(self, titles: Iterable[str]) -> NDArray[np.int64]:
+    def find(self, titles: Collection[str]) -> NDArray[np.int64]:
         """Rows of known titles, -1 for unknown ones; changes nothing."""
-        return np.array([self.rows.get(title, -1) for title in titles], np.int64)
+        return np.fromiter(map(self.rows.get, titles, repeat(-1)), np.int64, len(titles))
 
     def launch(
         self,
@@ -109,7 +111,7 @@ class Catalogue:
         return {"ids": list(self.ids), "free": list(self.free), "similar": self.similar.state_dict(len(self)), **arrays}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.ids, self.free = list(state["ids"]), list(state["free"])
+        self.ids, self.free = [intern(title) for title in state["ids"]], list(state["free"])
         self.rows = {title: row for row, title in enumerate(self.ids) if title}
         while self.capacity < len(self.ids):
             self._grow()
@@ -118,6 +120,7 @@ class Catalogue:
         self.similar.load_state_dict(state["similar"])
 
     def _take_row(self, title: str) -> int:
+        title = intern(title)  # as histories are: found by identity, without comparing letters
         if self.free:
             row = self.free.pop()
             self.ids[row] = title

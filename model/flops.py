@@ -81,7 +81,7 @@ def measured(settings: SequenceSettings, titles: int, seed: int = 0) -> Counted:
     assert batch is not None
     tokens = int(windows.length_B.sum())
     step = Step(tokens, len(batch.rows.title_N), len(batch.title_U), settings.objective.negatives)
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _in_place}) as counter:
+    with counting() as counter:
         train_step(network, optimisers, known, windows, settings.objective, Generator().manual_seed(seed))
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     backbone = by_module["Network.backbone"]
@@ -89,6 +89,11 @@ def measured(settings: SequenceSettings, titles: int, seed: int = 0) -> Counted:
     tower = sum(count for name, count in by_module.items() if name.startswith("Tower."))
     parts = backbone, tower, by_module["Global"] - backbone - tower
     return Counted(step, {name: count / tokens for name, count in zip(PARTS, parts, strict=True)})
+
+
+def counting() -> FlopCounterMode:
+    """Counts the matrix products of all that runs within it."""
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: _in_place})
 
 
 def _in_place(sum_shape: Sequence[int], left: Sequence[int], right: Sequence[int], **_: Any) -> int:

@@ -32,7 +32,7 @@ from model.backbone import (
 from model.decoder import Decoder
 from model.tower import Tower
 
-ENCODED: Final = 128  # windows encoded at once in serving: bounds memory, and is enough to keep the processor busy
+ENCODED: Final = 32  # windows encoded at once in serving: what they need stays in the processor's cache, nearly
 
 
 @dataclass(frozen=True)

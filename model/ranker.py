@@ -37,6 +37,8 @@ class RankerSettings:
 class Ranker:
     """`weights_D` is the shortlist's linear score, `network` the served (averaged) ranker: [.., F] to [..]."""
 
+    furthest = 6.0  # spreads from the mean beyond which the network sees no difference
+
     def __init__(self, settings: RankerSettings, seed: int = 0, without: tuple[str, ...] = ()) -> None:
         self.settings, self.columns = settings, len(SIGNALS)
         self.hidden_F = torch.tensor([name not in without for name in SIGNALS])
@@ -122,9 +124,13 @@ class Ranker:
         self.mean_F.lerp_(x_NKF.mean((0, 1)), pace)
         self.square_F.lerp_(x_NKF.square().mean((0, 1)), pace)
 
+    def standard(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What a signal is standardised by: its mean, its spread, and whether the network may see it at all."""
+        return self.mean_F, (self.square_F - self.mean_F.square()).clamp_min(1e-4).sqrt(), self.hidden_F
+
     def _standard(self, x_CF: Tensor) -> Tensor:
-        spread_F = (self.square_F - self.mean_F.square()).clamp_min(1e-4).sqrt()
-        return ((x_CF - self.mean_F) / spread_F).clamp(-6, 6) * self.hidden_F
+        mean_F, spread_F, shown_F = self.standard()
+        return ((x_CF - mean_F) / spread_F).clamp(-self.furthest, self.furthest) * shown_F
 
     def served_state(self) -> dict[str, Any]:
         """What scoring needs."""

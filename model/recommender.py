@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 
 from model import checkpoint, lists, signals
@@ -20,8 +21,9 @@ from model.learner import LearnerSettings, new_contender
 from model.lists import View
 from model.memory import Launched, Memory, Past
 from model.network import Network, NetworkSettings
+from model.scorer import Scorer
 from model.sequence import SequenceModel
-from model.signals import COLUMN, Asked
+from model.signals import Asked
 
 FRESH: Final = 64  # newest titles without an event, which compete for the places that a list keeps
 
@@ -60,6 +62,7 @@ class Recommender:
         self.memory, self.contender = memory, contender
         self.sequence: SequenceModel = contender.sequence
         self.horizons = self.sequence.settings.network.horizons
+        self.scorer = Scorer(contender.ranker, self.horizons)
         self._look()
 
     @classmethod
@@ -110,33 +113,34 @@ class Recommender:
     def recommend(self, viewers: Sequence[Viewer], now: int, size: int = 100, kept: int = 0) -> list[Ranked]:
         """Each viewer's `size` best titles for every horizon, as of `now` ms or of their last event, if later; `kept`
         places go to the best of the fresh titles (see `choose`)."""
+        if not viewers:
+            return []
         pasts = [self._past(viewer) for viewer in viewers]
         moments = [_moment(past, now) for past in pasts]
         hidden_BD = self.sequence.now(pasts, moments)
-        backbone_BHV = self._backbone(hidden_BD)
-        query_BP = self._queries(hidden_BD)
-        text_BV = lists.text_scores(self.on, pasts)
+        query_BHP = self._queries(hidden_BD)
+        backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), lists.text_scores(self.on, pasts)
         static_V = lists.static_scores(self.on, self.contender.ranker)
         most, also = max(self.contender.shortlist, size), self.fresh_F if kept else self.fresh_F[:0]
         listed_V, fresh_V = np.zeros((2, len(static_V)), bool)
         fresh_V[also] = True
         ranked = []
-        for viewer, past, moment, backbone_HV, query_P, text_V in zip(
-            viewers, pasts, moments, backbone_BHV, query_BP, text_BV, strict=True
-        ):
+        for b, (viewer, past, moment) in enumerate(zip(viewers, pasts, moments, strict=True)):
             asked = self._gather(viewer, past, moment)
-            scores = text_V, backbone_HV[0], static_V
+            scores = text_BV[b], backbone_BV[b], static_V
             found = lists.find(self.on, self.contender.ranker, asked, past, *scores, self._blocked(viewer), most, also)
             listed = found.rows_C[: found.listed]
-            lead_H = np.array([lists.lead(backbone_V, listed) for backbone_V in backbone_HV], np.float32)
+            backbone_HC = self._backbone(query_BHP[b], found.rows_C)
+            lead_H = backbone_HC[:, : found.listed].max(1, initial=-np.inf)
+            lead_H[np.isneginf(lead_H)] = 0.0
             fits_C = found.score_V[found.rows_C] > -np.inf
             listed_V[listed] = True
             fits_C[found.listed :] &= ~listed_V[also]  # not twice
             listed_V[listed] = False
             rows_C = found.rows_C[fits_C]
-            score_HC = self._by_horizon(found.signals_CF[fits_C], backbone_HV[:, rows_C], lead_H)
+            score_HC = self.scorer(found.signals_CF[fits_C], backbone_HC[:, fits_C], lead_H)
             best = self._best(rows_C, fresh_V[rows_C], score_HC, size, kept)
-            ranked.append(Ranked(*best, query_P, lead_H, moment, self.fresh))
+            ranked.append(Ranked(*best, query_BHP[b, 0], lead_H, moment, self.fresh))
         return ranked
 
     def score(
@@ -145,27 +149,16 @@ class Recommender:
         """For each viewer, what some titles would have scored in `ranked`, which this version made: [H, titles]."""
         pasts = [self._past(viewer) for viewer in viewers]
         hidden_BD = self.sequence.now(pasts, [one.moment for one in ranked])
-        backbone_BHV = self._backbone(hidden_BD)
-        text_BV = lists.text_scores(self.on, pasts)
-        scores = []
+        query_BHP, text_BV = self._queries(hidden_BD), lists.text_scores(self.on, pasts)
+        moving_MV, scores = self.on.scratch.moving_MV, []
         for b, (viewer, past, one) in enumerate(zip(viewers, pasts, ranked, strict=True)):
             asked = self._gather(viewer, past, one.moment)
-            self.on.scratch.moving_MV[signals.TEXT] = text_BV[b]
-            self.on.scratch.moving_MV[signals.BACKBONE] = backbone_BHV[b, 0]
             rows_C = self.memory.catalogue.find(titles[b])
+            backbone_HC = self._backbone(query_BHP[b], rows_C)
+            moving_MV[signals.TEXT], moving_MV[signals.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
             signals_CF = lists.read(self.on, asked, past, rows_C, float(one.lead[0]))
-            scores.append(self._by_horizon(signals_CF, backbone_BHV[b][:, rows_C], one.lead))
+            scores.append(self.scorer(signals_CF, backbone_HC, one.lead))
         return scores
-
-    def _by_horizon(
-        self, signals_CF: NDArray[np.float32], backbone_HC: NDArray[np.float32], lead_H: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """The ranker's scores [H, C]: the same signals, with each horizon's backbone and delay in their columns."""
-        signals_HCF = np.repeat(signals_CF[None], len(self.horizons), 0)
-        signals_HCF[..., COLUMN["backbone"]] = backbone_HC
-        signals_HCF[..., COLUMN["backbone lead"]] = backbone_HC - lead_H[:, None]
-        signals_HCF[..., COLUMN["delay"]] = np.log1p(np.array(self.horizons))[:, None]
-        return self.contender.ranker.score(signals_HCF)
 
     def _best(
         self,
@@ -200,16 +193,19 @@ class Recommender:
         rows = self.memory.catalogue.find(viewer.seen).astype(np.int32)
         return np.concatenate([rows, self.memory.audience.seen_by(viewer.user)])
 
-    def _backbone(self, hidden_BD: torch.Tensor) -> NDArray[np.float32]:
-        """Logits of all titles for every horizon: [B, H, V]."""
-        return np.stack([self.sequence.scores(hidden_BD, place) for place in range(len(self.horizons))], 1)
+    def _backbone(self, query_HP: NDArray[np.float32], rows_C: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Logits of some titles for every horizon: [H, C]."""
+        logit_HC: NDArray[np.float32] = query_HP @ self.sequence.e_VP.numpy()[rows_C].T
+        return logit_HC
 
     @torch.no_grad()
     def _queries(self, hidden_BD: torch.Tensor) -> NDArray[np.float32]:
-        served = self.sequence.served
-        first = torch.zeros(len(hidden_BD), dtype=torch.int64)
-        query_BP: NDArray[np.float32] = (served.query(hidden_BD, first) * served.decoder.scale).numpy()
-        return query_BP
+        """What titles are multiplied with: [B, H, P]."""
+        served, many = self.sequence.served, len(self.horizons)
+        place_N = torch.arange(many).repeat(len(hidden_BD))
+        query_NP = served.query(hidden_BD.repeat_interleave(many, 0), place_N) * served.decoder.scale
+        query_BHP: NDArray[np.float32] = query_NP.view(len(hidden_BD), many, -1).numpy()
+        return query_BHP
 
     def _look(self, rows: NDArray[np.int64] | None = None) -> None:
         """See the catalogue as it is now; only these rows are encoded, where given."""
@@ -221,19 +217,31 @@ class Recommender:
         self.fresh = frozenset(catalogue.ids[row] for row in self.fresh_F.tolist())
 
 
+@njit(cache=True)
 def choose(score_C: NDArray[np.float32], fresh_C: NDArray[np.bool_], size: int, kept: int) -> NDArray[np.int64]:
     """Places of the `size` best, best first, of which at least `kept` are fresh where there are so many.
 
     A title without events loses against hundreds that have proved themselves, and would never be seen: it competes with
     its like for the last places of a list.
     """
-    order_C = np.argsort(-score_C, kind="stable")
-    rest = np.arange(min(max(size - kept, 0), len(order_C)), len(order_C))
-    chosen_C = np.arange(len(order_C)) < len(order_C) - len(rest)
-    chosen_C[rest[fresh_C[order_C[rest]]][:kept]] = True
-    chosen_C[np.flatnonzero(~chosen_C)[: size - np.count_nonzero(chosen_C)]] = True
-    chosen: NDArray[np.int64] = order_C[chosen_C]
-    return chosen
+    order_C = np.argsort(-score_C, kind="mergesort")
+    sure = min(max(size - kept, 0), order_C.size)
+    waiting = 0  # fresh ones among the rest that have a place
+    for c in order_C[sure:]:
+        waiting += fresh_C[c]
+    waiting = min(waiting, kept)
+    others = min(size, order_C.size) - sure - waiting  # places left for the best of the rest
+    chosen_C, n = np.empty(min(size, order_C.size), np.int64), 0
+    for place, c in enumerate(order_C):
+        if place >= sure and fresh_C[c] and waiting:
+            waiting -= 1
+        elif place >= sure and others:
+            others -= 1
+        elif place >= sure:
+            continue
+        chosen_C[n] = c
+        n += 1
+    return chosen_C[:n]
 
 
 class TitleEncoder:
@@ -260,7 +268,10 @@ def warm_up(settings: LearnerSettings) -> None:
     memory = Memory(settings.memory)
     text_S = np.ones(settings.memory.d_text, np.float32)
     memory.launch([Launched(f"{n}", text_S, ["any"], 2000, 0, False) for n in range(3)])
-    recommender = Recommender(memory, new_contender(settings))
+    contender = new_contender(settings)
+    contender.ranker.remember(contender.ranker.signals_NKF[0], contender.ranker.log_share_NK[0])
+    contender.ranker.learn()  # or else its network would not be asked
+    recommender = Recommender(memory, contender)
     viewer = Viewer("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)
     ranked = recommender.recommend([viewer], 1)
     recommender.score([["1"]], [viewer], ranked)

@@ -106,9 +106,9 @@ class KnownViewers:
         """The users, `most` at most, whom a title fits best; `embedded` is the title under each version."""
         score_U = np.full(len(self.version_U), -np.inf, np.float32)
         for version, e_P in embedded.items():
-            mine = np.flatnonzero(self.version_U == version)
-            if len(mine):
-                score_U[mine] = self.query_UP[mine] @ e_P
+            mine_U = self.version_U == version
+            if mine_U.any():  # all rows are multiplied: to pick a version's would cost more
+                np.copyto(score_U, self.query_UP @ e_P, where=mine_U)
         best = np.argpartition(-score_U, most)[:most] if len(score_U) > most else np.arange(len(score_U))
         best = best[score_U[best] > -np.inf]
         return [self.users[slot] for slot in best[np.argsort(-score_U[best], kind="stable")]]

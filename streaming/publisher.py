@@ -46,7 +46,7 @@ class PublishSettings:
     asked: int = 256
     budget: float = 200.0
     chunk: int = 32
-    small: int = 8
+    small: int = 16
 
 
 class Publisher:

@@ -1,0 +1,180 @@
+"""`make evidence`: every table and figure about quality, made again; long, with progress.
+
+Each part writes what it found to build/evidence/<part>.json, so that an interrupted run goes on where it stopped: a
+part whose file was made of the same data, limit and settings is not run again. The last step reads the files, whatever
+parts they are of, and writes docs/evidence.md with its figures beside it.
+
+    python -m benchmarks.evidence                                 all parts that are missing
+    python -m benchmarks.evidence --only ablations --limit 2000   those whose name begins so, on fewer events
+    python -m benchmarks.evidence --events e.csv --titles t.csv   on one's own data
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import ablations, retraining, streams
+from benchmarks.evidence_stream import ALONE, Progress, Recorded, Say, alone, watched
+from benchmarks.evidence_write import write
+from benchmarks.runner import device
+from features.text import Encoder, load_encoder
+from infra import evaluate
+from infra.datasets import DataSet
+from infra.find import find
+from infra.learning import learner_settings, numerics
+from infra.settings import load as load_settings
+from model.baselines import NAMES
+from model.learner import LearnerSettings, Ranked
+from model.signals import SIGNALS
+
+CHECKOUT: Final = Path(__file__).resolve().parent.parent
+NEIGHBOURS: Final = CHECKOUT / "../shared/data"  # where present
+FILES: Final = CHECKOUT / "build" / "evidence"
+PAGE: Final = CHECKOUT / "docs" / "evidence.md"
+
+
+@dataclass(frozen=True)
+class Part:
+    """name · limit: events that it takes unless asked otherwise, None: all · data · find: what it measures on them."""
+
+    name: str
+    limit: int | None
+    data: Callable[[int | None], DataSet]
+    find: Callable[[DataSet, Say], dict[str, Any]]
+
+
+def headline(encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
+    """The whole evaluation, with curves and paired intervals."""
+    contenders = {name: watched(settings, backbone=name == "premiere") for name in evaluate.MODELS[:2]}
+    recorded = Recorded()
+    progress = Progress(len(data), say)
+
+    def each(place: int, event: Ranked, ranks: dict[str, float]) -> None:
+        recorded.add(event, ranks | alone(contenders, place))
+
+    def shown(done: int, _whole: int, _rankings: object) -> None:
+        progress(done, recorded)
+
+    report = evaluate.evaluate(data, encode, settings, shown, each, dict(contenders))
+    mrr = {name: recorded.mrr(name) for name in recorded.ranks}
+    best = max(NAMES, key=lambda name: mrr[name]["all"] or 0.0)
+    rivals = ["features_only", "frozen", best]
+    pairs = [("premiere", rival) for rival in rivals] + [("premiere" + ALONE, best)]
+    return {
+        "report": report,
+        "mrr": mrr,
+        "best": best,
+        "gains": [{"of": a, "over": b, "gain": recorded.gain(a, b)} for a, b in pairs],
+        "curve": recorded.curve(),
+    }
+
+
+def parts(
+    given: Callable[[int | None], DataSet], encode: Encoder, settings: LearnerSettings, minutes: float, own: bool
+) -> Iterator[Part]:
+    """All of them, in the order of the page; `own`: the data are the user's, so that the other sets are left out."""
+    yield Part("headline", None, given, partial(headline, encode, settings))
+    for group in ablations.tables(0.0):
+        find_rows = partial(ablate, group, encode, settings)
+        yield Part(f"ablations-{group}", 12_000, given, find_rows)
+    yield Part("retraining", 20_000, given, lambda data, say: retraining.run(data, encode, settings, say))
+    clicks, films = NEIGHBOURS / "globo" / "clicks.parquet", NEIGHBOURS / "ml-1m"
+    if clicks.exists() and not own:
+        of_the_hour = partial(compared, encode, settings, streams.HOUR)
+        yield Part("globo", 40_000, partial(streams.globo, clicks), of_the_hour)
+    if films.exists() and not own:
+        yield Part(
+            "ml-1m", 30_000, lambda limit: streams.ml_1m(films).slice(0, limit), partial(compared, encode, settings, 30)
+        )
+    if clicks.exists() and not own:
+        timed = partial(pace, encode, settings, minutes)
+        yield Part("rates", 600_000, partial(streams.globo, clicks), timed)
+
+
+def ablate(group: str, encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
+    """One group of rows."""
+    rows = ablations.tables(ablations.cold_share(data))[group]
+    return {"rows": ablations.run(rows, data, encode, settings, say)}
+
+
+def compared(encode: Encoder, settings: LearnerSettings, days: float, data: DataSet, say: Say) -> dict[str, Any]:
+    """Another stream."""
+    return streams.compare(data, encode, settings, say, days)
+
+
+def pace(encode: Encoder, settings: LearnerSettings, minutes: float, data: DataSet, say: Say) -> dict[str, Any]:
+    """The learner's own speed."""
+    return {"minutes": minutes, "looks": streams.rates(data, encode, settings, minutes, say)}
+
+
+def obtain(part: Part, asked: dict[str, Any], files: Path, say: Say) -> None:
+    """Run a part, unless its file answers the same question already."""
+    file = files / f"{part.name}.json"
+    if file.exists() and json.loads(file.read_text())["asked"] == asked:
+        say("done before")
+        return
+    data = part.data(asked["limit"])
+    say(f"{data.name}, {len(data):,} events")
+    began = time.monotonic()
+    found = {
+        "asked": asked,
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "device": device(),
+        "torch": version("torch"),
+        "command": " ".join(["python -m benchmarks.evidence", *sys.argv[1:]]),
+        "data": {"name": data.name, "events": len(data), "simulated": data.simulated},
+        "found": part.find(data, say),
+        "seconds": round(time.monotonic() - began),
+    }
+    half = file.with_suffix(".half")  # a file that is there is whole
+    half.write_text(json.dumps(found, indent=1, default=str) + "\n")
+    half.rename(file)
+
+
+def told(name: str) -> Say:
+    """Progress of a part, on stderr."""
+    return lambda line: print(f"[{name}] {line}", file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None, settings: LearnerSettings | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=Path, help="your events: CSV or Parquet with user, item, ts")
+    parser.add_argument("--titles", type=Path, help="your titles: CSV or Parquet with item, title")
+    parser.add_argument("--only", action="append", help="parts whose name begins so; may be given again")
+    parser.add_argument("--limit", type=int, help="events of each part; as each part sets unless given")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of the learner at full speed")
+    parser.add_argument("--fresh", action="store_true", help="run parts that were run before again")
+    parser.add_argument("--files", type=Path, default=FILES, help="folder of the parts' files")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write; figures go beside it")
+    given = parser.parse_args(arguments)
+    numerics(1)
+    world = load_settings()
+    model = settings or learner_settings(world)
+
+    def chosen(limit: int | None) -> DataSet:
+        where = {"checkout": CHECKOUT, "data_dir": world.data_dir, "folder": world.data, "seed": world.seed}
+        return find(given.events, given.titles, **where).slice(0, limit)  # type: ignore[arg-type]
+
+    given.files.mkdir(parents=True, exist_ok=True)
+    for part in parts(chosen, load_encoder(world.text_encoder), model, given.minutes, given.events is not None):
+        if given.only and not part.name.startswith(tuple(given.only)):
+            continue
+        if given.fresh:
+            (given.files / f"{part.name}.json").unlink(missing_ok=True)
+        asked = {"limit": given.limit or part.limit, "settings": asdict(model), "signals": list(SIGNALS)}
+        asked |= {"events": str(given.events), "minutes": given.minutes if part.name == "rates" else None}
+        obtain(part, json.loads(json.dumps(asked, default=str)), given.files, told(part.name))
+    write(given.files, given.page)
+
+
+if __name__ == "__main__":
+    main()

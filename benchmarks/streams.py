@@ -1,0 +1,99 @@
+"""The same learner on other streams: news clicks without text, and films in an order without times.
+
+- `globo`: clicks of a news portal. Nothing is known of an article but its clicks, half of a day's clicks go to articles
+  of that day, and the popularity of the last hour is hard to beat. A slice of one later day, learned from nothing.
+- `ml-1m`: the file tells each user's order and the time of the user's last event, and no other. So the stream is made
+  up: a user's first FIRST events, half a minute apart, the last of them at that time. Who came before whom is known,
+  what happened meanwhile is not: these are numbers about users' orders, not about time.
+- rates: the learner alone at full speed, one thread, with memory; then the same without replay.
+"""
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from benchmarks.evidence_stream import ALONE, Recorded, Say, stream, watched
+from benchmarks.memory import resident
+from features.text import Encoder
+from infra.datasets import DataSet, from_tables
+from infra.evaluate import micro_batches
+from infra.tables import Table
+from model.baselines import NAMES, Baselines
+from model.learner import Learner, LearnerSettings
+
+HOUR: Final = 1 / 24  # days: the window of popularity for news
+DAY: Final = "2017-10-10"  # of globo
+FIRST: Final = 50  # events of each user of ml-1m
+APART: Final = 30  # seconds between two of them
+LOOK: Final = 10_000  # events between two looks at speed and memory
+
+
+def globo(path: Path, most: int | None, day: str = DAY) -> DataSet:
+    """The first so many clicks of that day (UTC) and the days after it. Their articles are the candidates."""
+    clicks = pd.read_parquet(path, columns=["user", "item", "ts_ms"])
+    clicks = clicks[clicks.ts_ms >= pd.Timestamp(day).value // 10**6][:most]
+    rows = pd.DataFrame({"user": clicks.user, "item": clicks.item, "ts": clicks.ts_ms / 1000})
+    return from_tables(Table(str(path), rows), None, name="globo")
+
+
+def ml_1m(folder: Path) -> DataSet:
+    """The stream that is made up of users' orders."""
+    rows = pd.read_parquet(folder / "ml1m_ordered.parquet")
+    rows = rows[rows.pos < FIRST]
+    last = rows.groupby("user").pos.transform("max")
+    events = pd.DataFrame({"user": rows.user, "item": rows.item, "ts": rows.user_last_ts - APART * (last - rows.pos)})
+    columns = ["item", "title", "genres"]
+    films = pd.read_csv(folder / "movies.dat", sep="::", engine="python", names=columns, encoding="latin-1", dtype=str)
+    texts = pd.read_csv(folder / "overviews.csv", dtype=str)[["item", "year", "overview", "release_date"]]
+    titles = films.merge(texts, on="item", how="left")
+    return from_tables(Table("ml-1m", events), Table("movies.dat", titles), name="ml-1m in users' order")
+
+
+def compare(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, days: float = 30) -> dict[str, Any]:
+    """The model, the same without its backbone, its backbone alone, and the simple ways, with paired intervals."""
+    contenders = {"premiere": watched(settings), "features_only": watched(settings, backbone=False)}
+    baselines = Baselines(days=days, repeats=settings.repeats)
+    recorded = stream(data, encode, Learner(settings, dict(contenders)), say, baselines)
+    return {
+        "events": len(data), "scored": len(recorded), "users": len(set(data.user.tolist())),
+        "titles": len(set(data.title.tolist())), "days": days, **report(recorded),
+    }  # fmt: skip
+
+
+def report(recorded: Recorded) -> dict[str, Any]:
+    """Rankings, what the backbone adds, and how far the best simple way lies below."""
+    mrr = {name: recorded.mrr(name) for name in recorded.ranks}
+    best = max(NAMES, key=lambda name: mrr[name]["all"] or 0.0)
+    pairs = [("premiere", "features_only"), ("premiere", best), ("premiere" + ALONE, best)]
+    return {
+        "mrr": mrr,
+        "best": best,
+        "gains": [{"of": a, "over": b, "gain": recorded.gain(a, b)} for a, b in pairs],
+        "curve": recorded.curve(),
+    }
+
+
+def rates(
+    data: DataSet, encode: Encoder, settings: LearnerSettings, minutes: float, say: Say
+) -> dict[str, list[dict[str, float]]]:
+    """Looks at the learner alone: for `minutes` with replay, then for a quarter of that without."""
+    learner, batches, done = Learner(settings), micro_batches(data, encode), 0
+    looks: dict[str, list[dict[str, float]]] = {}
+    for name, replay, limit in (("replay", 1.0, minutes * 60), ("no replay", 0.0, minutes * 15)):
+        looks[name], at, busy = [], done, 0.0
+        wall = cpu = 0.0  # since the last look
+        for batch in batches:
+            began, began_cpu = time.perf_counter(), time.process_time()
+            done += len(learner.observe(batch, replay).ranked)
+            wall, cpu = wall + time.perf_counter() - began, cpu + time.process_time() - began_cpu
+            if done - at < LOOK and busy + wall < limit:
+                continue
+            speed = {"events": done, "rate": (done - at) / wall, "cpu_rate": (done - at) / cpu}
+            looks[name].append({**speed, "resident": resident(), "users": len(learner.memory.audience.slots)})
+            say(f"{name}: {done:,} events, {speed['rate']:,.0f} a second, {resident():,.0f} MiB")
+            at, busy, wall, cpu = done, busy + wall, 0.0, 0.0
+            if busy >= limit:
+                break
+    return looks
