@@ -59,6 +59,7 @@ def ask_alike(asked: Asked, titles: Titles, s: Scratch) -> None:
     for a in range(best.size):
         many_A[a] = newest_of(titles.trail, touched[best[a]], rows_AR[a])
     _take(asked.recent_L, similar[best], rows_AR, many_A, s.mark_V, s.moving_MV)
+    _once(rows_AR[:FITTED], many_A, s.mark_V)
     _fit(asked.recent_L, titles.said_V, rows_AR[:FITTED], many_A[:FITTED], s.weight_V, s.moving_MV[ALIKE_FITTED])
 
 
@@ -159,6 +160,22 @@ def _take(
 
 
 @njit(cache=True)
+def _once(rows_AR: NDArray[np.int32], many_A: NDArray[np.int64], mark_V: NDArray[np.int8]) -> None:
+    """Leave out what a user took again: the regression is of sets, and with repeats its kernel would be none."""
+    mark_V[:] = 0
+    for a in range(len(rows_AR)):
+        rows_R, n = rows_AR[a], 0
+        for p in range(many_A[a]):
+            if not mark_V[rows_R[p]]:
+                mark_V[rows_R[p]] = 1
+                rows_R[n] = rows_R[p]
+                n += 1
+        for p in range(n):
+            mark_V[rows_R[p]] = 0
+        many_A[a] = n
+
+
+@njit(cache=True)
 def _fit(
     recent_L: NDArray[np.int32],
     said_V: NDArray[np.float32],
@@ -171,8 +188,9 @@ def _fit(
     fitted, mine = many_A.size, np.float32(0.0)
     kernel_AA, own_A = np.zeros((fitted, fitted), np.float32), np.zeros(fitted, np.float32)
     for h in recent_L:
-        weight_V[h] = said_V[h]
-        mine += said_V[h]
+        if not weight_V[h]:
+            weight_V[h] = said_V[h]
+            mine += said_V[h]
     for a in range(fitted):
         own_A[a] = _sum(weight_V, rows_AR[a], many_A[a])
     for h in recent_L:

@@ -63,6 +63,7 @@ class Audience:
 
     def add(self, user: str, row: int) -> None:
         """The user acted on the title."""
+        self.make_room(0, 1)  # a ring that is written over can grow no more
         slot = self._use(user)
         n, seen = int(self.many_U[slot]), self.seen[slot]
         if n == len(seen) and n < self.most_seen:
