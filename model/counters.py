@@ -157,14 +157,15 @@ def grown(counters: Counters, titles: int) -> Counters:
     slots = tuple(pairs.to_VK.shape[1] for pairs in (counters.follow, counters.near, counters.together))
     more = empty_counters(extra, slots)  # type: ignore[arg-type]
     join = np.concatenate
-    pairs = [
+    follow, near, together = [
         Pairs(*(join([a, b]) for a, b in zip(old, new, strict=True)))
         for old, new in zip(counters[-3:], more[-3:], strict=True)
     ]
-    titled = [
+    popular, stages, last, liking = [
         join([a, b], axis=-1 if a is counters.stage_BV else 0) for a, b in zip(counters[:4], more[:4], strict=True)
     ]
-    return Counters(*titled, counters.landmark_C, counters.now_C, *pairs)
+    clocks = counters.landmark_C, counters.now_C
+    return Counters(popular, stages, last, liking, *clocks, follow, near, together)
 
 
 def counters_state(counters: Counters, titles: int) -> dict[str, Any]:

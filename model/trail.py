@@ -39,7 +39,7 @@ def empty_trail(events: int, users: int, titles: int) -> Trail:
 def oldest(trail: Trail) -> int:
     """The first number that is still held: a walk goes on while its number is not below it. (Read once before a loop,
     as `link_E5` is: to take an array out of a tuple costs more than the step itself.)"""
-    return max(0, trail.written_1[0] - trail.link_E5.shape[0])
+    return int(max(0, trail.written_1[0] - trail.link_E5.shape[0]))
 
 
 @njit(cache=True)
@@ -94,8 +94,8 @@ def newest_of(trail: Trail, slot: int, rows: NDArray[np.int32]) -> int:
 def grown(trail: Trail, events: int = 0, users: int = 0, titles: int = 0) -> Trail:
     """The same with room for so many more. Of events only before the ring is full: numbers keep their places."""
     more = empty_trail(events, users, titles)
-    joined = [np.concatenate([mine, new]) for mine, new in zip(trail[:3], more[:3], strict=True)]
-    return Trail(*joined, trail.written_1)
+    link_E5, last_U, last_V = [np.concatenate([mine, new]) for mine, new in zip(trail[:3], more[:3], strict=True)]
+    return Trail(link_E5, last_U, last_V, trail.written_1)
 
 
 def trail_state(trail: Trail, users: int, titles: int) -> dict[str, Any]:

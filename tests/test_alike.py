@@ -240,12 +240,12 @@ def test_nobody_asks_himself_and_a_stranger_asks_everybody() -> None:
     world = World(4)
     world.take("u", 0, 1, 0, 2)
     own = ask(world, world.past("u"))
-    assert (own.shared, own.sums_MV.any()) == ({}, False)
+    assert (own.shared, bool(own.sums_MV.any())) == ({}, False)
     stranger = ask(world, past("somebody", 0))
     assert list(stranger.shared) == ["u"]
     assert stranger.sums_MV[ALIKE_USERS].astype(bool).tolist() == [True, True, True, False]
     nobody = ask(world, past("somebody"))
-    assert (nobody.shared, nobody.sums_MV.any()) == ({}, False)
+    assert (nobody.shared, bool(nobody.sums_MV.any())) == ({}, False)
 
 
 def test_titles_of_the_past_that_are_unknown_take_no_place() -> None:

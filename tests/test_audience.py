@@ -11,7 +11,7 @@ from model.trail import EARLIER, ROW, SLOT, newest_of, oldest
 def recent(audience: Audience, user: str, most: int = 200) -> list[int]:
     """The user's newest titles, newest first, as the signals walk the trail."""
     rows = np.zeros(most, np.int32)
-    return rows[: newest_of(audience.trail, audience.slot(user), rows)].tolist()
+    return [int(row) for row in rows[: newest_of(audience.trail, audience.slot(user), rows)]]
 
 
 def actors(audience: Audience, row: int) -> list[int]:

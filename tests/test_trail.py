@@ -88,7 +88,7 @@ def newest(trail: Trail, slot: int, most: int = 10) -> list[int]:
     rows = np.full(most, -9, np.int32)
     many = newest_of(trail, slot, rows)
     assert (rows[many:] == -9).all()
-    return rows[:many].tolist()
+    return [int(row) for row in rows[:many]]
 
 
 def agree(trail: Trail, plain: Plain, users: int = USERS, titles: int = TITLES) -> None:
