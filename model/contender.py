@@ -25,7 +25,8 @@ from model.signals import Asked
 @dataclass(frozen=True)
 class Question:
     """What did `past.user` take after `past`, at `now` ms? It was `target`, and `action` what they did. `history` and
-    `event` say where in the batch it lies; `delay`: asked as if that many events were unknown."""
+    `event` say where in the batch it lies; `delay`: asked as if that many events were unknown; `ranked` false: it is
+    only counted."""
 
     past: Past
     now: int
@@ -33,7 +34,8 @@ class Question:
     action: int
     history: int
     event: int
-    delay: int
+    delay: int = 0
+    ranked: bool = True
 
 
 class Standing(NamedTuple):
@@ -56,9 +58,11 @@ class Contender:
         """Score all titles for the batch's questions, with the weights from before the batch."""
         self.static_V = lists.static_scores(on, self.ranker)
         self.backbone_NV = np.zeros((len(questions), len(on.titles.candidate_V)), np.float32)
+        self.vectors_VP = None
         if self.sequence is None:
             return
         self.sequence.refresh(on.memory.catalogue)
+        self.vectors_VP = self.sequence.e_VP
         horizons = self.sequence.settings.network.horizons
         fresh = np.array([n for n, q in enumerate(questions) if q.delay == 0], np.int64)
         if len(fresh):
@@ -99,6 +103,7 @@ class Contender:
             blocked,
             self.shortlist,
             also,
+            self.vectors_VP,
         )
         place = np.flatnonzero(found.rows_C[: found.listed] == question.target)
         candidate = bool(found.score_V[question.target] > -np.inf)
