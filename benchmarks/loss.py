@@ -7,6 +7,7 @@ oneDNN's, which on some processors are twice as fast, and exact fp32 wherever th
 
     ours                          kernels.sampled_softmax_loss
     ours, lse apart               kernels.neg_lse with the positive in plain PyTorch
+    chunked                       benchmarks.chunked: some rows at a time, gradients written out, the plain form of ours
     eager sampled softmax         kernels.reference: the table of logits, autograd
     compiled sampled softmax      the same by torch.compile (GPU only: on a CPU it takes a compiler and seconds)
     linear_cross_entropy, local   torch's own chunked loss over the batch's titles, each once
@@ -24,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import kernels
+from benchmarks import chunked
 from benchmarks.runner import Row, compare, compare_memory, in_turn, publish
 from kernels import reference
 
@@ -86,6 +88,7 @@ def sampled(given: Batch) -> dict[str, Step]:
     steps = {
         "ours": step(lambda: kernels.sampled_softmax_loss(*given), *wanted),
         "ours, lse apart": step(lambda: lse_apart(given), *wanted),
+        "chunked": step(lambda: chunked.sampled_softmax_loss(*given), *wanted),
         "eager sampled softmax": step(lambda: reference.sampled_softmax_loss(*given), *wanted),
     }
     if given.q.is_cuda:
