@@ -1,12 +1,11 @@
-"""The users a learner remembers: what each has seen, their recent titles, and who acted on a title lately.
+"""The users a learner remembers: what each has seen, how much they did, and the trail of what all did lately.
 
 The seen set decides what may be ranked (learner, server and evaluation filter by the same one) and is longer than the
-history a model reads. Recent titles and recent actors answer "who acts alike" (session k-nearest-neighbours, Jannach
-and Ludewig 2017) without any user-by-user matrix. All bounded: users by least recent use, titles a user and actors a
-title by rings.
+history a model reads. The trail answers "who acts alike, and what did they take around it" without any user-by-user
+matrix. All bounded: users by least recent use, titles a user, events of the trail.
 
-A user who leaves, evicted or forgotten, leaves the rings too: the slot's next holder must not vote for what the last
-one did. The entries behind move up, since readers of a ring stop at its first gap.
+A user who leaves, evicted or forgotten, leaves the trail too: the slot's next holder must not vote for what the last
+one did.
 """
 
 from bisect import insort
@@ -15,24 +14,28 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-RECENT: Final = 128  # titles a user is compared by
-ACTORS: Final = 64  # users a title remembers
+from model import trail as trails
+
 NOBODY: Final = -1
 
 
 class Audience:
-    """seen: row lists by user · recent_UR int32 rings of title rows · many_U events so far · actors_VA int32 rings of
-    user slots · acted_V events that went through a title's ring."""
+    """seen: row lists by user · many_U events so far · trail: the newest events of all."""
 
-    def __init__(self, users: int = 1024, titles: int = 1024, most_users: int = 200_000, most_seen: int = 4096) -> None:
-        self.most_users, self.most_seen = most_users, most_seen
+    def __init__(
+        self,
+        users: int = 1024,
+        titles: int = 1024,
+        most_users: int = 200_000,
+        most_seen: int = 4096,
+        most_events: int = 4_000_000,
+    ) -> None:
+        self.most_users, self.most_seen, self.most_events = most_users, most_seen, most_events
         self.slots: dict[str, int] = {}  # in order of last use: the first is the next to go
         self.seen: list[NDArray[np.int32]] = []
         self.free: list[int] = []  # slots of forgotten users, in order
         self.many_U = np.zeros(users, np.int64)
-        self.recent_UR = np.full((users, RECENT), NOBODY, np.int32)
-        self.actors_VA = np.full((titles, ACTORS), NOBODY, np.int32)
-        self.acted_V = np.zeros(titles, np.int64)
+        self.trail = trails.empty_trail(min(4096, most_events), users, titles)
 
     def slot(self, user: str) -> int:
         """The user's slot or NOBODY; changes nothing."""
@@ -51,27 +54,28 @@ class Audience:
         n, seen = int(self.many_U[slot]), self.seen[slot]
         return seen[:n] if n <= self.most_seen else np.roll(seen[: self.most_seen], -(n % self.most_seen))
 
-    def make_room(self, users: int) -> None:
-        """Room for so many more users: views that are taken now hold until they have come."""
+    def make_room(self, users: int, events: int) -> None:
+        """Room for so many more: views that are taken now hold until they have come."""
         while len(self.many_U) < len(self.seen) + users:
             self._grow_users()
+        while (room := len(self.trail.link_E5)) < min(self.most_events, self.trail.written_1[0] + events):
+            self.trail = trails.grown(self.trail, events=min(room, self.most_events - room))
 
     def add(self, user: str, row: int) -> None:
         """The user acted on the title."""
+        self.make_room(0, 1)  # a ring that is written over can grow no more
         slot = self._use(user)
         n, seen = int(self.many_U[slot]), self.seen[slot]
         if n == len(seen) and n < self.most_seen:
             seen = self.seen[slot] = np.concatenate([seen, np.full(min(len(seen), self.most_seen - n), -1, np.int32)])
         seen[n % self.most_seen] = row
-        self.recent_UR[slot, n % RECENT] = row
         self.many_U[slot] += 1
-        self.actors_VA[row, self.acted_V[row] % ACTORS] = slot
-        self.acted_V[row] += 1
+        trails.add_event(self.trail, slot, row)
 
     def forget_titles(self, rows: NDArray[np.int64]) -> None:
         """Clear evicted title rows: a row that another title takes over must not look seen."""
-        self.actors_VA[rows], self.acted_V[rows] = NOBODY, 0
-        self.recent_UR[np.isin(self.recent_UR, rows)] = NOBODY
+        for row in rows.tolist():
+            trails.forget_row(self.trail, row)
         for slot in self.slots.values():
             self.seen[slot][np.isin(self.seen[slot], rows)] = NOBODY
 
@@ -83,9 +87,7 @@ class Audience:
             insort(self.free, slot)
 
     def grow_titles(self, titles: int) -> None:
-        extra = titles - len(self.acted_V)
-        self.actors_VA = np.concatenate([self.actors_VA, np.full((extra, ACTORS), NOBODY, np.int32)])
-        self.acted_V = np.concatenate([self.acted_V, np.zeros(extra, np.int64)])
+        self.trail = trails.grown(self.trail, titles=titles - len(self.trail.last_V))
 
     def state_dict(self, titles: int) -> dict[str, Any]:
         users = len(self.seen)
@@ -96,19 +98,19 @@ class Audience:
             "slots": np.array(list(self.slots.values()), np.int64),
             "seen": np.concatenate(held) if held else np.zeros(0, np.int32),
             "many_U": self.many_U[:users].copy(),
-            "recent_UR": self.recent_UR[:users].copy(),
-            "actors_VA": self.actors_VA[:titles].copy(),
-            "acted_V": self.acted_V[:titles].copy(),
+            "trail": trails.trail_state(self.trail, users, titles),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        users, titles = len(state["many_U"]), len(state["acted_V"])
+        users = len(state["many_U"])
         self.slots = dict(zip(state["users"], state["slots"].tolist(), strict=True))
         self.free = sorted(set(range(users)) - set(self.slots.values()))
         while len(self.many_U) < users:
             self._grow_users()
-        self.many_U[:users], self.recent_UR[:users] = state["many_U"], state["recent_UR"]
-        self.actors_VA[:titles], self.acted_V[:titles] = state["actors_VA"], state["acted_V"]
+        self.many_U[:users] = state["many_U"]
+        self.make_room(0, int(state["trail"]["written_1"][0]) - int(self.trail.written_1[0]))
+        for name, saved in state["trail"].items():
+            getattr(self.trail, name)[: len(saved)] = saved
         ends = np.cumsum(np.minimum(state["many_U"], self.most_seen))
         self.seen = [_room(part) for part in np.split(state["seen"], ends[:-1])] if users else []
 
@@ -128,29 +130,13 @@ class Audience:
         return slot
 
     def _clear(self, slot: int) -> None:
-        for row in self._rings_with(slot):
-            ring, written = self.actors_VA[row], int(self.acted_V[row])
-            kept = np.roll(ring, -(written % ACTORS)) if written > ACTORS else ring[:written]
-            kept = kept[kept != slot]
-            ring[: len(kept)], ring[len(kept) :] = kept, NOBODY
-            self.acted_V[row] = len(kept)
+        trails.forget_slot(self.trail, slot)
         self.seen[slot] = np.full(8, -1, np.int32)
-        self.many_U[slot], self.recent_UR[slot] = 0, NOBODY
-
-    def _rings_with(self, slot: int) -> list[int]:
-        """The titles whose rings name a slot: among those its user has seen, or anywhere where some are not held."""
-        many = int(self.many_U[slot])
-        if many > self.most_seen:
-            rows = np.arange(len(self.actors_VA))
-        else:
-            rows = np.unique(self.seen[slot][:many])
-            rows = rows[rows >= 0]
-        named: list[int] = rows[(self.actors_VA[rows] == slot).any(1)].tolist()
-        return named
+        self.many_U[slot] = 0
 
     def _grow_users(self) -> None:
         self.many_U = np.concatenate([self.many_U, np.zeros_like(self.many_U)])
-        self.recent_UR = np.concatenate([self.recent_UR, np.full_like(self.recent_UR, NOBODY)])
+        self.trail = trails.grown(self.trail, users=len(self.trail.last_U))
 
 
 def _room(seen: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model import lists
 from model.catalogue import NEVER
+from model.counters import CLOCKS
 from model.lists import View
 from model.memory import Past
 from model.metrics import average_rank
@@ -23,15 +24,18 @@ from model.signals import Asked
 
 @dataclass(frozen=True)
 class Question:
-    """What did `past.user` take after `past`, at `now` ms? It was `target`. `history` and `event` say where in the
-    batch it lies; `delay`: asked as if that many events were unknown."""
+    """What did `past.user` take after `past`, at `now` ms? It was `target`, and `action` what they did. `history` and
+    `event` say where in the batch it lies; `delay`: asked as if that many events were unknown; `ranked` false: it is
+    only counted."""
 
     past: Past
     now: int
     target: int
+    action: int
     history: int
     event: int
-    delay: int
+    delay: int = 0
+    ranked: bool = True
 
 
 class Standing(NamedTuple):
@@ -54,9 +58,11 @@ class Contender:
         """Score all titles for the batch's questions, with the weights from before the batch."""
         self.static_V = lists.static_scores(on, self.ranker)
         self.backbone_NV = np.zeros((len(questions), len(on.titles.candidate_V)), np.float32)
+        self.vectors_VP = None
         if self.sequence is None:
             return
         self.sequence.refresh(on.memory.catalogue)
+        self.vectors_VP = self.sequence.e_VP
         horizons = self.sequence.settings.network.horizons
         fresh = np.array([n for n, q in enumerate(questions) if q.delay == 0], np.int64)
         if len(fresh):
@@ -97,6 +103,7 @@ class Contender:
             blocked,
             self.shortlist,
             also,
+            self.vectors_VP,
         )
         place = np.flatnonzero(found.rows_C[: found.listed] == question.target)
         candidate = bool(found.score_V[question.target] > -np.inf)
@@ -141,7 +148,9 @@ class Contender:
         if self.sequence is not None:
             catalogue = on.memory.catalogue
             launched_M = np.flatnonzero(catalogue.born_V[: len(catalogue)] < NEVER)
-            frequency_V = np.expm1(on.titles.static_VS[:, -4])  # the slowest clock of events: streaming frequency
+            frequency_V = np.expm1(
+                on.titles.static_VS[:, CLOCKS - 1]
+            )  # the slowest clock of events: streaming frequency
             known = catalogue, on.count_V, launched_M, frequency_V
             report = self.sequence.learn(histories, new, *known, replay)
             losses["backbone"] = report.loss if report else float("nan")

@@ -6,7 +6,7 @@ steps. It is a function of its state and the batch alone; nothing reads a clock.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from model.gather import gather
 from model.memory import Launched, Memory, MemorySettings, Past
 from model.ranker import Ranker, RankerSettings
 from model.sequence import SequenceModel, SequenceSettings
+from model.signals import BACKBONE_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ class Acted(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """One event as it was ranked: by contender; infinity where its title was no candidate. Counts are from before
-    it. `best`: the titles that each would have shown, best first, where the learner tells them."""
+    """One event as it was ranked: by contender; infinity where its title was no candidate; by none where it was left
+    out. Counts are from before it. `best`: the titles that each would have shown, best first, where the learner tells
+    them."""
 
     user: str
     title: str
@@ -68,7 +70,7 @@ class Learned(NamedTuple):
 
 def new_contender(settings: LearnerSettings, backbone: bool = True) -> Contender:
     """A model at its beginning; without the backbone its signals are hidden from the ranker."""
-    hidden = () if backbone else ("backbone", "backbone lead")
+    hidden = () if backbone else BACKBONE_SIGNALS
     ranker = Ranker(settings.ranker, settings.seed, hidden)
     sequence = SequenceModel(settings.sequence, settings.seed) if backbone else None
     return Contender(ranker, sequence, settings.shortlist, settings.seed)
@@ -86,27 +88,32 @@ class Learner:
         self.rng = np.random.default_rng(settings.seed)
         self.steps = 0  # micro-batches
 
-    def observe(self, batch: Sequence[Launched | Acted], replay: float = 1.0) -> Learned:
+    def observe(self, batch: Sequence[Launched | Acted], replay: float = 1.0, ranked: float = 1.0) -> Learned:
         """Take in the batch's titles, rank its new events, count them, learn from them. `replay` scales what is learned
-        again. Titles come first: within a micro-batch an event may precede its title."""
+        again, `ranked` is the share of the events that are ranked, a fair sample: to rank one costs more than all else
+        that is done with it. Titles come first: within a micro-batch an event may precede its title."""
         self._make_room()
         self.memory.launch(item for item in batch if isinstance(item, Launched))
-        histories, new, questions = self._read([item for item in batch if isinstance(item, Acted)])
+        histories, new, questions = self._read([item for item in batch if isinstance(item, Acted)], ranked)
         if not questions:
             return Learned([], {})
-        self.memory.audience.make_room(len(histories))
+        self.memory.audience.make_room(len(histories), len(questions))
         on = lists.view(self.memory)
-        text_NV = lists.text_scores(on, [question.past for question in questions])
+        asked = [question for question in questions if question.ranked]
+        text_NV = lists.text_scores(on, [question.past for question in asked])
         for contender in self.contenders.values():
-            contender.prepare(on, histories, questions)
-        ranked = [r for n, q in enumerate(questions) if (r := self._rank(on, q, n, text_NV[n])) is not None]
+            contender.prepare(on, histories, asked)
+        place = iter(range(len(asked)))
+        found = [
+            self._rank(on, q, n := next(place), text_NV[n]) if q.ranked else self._count(q, {}, {}) for q in questions
+        ]
         losses = {name: c.learn(on, histories, new, replay) for name, c in self.contenders.items()}
         for contender in self.contenders.values():
             if contender.learns and contender.sequence is not None:
                 for past in histories:
                     contender.sequence.keep(past, self.memory.audience.count(past.user))
         self.steps += 1
-        return Learned(ranked, losses)
+        return Learned([event for event in found if event is not None], losses)
 
     def forget_user(self, user: str) -> None:
         """Drop everything that is kept of a user. What weights and counters learned with it stays in them, and so do
@@ -123,7 +130,7 @@ class Learner:
                 if contender.sequence is not None:
                     contender.sequence.forget_titles(rows)
 
-    def _read(self, batch: Sequence[Acted]) -> tuple[list[Past], list[list[int]], list[Question]]:
+    def _read(self, batch: Sequence[Acted], ranked: float) -> tuple[list[Past], list[list[int]], list[Question]]:
         """Histories as rows, and new events as questions, in their order."""
         histories: list[Past] = []
         new: list[list[int]] = []
@@ -140,12 +147,15 @@ class Learner:
             histories.append(past)
             new.append(targets)
         asked.sort(key=lambda pair: pair[0])
-        return histories, new, [q for _, question in asked for q in self._with_delayed(question, histories)]
+        questions = [question for _, question in asked]
+        if ranked < 1:
+            questions = [replace(q, ranked=bool(self.rng.random() < ranked)) for q in questions]
+        return histories, new, [q for question in questions for q in self._with_delayed(question, histories)]
 
     def _with_delayed(self, question: Question, histories: Sequence[Past]) -> list[Question]:
         """For some events, first the same question as a reader of a list written `delay` events ago poses it."""
         horizons = self.settings.sequence.network.horizons[1:]
-        if not horizons or self.rng.random() >= self.settings.delayed:
+        if not question.ranked or not horizons or self.rng.random() >= self.settings.delayed:
             return [question]
         delay = int(self.rng.choice(horizons))
         known = question.event - delay
@@ -153,7 +163,7 @@ class Learner:
             return [question]
         past = histories[question.history]
         now = int(past.times_L[known - 1])
-        late = Question(past.before(known), now, question.target, question.history, question.event, delay)
+        late = replace(question, past=past.before(known), now=now, delay=delay)
         return [late, question]
 
     def _rank(self, on: lists.View, q: Question, n: int, text_V: NDArray[np.float32]) -> Ranked | None:
@@ -169,11 +179,14 @@ class Learner:
         if q.delay:
             return None
         ids = memory.catalogue.ids
-        title, ranks = ids[q.target], {name: standing.rank for name, standing in found.items()}
         best = {name: [ids[row] for row in standing.best_T.tolist()] for name, standing in found.items()}
+        return self._count(q, {name: standing.rank for name, standing in found.items()}, best if self.top else {})
+
+    def _count(self, q: Question, ranks: dict[str, float], best: Mapping[str, Sequence[str]]) -> Ranked:
+        memory = self.memory
         before = int(memory.catalogue.count_V[q.target]), memory.audience.count(q.past.user)
-        memory.count(q.past, q.target, q.now)
-        return Ranked(q.past.user, title, q.now, *before, ranks, best if self.top else {})
+        memory.count(q.past, q.target, q.now, q.action)
+        return Ranked(q.past.user, memory.catalogue.ids[q.target], q.now, *before, ranks, best)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what follows, in three parts: a server reads `memory` and `served` alone."""
@@ -198,4 +211,5 @@ class Learner:
 
 
 def _question(past: Past, event: int, history: int) -> Question:
-    return Question(past.before(event), int(past.times_L[event]), int(past.rows_L[event]), history, event, 0)
+    now, target, action = (int(array_L[event]) for array_L in (past.times_L, past.rows_L, past.actions_L))
+    return Question(past.before(event), now, target, action, history, event)

@@ -8,14 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
+from torch import Tensor
 
 from model import signals
 from model.memory import Memory, Past
 from model.ranker import Ranker
-from model.signals import COLUMN, SIGNALS, STATIC, TEXT_COLUMNS, Asked, Scratch, Titles
+from model.signals import SIGNALS, STATIC, TEXT_COLUMNS, VECTOR_COLUMNS, Asked, Scratch, Titles
 
-_RECENCY = 0.9 ** np.arange(signals.RECENT_TEXT, dtype=np.float32)
+_RECENCY = 0.9 ** np.arange(signals.COMPARED, dtype=np.float32)
 
 
 class View(NamedTuple):
@@ -83,13 +85,14 @@ def find(
     blocked: NDArray[np.int32],
     most: int,
     also: NDArray[np.int64],
+    vectors_VP: Tensor | None,
 ) -> Candidates:
     """The `most` best candidates and the rows `also`, with all signals; the scratch must hold the asker (`gather`)."""
     scores = (static_V, text_V, backbone_V)
     rows_C, score_V = signals.shortlist(asked, on.titles, on.scratch, ranker.weights_D, scores, blocked, most)
     listed = len(rows_C)
     rows_C = np.concatenate([rows_C, also])
-    signals_CF = read(on, asked, past, rows_C, lead(backbone_V, rows_C[:listed]))
+    signals_CF = read(on, asked, past, rows_C, lead(backbone_V, rows_C[:listed]), vectors_VP)
     return Candidates(rows_C, listed, signals_CF, score_V)
 
 
@@ -98,19 +101,37 @@ def lead(backbone_V: NDArray[np.float32], listed_C: NDArray[np.int64]) -> float:
     return float(backbone_V[listed_C].max()) if len(listed_C) else 0.0
 
 
-def read(on: View, asked: Asked, past: Past, rows_C: NDArray[np.int64], best: float) -> NDArray[np.float32]:
-    """All signals of the rows, text included; the scratch must hold the asker, `best` is the backbone's lead."""
+def read(
+    on: View, asked: Asked, past: Past, rows_C: NDArray[np.int64], best: float, vectors_VP: Tensor | None
+) -> NDArray[np.float32]:
+    """All signals of the rows, text and the backbone's vectors (None: there is no backbone) included; the scratch must
+    hold the asker, `best` is the backbone's lead."""
     signals_CF = np.empty((len(rows_C), len(SIGNALS)), np.float32)
     signals.read(asked, on.titles, on.scratch, rows_C, best, signals_CF)
     recent = _recent_rows(past)
-    signals_CF[:, TEXT_COLUMNS] = 0
-    if len(recent) and len(rows_C):
-        cosine_CR = (torch.from_numpy(on.text_VS[rows_C]) @ torch.from_numpy(on.text_VS[recent]).T).numpy()
-        signals_CF[:, COLUMN["text last"]] = cosine_CR[:, 0]
-        closest = np.sort(cosine_CR, axis=1)[:, -3:]
-        signals_CF[:, COLUMN["text closest"]] = closest[:, -1]
-        signals_CF[:, COLUMN["text closest three"]] = closest.mean(1)
+    for vectors, columns in ((torch.from_numpy(on.text_VS), TEXT_COLUMNS), (vectors_VP, VECTOR_COLUMNS)):
+        signals_CF[:, columns] = 0
+        if vectors is not None and len(recent) and len(rows_C):
+            _closest((vectors[rows_C] @ vectors[recent].T).numpy(), signals_CF[:, columns])
     return signals_CF
+
+
+@njit(cache=True)
+def _closest(cosine_CR: NDArray[np.float32], out_C3: NDArray[np.float32]) -> None:
+    """Cosines with recent titles, newest first: with the last, with the nearest, and the mean of the nearest three."""
+    few = min(3, cosine_CR.shape[1])
+    for c in range(cosine_CR.shape[0]):
+        first, second, third = np.float32(-2.0), np.float32(-2.0), np.float32(-2.0)
+        for r in range(cosine_CR.shape[1]):
+            cosine = cosine_CR[c, r]
+            if cosine > first:
+                first, second, third = cosine, first, second
+            elif cosine > second:
+                second, third = cosine, second
+            elif cosine > third:
+                third = cosine
+        near = first + (second if few > 1 else 0.0) + (third if few > 2 else 0.0)
+        out_C3[c, 0], out_C3[c, 1], out_C3[c, 2] = cosine_CR[c, 0], first, near / few
 
 
 def static_scores(on: View, ranker: Ranker) -> NDArray[np.float32]:
@@ -119,5 +140,5 @@ def static_scores(on: View, ranker: Ranker) -> NDArray[np.float32]:
 
 
 def _recent_rows(past: Past) -> NDArray[np.int64]:
-    rows = past.rows_L[: -signals.RECENT_TEXT - 1 : -1]
+    rows = past.rows_L[: -signals.COMPARED - 1 : -1]
     return rows[rows >= 0]

@@ -21,12 +21,14 @@ _LIKING = np.array(LIKING, np.float32)
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """d_text: width of semantic vectors · the bounds of titles, users, seen titles a user · history: events read."""
+    """d_text: width of semantic vectors · the bounds of titles, users, seen titles a user, and events of the trail ·
+    history: events read."""
 
     d_text: int = 256
     most_titles: int = 200_000
     most_users: int = 200_000
     most_seen: int = 4096
+    most_events: int = 4_000_000
     history: int = 100
 
 
@@ -62,7 +64,9 @@ class Memory:
         self.settings = settings
         self.catalogue = Catalogue(settings.d_text)
         self.counters = counting.empty_counters(self.catalogue.capacity)
-        self.audience = Audience(1024, self.catalogue.capacity, settings.most_users, settings.most_seen)
+        self.audience = Audience(
+            1024, self.catalogue.capacity, settings.most_users, settings.most_seen, settings.most_events
+        )
         self.sequence, self.events = 0, 0
         self._scratch = scratch(0, 0)
 
@@ -98,26 +102,28 @@ class Memory:
         return rows
 
     def titles(self) -> Titles:
-        """What signals read, as of the counters' clocks now. Popularity and counts are copies; what lies in rings
-        shows through."""
+        """What signals read, as of the counters' clocks now. Popularity and counts are copies; pairs and the trail show
+        through."""
         c, a, n = self.catalogue, self.audience, len(self.catalogue)
         count_V = c.count_V[:n]
-        zero_one_V2 = np.stack([count_V == 0, count_V == 1], 1)
-        popular_VC = counting.popularity(self.counters, n)
+        log_V1 = np.log1p(count_V)[:, None]
+        static = counting.popularity(self.counters, n), log_V1, count_V[:, None] == (0, 1)
+        habits = counting.quiet(self.counters, n)[:, None], counting.liked(self.counters, count_V)[:, None]
         share_VK = c.similar.cosine_VK[:n] ** 3
         return Titles(
             candidate_V=c.born_V[:n] < NEVER,
             year_V=c.year_V[:n],
             released_V=c.released_V[:n],
             genres_VG=c.genres_VG[:n],
-            static_VS=np.concatenate([popular_VC, np.log1p(count_V)[:, None], zero_one_V2], 1, dtype=np.float32),
+            static_VS=np.concatenate([*static, *habits], 1, dtype=np.float32),
+            stage_BV=np.log1p(self.counters.stage_BV[:, :n]),
             rare_V=(1 / np.sqrt(count_V + 1)).astype(np.float32),
+            said_V=(1 / (1 + log_V1[:, 0])).astype(np.float32),
             near_VK=c.similar.to_VK[:n],
             share_VK=share_VK / (share_VK.sum(1, keepdims=True) + np.float32(0.3)),
             has_text_V=np.asarray(c.semantic_VS[:n].any(axis=1)),
-            actors_VA=a.actors_VA,
-            recent_UR=a.recent_UR,
             many_U=a.many_U,
+            trail=a.trail,
         )
 
     def scratch(self) -> Scratch:
@@ -144,12 +150,13 @@ class Memory:
             delay,
         )
 
-    def count(self, past: Past, row: int, ts: int) -> None:
+    def count(self, past: Past, row: int, ts: int, action: int = 0) -> None:
         """Count one event of `past.user` on `row` after the history `past`."""
         self.events += 1
         counting.tick(self.counters, ts, self.events)
         recent_L = np.ascontiguousarray(past.rows_L[: -counting.TOGETHER - 1 : -1].astype(np.int32))
-        counting.count_event(self.counters, counting.gain(self.counters), row, recent_L)
+        kind = counting.Kind(float(_LIKING[action]), self.audience.count(past.user))
+        counting.count_event(self.counters, counting.gain(self.counters), row, recent_L, kind)
         self.catalogue.count_V[row] += 1
         self.audience.add(past.user, row)
 

@@ -29,7 +29,7 @@ class RankerSettings:
     hidden: tuple[int, int] = (96, 48)
     buffer: int = 6144
     batch: int = 192
-    steps: int = 2
+    steps: int = 4
     rate: float = 2e-3
     average: float = 0.98
 

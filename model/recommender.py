@@ -128,7 +128,17 @@ class Recommender:
         for b, (viewer, past, moment) in enumerate(zip(viewers, pasts, moments, strict=True)):
             asked = self._gather(viewer, past, moment)
             scores = text_BV[b], backbone_BV[b], static_V
-            found = lists.find(self.on, self.contender.ranker, asked, past, *scores, self._blocked(viewer), most, also)
+            found = lists.find(
+                self.on,
+                self.contender.ranker,
+                asked,
+                past,
+                *scores,
+                self._blocked(viewer),
+                most,
+                also,
+                self.sequence.e_VP,
+            )
             listed = found.rows_C[: found.listed]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
             lead_H = backbone_HC[:, : found.listed].max(1, initial=-np.inf)
@@ -156,7 +166,7 @@ class Recommender:
             rows_C = self.memory.catalogue.find(titles[b])
             backbone_HC = self._backbone(query_BHP[b], rows_C)
             moving_MV[signals.TEXT], moving_MV[signals.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
-            signals_CF = lists.read(self.on, asked, past, rows_C, float(one.lead[0]))
+            signals_CF = lists.read(self.on, asked, past, rows_C, float(one.lead[0]), self.sequence.e_VP)
             scores.append(self.scorer(signals_CF, backbone_HC, one.lead))
         return scores
 

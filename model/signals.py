@@ -1,7 +1,7 @@
 """What the ranker sees of a title for a user: streaming counts, text, taste and tempo, read at one moment.
 
 Two depths. The first DENSE signals can be had for every title at once and pick the few hundred candidates; all SIGNALS
-are read for the candidates only. Counts enter as logs or shares so that one scale serves small and large catalogues.
+are read for the candidates only. Counts enter as logs or roots so that one scale serves small and large catalogues.
 Loops are compiled (numba): a user costs some `history x slots` additions, whatever the number of users.
 """
 
@@ -12,48 +12,71 @@ from numba import njit
 from numpy.typing import NDArray
 
 from model.counters import CLOCKS
+from model.trail import EARLIER, SLOT, Trail, oldest
 
-STATIC: Final = (*(f"popular {c}" for c in range(CLOCKS)), "popular ever", "no event yet", "one event")
-DENSE: Final = (
-    *STATIC,
+STATIC: Final = (
+    *(f"popular {c}" for c in range(CLOCKS)),
+    *("popular ever", "no event yet", "one event", "quiet", "liked"),
+)
+_SUMMED: Final = (
     *("followed last", "followed recent", "near recent", "near share", "together recent", "together all"),
-    *("together most", "together liked", "alike users", "alike sittings"),
-    *("text recent", "text neighbours", "genres", "years", "backbone"),
+    *("together most", "together liked", "alike users", "alike sittings", "alike fitted"),
+    *("around after", "around before", "around lately", "around alike", "around breadth"),
+)
+_SUITED: Final = ("text recent", "text neighbours", "genres", "years", "eras", "stage", "backbone")
+MOVING: Final = (*_SUMMED, *_SUITED)  # that differ from user to user: rows of `Scratch.moving_MV`
+DENSE: Final = (*STATIC, *MOVING)
+_BORROWED: Final = (
+    *("neighbours near", "neighbours followed", "neighbours around", "neighbours alike", "neighbours popular"),
 )
 SIGNALS: Final = (
     *DENSE,
-    *("text last", "text closest", "text closest three", "has text"),
-    *("neighbours near", "neighbours followed", "neighbours popular"),
-    *("year known", "year ahead", "year apart", "age known", "age", "not out yet", "genres recent"),
-    *("backbone lead", "popularity apart"),
-    *("user events", "gap", "sitting", "tempo", "delay"),
+    *("text last", "text closest", "text closest three"),
+    *("vectors last", "vectors closest", "vectors closest three"),
+    "has text",
+    *_BORROWED,
+    *("year known", "year ahead", "year apart", "years old", "age known", "age", "not out yet", "genres recent"),
+    *("backbone lead", "popularity apart", "takers alike", "takers most"),
+    *("user events", "gap", "sitting", "tempo", "user liking", "delay"),
 )
+BACKBONE_SIGNALS: Final = ("backbone", "backbone lead", "vectors last", "vectors closest", "vectors closest three")
 COLUMN: Final = {name: i for i, name in enumerate(SIGNALS)}
 TEXT_COLUMNS: Final = slice(COLUMN["text last"], COLUMN["text closest three"] + 1)
-RECENT_TEXT: Final = 20  # titles back whose text counts
-SUMS: Final = 10  # the dense signals that are sums over the history, first among the moving ones
-TEXT, NEIGHBOURS, GENRES, YEARS, BACKBONE = range(SUMS, SUMS + 5)
-_MOVING: Final = SUMS + 5
+VECTOR_COLUMNS: Final = slice(COLUMN["vectors last"], COLUMN["vectors closest three"] + 1)
+COMPARED: Final = 20  # titles back that a candidate's text and vector are compared with
+TAKERS: Final = 64  # newest users of a candidate that are compared with the asker
+FIRST_YEAR: Final = 1890
+SUMS: Final = len(_SUMMED)
+(
+    FOLLOWED_LAST, FOLLOWED_RECENT, NEAR_RECENT, NEAR_SHARE, TOGETHER_RECENT, TOGETHER_ALL, TOGETHER_MOST,
+    TOGETHER_LIKED, ALIKE_USERS, ALIKE_SITTINGS, ALIKE_FITTED, AROUND_AFTER, AROUND_BEFORE, AROUND_LATELY,
+    AROUND_ALIKE, AROUND_BREADTH, TEXT, NEIGHBOURS, GENRES, YEARS, ERAS, STAGE, BACKBONE,
+) = range(len(MOVING))  # fmt: skip
 _POPULAR_WEEK: Final = 2  # a column of the clocks
-_DAY: Final = 86_400_000.0
+_DAY: Final = 86_400_000.0  # ms
+_YEAR: Final = 365.25 * _DAY
+_UNDATED: Final = np.iinfo(np.int64).min
 
 
 class Titles(NamedTuple):
-    """What the signals read of the titles, as of the start of a micro-batch: catalogue arrays, the audience's rings and
-    static_VS, the STATIC signals; rare_V is 1 / sqrt(events + 1), share_VK a text neighbour's say (cosine cubed)."""
+    """What the signals read of the titles, as of the start of a micro-batch: catalogue arrays and counts. static_VS are
+    the STATIC signals; rare_V is 1 / sqrt(events + 1), said_V what a shared title says of two users: 1 / (1 + log(1 +
+    events)); share_VK a text neighbour's say (cosine cubed); stage_BV log popularity by stage of a user's life. many_U
+    and trail are the audience's own and show what is added."""
 
     candidate_V: NDArray[np.bool_]
     year_V: NDArray[np.float32]
     released_V: NDArray[np.int64]
     genres_VG: NDArray[np.int8]
     static_VS: NDArray[np.float32]
+    stage_BV: NDArray[np.float32]
     rare_V: NDArray[np.float32]
+    said_V: NDArray[np.float32]
     near_VK: NDArray[np.int32]
     share_VK: NDArray[np.float32]
     has_text_V: NDArray[np.bool_]
-    actors_VA: NDArray[np.int32]
-    recent_UR: NDArray[np.int32]
     many_U: NDArray[np.int64]
+    trail: Trail
 
 
 class Asked(NamedTuple):
@@ -69,34 +92,31 @@ class Asked(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room that one question after another uses. moving_MV: the dense signals that differ from user to user ·
-    overlap_U · mark_V · genres_2G: taste over the history and over the last five · user_Q: mean year, mean log
-    popularity, events in the last hour, log seconds between events, log seconds since the last, weight of known
-    years"""
+    """Room that one question after another uses. moving_MV: the MOVING signals · overlap_U: what users share with the
+    asker, of the slots in touched_N up to a -1 · mark_V: cleared by who uses it, weight_V: zero
+    between uses · genres_2G: taste over the history and over the last five · era_Y: taste in years from FIRST_YEAR ·
+    user_Q: mean year, mean log popularity, events in the last hour, log seconds between events, log seconds since the
+    last, weight of known years, mean liking"""
 
     moving_MV: NDArray[np.float32]
     overlap_U: NDArray[np.float32]
+    touched_N: NDArray[np.int32]
     mark_V: NDArray[np.int8]
+    weight_V: NDArray[np.float32]
     genres_2G: NDArray[np.float32]
+    era_Y: NDArray[np.float32]
     user_Q: NDArray[np.float32]
 
 
 def scratch(titles: int, users: int) -> Scratch:
     """Room for `titles` and `users`."""
     f = np.float32
-    moving_MV, mark_V = np.zeros((_MOVING, titles), f), np.zeros(titles, np.int8)
-    return Scratch(moving_MV, np.zeros(users, f), mark_V, np.zeros((2, 64), f), np.zeros(6, f))
-
-
-@njit(cache=True)
-def taste_of(genres: NDArray[np.int8], taste_G: NDArray[np.float32]) -> float:
-    total, many = np.float32(0.0), 0
-    for g in genres:
-        if g < 0:
-            break
-        total += taste_G[g]
-        many += 1
-    return float(total / many) if many else 0.0
+    moving_MV, mark_V, weight_V = np.zeros((len(MOVING), titles), f), np.zeros(titles, np.int8), np.zeros(titles, f)
+    touched_N = np.full(users + 1, -1, np.int32)
+    return Scratch(
+        moving_MV, np.zeros(users, f), touched_N, mark_V, weight_V, np.zeros((2, 64), f), np.zeros(160, f),
+        np.zeros(7, f),
+    )  # fmt: skip
 
 
 def shortlist(
@@ -125,31 +145,100 @@ def shortlist(
 def read(
     asked: Asked, t: Titles, s: Scratch, rows: NDArray[np.int64], lead: float, out_CF: NDArray[np.float32]
 ) -> None:
-    """Every signal of the given rows but the text columns, into out_CF; `lead` is the backbone's best score."""
-    at, first, moving = len(STATIC) + _MOVING + 3, len(STATIC), s.moving_MV
+    """Every signal of the given rows but those of text and vectors, into out_CF; `lead` is the backbone's best."""
+    at, first, moving_MV, static_VS = len(DENSE) + 6, len(STATIC), s.moving_MV, t.static_VS
     for i in range(rows.size):
-        c, out = rows[i], out_CF[i]
-        out[:first] = t.static_VS[c]
-        for a in range(_MOVING):
-            out[first + a] = moving[a, c]
-        out[at] = t.has_text_V[c]
-        near, followed, popular = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        for k in range(t.near_VK.shape[1]):
-            other = t.near_VK[c, k]
+        for a in range(first):
+            out_CF[i, a] = static_VS[rows[i], a]
+        for a in range(len(MOVING)):
+            out_CF[i, first + a] = moving_MV[a, rows[i]]
+        out_CF[i, at] = t.has_text_V[rows[i]]
+    _read_borrowed(t.near_VK, t.share_VK, static_VS, moving_MV, rows, out_CF[:, at + 1 : at + 6])
+    _read_dates(asked.now, t.year_V, t.released_V, s.user_Q, rows, out_CF[:, at + 6 : at + 13])
+    _read_genres(t.genres_VG, s.genres_2G[1], rows, out_CF[:, at + 13])
+    for i in range(rows.size):
+        out_CF[i, at + 14] = moving_MV[BACKBONE, rows[i]] - lead
+        out_CF[i, at + 15] = static_VS[rows[i], CLOCKS] - s.user_Q[1]
+    _read_takers(asked.slot, t.trail, s.overlap_U, rows, out_CF[:, at + 16 : at + 18])
+    out_CF[:, at + 18] = np.log1p(float(asked.events))
+    out_CF[:, at + 19], out_CF[:, at + 20] = s.user_Q[4], np.log1p(s.user_Q[2])
+    out_CF[:, at + 21], out_CF[:, at + 22] = s.user_Q[3], s.user_Q[6]
+    out_CF[:, at + 23] = np.log1p(float(asked.delay))
+
+
+@njit(cache=True)
+def _read_borrowed(
+    near_VK: NDArray[np.int32],
+    share_VK: NDArray[np.float32],
+    static_VS: NDArray[np.float32],
+    moving_MV: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    out_C5: NDArray[np.float32],
+) -> None:
+    """What the text neighbours of a title have earned."""
+    for i in range(rows.size):
+        sum_5 = np.zeros(5, np.float32)
+        for k in range(near_VK.shape[1]):
+            other, share = near_VK[rows[i], k], share_VK[rows[i], k]
             if other >= 0:
-                near += t.share_VK[c, k] * moving[3, other] ** 2
-                followed += t.share_VK[c, k] * moving[1, other] ** 2
-                popular += t.share_VK[c, k] * t.static_VS[other, _POPULAR_WEEK]
-        out[at + 1], out[at + 2], out[at + 3] = np.sqrt(near), np.sqrt(followed), popular
-        known = not np.isnan(t.year_V[c])
-        ahead = (t.year_V[c] - s.user_Q[0]) / 10.0 if known and s.user_Q[5] > 0 else 0.0
-        out[at + 4], out[at + 5], out[at + 6] = known, ahead, abs(ahead)
-        dated = t.released_V[c] != np.iinfo(np.int64).min
-        age = (asked.now - t.released_V[c]) / _DAY if dated else 0.0
-        out[at + 7], out[at + 8], out[at + 9] = dated, np.log1p(max(age, 0.0)), dated and age < 0
-        out[at + 10] = taste_of(t.genres_VG[c], s.genres_2G[1])
-        out[at + 11] = moving[BACKBONE, c] - lead
-        out[at + 12] = t.static_VS[c, CLOCKS] - s.user_Q[1]
-        out[at + 13] = np.log1p(float(asked.events))
-        out[at + 14], out[at + 15], out[at + 16] = s.user_Q[4], np.log1p(s.user_Q[2]), s.user_Q[3]
-        out[at + 17] = np.log1p(float(asked.delay))
+                sum_5[0] += share * moving_MV[NEAR_SHARE, other] ** 2
+                sum_5[1] += share * moving_MV[FOLLOWED_RECENT, other] ** 2
+                sum_5[2] += share * moving_MV[AROUND_ALIKE, other] ** 2
+                sum_5[3] += share * moving_MV[ALIKE_FITTED, other] ** 2
+                sum_5[4] += share * static_VS[other, _POPULAR_WEEK]
+        for a in range(4):
+            out_C5[i, a] = np.sqrt(sum_5[a])
+        out_C5[i, 4] = sum_5[4]
+
+
+@njit(cache=True)
+def _read_dates(
+    now: int,
+    year_V: NDArray[np.float32],
+    released_V: NDArray[np.int64],
+    user_Q: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    out_C7: NDArray[np.float32],
+) -> None:
+    """A title's year beside the user's and the present one; its age, where the metadata gives the date."""
+    for i in range(rows.size):
+        year, released = year_V[rows[i]], released_V[rows[i]]
+        known, dated = not np.isnan(year), released != _UNDATED
+        ahead = (year - user_Q[0]) / 10.0 if known and user_Q[5] > 0 else 0.0
+        age = (now - released) / _DAY if dated else 0.0
+        out_C7[i, 0], out_C7[i, 1], out_C7[i, 2] = known, ahead, abs(ahead)
+        out_C7[i, 3] = (now / _YEAR + 1970.0 - year) / 10.0 if known else -1.0
+        out_C7[i, 4], out_C7[i, 5], out_C7[i, 6] = dated, np.log1p(max(age, 0.0)), dated and age < 0
+
+
+@njit(cache=True)
+def _read_genres(
+    genres_VG: NDArray[np.int8], taste_G: NDArray[np.float32], rows: NDArray[np.int64], out_C: NDArray[np.float32]
+) -> None:
+    for i in range(rows.size):
+        total, many = 0.0, 0
+        for k in range(genres_VG.shape[1]):
+            if genres_VG[rows[i], k] < 0:
+                break
+            total += taste_G[genres_VG[rows[i], k]]
+            many += 1
+        out_C[i] = total / max(many, 1)
+
+
+@njit(cache=True)
+def _read_takers(
+    slot: int, trail: Trail, overlap_U: NDArray[np.float32], rows: NDArray[np.int64], out_C2: NDArray[np.float32]
+) -> None:
+    """How much those who took the title lately share with the asker: in all, by the root of their number, and the
+    most."""
+    links, first, last_V = trail.link_E5, oldest(trail), trail.last_V
+    for i in range(rows.size):
+        total, most, many, number = np.float32(0.0), np.float32(0.0), 0, last_V[rows[i]]
+        while many < TAKERS and number >= first:
+            at = number % len(links)
+            u, number = links[at, SLOT], links[at, EARLIER]
+            if u >= 0 and u != slot:
+                total += overlap_U[u]
+                most = max(most, overlap_U[u])
+                many += 1
+        out_C2[i, 0], out_C2[i, 1] = np.sqrt(total / np.sqrt(many + 1.0)), np.sqrt(most)

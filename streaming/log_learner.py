@@ -29,13 +29,17 @@ UNREADABLE: Final = Counter("premiere_log_unreadable", "records of the learner's
 class LogSettings:
     """batch: new events a micro-batch · linger: ms of log time it waits for them · titles: records without a new event
     that close one · capacity: events/s of log time up to which replay is whole, beyond it shrinks to `least_replay` ·
-    checkpoint: due after so many ms of log time or micro-batches · window: event identities kept a partition."""
+    ranked: events/s up to which each is ranked; beyond it a fair sample of so many is, and micro-batches grow with the
+    rate, up to `most_batch` · checkpoint: due after so many ms of log time or micro-batches · window: event identities
+    kept a partition."""
 
     batch: int = 64
+    most_batch: int = 512
     linger: int = 500
     titles: int = 512
     capacity: float = 150.0
     least_replay: float = 0.2
+    ranked: float = 300.0
     checkpoint: int = 5_000
     checkpoint_batches: int = 60
     window: int = 65_536
@@ -76,7 +80,7 @@ class LogLearner:
         self.once = Once(settings.window)
         self.position, self.learned, self.duplicates, self.unlaunched, self.batches = 0, 0, 0, 0, 0
         self.rates: deque[tuple[int, int]] = deque()  # (record time, new events)
-        self.replay = 1.0
+        self.replay, self.batch = 1.0, settings.batch  # of the micro-batch to come
         self.losses: dict[str, float] = {}
         self._pending: list[tuple[Title | Activity, int]] = []  # records and their record times
         self._new, self._opened, self._next = 0, 0, 0
@@ -100,7 +104,7 @@ class LogLearner:
                 self._opened = message.appended
             self._pending.append((record, message.appended))
             self._new += len(record.new) if isinstance(record, Activity) else 0
-        if self._new >= self.settings.batch or len(self._pending) >= self.settings.titles:
+        if self._new >= self.batch or len(self._pending) >= self.settings.titles:
             self._close()
         elif not self._pending:
             self.position = self._next
@@ -133,6 +137,7 @@ class LogLearner:
             "batches": self.batches,
             "rates": [list(pair) for pair in self.rates],
             "replay": self.replay,
+            "batch": self.batch,
         }
         return {**self.learner.state_dict(), "log": log}
 
@@ -148,7 +153,7 @@ class LogLearner:
             self.once.load_state_dict(log["once"])
             self.position, self.learned, self.duplicates, self.unlaunched = log["counts"]
             self.rates = deque((at, n) for at, n in log["rates"])
-            self.replay = log["replay"]
+            self.replay, self.batch = log["replay"], log["batch"]
             self._next = self.position
 
     def _forget(self, asked: Forgotten) -> None:
@@ -181,8 +186,11 @@ class LogLearner:
     def _close(self) -> None:
         """Learn what is pending; only here does anything of it enter the state."""
         items = [item for record, at in self._pending if (item := self._item(record, at)) is not None]
-        self.replay = min(1.0, max(self.settings.least_replay, self.settings.capacity / max(self.rate(), 1e-9)))
-        result = self.learner.observe(items, self.replay)
+        s, rate = self.settings, max(self.rate(), 1e-9)
+        self.replay = min(1.0, max(s.least_replay, s.capacity / rate))
+        share = min(1.0, s.ranked / rate)
+        self.batch = min(round(s.batch / share), s.most_batch)
+        result = self.learner.observe(items, self.replay, share)
         self._score(result)
         self._fresh = self._fresh or bool(items)
         self._pending, self._new = [], 0
@@ -193,7 +201,7 @@ class LogLearner:
     def _score(self, result: Learned) -> None:
         for event in result.ranked:
             # An event of a title that the viewer has seen is no target: it is left out of every list.
-            if self.baselines.repeats or not self.baselines.has_seen(event.user, event.title):
+            if event.ranks and (self.baselines.repeats or not self.baselines.has_seen(event.user, event.title)):
                 ranks = self.baselines.rank(event.user, event.title, event.ts) | {"premiere": event.ranks["premiere"]}
                 self.unlaunched += ranks["premiere"] == float("inf")
                 for name, ranking in self.rankings.items():

@@ -4,19 +4,24 @@ import numpy as np
 import pytest
 from learner_tools import differences
 
-from model.audience import ACTORS, NOBODY, RECENT, Audience
+from model.audience import NOBODY, Audience
+from model.trail import EARLIER, ROW, SLOT, newest_of, oldest
 
 
-def recent(audience: Audience, user: str) -> list[int]:
-    """The user's recent titles, oldest first, as the signals walk the ring."""
-    slot = audience.slot(user)
-    many, size = int(audience.many_U[slot]), RECENT
-    start = max(many - size, 0)
-    return [int(audience.recent_UR[slot, p % size]) for p in range(start, many)]
+def recent(audience: Audience, user: str, most: int = 200) -> list[int]:
+    """The user's newest titles, newest first, as the signals walk the trail."""
+    rows = np.zeros(most, np.int32)
+    return [int(row) for row in rows[: newest_of(audience.trail, audience.slot(user), rows)]]
 
 
-def actors(audience: Audience, row: int) -> set[int]:
-    return set(audience.actors_VA[row].tolist()) - {NOBODY}
+def actors(audience: Audience, row: int) -> list[int]:
+    """The slots of who took a title, newest first."""
+    trail, number, found = audience.trail, audience.trail.last_V[row], []
+    while number >= oldest(trail):
+        link = trail.link_E5[number % len(trail.link_E5)]
+        found.append(int(link[SLOT]))
+        number = link[EARLIER]
+    return [slot for slot in found if slot != NOBODY]
 
 
 def test_a_stranger_has_seen_nothing_and_asking_changes_nothing() -> None:
@@ -45,14 +50,29 @@ def test_a_bound_smaller_than_the_first_room_holds_too() -> None:
         assert audience.seen_by("u").tolist() == list(range(n + 1))[-3:]
 
 
-def test_rings_hold_the_newest_titles_of_a_user_and_users_of_a_title() -> None:
-    audience = Audience()
-    for n in range(RECENT + 20):
+def test_the_trail_holds_the_newest_titles_of_a_user_and_users_of_a_title() -> None:
+    audience = Audience(most_events=50)
+    for n in range(20):
         audience.add("u", n)
-    assert recent(audience, "u") == list(range(20, RECENT + 20))
-    for n in range(ACTORS + 10):
+    for n in range(35):
         audience.add(f"v{n}", 1000)
-    assert actors(audience, 1000) == {audience.slot(f"v{n}") for n in range(10, ACTORS + 10)}
+    assert len(audience.trail.link_E5) == 50
+    assert recent(audience, "u") == list(range(19, 4, -1))  # five were written over
+    assert recent(audience, "u", 3) == [19, 18, 17]
+    assert actors(audience, 1000) == [audience.slot(f"v{n}") for n in range(34, -1, -1)]
+    assert (actors(audience, 4), actors(audience, 5)) == ([], [audience.slot("u")])
+    assert audience.seen_by("u").tolist() == list(range(20))  # what has been seen is held longer
+
+
+def test_the_trail_grows_to_its_bound_by_itself_and_keeps_all_until_then() -> None:
+    audience = Audience(most_events=10_000)
+    for n in range(9_000):
+        audience.add(f"u{n % 3}", n % 1000)
+    assert recent(audience, "u0", 4_000) == [n % 1000 for n in range(8_999, -1, -1) if n % 3 == 0]
+    for n in range(3_000):
+        audience.add("late", n % 1000)
+    assert len(audience.trail.link_E5) == 10_000
+    assert recent(audience, "u0", 4_000) == [n % 1000 for n in range(8_999, 1_999, -1) if n % 3 == 0]
 
 
 def test_the_user_who_acted_longest_ago_gives_up_the_place() -> None:
@@ -79,7 +99,8 @@ def test_a_user_who_is_forgotten_leaves_nothing_and_others_keep_theirs() -> None
     audience.forget_user("a")
     assert (audience.slot("a"), audience.count("a"), audience.seen_by("a").tolist()) == (NOBODY, 0, [])
     assert not audience.many_U[slot]
-    assert (audience.recent_UR[slot] == NOBODY).all()
+    assert slot not in audience.trail.link_E5[:, SLOT]
+    assert 1 not in audience.trail.link_E5[:, ROW]
     assert audience.seen_by("b").tolist() == [2]
     for user in ("c", "d"):  # places are used again: the bound holds
         audience.add(user, 3)
@@ -93,27 +114,31 @@ def test_a_title_that_takes_over_a_row_is_seen_by_nobody() -> None:
     audience.forget_titles(np.array([3, 5]))
     assert 3 not in audience.seen_by("u").tolist()
     assert [row for row in audience.seen_by("u").tolist() if row >= 0] == [4, 6]
-    assert [row for row in recent(audience, "u") if row >= 0] == [4, 6]
-    assert actors(audience, 3) == set()
-    assert actors(audience, 4) == {audience.slot("u")}
+    assert recent(audience, "u") == [6, 4]
+    assert (actors(audience, 3), actors(audience, 4)) == ([], [audience.slot("u")])
     audience.add("v", 3)
-    assert actors(audience, 3) == {audience.slot("v")}
+    assert actors(audience, 3) == [audience.slot("v")]
 
 
-def test_room_for_users_is_made_before_they_come() -> None:
+def test_room_for_users_and_events_is_made_before_they_come() -> None:
     audience = Audience(users=4)
     audience.add("u", 1)
-    audience.make_room(20)
-    many_U, recent_UR = audience.many_U, audience.recent_UR
-    for n in range(20):
-        audience.add(f"v{n}", 2)
+    audience.make_room(20, 5_000)
+    many_U, trail = audience.many_U, audience.trail
+    assert len(trail.link_E5) >= 5_001
+    for n in range(5_000):
+        audience.add(f"v{n % 20}", 2)
     assert audience.many_U is many_U
-    assert audience.recent_UR is recent_UR
+    assert all(now is before for now, before in zip(audience.trail, trail, strict=True))
     assert audience.seen_by("u").tolist() == [1]
+    assert recent(audience, "u") == [1]
+    assert len(actors(audience, 2)) == 5_000
 
 
-def test_a_restart_changes_nothing_that_follows() -> None:
-    random, one = np.random.default_rng(1), Audience(users=4, titles=40, most_users=9, most_seen=12)
+@pytest.mark.parametrize("most_events", [60, 4_000_000])
+def test_a_restart_changes_nothing_that_follows(most_events: int) -> None:
+    bounds = {"users": 4, "titles": 40, "most_users": 9, "most_seen": 12, "most_events": most_events}
+    random, one = np.random.default_rng(1), Audience(**bounds)
 
     def act(audiences: list[Audience], many: int) -> None:
         for _ in range(many):
@@ -125,38 +150,43 @@ def test_a_restart_changes_nothing_that_follows() -> None:
     one.forget_user("u3")
     one.forget_titles(np.array([7, 8]))
     state = one.state_dict(40)
-    other = Audience(users=4, titles=40, most_users=9, most_seen=12)
+    assert len(state["trail"]["link_E5"]) == min(most_events, 200)
+    other = Audience(**bounds)
     other.load_state_dict(state)
     assert differences(other.state_dict(40), state) == []
     act([one, other], 150)
     assert differences(other.state_dict(40), one.state_dict(40)) == []
     assert len(one.seen) == 9
+    for row in range(40):
+        assert actors(one, row) == actors(other, row)
+    for user in one.slots:
+        assert recent(one, user) == recent(other, user)
 
 
-@pytest.mark.parametrize("many", [3, 40, ACTORS + 5])
+@pytest.mark.parametrize("many", [3, 40, 90])
 @pytest.mark.parametrize("evicted", [True, False])
-def test_who_leaves_is_in_no_ring_and_the_others_stay_in_order(many: int, evicted: bool) -> None:
+def test_who_leaves_is_nowhere_on_the_trail_and_the_others_stay_in_order(many: int, evicted: bool) -> None:
     audience = Audience(most_users=many + 1, most_seen=5)
-    for n in range(12):  # more than are held as seen, so that they are looked for everywhere
-        audience.add("gone", n)
-        audience.add("gone", 0)
     for n in range(many):
+        if n < 12:  # more than are held as seen
+            audience.add("gone", n)
         audience.add(f"u{n}", 0)
+        audience.add("gone", 0)
+    for n in range(many):  # so that the one who leaves has acted longest ago
+        audience.add(f"u{n}", 13)
     slot = audience.slot("gone")
     if evicted:
         audience.add("next", 99)
         assert audience.slot("next") == slot
-        assert actors(audience, 99) == {slot}
+        assert (actors(audience, 99), recent(audience, "next")) == ([slot], [99])
     else:
         audience.forget_user("gone")
-        assert slot not in audience.actors_VA
-    for row in range(12):
-        kept = [f"u{n}" for n in range(many)][-ACTORS:] if row == 0 else []
-        in_order = np.roll(audience.actors_VA[row], -int(audience.acted_V[row])).tolist()
-        assert [slot for slot in in_order if slot != NOBODY] == [audience.slot(user) for user in kept]
-        assert NOBODY not in audience.actors_VA[row][: len(kept)]
+        assert slot not in audience.trail.link_E5[:, SLOT]
+    assert actors(audience, 0) == [audience.slot(f"u{n}") for n in range(many - 1, -1, -1)]
+    assert [row for row in range(1, 12) if actors(audience, row)] == []
+    assert recent(audience, "u1") == [13, 0]
     audience.add("u1", 0)
-    assert audience.slot("u1") in actors(audience, 0)
+    assert actors(audience, 0)[0] == audience.slot("u1")
 
 
 def test_a_forgotten_users_place_is_the_next_to_be_taken_also_after_a_restart() -> None:

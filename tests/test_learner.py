@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from learner_tools import D_TEXT, MEMORY, PLAY, ROOMY, SETTINGS, Stream, differences, directions, launched
 
@@ -15,6 +16,7 @@ from model.gather import gather
 from model.learner import Acted, Learned, Learner, LearnerSettings
 from model.memory import Launched, Past
 from model.recommender import Recommender, Viewer
+from model.trail import ROW, SLOT
 
 torch.set_num_threads(1)
 Batch = list[Launched | Acted]
@@ -128,20 +130,32 @@ def test_titles_beyond_the_bound_are_given_up_before_any_event_has_come() -> Non
 
 
 def test_a_batch_may_bring_more_users_than_there_was_room_for() -> None:
-    """A title's ring names the newest users at once: arrays that were read without room for them would end too soon."""
+    """The trail names the newest users at once: arrays that were read without room for them would end too soon."""
     ranks = []
     for room in (1024, 4096):
         learner = Learner(replace(SETTINGS, memory=ROOMY))
         learner.observe(catalogue(4))
         audience = learner.memory.audience
-        audience.make_room(room)
+        audience.make_room(room, 0)
         assert len(audience.many_U) == room
         for n in range(1020):
             audience.add(f"early {n}", 0)
         batch: Batch = [repeated(f"u{n}", ["t0", "t1", "t2"], 3, start=n) for n in range(40)]
         ranks.append([event.ranks for event in learner.observe(batch).ranked])
-        assert (audience.actors_VA[:3] >= 1024).any(axis=1).all()
+        links = audience.trail.link_E5
+        assert {0, 1, 2} <= set(links[links[:, SLOT] >= 1024, ROW].tolist())
     assert ranks[0] == ranks[1]
+
+
+def test_an_event_counts_as_what_was_done_and_as_the_so_manyeth_of_its_user() -> None:
+    learner = Learner(replace(SETTINGS, memory=ROOMY, delayed=1.0))
+    learner.observe(catalogue(8))
+    actions = [ACTIONS[name].code for name in ("play", "like", "rated low", "play", "play", "finish", "dislike")]
+    titles, places = [f"t{n}" for n in range(7)], list(range(7))
+    learner.observe([Acted("u", titles, places, actions, places, places)])
+    counters = learner.memory.counters
+    assert counters.liking_V[:8].tolist() == pytest.approx([1, 1.5, -0.2, 1, 1, 1.5, 0, 0])  # a dislike is no target
+    assert counters.stage_BV[:2, :8].tolist() == [[1, 1, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0, 0]]
 
 
 def test_ranking_and_serving_change_nothing() -> None:
@@ -170,8 +184,8 @@ def test_a_contender_that_does_not_learn_ranks_without_a_trace() -> None:
     past = Past("u1", memory.catalogue.find(history.titles), np.array(history.times), np.array(history.actions))
     target = int(np.flatnonzero(memory.titles().candidate_V)[0])
     questions = [
-        Question(past.before(3), history.times[3], target, 0, 3, 0),
-        Question(past.before(1), history.times[0], target, 0, 3, 2),
+        Question(past.before(3), history.times[3], target, PLAY, 0, 3, 0),
+        Question(past.before(1), history.times[0], target, PLAY, 0, 3, 2),
     ]
     on = lists.view(memory)
     text_NV = lists.text_scores(on, [question.past for question in questions])

@@ -6,6 +6,8 @@ from numpy.typing import NDArray
 
 from model.actions import ACTIONS, LIKING
 from model.memory import Memory, MemorySettings, Past
+from model.signals import STATIC
+from model.trail import ROW
 
 HOUR = 3_600_000
 
@@ -68,10 +70,11 @@ def test_what_signals_read_of_the_titles_is_what_was_counted() -> None:
     titles = memory.titles()
     assert titles.candidate_V.tolist() == [True] * 4 + [False, True, False]
     assert titles.has_text_V.tolist() == [True] * 5 + [False, False]
+    static = dict(zip(STATIC, titles.static_VS.T, strict=True))
     np.testing.assert_allclose(titles.rare_V, 1 / np.sqrt([1, 4, 2, 1, 1, 1, 1]))
-    np.testing.assert_allclose(titles.static_VS[:, -3], np.log1p([0, 3, 1, 0, 0, 0, 0]))
-    assert titles.static_VS[:, -2].tolist() == [1, 0, 0, 1, 1, 1, 1]
-    assert titles.static_VS[:, -1].tolist() == [0, 0, 1, 0, 0, 0, 0]
+    np.testing.assert_allclose(static["popular ever"], np.log1p([0, 3, 1, 0, 0, 0, 0]))
+    assert static["no event yet"].tolist() == [1, 0, 0, 1, 1, 1, 1]
+    assert static["one event"].tolist() == [0, 0, 1, 0, 0, 0, 0]
     assert (titles.share_VK.sum(1) < 1).all()
     assert (titles.year_V[5], titles.released_V[5]) == (1999, 7)
 
@@ -80,7 +83,7 @@ def test_the_parts_grow_together_and_keep_what_they_hold() -> None:
     memory = memory_of(3)
     memory.count(past(memory, "u", ["t0"]), 1, 5)
     memory.launch(launched(f"more {n}") for n in range(2_100))
-    sizes = {memory.catalogue.capacity, len(memory.counters.popular_VC), len(memory.audience.acted_V)}
+    sizes = {memory.catalogue.capacity, len(memory.counters.popular_VC), len(memory.audience.trail.last_V)}
     assert sizes == {4096}
     memory.count(past(memory, "u", ["t0", "t1"]), memory.row("more 2099"), 6)
     assert memory.counters.follow.to_VK[:2, 0].tolist() == [1, memory.row("more 2099")]
@@ -97,6 +100,7 @@ def test_titles_beyond_the_bound_are_cleared_everywhere() -> None:
     for pairs in (memory.counters.follow, memory.counters.near, memory.counters.together):
         assert not np.isin(pairs.to_VK, rows).any()
     assert not memory.counters.popular_VC[rows].any()
+    assert memory.audience.trail.link_E5[:6, ROW].tolist() == [-1, -1, -1, -1, 4, 5]
     assert not np.isin(memory.catalogue.similar.to_VK, rows).any()
     assert memory.make_room().tolist() == []
 

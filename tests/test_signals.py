@@ -17,7 +17,7 @@ from model.gather import gather
 from model.lists import Candidates
 from model.memory import Memory, Past
 from model.ranker import Ranker
-from model.signals import COLUMN, DENSE, RECENT_TEXT
+from model.signals import COLUMN, COMPARED, DENSE
 
 TITLES, USERS, HISTORY, NOW = 25, 8, 30, 1_700_000_000_000
 GENRES: Final = ["a", "b", "c"]
@@ -86,7 +86,7 @@ def ask(
     ranker = ranker or Ranker(RANKER)
     text_V, static_V = lists.text_scores(on, [past])[0], lists.static_scores(on, ranker)
     also = np.zeros(0, np.int64)
-    return lists.find(on, ranker, asked, past, text_V, backbone, static_V, blocked, most, also)
+    return lists.find(on, ranker, asked, past, text_V, backbone, static_V, blocked, most, also, None)
 
 
 def column(user: int, name: str, delay: int = 0) -> NDArray[np.float32]:
@@ -184,7 +184,7 @@ def test_text_signals_are_cosines_with_the_last_titles_less_what_all_texts_share
     text[NO_TEXT] = 0
     text /= np.maximum(np.linalg.norm(text, axis=1, keepdims=True), 1e-9)
     for user in range(USERS):
-        recent = [title for title, _, _ in newest(user)][:RECENT_TEXT]
+        recent = [title for title, _, _ in newest(user)][:COMPARED]
         cosine = text @ text[recent].T
         taste = sum(0.9**j * text[title] for j, title in enumerate(recent))
         wanted = {
