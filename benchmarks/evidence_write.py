@@ -40,7 +40,6 @@ is learned, among all launched titles that its user has not seen; the first fift
 counted. MRR is the mean of 1/rank. Differences are paired, event by event; the brackets hold 95 % of what they come to
 when whole users are drawn again (cluster bootstrap): where they hold zero, these users show no difference. *New titles*
 had fewer than 10 events so far, *no event*: none, *new users* fewer than 5.
-
 """
 
 Files = Mapping[str, Mapping[str, Any]]
@@ -81,11 +80,17 @@ def runs(found: Files) -> Iterator[str]:
         row = f"{data['events']:,} | {part['date'][:16]} | {part['seconds'] / 60:.1f} | {part['device']}"
         yield f"| {name} | {of} | {row} |"
     yield ""
-    yield (
-        f"torch {next(iter(found.values()))['torch']}; settings as in `model/`, unless a row says otherwise."
-        if found
-        else ""
-    )
+    for part in list(found.values())[:1]:
+        s, signals = part["asked"]["settings"], len(part["asked"]["signals"])
+        sequence, network = s["sequence"], s["sequence"]["network"]
+        yield (
+            f"Settings, unless a row says otherwise: {network['blocks']} blocks of width {network['width']}, histories "
+            f"of {network['history']}, {sequence['steps']} steps a micro-batch, each with {sequence['replayed']} "
+            f"windows replayed; {signals} signals, a shortlist of {s['shortlist']}; seed {s['seed']}, "
+            f"torch {part['torch']}, one thread. Commands:"
+        )
+    for command in sorted({part["command"] for part in found.values()}):
+        yield f"\n    {command}"
 
 
 def headline(part: Mapping[str, Any], page: Path) -> Iterator[str]:
