@@ -28,16 +28,17 @@ LONGEST: Final = 200  # events of a history that the stream carries: the most th
 Change = Callable[[LearnerSettings], LearnerSettings]
 
 _PATTERNS: Final[dict[str, str]] = {  # the first that fits a signal's name says its group
-    "backbone": r"backbone",
-    "text": r"^text|has text|neighbours|similar",
-    "popularity": r"popular",
+    "backbone": r"backbone|^vectors",
+    "text": r"^text|has text|neighbours",
+    "popularity": r"popular|quiet|stage",
     "counts of 0 and 1": r"no event yet|one event",
-    "what follows": r"follow|near (recent|share)|^next|^adjacent",
-    "what goes together": r"together|^cosine|^pair",
-    "users alike": r"alike",
-    "genres and years": r"genre|year|decade",
-    "age": r"^age|not out yet|launch|since",
-    "the user's tempo": r"user events|gap|sitting|tempo|delay|session",
+    "what follows": r"follow|near (recent|share)",
+    "what goes together": r"together",
+    "users alike": r"alike|around|takers",
+    "genres and years": r"genre|year|^eras",
+    "liking": r"lik(ed|ing)$",
+    "age": r"^age|not out yet",
+    "the user's tempo": r"user events|gap|sitting|tempo|delay",
 }
 
 

@@ -88,9 +88,8 @@ def _few() -> Any:
 def pace(looks: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
     """Events a second and resident memory over the events learned."""
     with figure(path, 1, 2, (11, 3.8)) as (left, right):
-        for colour, (name, seen) in zip((COLOURS["premiere"], SERIES[2]), looks.items(), strict=False):
+        for colour, (label, seen) in zip((COLOURS["premiere"], SERIES[2], SERIES[1]), looks.items(), strict=False):
             events = [look["events"] for look in seen]
-            label = {"replay": "with replay", "no replay": "without"}[name]
             left.plot(events, [look["rate"] for look in seen], "o-", ms=4, color=colour, label=label)
             right.plot(events, [look["resident"] for look in seen], "o-", ms=4, color=colour, label=label)
         left.set(ylabel="events a second, one thread")

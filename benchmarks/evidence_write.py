@@ -237,7 +237,8 @@ def rates(part: Mapping[str, Any], page: Path) -> Iterator[str]:
     yield "\n## The learner at full speed\n"
     yield (
         f"Clicks of globo as fast as one thread learns them, {part['found']['minutes']:g} minutes, then a quarter of "
-        "that without replay. Memory holds the clicks that wait to be read, and every user's history, too.\n"
+        "that each with what it gives up under load. Memory holds the clicks that wait to be read and every user's "
+        "history, too.\n"
     )
     yield "| | events | events/s, first | last | slowest | events/s of CPU, last | MiB, first | last | users |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"

@@ -19,7 +19,7 @@ from benchmarks.evidence_stream import ALONE, Recorded, stream, watched
 from infra.datasets import DataSet
 from model.learner import Learner, Ranked, new_contender
 from model.ranker import Ranker
-from model.signals import DENSE, SIGNALS
+from model.signals import BACKBONE_SIGNALS, DENSE, SIGNALS
 
 SLICES = ["all", "new_titles", "no_event_titles", "new_users"]
 
@@ -82,7 +82,8 @@ def test_a_backbone_alone_ranks_among_what_its_user_has_not_seen(data: DataSet) 
 def test_every_signal_is_in_one_group_and_an_unknown_one_in_other() -> None:
     found = ablations.groups()
     assert sorted(name for names in found.values() for name in names) == sorted(SIGNALS)
-    assert all("backbone" in name for name in found["backbone"])
+    assert set(found["backbone"]) == set(BACKBONE_SIGNALS)
+    assert "other" not in found
     assert ablations.groups(["popular 3", "of a new kind"]) == {
         "popularity": ("popular 3",), "other": ("of a new kind",),
     }  # fmt: skip
@@ -224,8 +225,8 @@ def test_made_up_times_keep_every_users_order_and_end_with_the_users_last(tmp_pa
 
 def test_the_learners_speed_is_looked_at_with_replay_and_without(data: DataSet) -> None:
     looks = streams.rates(data, no_text, SETTINGS, 1e-6, quiet)
-    assert list(looks) == ["replay", "no replay"]
-    assert [look["events"] for seen in looks.values() for look in seen] == [64, 128]  # one micro-batch each
+    assert list(looks) == ["as it is", "no replay", "no replay, a tenth ranked"]
+    assert [look["events"] for seen in looks.values() for look in seen] == [64, 128, 192]  # one micro-batch each
     assert all(look["rate"] > 0 and look["resident"] > 0 for seen in looks.values() for look in seen)
 
 
