@@ -58,11 +58,9 @@ class Contender:
         """Score all titles for the batch's questions, with the weights from before the batch."""
         self.static_V = lists.static_scores(on, self.ranker)
         self.backbone_NV = np.zeros((len(questions), len(on.titles.candidate_V)), np.float32)
-        self.vectors_VP = None
         if self.sequence is None:
             return
         self.sequence.refresh(on.memory.catalogue)
-        self.vectors_VP = self.sequence.e_VP
         horizons = self.sequence.settings.network.horizons
         fresh = np.array([n for n, q in enumerate(questions) if q.delay == 0], np.int64)
         if len(fresh):
@@ -103,7 +101,6 @@ class Contender:
             blocked,
             self.shortlist,
             also,
-            self.vectors_VP,
         )
         place = np.flatnonzero(found.rows_C[: found.listed] == question.target)
         candidate = bool(found.score_V[question.target] > -np.inf)

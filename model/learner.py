@@ -19,7 +19,6 @@ from model.gather import gather
 from model.memory import Launched, Memory, MemorySettings, Past
 from model.ranker import Ranker, RankerSettings
 from model.sequence import SequenceModel, SequenceSettings
-from model.signals import BACKBONE_SIGNALS
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Learned(NamedTuple):
 
 def new_contender(settings: LearnerSettings, backbone: bool = True) -> Contender:
     """A model at its beginning; without the backbone its signals are hidden from the ranker."""
-    hidden = () if backbone else BACKBONE_SIGNALS
+    hidden = () if backbone else ("backbone", "backbone lead")
     ranker = Ranker(settings.ranker, settings.seed, hidden)
     sequence = SequenceModel(settings.sequence, settings.seed) if backbone else None
     return Contender(ranker, sequence, settings.shortlist, settings.seed)

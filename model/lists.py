@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
-from torch import Tensor
 
 from model import signals
 from model.memory import Memory, Past
 from model.ranker import Ranker
-from model.signals import SIGNALS, STATIC, TEXT_COLUMNS, VECTOR_COLUMNS, Asked, Scratch, Titles
+from model.signals import SIGNALS, STATIC, TEXT_COLUMNS, Asked, Scratch, Titles
 
 _RECENCY = 0.9 ** np.arange(signals.COMPARED, dtype=np.float32)
 
@@ -85,14 +84,13 @@ def find(
     blocked: NDArray[np.int32],
     most: int,
     also: NDArray[np.int64],
-    vectors_VP: Tensor | None,
 ) -> Candidates:
     """The `most` best candidates and the rows `also`, with all signals; the scratch must hold the asker (`gather`)."""
     scores = (static_V, text_V, backbone_V)
     rows_C, score_V = signals.shortlist(asked, on.titles, on.scratch, ranker.weights_D, scores, blocked, most)
     listed = len(rows_C)
     rows_C = np.concatenate([rows_C, also])
-    signals_CF = read(on, asked, past, rows_C, lead(backbone_V, rows_C[:listed]), vectors_VP)
+    signals_CF = read(on, asked, past, rows_C, lead(backbone_V, rows_C[:listed]))
     return Candidates(rows_C, listed, signals_CF, score_V)
 
 
@@ -101,18 +99,15 @@ def lead(backbone_V: NDArray[np.float32], listed_C: NDArray[np.int64]) -> float:
     return float(backbone_V[listed_C].max()) if len(listed_C) else 0.0
 
 
-def read(
-    on: View, asked: Asked, past: Past, rows_C: NDArray[np.int64], best: float, vectors_VP: Tensor | None
-) -> NDArray[np.float32]:
-    """All signals of the rows, text and the backbone's vectors (None: there is no backbone) included; the scratch must
-    hold the asker, `best` is the backbone's lead."""
+def read(on: View, asked: Asked, past: Past, rows_C: NDArray[np.int64], best: float) -> NDArray[np.float32]:
+    """All signals of the rows, text included; the scratch must hold the asker, `best` is the backbone's lead."""
     signals_CF = np.empty((len(rows_C), len(SIGNALS)), np.float32)
     signals.read(asked, on.titles, on.scratch, rows_C, best, signals_CF)
     recent = _recent_rows(past)
-    for vectors, columns in ((torch.from_numpy(on.text_VS), TEXT_COLUMNS), (vectors_VP, VECTOR_COLUMNS)):
-        signals_CF[:, columns] = 0
-        if vectors is not None and len(recent) and len(rows_C):
-            _closest((vectors[rows_C] @ vectors[recent].T).numpy(), signals_CF[:, columns])
+    signals_CF[:, TEXT_COLUMNS] = 0
+    if len(recent) and len(rows_C):
+        cosine_CR = (torch.from_numpy(on.text_VS[rows_C]) @ torch.from_numpy(on.text_VS[recent]).T).numpy()
+        _closest(cosine_CR, signals_CF[:, TEXT_COLUMNS])
     return signals_CF
 
 

@@ -137,7 +137,6 @@ class Recommender:
                 self._blocked(viewer),
                 most,
                 also,
-                self.sequence.e_VP,
             )
             listed = found.rows_C[: found.listed]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
@@ -166,7 +165,7 @@ class Recommender:
             rows_C = self.memory.catalogue.find(titles[b])
             backbone_HC = self._backbone(query_BHP[b], rows_C)
             moving_MV[signals.TEXT], moving_MV[signals.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
-            signals_CF = lists.read(self.on, asked, past, rows_C, float(one.lead[0]), self.sequence.e_VP)
+            signals_CF = lists.read(self.on, asked, past, rows_C, float(one.lead[0]))
             scores.append(self.scorer(signals_CF, backbone_HC, one.lead))
         return scores
 

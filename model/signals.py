@@ -31,19 +31,15 @@ _BORROWED: Final = (
 )
 SIGNALS: Final = (
     *DENSE,
-    *("text last", "text closest", "text closest three"),
-    *("vectors last", "vectors closest", "vectors closest three"),
-    "has text",
+    *("text last", "text closest", "text closest three", "has text"),
     *_BORROWED,
     *("year known", "year ahead", "year apart", "years old", "age known", "age", "not out yet", "genres recent"),
     *("backbone lead", "popularity apart", "takers alike", "takers most"),
     *("user events", "gap", "sitting", "tempo", "user liking", "delay"),
 )
-BACKBONE_SIGNALS: Final = ("backbone", "backbone lead", "vectors last", "vectors closest", "vectors closest three")
 COLUMN: Final = {name: i for i, name in enumerate(SIGNALS)}
 TEXT_COLUMNS: Final = slice(COLUMN["text last"], COLUMN["text closest three"] + 1)
-VECTOR_COLUMNS: Final = slice(COLUMN["vectors last"], COLUMN["vectors closest three"] + 1)
-COMPARED: Final = 20  # titles back that a candidate's text and vector are compared with
+COMPARED: Final = 20  # titles back that a candidate's text is compared with
 TAKERS: Final = 64  # newest users of a candidate that are compared with the asker
 FIRST_YEAR: Final = 1890
 SUMS: Final = len(_SUMMED)
@@ -145,8 +141,8 @@ def shortlist(
 def read(
     asked: Asked, t: Titles, s: Scratch, rows: NDArray[np.int64], lead: float, out_CF: NDArray[np.float32]
 ) -> None:
-    """Every signal of the given rows but those of text and vectors, into out_CF; `lead` is the backbone's best."""
-    at, first, moving_MV, static_VS = len(DENSE) + 6, len(STATIC), s.moving_MV, t.static_VS
+    """Every signal of the given rows but the text columns, into out_CF; `lead` is the backbone's best."""
+    at, first, moving_MV, static_VS = len(DENSE) + 3, len(STATIC), s.moving_MV, t.static_VS
     for i in range(rows.size):
         for a in range(first):
             out_CF[i, a] = static_VS[rows[i], a]

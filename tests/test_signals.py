@@ -86,7 +86,7 @@ def ask(
     ranker = ranker or Ranker(RANKER)
     text_V, static_V = lists.text_scores(on, [past])[0], lists.static_scores(on, ranker)
     also = np.zeros(0, np.int64)
-    return lists.find(on, ranker, asked, past, text_V, backbone, static_V, blocked, most, also, None)
+    return lists.find(on, ranker, asked, past, text_V, backbone, static_V, blocked, most, also)
 
 
 def column(user: int, name: str, delay: int = 0) -> NDArray[np.float32]:

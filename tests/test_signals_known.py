@@ -47,7 +47,7 @@ class World:
         past = asker if isinstance(asker, Past) else self.past(asker)
         on, asked = lists.view(self.memory), self.memory.asked(past, NEW_YEAR)
         gather(asked, on.titles, self.memory.counters, on.scratch)
-        signals_CF = lists.read(on, asked, past, np.arange(TITLES), 0.0, None)
+        signals_CF = lists.read(on, asked, past, np.arange(TITLES), 0.0)
         return [float(one) for one in signals_CF[:, COLUMN[name]]]
 
     def said(self, row: int) -> float:
