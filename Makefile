@@ -36,7 +36,7 @@ fuzz: $(READY)
 bench: $(READY)
 	for file in $$(grep -l '^if __name__' benchmarks/*.py | grep -v evidence); do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); done
 
-# Every table and figure about quality, into docs/evidence.md: about an hour; it goes on where it stopped (ARGS="--only ablations").
+# Every table and figure about quality, into docs/evidence.md: an hour or more; it goes on where it stopped (ARGS="--only ablations").
 evidence: $(READY)
 	$(BIN)/python -m benchmarks.evidence $(ARGS)
 

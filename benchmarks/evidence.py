@@ -84,15 +84,15 @@ def parts(
     yield Part("headline", None, given, partial(headline, encode, settings))
     for group in ablations.tables(0.0):
         find_rows = partial(ablate, group, encode, settings)
-        yield Part(f"ablations-{group}", 10_000, given, find_rows)
+        yield Part(f"ablations-{group}", 8_000, given, find_rows)
     yield Part("retraining", 20_000, given, lambda data, say: retraining.run(data, encode, settings, say))
     clicks, films = NEIGHBOURS / "globo" / "clicks.parquet", NEIGHBOURS / "ml-1m"
     if clicks.exists() and not own:
         of_the_hour = partial(compared, encode, settings, streams.HOUR)
-        yield Part("globo", 30_000, partial(streams.globo, clicks), of_the_hour)
+        yield Part("globo", 20_000, partial(streams.globo, clicks), of_the_hour)
     if films.exists() and not own:
         yield Part(
-            "ml-1m", 25_000, lambda limit: streams.ml_1m(films).slice(0, limit), partial(compared, encode, settings, 30)
+            "ml-1m", 20_000, lambda limit: streams.ml_1m(films).slice(0, limit), partial(compared, encode, settings, 30)
         )
     if clicks.exists() and not own:
         timed = partial(pace, encode, settings, minutes)
