@@ -25,6 +25,8 @@ from model.signals import (
     NEIGHBOURS,
     STAGE,
     SUMS,
+    TAKEN_LATELY,
+    TAKEN_OFTEN,
     TOGETHER_ALL,
     TOGETHER_LIKED,
     TOGETHER_MOST,
@@ -45,6 +47,7 @@ def gather(asked: Asked, titles: Titles, counters: Counters, s: Scratch) -> None
     s.moving_MV[:SUMS] = 0.0
     _sum_followers(asked.recent_L, counters.follow, s.moving_MV)
     _sum_near(asked.recent_L, counters.near, titles.rare_V, s.moving_MV)
+    _sum_taken(asked.recent_L, s.moving_MV)
     _sum_together(asked, counters.together, titles.rare_V, s.moving_MV)
     ask_alike(asked, titles, s)
     _know_user(asked, titles, s)
@@ -84,6 +87,15 @@ def _sum_near(
             w = recency * weight_VK[h, k]
             sums_MV[NEAR_RECENT, c] += w
             sums_MV[NEAR_SHARE, c] += w * rare_V[h]
+
+
+@njit(cache=True)
+def _sum_taken(recent_L: NDArray[np.int32], sums_MV: NDArray[np.float32]) -> None:
+    recency = np.float32(1.0)
+    for h in recent_L:
+        sums_MV[TAKEN_LATELY, h] += recency
+        sums_MV[TAKEN_OFTEN, h] += 1.0
+        recency *= np.float32(0.93)
 
 
 @njit(cache=True)

@@ -179,4 +179,5 @@ def _prior() -> Tensor:
     """Sensible weights before anything is learned: recent popularity, what follows, what goes together, text."""
     told = {"popular ever": 0.3, "popular 3": 0.3, "near recent": 0.5, "together recent": 0.5, "alike users": 0.3}
     told |= {"followed recent": 0.3, "text recent": 2.0, "text neighbours": 0.5, "genres": 0.5, "backbone": 0.1}
+    told |= {"taken lately": 0.5}
     return torch.tensor([told.get(name, 0.0) for name in DENSE])

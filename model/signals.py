@@ -22,6 +22,7 @@ _SUMMED: Final = (
     *("followed last", "followed recent", "near recent", "near share", "together recent", "together all"),
     *("together most", "together liked", "alike users", "alike sittings", "alike fitted"),
     *("around after", "around before", "around lately", "around alike", "around breadth"),
+    *("taken lately", "taken often"),  # by the asker: only where people come back to a title can it be a candidate
 )
 _SUITED: Final = ("text recent", "text neighbours", "genres", "years", "eras", "stage", "backbone")
 MOVING: Final = (*_SUMMED, *_SUITED)  # that differ from user to user: rows of `Scratch.moving_MV`
@@ -46,7 +47,7 @@ SUMS: Final = len(_SUMMED)
 (
     FOLLOWED_LAST, FOLLOWED_RECENT, NEAR_RECENT, NEAR_SHARE, TOGETHER_RECENT, TOGETHER_ALL, TOGETHER_MOST,
     TOGETHER_LIKED, ALIKE_USERS, ALIKE_SITTINGS, ALIKE_FITTED, AROUND_AFTER, AROUND_BEFORE, AROUND_LATELY,
-    AROUND_ALIKE, AROUND_BREADTH, TEXT, NEIGHBOURS, GENRES, YEARS, ERAS, STAGE, BACKBONE,
+    AROUND_ALIKE, AROUND_BREADTH, TAKEN_LATELY, TAKEN_OFTEN, TEXT, NEIGHBOURS, GENRES, YEARS, ERAS, STAGE, BACKBONE,
 ) = range(len(MOVING))  # fmt: skip
 _POPULAR_WEEK: Final = 2  # a column of the clocks
 _DAY: Final = 86_400_000.0  # ms

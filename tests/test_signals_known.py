@@ -54,6 +54,13 @@ class World:
         return 1 / (1 + log1p(self.memory.catalogue.count_V[row]))
 
 
+def test_what_the_asker_took_counts_by_how_often_and_how_lately() -> None:
+    world = World().take("asker", 0, 2, 0)
+    np.testing.assert_allclose(world.column("taken often"), [sqrt(2), 0, 1, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(world.column("taken lately"), [sqrt(1 + 0.93**2), 0, sqrt(0.93), 0, 0, 0], rtol=1e-6)
+    assert world.column("taken often", "other") == [0.0] * TITLES
+
+
 def test_takers_are_compared_with_the_asker_in_all_and_by_the_most_alike() -> None:
     world = World().take("one", 0, 1).take("two", 2).take("three", 1).take("asker", 0)
     shared = world.said(0) / sqrt(2 + 10)  # of the first; nobody else took what the asker did
