@@ -28,7 +28,7 @@ LONGEST: Final = 200  # events of a history that the stream carries: the most th
 Change = Callable[[LearnerSettings], LearnerSettings]
 
 _PATTERNS: Final[dict[str, str]] = {  # the first that fits a signal's name says its group
-    "backbone": r"backbone|^vectors",
+    "backbone": r"backbone",
     "text": r"^text|has text|neighbours",
     "popularity": r"popular|quiet|stage",
     "counts of 0 and 1": r"no event yet|one event",

@@ -60,7 +60,7 @@ class Watched(Contender):
         began = time.process_time()
         super().prepare(on, *rest, **named)
         if self.lender is not None:
-            self.backbone_NV, self.vectors_VP = self.lender.backbone_NV, self.lender.vectors_VP
+            self.backbone_NV = self.lender.backbone_NV
         self.seconds += time.process_time() - began
 
     def rank(self, on: View, question: Question, n: int, *rest: Any, **named: Any) -> Standing:
