@@ -83,7 +83,6 @@ def test_every_signal_is_in_one_group_and_an_unknown_one_in_other() -> None:
     found = ablations.groups()
     assert sorted(name for names in found.values() for name in names) == sorted(SIGNALS)
     assert all("backbone" in name for name in found["backbone"])
-    assert "other" not in found
     assert ablations.groups(["popular 3", "of a new kind"]) == {
         "popularity": ("popular 3",), "other": ("of a new kind",),
     }  # fmt: skip
