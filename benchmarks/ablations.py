@@ -34,7 +34,7 @@ _PATTERNS: Final[dict[str, str]] = {  # the first that fits a signal's name says
     "counts of 0 and 1": r"no event yet|one event",
     "what follows": r"follow|near (recent|share)",
     "what goes together": r"together",
-    "users alike": r"alike|around|takers|users like",
+    "users alike": r"alike|around|takers",
     "genres and years": r"genre|year|^eras",
     "liking": r"lik(ed|ing)$",
     "age": r"^age|not out yet",
