@@ -57,7 +57,7 @@ def ask_alike(asked: Asked, titles: Titles, s: Scratch) -> None:
     rows_AR = np.empty((best.size, RECENT), np.int32)
     many_A = np.empty(best.size, np.int64)
     for a in range(best.size):
-        many_A[a] = newest_of(titles.trail, touched[best[a]], rows_AR[a])
+        many_A[a] = newest_of(titles.trail, titles.known, touched[best[a]], rows_AR[a])
     _take(asked.recent_L, similar[best], rows_AR, many_A, s.mark_V, s.moving_MV)
     _once(rows_AR[:FITTED], many_A, s.mark_V)
     _fit(asked.recent_L, titles.said_V, rows_AR[:FITTED], many_A[:FITTED], s.weight_V, s.moving_MV[ALIKE_FITTED])

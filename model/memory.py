@@ -15,6 +15,7 @@ from model.actions import LIKING
 from model.audience import Audience
 from model.catalogue import NEVER, Catalogue
 from model.signals import Asked, Scratch, Titles, scratch
+from model.trail import unsorted
 
 _LIKING = np.array(LIKING, np.float32)
 
@@ -124,6 +125,7 @@ class Memory:
             has_text_V=np.asarray(c.semantic_VS[:n].any(axis=1)),
             many_U=a.many_U,
             trail=a.trail,
+            known=unsorted(),
         )
 
     def scratch(self) -> Scratch:

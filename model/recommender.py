@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from model import checkpoint, lists, signals
 from model.actions import ACTIONS
+from model.audience import NOBODY
 from model.contender import Contender
 from model.gather import gather
 from model.learner import LearnerSettings, new_contender
@@ -24,6 +25,7 @@ from model.network import Network, NetworkSettings
 from model.scorer import Scorer
 from model.sequence import SequenceModel
 from model.signals import Asked
+from model.trail import leave_sorted, sort_trail
 
 FRESH: Final = 64  # newest titles without an event, which compete for the places that a list keeps
 
@@ -63,6 +65,7 @@ class Recommender:
         self.sequence: SequenceModel = contender.sequence
         self.horizons = self.sequence.settings.network.horizons
         self.scorer = Scorer(contender.ranker, self.horizons)
+        self.sorted = sort_trail(memory.audience.trail)  # a version knows no more events than now
         self._look()
 
     @classmethod
@@ -95,6 +98,8 @@ class Recommender:
 
     def forget_user(self, user: str) -> None:
         """Drop what the version keeps of a user: others' lists are made without it."""
+        if (slot := self.memory.audience.slot(user)) != NOBODY:
+            leave_sorted(self.sorted, slot)
         self.memory.audience.forget_user(user)
 
     def known(self, title: str) -> bool:
@@ -219,7 +224,8 @@ class Recommender:
     def _look(self, rows: NDArray[np.int64] | None = None) -> None:
         """See the catalogue as it is now; only these rows are encoded, where given."""
         self.sequence.refresh(self.memory.catalogue, rows)
-        self.on: View = lists.view(self.memory)
+        on = lists.view(self.memory)
+        self.on: View = on._replace(titles=on.titles._replace(known=self.sorted))
         catalogue = self.memory.catalogue
         cold_M = np.flatnonzero(self.on.titles.candidate_V & (catalogue.count_V[: len(catalogue)] == 0))
         self.fresh_F = cold_M[np.argsort(-catalogue.born_V[cold_M], kind="stable")[:FRESH]]

@@ -12,7 +12,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from model.counters import CLOCKS
-from model.trail import EARLIER, SLOT, Trail, oldest
+from model.trail import EARLIER, SLOT, Sorted, Trail, oldest
 
 STATIC: Final = (
     *(f"popular {c}" for c in range(CLOCKS)),
@@ -74,6 +74,7 @@ class Titles(NamedTuple):
     has_text_V: NDArray[np.bool_]
     many_U: NDArray[np.int64]
     trail: Trail
+    known: Sorted  # of a version, which learns no more
 
 
 class Asked(NamedTuple):
@@ -156,7 +157,7 @@ def read(
     for i in range(rows.size):
         out_CF[i, at + 14] = moving_MV[BACKBONE, rows[i]] - lead
         out_CF[i, at + 15] = static_VS[rows[i], CLOCKS] - s.user_Q[1]
-    _read_takers(asked.slot, t.trail, s.overlap_U, rows, out_CF[:, at + 16 : at + 18])
+    _read_takers(asked.slot, t.trail, t.known, s.overlap_U, rows, out_CF[:, at + 16 : at + 18])
     out_CF[:, at + 18] = np.log1p(float(asked.events))
     out_CF[:, at + 19], out_CF[:, at + 20] = s.user_Q[4], np.log1p(s.user_Q[2])
     out_CF[:, at + 21], out_CF[:, at + 22] = s.user_Q[3], s.user_Q[6]
@@ -224,13 +225,30 @@ def _read_genres(
 
 @njit(cache=True)
 def _read_takers(
-    slot: int, trail: Trail, overlap_U: NDArray[np.float32], rows: NDArray[np.int64], out_C2: NDArray[np.float32]
+    slot: int,
+    trail: Trail,
+    known: Sorted,
+    overlap_U: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    out_C2: NDArray[np.float32],
 ) -> None:
     """How much those who took the title lately share with the asker: in all, by the root of their number, and the
     most."""
     links, first, last_V = trail.link_E5, oldest(trail), trail.last_V
+    taker_E, taker_V = known.taker_E, known.taker_V
     for i in range(rows.size):
         total, most, many, number = np.float32(0.0), np.float32(0.0), 0, last_V[rows[i]]
+        if taker_V.size:
+            number = -1
+            end = taker_V[rows[i] + 1] if rows[i] + 1 < taker_V.size else 0
+            for at in range(taker_V[rows[i]] if end else 0, end):
+                if many == TAKERS:
+                    break
+                u = taker_E[at]
+                if u >= 0 and u != slot:
+                    total += overlap_U[u]
+                    most = max(most, overlap_U[u])
+                    many += 1
         while many < TAKERS and number >= first:
             at = number % len(links)
             u, number = links[at, SLOT], links[at, EARLIER]

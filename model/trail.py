@@ -29,6 +29,41 @@ class Trail(NamedTuple):
     written_1: NDArray[np.int64]
 
 
+class Sorted(NamedTuple):
+    """A trail that grows no more, sorted for reading: a walk along its links waits for memory at each step. user slots
+    by title and title rows by user, newest first (NONE where forgotten), and where each title and user begins; nothing
+    of it is there while the trail still grows."""
+
+    taker_E: NDArray[np.int32]
+    taker_V: NDArray[np.int64]
+    taken_E: NDArray[np.int32]
+    taken_U: NDArray[np.int64]
+
+
+def unsorted() -> Sorted:
+    """Nothing: the links are followed."""
+    return Sorted(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int64))
+
+
+def sort_trail(trail: Trail) -> Sorted:
+    """All that is held."""
+    number_E = np.arange(trail.written_1[0] - 1, oldest(trail) - 1, -1)
+    link_E5 = trail.link_E5[number_E % len(trail.link_E5)]
+    row_E, slot_E = (link_E5[(link_E5[:, ROW] >= 0) & (link_E5[:, SLOT] >= 0)][:, way] for way in (ROW, SLOT))
+    taker_V, taken_U = (
+        np.append(0, np.bincount(e, minlength=len(last)).cumsum())
+        for e, last in ((row_E, trail.last_V), (slot_E, trail.last_U))
+    )
+    taker_E, taken_E = (e[by.argsort(kind="stable")].astype(np.int32) for e, by in ((slot_E, row_E), (row_E, slot_E)))
+    return Sorted(taker_E, taker_V, taken_E, taken_U)
+
+
+def leave_sorted(known: Sorted, slot: int) -> None:
+    """A user is forgotten."""
+    known.taker_E[known.taker_E == slot] = NONE
+    known.taken_E[known.taken_U[slot] : known.taken_U[slot + 1]] = NONE
+
+
 def empty_trail(events: int, users: int, titles: int) -> Trail:
     """Nothing yet, with room."""
     links, users_, titles_ = (np.full(shape, NONE, np.int64) for shape in ((events, 5), users, titles))
@@ -79,9 +114,18 @@ def forget_row(trail: Trail, row: int) -> None:
 
 
 @njit(cache=True)
-def newest_of(trail: Trail, slot: int, rows: NDArray[np.int32]) -> int:
+def newest_of(trail: Trail, known: Sorted, slot: int, rows: NDArray[np.int32]) -> int:
     """A user's newest titles, newest first, into `rows`; how many there are, at most its length."""
-    links, first, number, n = trail.link_E5, oldest(trail), trail.last_U[slot], 0
+    n = 0
+    if slot + 1 < known.taken_U.size:
+        for at in range(known.taken_U[slot], known.taken_U[slot + 1]):
+            if n == rows.size:
+                break
+            if known.taken_E[at] >= 0:
+                rows[n] = known.taken_E[at]
+                n += 1
+        return n
+    links, first, number = trail.link_E5, oldest(trail), trail.last_U[slot]
     while n < rows.size and number >= first:
         at = number % len(links)
         if links[at, ROW] >= 0:

@@ -5,13 +5,13 @@ import pytest
 from learner_tools import differences
 
 from model.audience import NOBODY, Audience
-from model.trail import EARLIER, ROW, SLOT, newest_of, oldest
+from model.trail import EARLIER, ROW, SLOT, newest_of, oldest, unsorted
 
 
 def recent(audience: Audience, user: str, most: int = 200) -> list[int]:
     """The user's newest titles, newest first, as the signals walk the trail."""
     rows = np.zeros(most, np.int32)
-    return [int(row) for row in rows[: newest_of(audience.trail, audience.slot(user), rows)]]
+    return [int(row) for row in rows[: newest_of(audience.trail, unsorted(), audience.slot(user), rows)]]
 
 
 def actors(audience: Audience, row: int) -> list[int]:

@@ -12,15 +12,19 @@ from model.trail import (
     NONE,
     ROW,
     SLOT,
+    Sorted,
     Trail,
     add_event,
     empty_trail,
     forget_row,
     forget_slot,
     grown,
+    leave_sorted,
     newest_of,
     oldest,
+    sort_trail,
     trail_state,
+    unsorted,
 )
 
 USERS, TITLES = 5, 7
@@ -84,24 +88,31 @@ def walk(trail: Trail, number: int, way: int) -> list[tuple[int, int]]:
     return found
 
 
-def newest(trail: Trail, slot: int, most: int = 10) -> list[int]:
+def newest(trail: Trail, slot: int, most: int = 10, known: Sorted | None = None) -> list[int]:
     rows = np.full(most, -9, np.int32)
-    many = newest_of(trail, slot, rows)
+    many = newest_of(trail, unsorted() if known is None else known, slot, rows)
     assert (rows[many:] == -9).all()
     return [int(row) for row in rows[:many]]
 
 
+def takers(known: Sorted, row: int) -> list[int]:
+    return [int(slot) for slot in known.taker_E[known.taker_V[row] : known.taker_V[row + 1]]]
+
+
 def agree(trail: Trail, plain: Plain, users: int = USERS, titles: int = TITLES) -> None:
+    known = sort_trail(trail)
     for slot in range(users):
         mine = plain.held_by(slot)
         assert walk(trail, int(trail.last_U[slot]), BEFORE) == [(event.slot, event.row) for event in mine]
         assert newest(trail, slot, 4) == [event.row for event in mine if event.row != NONE][:4]
+        assert newest(trail, slot, 4, known) == newest(trail, slot, 4)
         if mine:
             last = len(plain.events) - 1 - plain.held().index(mine[-1])
             assert walk(trail, last, AFTER) == [(event.slot, event.row) for event in mine[::-1]]
     for row in range(titles):
         took = [(event.slot, event.row) for event in plain.held_of(row)]
         assert walk(trail, int(trail.last_V[row]), EARLIER) == took
+        assert takers(known, row) == [slot for slot, found in took if found != NONE]
 
 
 def played(size: int, steps: int, forget: float, seed: int = 1) -> tuple[Trail, Plain]:
@@ -189,3 +200,14 @@ def test_a_state_is_a_copy_of_what_is_held_also_where_the_ring_is_written_over(s
     add_event(other, 0, 0)
     plain.add(0, 0)
     agree(other, plain)
+
+
+def test_who_is_forgotten_leaves_a_sorted_trail_too() -> None:
+    trail, _ = played(40, 60, 0.0)
+    known = sort_trail(trail)
+    leave_sorted(known, 2)
+    forget_slot(trail, 2)
+    for slot in range(USERS):
+        assert newest(trail, slot, 9, known) == newest(trail, slot, 9)
+    for row in range(TITLES):
+        assert [slot for slot in takers(known, row) if slot != NONE] == takers(sort_trail(trail), row)
