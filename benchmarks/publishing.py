@@ -34,7 +34,7 @@ from streaming.publisher import Publisher, PublishSettings
 from streaming.records import Activity, NewEvent, Title
 
 SIZE, KEPT, CACHED, ASKED = 100, 5, 100_000, 256
-BATCHES = (128, 32, 8)  # viewers at once
+BATCHES = (128, 32, 16)  # viewers at once
 PARTS = {  # methods by what they do, with all that they call
     "backbone": ("sequence.py", "now"),
     "text of all titles": ("lists.py", "text_scores"),
