@@ -96,7 +96,7 @@ def parts(
         )
     if clicks.exists() and not own:
         timed = partial(pace, encode, settings, minutes)
-        yield Part("rates", 600_000, partial(streams.globo, clicks), timed)
+        yield Part("rates", 1_200_000, partial(streams.globo, clicks), timed)
 
 
 def ablate(group: str, encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:

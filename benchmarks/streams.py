@@ -9,6 +9,7 @@
 """
 
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,15 +19,18 @@ from benchmarks.evidence_stream import ALONE, Recorded, Say, stream, watched
 from benchmarks.memory import resident
 from features.text import Encoder
 from infra.datasets import DataSet, from_tables
-from infra.evaluate import micro_batches
+from infra.evaluate import BATCH, micro_batches
 from infra.tables import Table
 from model.baselines import NAMES, Baselines
 from model.learner import Learner, LearnerSettings
+from streaming.log_learner import LogSettings
 
 HOUR: Final = 1 / 24  # days: the window of popularity for news
 DAY: Final = "2017-10-10"  # of globo
 FIRST: Final = 50  # events of each user of ml-1m
 APART: Final = 30  # seconds between two of them
+FAST: Final = 1_000  # events a second
+KEEPING_UP: Final = f"keeping up with {FAST:,}/s"
 LOOK: Final = 10_000  # events between two looks at speed and memory
 
 
@@ -78,18 +82,20 @@ def report(recorded: Recorded) -> dict[str, Any]:
 def rates(
     data: DataSet, encode: Encoder, settings: LearnerSettings, minutes: float, say: Say
 ) -> dict[str, list[dict[str, float]]]:
-    """Looks at the learner alone: for `minutes` as it is, then for a quarter of that each without replay, and ranking
-    only a tenth of the events, as it does when it must keep up."""
+    """Looks at the learner alone: for a quarter of `minutes` each as it is and without replay, then for `minutes` as it
+    keeps up with FAST events a second."""
     learner, batches, done = Learner(settings), micro_batches(data, encode), 0
     looks: dict[str, list[dict[str, float]]] = {}
-    modes = (("as it is", 1.0, 1.0, 60), ("no replay", 0.0, 1.0, 15), ("no replay, a tenth ranked", 0.0, 0.1, 15))
-    for name, replay, ranked, seconds in modes:
+    as_it_is, fast = LogSettings().pace(0), LogSettings().pace(FAST)
+    modes = {"as it is": (as_it_is, 15), "no replay": (as_it_is._replace(replay=0.0), 15), KEEPING_UP: (fast, 60)}
+    for name, (pace, seconds) in modes.items():
         limit = minutes * seconds
         looks[name], at, busy = [], done, 0.0
         wall = cpu = 0.0  # since the last look
-        for batch in batches:
+        while joined := list(islice(batches, max(1, round(pace.batch / BATCH)))):
+            batch = [item for one in joined for item in one]
             began, began_cpu = time.perf_counter(), time.process_time()
-            done += len(learner.observe(batch, replay, ranked).ranked)
+            done += len(learner.observe(batch, pace.replay, pace.ranked).ranked)
             wall, cpu = wall + time.perf_counter() - began, cpu + time.process_time() - began_cpu
             if done - at < LOOK and busy + wall < limit:
                 continue

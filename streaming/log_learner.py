@@ -8,7 +8,7 @@ forget a user closes the micro-batch and takes effect at its place in the log, o
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -39,10 +39,24 @@ class LogSettings:
     titles: int = 512
     capacity: float = 150.0
     least_replay: float = 0.2
-    ranked: float = 300.0
+    ranked: float = 200.0
     checkpoint: int = 5_000
     checkpoint_batches: int = 60
     window: int = 65_536
+
+    def pace(self, rate: float) -> "Pace":
+        """What is done at so many events/s: freshness comes before replay, and before knowing every rank."""
+        ranked = min(1.0, self.ranked / max(rate, 1e-9))
+        replay = min(1.0, max(self.least_replay, self.capacity / max(rate, 1e-9)))
+        return Pace(min(round(self.batch / ranked), self.most_batch), replay, ranked)
+
+
+class Pace(NamedTuple):
+    """Events a micro-batch, share of the usual replay, share of the events that are ranked."""
+
+    batch: int
+    replay: float
+    ranked: float
 
 
 class Once:
@@ -186,11 +200,8 @@ class LogLearner:
     def _close(self) -> None:
         """Learn what is pending; only here does anything of it enter the state."""
         items = [item for record, at in self._pending if (item := self._item(record, at)) is not None]
-        s, rate = self.settings, max(self.rate(), 1e-9)
-        self.replay = min(1.0, max(s.least_replay, s.capacity / rate))
-        share = min(1.0, s.ranked / rate)
-        self.batch = min(round(s.batch / share), s.most_batch)
-        result = self.learner.observe(items, self.replay, share)
+        self.batch, self.replay, ranked = self.settings.pace(self.rate())
+        result = self.learner.observe(items, self.replay, ranked)
         self._score(result)
         self._fresh = self._fresh or bool(items)
         self._pending, self._new = [], 0
