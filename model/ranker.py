@@ -24,12 +24,12 @@ class RankerSettings:
     kept · batch: records a step · steps: a micro-batch · rate: of AdamW · average: weight of the past in the served
     weights."""
 
-    hard: int = 64
+    hard: int = 32
     easy: int = 16
     hidden: tuple[int, int] = (96, 48)
-    buffer: int = 6144
+    buffer: int = 12_288
     batch: int = 192
-    steps: int = 4
+    steps: int = 3
     rate: float = 2e-3
     average: float = 0.98
 

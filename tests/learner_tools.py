@@ -196,3 +196,11 @@ class Log:
             if self.random.random() < 0.3:
                 self.write(Tick(ts=self.at), later=1_000)
         return self
+
+
+def activity(*offsets: int, user: str = "u") -> Activity:
+    """The plays at these offsets of partition 0, each of a title and at a second of its own."""
+    many = len(offsets)
+    new = [NewEvent(i, 0, offset, 0) for i, offset in enumerate(offsets)]
+    titles, times = [f"t{offset}" for offset in offsets], [1_000 * offset for offset in offsets]
+    return Activity(user=user, count=many, titles=titles, times=times, actions=[PLAY] * many, new=new)

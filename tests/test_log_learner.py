@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 import torch
-from learner_tools import MEMORY, PLAY, SETTINGS, Log, differences, holds
+from learner_tools import MEMORY, PLAY, SETTINGS, Log, activity, differences, holds
 from msgspec import structs
 
 from model import checkpoint
@@ -15,7 +15,7 @@ from model.learner import Learner
 from model.trail import SLOT
 from streaming.kafka import Message
 from streaming.log_learner import UNREADABLE, LogLearner, LogSettings, Once
-from streaming.records import Activity, Forgotten, NewEvent, Tick, Title, decode_log, to_msgpack
+from streaming.records import Activity, Forgotten, Tick, Title, decode_log, to_msgpack
 
 torch.set_num_threads(1)
 LOGS: Final = LogSettings(
@@ -77,13 +77,6 @@ def test_events_written_twice_and_cut_differently_are_learned_once() -> None:
 
 def tick() -> bytes:
     return to_msgpack(Tick(ts=0))
-
-
-def activity(*offsets: int, user: str = "u") -> Activity:
-    many = len(offsets)
-    new = [NewEvent(i, 0, offset, 0) for i, offset in enumerate(offsets)]
-    titles, times = [f"t{offset}" for offset in offsets], [1_000 * offset for offset in offsets]
-    return Activity(user=user, count=many, titles=titles, times=times, actions=[PLAY] * many, new=new)
 
 
 def test_a_batch_closes_by_events_by_log_time_or_by_records() -> None:
@@ -148,44 +141,6 @@ def test_a_checkpoint_is_due_by_log_time_or_batches_but_not_where_nothing_was_le
     assert due[-7:] == [False] * 6 + [True]
     feed(activity(8), 4_000)  # a duplicate
     assert not due[-1]
-
-
-def test_far_more_events_than_the_capacity_shrink_the_replay_to_its_least() -> None:
-    log, learner = Log(), new(replace(LOGS, batch=4, capacity=3.5))
-    replays, rates = [], []
-    for number, later in enumerate([2_000] * 5 + [10] * 40 + [4_000] * 5):
-        log.write(activity(*range(4 * number, 4 * number + 4)), later)
-        learner.feed(log.messages[-1])
-        replays.append(learner.replay)
-        rates.append(learner.rate())
-    assert replays[3] == 1.0
-    assert rates[3] == 4 * 4 / 6.0
-    assert replays[40] == LOGS.least_replay
-    assert replays[-1] == 1.0  # forgotten after ten seconds
-
-
-def test_beyond_its_rate_a_fair_sample_is_ranked_and_micro_batches_grow_while_all_is_learned() -> None:
-    log, learner = Log(), new(replace(LOGS, batch=4, ranked=10.0, most_batch=30, titles=100))
-    batches, scored = [], []
-    for number, later in enumerate([2_000] * 5 + [10] * 60 + [4_000] * 5):
-        log.write(activity(*range(4 * number, 4 * number + 4)), later)
-        learner.feed(log.messages[-1])
-        batches.append(learner.batch)
-        scored.append(learner.rankings["premiere"].scored()["all"])
-    assert set(batches[:5]) == {4}
-    assert batches[60] == 11  # 28 events/s of which ten are to be ranked: 4 / (10 / 28)
-    assert batches[-1] == 4
-    assert scored[4] == 20
-    assert 0 < scored[64] - scored[9] < 0.7 * 4 * 55
-    assert learner.learned == 4 * 70
-
-
-def test_what_is_given_up_at_a_rate_follows_from_the_settings() -> None:
-    settings = LogSettings(batch=64, most_batch=512, capacity=150.0, least_replay=0.2, ranked=200.0)
-    assert settings.pace(0) == settings.pace(150) == (64, 1.0, 1.0)
-    assert settings.pace(200) == (64, 0.75, 1.0)
-    assert settings.pace(1_000) == (320, 0.2, 0.2)
-    assert settings.pace(10_000) == (512, 0.2, 0.02)
 
 
 def test_on_another_log_the_weights_go_on_and_positions_begin_anew() -> None:
