@@ -29,6 +29,7 @@ LEARNER: Final = {  # what the status shows: the learner's gauge behind it
     "duplicates": "premiere_learner_duplicates",
     "unlaunched": "premiere_learner_unlaunched",
     "replay": "premiere_learner_replay",
+    "ranked": "premiere_learner_ranked",
     "events_per_second": "premiere_learner_events_per_second",
 }
 _PATIENCE: Final = 5.0  # seconds for the newest version
@@ -173,7 +174,7 @@ def _facts(found: dict[str, Any]) -> RenderableType:
     grid.add_row(
         "learner",
         f"{learner['learned']:,.0f} events, {learner['events_per_second']:,.0f}/s, at {learner['position']:,.0f} "
-        f"of its log, replay {learner['replay']:.0%}",
+        f"of its log, replay {learner['replay']:.0%}, ranked {learner['ranked']:.0%}",
     )
     for kind, quantiles in found["freshness_ms"].items():
         if quantiles["p50"] is not None:

@@ -34,6 +34,9 @@ UNLAUNCHED: Final = Gauge("premiere_learner_unlaunched", "events whose title was
 REPLAY: Final = Gauge(
     "premiere_learner_replay", "share of the usual replay; below 1 the log is faster than the capacity"
 )
+RANKED: Final = Gauge(
+    "premiere_learner_ranked", "share of the events that are ranked before they are learned; below 1 as above"
+)
 RATE: Final = Gauge("premiere_learner_events_per_second", "new events a second of log time")
 LOSS: Final = Gauge("premiere_learner_loss", "loss of the last micro-batch, nats", ["part"])
 SUM: Final = Gauge("premiere_prequential_sum", "sum of a measure over scored events", ["ranking", "measure", "slice"])
@@ -131,6 +134,7 @@ def report(learner: LogLearner) -> None:
     DUPLICATES.set(learner.duplicates)
     UNLAUNCHED.set(learner.unlaunched)
     REPLAY.set(learner.replay)
+    RANKED.set(learner.ranked)
     RATE.set(learner.rate())
     for part, loss in learner.losses.items():
         LOSS.labels(part).set(loss)

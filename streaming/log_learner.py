@@ -94,7 +94,7 @@ class LogLearner:
         self.once = Once(settings.window)
         self.position, self.learned, self.duplicates, self.unlaunched, self.batches = 0, 0, 0, 0, 0
         self.rates: deque[tuple[int, int]] = deque()  # (record time, new events)
-        self.replay, self.batch = 1.0, settings.batch  # of the micro-batch to come
+        self.batch, self.replay, self.ranked = settings.pace(0)
         self.losses: dict[str, float] = {}
         self._pending: list[tuple[Title | Activity, int]] = []  # records and their record times
         self._new, self._opened, self._next = 0, 0, 0
@@ -200,8 +200,8 @@ class LogLearner:
     def _close(self) -> None:
         """Learn what is pending; only here does anything of it enter the state."""
         items = [item for record, at in self._pending if (item := self._item(record, at)) is not None]
-        self.batch, self.replay, ranked = self.settings.pace(self.rate())
-        result = self.learner.observe(items, self.replay, ranked)
+        self.batch, self.replay, self.ranked = self.settings.pace(self.rate())
+        result = self.learner.observe(items, self.replay, self.ranked)
         self._score(result)
         self._fresh = self._fresh or bool(items)
         self._pending, self._new = [], 0

@@ -41,6 +41,7 @@ def test_beyond_its_rate_a_fair_sample_is_ranked_and_micro_batches_grow_while_al
     assert set(batches[:5]) == {4}
     assert batches[60] == 11  # 28 events/s of which ten are to be ranked: 4 / (10 / 28)
     assert batches[-1] == 4
+    assert learner.ranked == 1.0
     assert scored[4] == 20
     assert 0 < scored[64] - scored[9] < 0.7 * 4 * 55
     assert learner.learned == 4 * 70
