@@ -51,9 +51,9 @@ class Look(NamedTuple):
     resident: float  # MiB
 
 
-def resident() -> float:
-    """MiB of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE / MIB
+def resident(process: int | str = "self") -> float:
+    """MiB of a process, of this one unless told otherwise."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE / MIB
 
 
 def watch(looks: list[Look], stop: threading.Event, of: int) -> None:
