@@ -25,16 +25,18 @@ from streaming.records import Event, Launch, to_json
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
 PATIENCE: Final = 60.0  # seconds to wait for what was sent last
+IDLE: Final = 4  # times as long as it looked does a reader rest: where much waits, it must not take the processor
 _PRODUCER: Final[dict[str, Any]] = {"linger.ms": 0, "partitioner": "murmur2_random", "log_level": 2}
 
 
 class Probe:
     """Sends records and notes when a plain consumer and a reader of Redis see each; times in seconds.
 
-    Looking costs the machine that is measured: at high rates every `every`-th event is looked for.
+    Looking costs the machine that is measured: at high rates every `every`-th event is looked for, and `plain` can be
+    left out.
     """
 
-    def __init__(self, loop: Loop, every: int = 1) -> None:
+    def __init__(self, loop: Loop, every: int = 1, plain: bool = True) -> None:
         self.config = loop.settings.kafka()
         self.redis: Any = redis.Redis.from_url(loop.settings.redis(), decode_responses=True)
         self.producer = Producer({**self.config, **_PRODUCER})
@@ -46,7 +48,8 @@ class Probe:
         self.launch: list[float] = []
         self.kafka: list[float] = []
         self.done = threading.Event()
-        self.threads = [threading.Thread(target=work) for work in (self._consume, self._read, self._listen)]
+        looks = (self._read, self._listen, *([self._consume] if plain else []))
+        self.threads = [threading.Thread(target=work) for work in looks]
         for thread in self.threads:
             thread.start()
         time.sleep(1)  # the consumer stands at the end before the first record
@@ -59,8 +62,8 @@ class Probe:
             self.sent[message.partition(), message.offset()] = at
             self.waiting.append((event.user, message.offset(), at))
 
-        watched = {"on_delivery": delivered} if self.events % self.every == 0 else {}
-        self.producer.produce(USER_EVENTS, key=event.user.encode(), value=to_json(event), **watched)
+        told = delivered if self.events % self.every == 0 else None
+        self.producer.produce(USER_EVENTS, key=event.user.encode(), value=to_json(event), on_delivery=told)
         self.producer.poll(0)
         self.events += 1
 
@@ -97,14 +100,14 @@ class Probe:
         consumer.assign([TopicPartition(USER_EVENTS, partition, OFFSET_END) for partition in partitions])
         while not self.done.is_set():
             for message in consumer.consume(100, 0.05):
-                at = self.sent.get((message.partition(), message.offset())) if message.error() is None else None
-                if at is not None:
+                where = int(message.partition() or 0), int(message.offset() or 0)
+                if message.error() is None and (at := self.sent.get(where)) is not None:
                     self.kafka.append(time.time() - at)
         consumer.close()
 
     def _read(self) -> None:
         while not self.done.is_set():
-            looked = [self.waiting.popleft() for _ in range(len(self.waiting))]
+            looked, began = [self.waiting.popleft() for _ in range(len(self.waiting))], time.monotonic()
             with self.redis.pipeline(transaction=False) as pipe:
                 for user, _, _ in looked:
                     pipe.hget(key(user), "revision")
@@ -115,7 +118,7 @@ class Probe:
                     self.event.append(now - at)
                 else:
                     self.waiting.append((user, offset, at))
-            time.sleep(0.005)
+            time.sleep(max(0.005, IDLE * (time.monotonic() - began)))
 
     def _listen(self) -> None:
         with self.redis.pubsub(ignore_subscribe_messages=True) as channel:
