@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.evidence_stream import ALONE, Recorded, Say, Watched, stream, watched
 from features.text import Encoder
+from infra.contest import ALONE, Recorded, Say, Watched, stream, watched
 from infra.datasets import DataSet
 from model.learner import Learner, LearnerSettings
 from model.ranker import Ranker
@@ -179,11 +179,6 @@ def contender(row: Row, settings: LearnerSettings, lender: Watched | None = None
     elif row.lend:
         made.ranker = Blind(changed, row.without)
     return made
-
-
-def cold_share(data: DataSet) -> float:
-    """The share of events whose title had none before."""
-    return len(np.unique(data.title)) / max(len(data), 1)
 
 
 def run(

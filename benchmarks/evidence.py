@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import ablations, retraining, streams
-from benchmarks.evidence_stream import ALONE, Progress, Recorded, Say, alone, watched
 from benchmarks.evidence_write import write
 from benchmarks.runner import device
 from features.text import Encoder, load_encoder
 from infra import evaluate
+from infra.coldstart import cold_share
+from infra.contest import ALONE, Progress, Recorded, Say, alone, watched
 from infra.datasets import DataSet
 from infra.find import find
 from infra.learning import learner_settings, numerics
@@ -101,7 +102,7 @@ def parts(
 
 def ablate(group: str, encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
     """One group of rows."""
-    rows = ablations.tables(ablations.cold_share(data))[group]
+    rows = ablations.tables(cold_share(data))[group]
     return {"rows": ablations.run(rows, data, encode, settings, say)}
 
 

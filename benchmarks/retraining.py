@@ -25,9 +25,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evidence_stream import Batch, Recorded, Say, Watched, stream, watched
 from benchmarks.retraining_offline import Cost, Histories, asked_alone, fitted, passes, pieces, refit
 from features.text import Encoder
+from infra.contest import Batch, Recorded, Say, Watched, stream, watched
 from infra.datasets import DataSet
 from model import lists
 from model.baselines import Baselines

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.evidence_stream import Batch
+from infra.contest import Batch
 from infra.evaluate import BATCH
 from model import lists
 from model.actions import WEIGHTS

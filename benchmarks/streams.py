@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import pandas as pd
 
-from benchmarks.evidence_stream import ALONE, Recorded, Say, stream, watched
 from benchmarks.memory import resident
 from features.text import Encoder
+from infra.contest import ALONE, Recorded, Say, stream, watched
 from infra.datasets import DataSet, from_tables
 from infra.evaluate import BATCH, micro_batches
 from infra.tables import Table

@@ -1,15 +1,33 @@
-"""The command `evaluate`: finds the data, shows the progress, prints and writes the report."""
+"""What measuring commands share, how they find the data, and the command `evaluate`: it shows its progress, prints and
+writes the report."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import typer
 
 from infra.settings import Settings
 
+if TYPE_CHECKING:
+    from infra.datasets import DataSet
+
 EVERY: Final = 5.0  # seconds between two lines of progress
+
+
+def chosen(
+    settings: Settings, events: Path | None, titles: Path | None, text: Sequence[str], limit: int | None
+) -> "DataSet":
+    """The data that a command is to measure on; `limit` takes the first so many events. Raises PremiereError where
+    they cannot be read."""
+    from infra.find import find
+
+    data = find(
+        events, titles, text, checkout=Path.cwd(), data_dir=settings.data_dir, folder=settings.data, seed=settings.seed
+    )
+    return data if limit is None else data.slice(0, limit)
 
 
 def run_evaluate(
@@ -21,19 +39,13 @@ def run_evaluate(
     repeats: bool,
     limit: int | None,
 ) -> None:
-    """Evaluate and print; `limit` takes the first so many events. Raises PremiereError where the data cannot be
-    read."""
+    """Evaluate and print. Raises PremiereError where the data cannot be read."""
     from features.text import load_encoder
     from infra import evaluate
-    from infra.find import find
     from infra.learning import learner_settings
     from model.metrics import Prequential
 
-    data = find(
-        events, titles, text, checkout=Path.cwd(), data_dir=settings.data_dir, folder=settings.data, seed=settings.seed
-    )
-    if limit is not None:
-        data = data.slice(0, limit)
+    data = chosen(settings, events, titles, text, limit)
     began = shown = time.monotonic()
 
     def progress(done: int, whole: int, rankings: dict[str, Prequential]) -> None:

@@ -1,10 +1,16 @@
 """The commands for those who ask what the model costs and what it is worth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+
+if TYPE_CHECKING:
+    from features.text import Encoder
+    from infra.datasets import DataSet
+    from model.learner import LearnerSettings
 
 Report = Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")]
 Figure = Annotated[Path | None, typer.Option(help="Draw it here, as PNG.")]
@@ -31,4 +37,83 @@ def flops(
         costs.draw(found, figure)
 
 
-COMMANDS: Final[tuple[Callable[..., None], ...]] = (flops,)
+Events = Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with user, item, ts.")]
+Titles = Annotated[Path | None, typer.Option(help="Titles: CSV or Parquet with item, title.")]
+Text = Annotated[list[str] | None, typer.Option(help="Further columns of titles to embed.")]
+Repeats = Annotated[bool, typer.Option("--repeats", help="People come back: do not leave out seen titles.")]
+Limit = Annotated[int | None, typer.Option(min=10, help="Only the first so many events.")]
+
+
+def _obtained(
+    events: Path | None, titles: Path | None, text: Sequence[str], repeats: bool, limit: int | None
+) -> "tuple[DataSet, Encoder, LearnerSettings]":
+    """The data, the encoder and the settings in force."""
+    from features.text import load_encoder
+    from infra.learning import learner_settings
+    from infra.measure import chosen
+    from infra.settings import load
+
+    settings = load()
+    model = learner_settings(settings)
+    model = replace(model, repeats=model.repeats or repeats)
+    return chosen(settings, events, titles, text, limit), load_encoder(settings.text_encoder), model
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def coldstart(
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    repeats: Repeats = False,
+    limit: Limit = None,
+    mask: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of ids masked; measured on the first fifth unless given.")
+    ] = None,
+    report: Report = None,
+    figure: Figure = None,
+) -> None:
+    """Show how new titles are ranked, by what stands for a title: its id, its text, both, both with ids masked."""
+    from infra import coldstart as cold
+    from infra.evaluate import write
+
+    found = cold.report(*_obtained(events, titles, text or (), repeats, limit), _tell, mask)
+    for line in cold.lines(found):
+        typer.echo(line)
+    if report is not None:
+        write(found, report)
+    if figure is not None:
+        cold.draw(found, figure)
+
+
+Side = Annotated[str, typer.Argument(help="as-set, a size (cpu, 2m, ...), path.of.a.setting=value; by commas.")]
+
+
+def shadow(
+    a: Side,
+    b: Side,
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    repeats: Repeats = False,
+    limit: Limit = None,
+    days: Annotated[float | None, typer.Option(min=0.001, help="Test on the last so many days.")] = None,
+    report: Report = None,
+    figure: Figure = None,
+) -> None:
+    """Compare two settings of the model, A and B, side by side over one stream, and say whether one is better."""
+    from infra import shadow as test
+    from infra.evaluate import write
+
+    found = test.report(*_obtained(events, titles, text or (), repeats, limit), (a, b), _tell, days)
+    for line in test.lines(found):
+        typer.echo(line)
+    if report is not None:
+        write(found, report)
+    if figure is not None:
+        test.draw(found, figure)
+
+
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (flops, coldstart, shadow)

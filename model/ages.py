@@ -8,12 +8,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.metrics import measures_of
 
 AGES: Final = ("0", "1-4", "5-19", "20+")
 _BORDERS: Final = (1, 5, 20)
 MEASURES: Final = ("mrr", "hr10")
+
+
+def age_of(events_N: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Places in AGES of titles with so many events."""
+    return np.searchsorted(_BORDERS, events_N, "right").astype(np.int64)
 
 
 class ByAge:
@@ -25,7 +31,7 @@ class ByAge:
 
     def add(self, rank: float, title_events: int) -> None:
         """Score one event: the rank its title had, and the events of that title before it."""
-        age = sum(title_events >= border for border in _BORDERS)
+        age = int(age_of(np.array(title_events)))
         self._total[:, age] += measures_of(rank)[: len(MEASURES)]
         self._count[age] += 1
 

@@ -15,7 +15,7 @@ from test_evaluate import SETTINGS, checkerboard, no_text
 
 from benchmarks import ablations, evidence, evidence_write, streams
 from benchmarks.ablations import DEFAULT, Row
-from benchmarks.evidence_stream import ALONE, Recorded, stream, watched
+from infra.contest import ALONE, Recorded, stream, watched
 from infra.datasets import DataSet
 from model.learner import Learner, Ranked, new_contender
 from model.ranker import Ranker
@@ -225,7 +225,7 @@ def test_made_up_times_keep_every_users_order_and_end_with_the_users_last(tmp_pa
 def test_the_learners_speed_is_looked_at_with_replay_and_without(data: DataSet) -> None:
     looks = streams.rates(data, no_text, SETTINGS, 1e-6, quiet)
     assert list(looks) == ["as it is", "no replay", streams.KEEPING_UP]
-    assert [look["events"] for seen in looks.values() for look in seen] == [64, 128, 192]  # one micro-batch each
+    assert [look["events"] for seen in looks.values() for look in seen] == [64, 128, 320]  # the last is large
     assert all(look["rate"] > 0 and look["resident"] > 0 for seen in looks.values() for look in seen)
 
 

@@ -1,4 +1,4 @@
-"""What every part of the evidence is made of: a stream ranked by several contenders at once, each scored event kept.
+"""What comparisons are made of: a stream ranked by several contenders at once, each scored event kept.
 
 All contenders of a run share one memory and one stream, so that they meet the same questions, and differences between
 two of them are differences event by event (`model.paired`). A contender is watched: how the true title stood by the
@@ -18,6 +18,7 @@ from features.text import Encoder
 from infra.datasets import DataSet
 from infra.evaluate import UNCOUNTED, micro_batches
 from model import paired
+from model.ages import AGES, age_of
 from model.baselines import Baselines
 from model.contender import Contender, Question, Standing
 from model.learner import Acted, Learner, LearnerSettings, Ranked, new_contender
@@ -33,6 +34,7 @@ EVERY: Final = 10.0  # seconds between two lines of progress
 Batch = list[Launched | Acted]
 Say = Callable[[str], None]
 Before = Callable[[int, Batch], None]  # events done, what comes next
+Parts = Mapping[str, NDArray[np.bool_]]  # by name, which scored events
 
 
 class Watched(Contender):
@@ -70,7 +72,7 @@ class Watched(Contender):
         standing = super().rank(on, question, n, *rest, **named)
         self.seconds += time.process_time() - began
         if self.sequence is not None and not question.delay:
-            self.alone.append(self._alone(on, question, n))
+            self.alone.append(rank_by(self.backbone_NV[n], on, question, self.repeats))
         return standing
 
     def learn(self, on: View, *rest: Any, **named: Any) -> dict[str, float]:
@@ -79,12 +81,14 @@ class Watched(Contender):
         self.seconds += time.process_time() - began
         return losses
 
-    def _alone(self, on: View, question: Question, n: int) -> float:
-        score_V = np.where(on.titles.candidate_V, self.backbone_NV[n], -np.inf)
-        if not self.repeats:
-            seen = on.memory.audience.seen_by(question.past.user)
-            score_V[seen[seen >= 0]] = -np.inf
-        return average_rank(score_V, question.target)
+
+def rank_by(score_V: NDArray[np.float32], on: View, question: Question, repeats: bool) -> float:
+    """The target's rank among all candidates by these scores alone; what the user has seen competes where `repeats`."""
+    open_V = np.where(on.titles.candidate_V, score_V, -np.inf)
+    if not repeats:
+        seen = on.memory.audience.seen_by(question.past.user)
+        open_V[seen[seen >= 0]] = -np.inf
+    return average_rank(open_V, question.target)
 
 
 def watched(settings: LearnerSettings, backbone: bool = True, **options: Any) -> Watched:
@@ -93,10 +97,11 @@ def watched(settings: LearnerSettings, backbone: bool = True, **options: Any) ->
 
 
 class Recorded:
-    """Scored events in order: who, how often title and user had been met, and the rank by ranking."""
+    """Scored events in order: who and when, how often title and user had been met, and the rank by ranking."""
 
     def __init__(self) -> None:
         self.users: list[str] = []
+        self.times: list[int] = []  # ms
         self.title_events: list[int] = []
         self.user_events: list[int] = []
         self.ranks: dict[str, list[float]] = {}
@@ -107,6 +112,7 @@ class Recorded:
     def add(self, event: Ranked, ranks: Mapping[str, float]) -> None:
         """Keep one event; every event has the same rankings."""
         self.users.append(event.user)
+        self.times.append(event.ts)
         self.title_events.append(event.title_events)
         self.user_events.append(event.user_events)
         for name, rank in ranks.items():
@@ -121,17 +127,29 @@ class Recorded:
         title_N, user_N = np.array(self.title_events), np.array(self.user_events)
         return dict(zip(SLICES, (title_N >= 0, title_N < NEW_TITLE, title_N == 0, user_N < NEW_USER), strict=True))
 
-    def mrr(self, name: str) -> dict[str, float | None]:
-        """By slice; None where nothing was scored."""
-        value_N = self.reciprocal(name)
-        return {of: float(value_N[inside].mean()) if inside.any() else None for of, inside in self.slices().items()}
+    def ages(self) -> dict[str, NDArray[np.bool_]]:
+        """Which events each of AGES holds, by the title's events before."""
+        age_N = age_of(np.array(self.title_events, np.int64))
+        return {age: age_N == place for place, age in enumerate(AGES)}
 
-    def gain(self, name: str, rival: str) -> dict[str, dict[str, float] | None]:
-        """The paired difference in MRR by slice, with its interval by users."""
+    def mrr(self, name: str, parts: Parts | None = None) -> dict[str, float | None]:
+        """By slice, or by the parts given; None where nothing was scored."""
+        return self._means(self.reciprocal(name), parts)
+
+    def hr10(self, name: str, parts: Parts | None = None) -> dict[str, float | None]:
+        """The share of ranks up to 10, likewise."""
+        return self._means(np.array(self.ranks[name]) <= 10, parts)
+
+    def _means(self, value_N: NDArray[Any], parts: Parts | None) -> dict[str, float | None]:
+        parts = self.slices() if parts is None else parts
+        return {of: float(value_N[inside].mean()) if inside.any() else None for of, inside in parts.items()}
+
+    def gain(self, name: str, rival: str, parts: Parts | None = None) -> dict[str, dict[str, float] | None]:
+        """The paired difference in MRR by slice, or by the parts given, with its interval by users."""
         rank_N, rival_N, user_N = np.array(self.ranks[name]), np.array(self.ranks[rival]), np.array(self.users)
         found = {
             of: paired.difference(rank_N[inside], rival_N[inside], user_N[inside])
-            for of, inside in self.slices().items()
+            for of, inside in (self.slices() if parts is None else parts).items()
         }
         return {of: None if one is None else one._asdict() for of, one in found.items()}
 
@@ -153,12 +171,14 @@ def stream(
     baselines: Baselines | None = None,
     before: Before | None = None,
     history: int = HISTORY,
+    first: int | None = None,
 ) -> Recorded:
-    """Every event ranked, then learned; the first fifth is not kept. With `baselines`, their rankings beside the
-    contenders'."""
+    """Every event ranked, then learned; the first fifth is not kept, or those before `first`. With `baselines`, their
+    rankings beside the contenders'."""
     repeats = learner.settings.repeats
     seen = Baselines(repeats=repeats) if baselines is None else baselines
-    recorded, first, done = Recorded(), int(len(data) * UNCOUNTED), 0
+    first = int(len(data) * UNCOUNTED) if first is None else first
+    recorded, done = Recorded(), 0
     progress = Progress(len(data), say)
     for batch in micro_batches(data, encode, history):
         for title in batch:
