@@ -13,7 +13,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -45,12 +45,13 @@ WATCHED: Final = 20  # one event in so many is looked for in Redis: looking take
 SCORED: Final = 5  # one event in so many is ranked by the popularity of the hour
 RANKINGS: Final = ("premiere", "popularity_window", "cooccurrence")
 BENCHMARK: Final = "benchmark"  # this process, among the flows
-MACHINE: Final = "machine"  # everything: broker, Redis and strangers included
+SERVICES: Final = "broker and Redis"
+MACHINE: Final = "machine"  # everything: what is beyond the sum of the others is the work of strangers
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Look(NamedTuple):
-    """The loop at one moment. `cpu`: seconds so far, of each flow, of the benchmark itself and of the whole machine."""
+    """The loop at one moment. `cpu`: seconds so far, of flows, services, the benchmark itself and all."""
 
     at: float  # seconds after the first live event
     sent: int
@@ -81,6 +82,12 @@ def cpu(process: int | str) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def services(flows: Collection[int]) -> float:
+    """Seconds of processor of our children that are no flow; one may end while we look."""
+    found = " ".join(file.read_text() for file in Path("/proc/self/task").glob("*/children")).split()
+    return sum(cpu(pid) for pid in map(int, found) if pid not in flows and Path(f"/proc/{pid}").exists())
+
+
 def machine() -> float:
     """Seconds of processor that all processes took since the start, guests' and stolen time apart."""
     user, nice, system, _idle, _waiting, hard, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
@@ -102,7 +109,8 @@ def look(loop: Loop, probe: Probe, history: int, at: float) -> Look:
     return Look(
         at, probe.events, learned, *waiting(lags, ACTIVITY), learn.value("premiere_learner_replay") if learn else 0.0,
         {name: resident(pid) for name, pid in pids.items()},
-        {**{name: cpu(pid) for name, pid in pids.items()}, BENCHMARK: cpu("self"), MACHINE: machine()},
+        {name: cpu(pid) for name, pid in pids.items()}
+        | {SERVICES: services(pids.values()), BENCHMARK: cpu("self"), MACHINE: machine()},
     )  # fmt: skip
 
 
@@ -246,7 +254,9 @@ def main() -> None:
         course, probe = measure(settings, part, given.history, given.rate)
     print(f"{len(probe.event):,} events seen in Redis, {len(probe.waiting)} not", flush=True)
     hour = popularity_of_the_hour(part, given.history)
-    publish("sustained", rows(f"{part.name}, {given.rate:g} events/s", course, probe.event, hour))
+    broker = settings.broker or ("apache" if settings.kafka_home else "embedded")
+    case = f"{part.name}, {given.rate:g}/s, {given.minutes:.2g} min, {broker}"
+    publish("sustained", rows(case, course, probe.event, hour))
 
 
 if __name__ == "__main__":

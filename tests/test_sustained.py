@@ -1,6 +1,8 @@
 """What the benchmarks of the whole loop count, on looks and streams whose right answer is known."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 
@@ -10,7 +12,7 @@ import pytest
 
 from benchmarks.memory import resident
 from benchmarks.probe import last, paced, quantiles
-from benchmarks.sustained import Course, Look, cores_of, cpu, growth, popularity_of_the_hour, rows, waiting
+from benchmarks.sustained import Course, Look, cores_of, cpu, growth, popularity_of_the_hour, rows, services, waiting
 from infra.datasets import DataError, DataSet, from_tables
 from infra.lag import Lag
 from infra.tables import Table
@@ -63,6 +65,18 @@ def test_memory_and_processors_are_those_of_the_process_that_is_named() -> None:
     while time.process_time() < begun + 0.5:  # work that the system must have seen
         sum(range(1000))
     assert cpu(os.getpid()) > begun
+
+
+def test_services_are_the_children_that_are_no_flows() -> None:
+    busy = [sys.executable, "-c", "import time\nwhile time.process_time() < 1: pass\ntime.sleep(60)"]
+    with subprocess.Popen(busy) as child:
+        try:
+            give_up = time.monotonic() + 60
+            while cpu(child.pid) < 0.5 and time.monotonic() < give_up:
+                time.sleep(0.05)
+            assert services([]) >= services([child.pid]) + 0.5
+        finally:
+            child.kill()
 
 
 def test_the_rows_compare_memory_with_the_early_look_and_accuracy_with_the_window() -> None:
