@@ -80,7 +80,7 @@ def test_model_baselines_and_what_was_served_are_scored_on_the_live_part(found: 
     report = as_json(found)
     live = len(data) - len(data) // 2
     assert report["live_events"] == live
-    assert report["scored"] == live  # nobody in this audience repeats a title
+    assert live / 4 < report["scored"] <= live  # beyond 200 events/s a fair sample; nobody repeats a title
     for measure in MEASURES:
         assert set(report[measure]) == {"premiere", "served", "popularity", "popularity_window", "cooccurrence"}
         assert all(set(means) == set(SLICES) for means in report[measure].values())
