@@ -3,7 +3,6 @@
 The second part stands beside a count made while a real step ran, so that nobody has to believe a formula.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -154,8 +153,3 @@ def draw(found: dict[str, Any], path: Path) -> None:
         right.legend(loc="upper left")
         figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
         plt.close(figure)
-
-
-def write(found: dict[str, Any], path: Path) -> None:
-    """The report as JSON."""
-    path.write_text(json.dumps(found, indent=1) + "\n")

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -29,12 +30,7 @@ def flops(
     settings = load()
     numerics(settings.threads)
     found = costs.report(settings.model, learner_settings(settings).sequence, titles)
-    for line in costs.lines(found):
-        typer.echo(line)
-    if report is not None:
-        costs.write(found, report)
-    if figure is not None:
-        costs.draw(found, figure)
+    _deliver(costs, found, report, figure)
 
 
 Events = Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with user, item, ts.")]
@@ -59,6 +55,18 @@ def _obtained(
     return chosen(settings, events, titles, text, limit), load_encoder(settings.text_encoder), model
 
 
+def _deliver(study: ModuleType, found: dict[str, Any], report: Path | None, figure: Path | None) -> None:
+    """A study's report on the screen and, where wanted, in files."""
+    from infra.evaluate import write
+
+    for line in study.lines(found):
+        typer.echo(line)
+    if report is not None:
+        write(found, report)
+    if figure is not None:
+        study.draw(found, figure)
+
+
 def _tell(line: str) -> None:
     typer.echo(line, err=True)
 
@@ -77,15 +85,9 @@ def coldstart(
 ) -> None:
     """Show how new titles are ranked, by what stands for a title: its id, its text, both, both with ids masked."""
     from infra import coldstart as cold
-    from infra.evaluate import write
 
     found = cold.report(*_obtained(events, titles, text or (), repeats, limit), _tell, mask)
-    for line in cold.lines(found):
-        typer.echo(line)
-    if report is not None:
-        write(found, report)
-    if figure is not None:
-        cold.draw(found, figure)
+    _deliver(cold, found, report, figure)
 
 
 Side = Annotated[str, typer.Argument(help="as-set, a size (cpu, 2m, ...), path.of.a.setting=value; by commas.")]
@@ -105,15 +107,9 @@ def shadow(
 ) -> None:
     """Compare two settings of the model, A and B, side by side over one stream, and say whether one is better."""
     from infra import shadow as test
-    from infra.evaluate import write
 
     found = test.report(*_obtained(events, titles, text or (), repeats, limit), (a, b), _tell, days)
-    for line in test.lines(found):
-        typer.echo(line)
-    if report is not None:
-        write(found, report)
-    if figure is not None:
-        test.draw(found, figure)
+    _deliver(test, found, report, figure)
 
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (flops, coldstart, shadow)

@@ -19,6 +19,7 @@ CLOCKS: Final = len(HALF_LIVES_MS) + len(HALF_LIVES_EVENTS)
 STAGES: Final = (5, 15, 50, 150, 500)  # events of a user at which a stage of their life ends
 NEAR: Final = 10  # titles back that count as one sitting
 TOGETHER: Final = 100  # titles back that count as one taste
+_TITLED: Final = ("popular_VC", "stage_VB", "last_V", "liking_V")
 _NEVER: Final = np.iinfo(np.int64).min
 _LONG_AGO: Final = 1e5  # hours: a title without an event
 _REBASE: Final = 40.0  # powers of two before the landmark moves: far from float32's end
@@ -27,14 +28,14 @@ _REBASE: Final = 40.0  # powers of two before the landmark moves: far from float
 class Counters(NamedTuple):
     """The arrays that numba reads; rows are catalogue rows.
 
-    popular_VC decayed counts by clock (times 2^((t - landmark) / half-life)) · stage_BV events by the stage of their
+    popular_VC decayed counts by clock (times 2^((t - landmark) / half-life)) · stage_VB events by the stage of their
     users · last_V ms of the last event · liking_V summed · landmark_C · now_C the clocks' newest reading (ms, events) ·
     follow what came directly after · near what came within NEAR after, weight .8^gap · together what the same users did
     within TOGETHER, both ways
     """
 
     popular_VC: NDArray[np.float32]
-    stage_BV: NDArray[np.float32]
+    stage_VB: NDArray[np.float32]
     last_V: NDArray[np.int64]
     liking_V: NDArray[np.float32]
     landmark_C: NDArray[np.float64]
@@ -50,7 +51,7 @@ def empty_counters(titles: int, slots: tuple[int, int, int] = (48, 96, 192)) -> 
     clocks = np.zeros(CLOCKS)
     f = np.float32
     stages, last, liking = (
-        np.zeros((len(STAGES) + 1, titles), f),
+        np.zeros((titles, len(STAGES) + 1), f),
         np.full(titles, _NEVER, np.int64),
         np.zeros(titles, f),
     )
@@ -126,7 +127,7 @@ def count_event(
     """Count one event on `row` by a user whose titles before it, newest first, are `recent_L`."""
     for c in range(gain_C.size):
         counters.popular_VC[row, c] += gain_C[c]
-    counters.stage_BV[stage_of(kind.events), row] += 1.0
+    counters.stage_VB[row, stage_of(kind.events)] += 1.0
     counters.last_V[row] = np.int64(counters.now_C[0])
     counters.liking_V[row] += kind.liking
     weight = 1.0
@@ -145,7 +146,7 @@ def count_event(
 
 def forget_titles(counters: Counters, rows: NDArray[np.int64]) -> None:
     """Clear evicted rows."""
-    counters.popular_VC[rows], counters.stage_BV[:, rows], counters.liking_V[rows] = 0, 0, 0
+    counters.popular_VC[rows], counters.stage_VB[rows], counters.liking_V[rows] = 0, 0, 0
     counters.last_V[rows] = _NEVER
     for pairs in (counters.follow, counters.near, counters.together):
         forget_rows(pairs, rows)
@@ -161,9 +162,7 @@ def grown(counters: Counters, titles: int) -> Counters:
         Pairs(*(join([a, b]) for a, b in zip(old, new, strict=True)))
         for old, new in zip(counters[-3:], more[-3:], strict=True)
     ]
-    popular, stages, last, liking = [
-        join([a, b], axis=-1 if a is counters.stage_BV else 0) for a, b in zip(counters[:4], more[:4], strict=True)
-    ]
+    popular, stages, last, liking = [join([a, b]) for a, b in zip(counters[:4], more[:4], strict=True)]
     clocks = counters.landmark_C, counters.now_C
     return Counters(popular, stages, last, liking, *clocks, follow, near, together)
 
@@ -172,16 +171,15 @@ def counters_state(counters: Counters, titles: int) -> dict[str, Any]:
     """Everything, as a tree of arrays (copies) cut to `titles` rows."""
     tables = {name: [a[:titles].copy() for a in getattr(counters, name)] for name in ("follow", "near", "together")}
     clocks = {"landmark_C": counters.landmark_C.copy(), "now_C": counters.now_C.copy()}
-    titled = {name: getattr(counters, name)[..., :titles].copy() for name in ("stage_BV", "last_V", "liking_V")}
-    return {"popular_VC": counters.popular_VC[:titles].copy(), **titled, **clocks, **tables}
+    titled = {name: getattr(counters, name)[:titles].copy() for name in _TITLED}
+    return {**titled, **clocks, **tables}
 
 
 def load_counters(counters: Counters, state: dict[str, Any]) -> None:
     """Take the state into `counters`, which must have at least as many rows."""
     titles = len(state["popular_VC"])
-    counters.popular_VC[:titles] = state["popular_VC"]
-    for name in ("stage_BV", "last_V", "liking_V"):
-        getattr(counters, name)[..., :titles] = state[name]
+    for name in _TITLED:
+        getattr(counters, name)[:titles] = state[name]
     counters.landmark_C[:], counters.now_C[:] = state["landmark_C"], state["now_C"]
     for name in ("follow", "near", "together"):
         for mine, saved in zip(getattr(counters, name), state[name], strict=True):

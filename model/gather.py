@@ -35,6 +35,7 @@ from model.signals import (
     Asked,
     Scratch,
     Titles,
+    suit_genres,
 )
 
 YEARS_APART: Final = 12  # beyond which one title's year says nothing of another's
@@ -53,7 +54,7 @@ def gather(asked: Asked, titles: Titles, counters: Counters, s: Scratch) -> None
     _know_user(asked, titles, s)
     _finish_sums(titles.rare_V, s.moving_MV)
     _borrow(titles.near_VK, titles.share_VK, s.moving_MV[TOGETHER_RECENT], s.moving_MV[NEIGHBOURS])
-    _suit_genres(titles.genres_VG, s.genres_2G[0], s.moving_MV[GENRES])
+    suit_genres(titles.genres_VG, s.genres_2G[0], s.moving_MV[GENRES])
     _suit_years(titles.year_V, s.user_Q, s.era_Y, s.moving_MV)
     s.moving_MV[STAGE] = titles.stage_BV[stage_of(asked.events)]
 
@@ -179,18 +180,6 @@ def _borrow(
             if other >= 0:
                 borrowed += share_VK[c, k] * of_V[other] * of_V[other]
         out_V[c] = np.sqrt(borrowed)
-
-
-@njit(cache=True)
-def _suit_genres(genres_VG: NDArray[np.int8], taste_G: NDArray[np.float32], out_V: NDArray[np.float32]) -> None:
-    for c in range(out_V.size):
-        total, many = np.float32(0.0), np.float32(0.0)
-        for k in range(genres_VG.shape[1]):
-            if genres_VG[c, k] < 0:
-                break
-            total += taste_G[genres_VG[c, k]]
-            many += np.float32(1.0)
-        out_V[c] = total / max(many, np.float32(1.0))
 
 
 @njit(cache=True)

@@ -117,7 +117,7 @@ class Memory:
             released_V=c.released_V[:n],
             genres_VG=c.genres_VG[:n],
             static_VS=np.concatenate([*static, *habits], 1, dtype=np.float32),
-            stage_BV=np.log1p(self.counters.stage_BV[:, :n]),
+            stage_BV=np.ascontiguousarray(np.log1p(self.counters.stage_VB[:n]).T),
             rare_V=(1 / np.sqrt(count_V + 1)).astype(np.float32),
             said_V=(1 / (1 + log_V1[:, 0])).astype(np.float32),
             near_VK=c.similar.to_VK[:n],

@@ -133,16 +133,8 @@ class Recommender:
         for b, (viewer, past, moment) in enumerate(zip(viewers, pasts, moments, strict=True)):
             asked = self._gather(viewer, past, moment)
             scores = text_BV[b], backbone_BV[b], static_V
-            found = lists.find(
-                self.on,
-                self.contender.ranker,
-                asked,
-                past,
-                *scores,
-                self._blocked(viewer),
-                most,
-                also,
-            )
+            ranker, blocked = self.contender.ranker, self._blocked(viewer)
+            found = lists.find(self.on, ranker, asked, past, *scores, blocked, most, also)
             listed = found.rows_C[: found.listed]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
             lead_H = backbone_HC[:, : found.listed].max(1, initial=-np.inf)

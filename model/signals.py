@@ -140,6 +140,19 @@ def shortlist(
 
 
 @njit(cache=True)
+def suit_genres(genres_CG: NDArray[np.int8], taste_G: NDArray[np.float32], out_C: NDArray[np.float32]) -> None:
+    """The mean taste for each title's genres; 0 without any."""
+    for c in range(out_C.size):
+        total, many = np.float32(0.0), np.float32(0.0)
+        for k in range(genres_CG.shape[1]):
+            if genres_CG[c, k] < 0:
+                break
+            total += taste_G[genres_CG[c, k]]
+            many += np.float32(1.0)
+        out_C[c] = total / max(many, np.float32(1.0))
+
+
+@njit(cache=True)
 def read(
     asked: Asked, t: Titles, s: Scratch, rows: NDArray[np.int64], lead: float, out_CF: NDArray[np.float32]
 ) -> None:
@@ -153,7 +166,7 @@ def read(
         out_CF[i, at] = t.has_text_V[rows[i]]
     _read_borrowed(t.near_VK, t.share_VK, static_VS, moving_MV, rows, out_CF[:, at + 1 : at + 6])
     _read_dates(asked.now, t.year_V, t.released_V, s.user_Q, rows, out_CF[:, at + 6 : at + 13])
-    _read_genres(t.genres_VG, s.genres_2G[1], rows, out_CF[:, at + 13])
+    suit_genres(t.genres_VG[rows], s.genres_2G[1], out_CF[:, at + 13])
     for i in range(rows.size):
         out_CF[i, at + 14] = moving_MV[BACKBONE, rows[i]] - lead
         out_CF[i, at + 15] = static_VS[rows[i], CLOCKS] - s.user_Q[1]
@@ -207,20 +220,6 @@ def _read_dates(
         out_C7[i, 0], out_C7[i, 1], out_C7[i, 2] = known, ahead, abs(ahead)
         out_C7[i, 3] = (now / _YEAR + 1970.0 - year) / 10.0 if known else -1.0
         out_C7[i, 4], out_C7[i, 5], out_C7[i, 6] = dated, np.log1p(max(age, 0.0)), dated and age < 0
-
-
-@njit(cache=True)
-def _read_genres(
-    genres_VG: NDArray[np.int8], taste_G: NDArray[np.float32], rows: NDArray[np.int64], out_C: NDArray[np.float32]
-) -> None:
-    for i in range(rows.size):
-        total, many = 0.0, 0
-        for k in range(genres_VG.shape[1]):
-            if genres_VG[rows[i], k] < 0:
-                break
-            total += taste_G[genres_VG[rows[i], k]]
-            many += 1
-        out_C[i] = total / max(many, 1)
 
 
 @njit(cache=True)

@@ -9,6 +9,7 @@ broker of its own.
 
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,6 +25,8 @@ from streaming.topics import Topic
 
 BROKERS: Final = tuple(filter(None, os.environ.get("BROKERS", "").split(",")))
 BESIDE: Final = Path(__file__).resolve().parents[2] / "shared" / "kafka"  # beside the project's checkout
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and all it starts, would ignore it
 
 OwnKafka = Callable[[Path], AbstractContextManager[str]]  # a folder: a broker's address while the context lasts
 

@@ -136,13 +136,13 @@ def test_forgotten_rows_count_nothing_and_are_named_nowhere() -> None:
     forget_titles(counters, np.array([1, 6]))
     after = popularity(counters, 8)
     assert not after[[1, 6]].any()
-    assert not counters.stage_BV[:, [1, 6]].any()
+    assert not counters.stage_VB[[1, 6]].any()
     assert not counters.liking_V[[1, 6]].any()
     assert (quiet(counters, 8)[[1, 6]] == quiet(empty_counters(2), 2)).all()
     others = [0, 2, 3, 4, 5, 7]
     assert (after[others] == before[others]).all()
     assert (quiet(counters, 8)[others] == quiet_V[others]).all()
-    assert (counters.stage_BV[:, others] == was.stage_BV[:, others]).all()
+    assert (counters.stage_VB[others] == was.stage_VB[others]).all()
     assert (counters.liking_V[others] == was.liking_V[others]).all()
     for pairs in (counters.follow, counters.near, counters.together):
         assert not np.isin(pairs.to_VK, [1, 6]).any()
@@ -159,10 +159,10 @@ def test_growing_and_a_restart_change_no_number() -> None:
         assert len(one.popular_VC) == 12
         tick(one, 10**12 + 301 * HOUR, 301)
         count_event(one, gain(one), 11, np.array([10, 3], np.int32), Kind(1.5, 7))
-    for name in ("popular_VC", "stage_BV", "last_V", "liking_V"):
+    for name in ("popular_VC", "stage_VB", "last_V", "liking_V"):
         assert (getattr(wide, name) == getattr(loaded, name)).all()
         assert (state[name] == kept[name]).all()
-    assert (wide.stage_BV[:, 11].tolist(), wide.liking_V[11]) == ([0, 1, 0, 0, 0, 0], 1.5)
+    assert (wide.stage_VB[11].tolist(), wide.liking_V[11]) == ([0, 1, 0, 0, 0, 0], 1.5)
     for name in ("follow", "near", "together"):
         for a, b, c, d in zip(getattr(wide, name), getattr(loaded, name), state[name], kept[name], strict=True):
             assert (a == b).all()
@@ -178,8 +178,8 @@ def test_a_stage_of_life_ends_before_the_event_that_is_named() -> None:
     for row, events in ((1, 0), (1, 4), (1, 5), (2, 500), (2, 10**6)):
         tick(counters, 1, 1)
         count_event(counters, gain(counters), row, NOTHING, Kind(1.0, events))
-    assert counters.stage_BV.T.tolist() == [[0] * 6, [2, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 2]]
-    assert len(counters.stage_BV) == len(STAGES) + 1
+    assert counters.stage_VB.tolist() == [[0] * 6, [2, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 2]]
+    assert counters.stage_VB.shape[1] == len(STAGES) + 1
 
 
 @pytest.mark.parametrize("start", [1_700_000_000_000, 0, -2_000_000_000_000])

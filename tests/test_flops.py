@@ -11,6 +11,7 @@ from learner_tools import SEQUENCE
 from matplotlib import image
 
 from infra import flops as costs
+from infra.evaluate import write
 from model.flops import PARTS, Step, measured, own, paper
 from model.network import NetworkSettings, preset
 from model.sequence import SequenceSettings
@@ -58,7 +59,7 @@ def found() -> dict[str, Any]:
 
 
 def test_the_report_says_it_all_and_adds_up(found: dict[str, Any], tmp_path: Path) -> None:
-    costs.write(found, tmp_path / "flops.json")
+    write(found, tmp_path / "flops.json")
     read = json.loads((tmp_path / "flops.json").read_text())
     million = next(one for one in read["paper"]["rows"] if one["titles"] == 10**6)
     assert [million["full"], million["both"]] == pytest.approx([1.26e10, 3.567e8], rel=3e-3)

@@ -155,7 +155,7 @@ def test_an_event_counts_as_what_was_done_and_as_the_so_manyeth_of_its_user() ->
     learner.observe([Acted("u", titles, places, actions, places, places)])
     counters = learner.memory.counters
     assert counters.liking_V[:8].tolist() == pytest.approx([1, 1.5, -0.2, 1, 1, 1.5, 0, 0])  # a dislike is no target
-    assert counters.stage_BV[:2, :8].tolist() == [[1, 1, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0, 0]]
+    assert counters.stage_VB[:8, :2].T.tolist() == [[1, 1, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 0, 0]]
 
 
 def test_ranking_and_serving_change_nothing() -> None:

@@ -81,9 +81,8 @@ def test_a_flow_that_cannot_live_is_an_error_with_its_log(tmp_path: Path) -> Non
 
 
 SUPERVISED = """
-import signal, sys, time
+import sys, time
 from infra.supervisor import Settings, Supervisor
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 sleeper = (sys.executable, "-c", "import time; time.sleep(600)")
 with Supervisor(Settings(data_dir=sys.argv[1]), command=sleeper) as flows:
     print(*flows.pids().values(), flush=True)
