@@ -64,7 +64,7 @@ def evaluate(
             if isinstance(title, Launched):
                 baselines.launch(title.title)
         for place, event in enumerate(learner.observe(batch).ranked):
-            if done >= first and (settings.repeats or not baselines.has_seen(event.user, event.title)):
+            if done >= first and not baselines.has_seen(event.user, event.title):
                 ranks = scores.add(event, baselines)
                 if each is not None:
                     each(place, event, ranks)

@@ -145,9 +145,7 @@ class Contender:
         if self.sequence is not None:
             catalogue = on.memory.catalogue
             launched_M = np.flatnonzero(catalogue.born_V[: len(catalogue)] < NEVER)
-            frequency_V = np.expm1(
-                on.titles.static_VS[:, CLOCKS - 1]
-            )  # the slowest clock of events: streaming frequency
+            frequency_V = np.expm1(on.titles.static_VS[:, CLOCKS - 1])  # by the slowest clock of events
             known = catalogue, on.count_V, launched_M, frequency_V
             report = self.sequence.learn(histories, new, *known, replay)
             losses["backbone"] = report.loss if report else float("nan")

@@ -102,10 +102,8 @@ class Learner:
         text_NV = lists.text_scores(on, [question.past for question in asked])
         for contender in self.contenders.values():
             contender.prepare(on, histories, asked)
-        place = iter(range(len(asked)))
-        found = [
-            self._rank(on, q, n := next(place), text_NV[n]) if q.ranked else self._count(q, {}, {}) for q in questions
-        ]
+        scored = enumerate(text_NV)
+        found = [self._rank(on, q, *next(scored)) if q.ranked else self._count(q, {}, {}) for q in questions]
         losses = {name: c.learn(on, histories, new, replay) for name, c in self.contenders.items()}
         for contender in self.contenders.values():
             if contender.learns and contender.sequence is not None:

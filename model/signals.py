@@ -91,10 +91,10 @@ class Asked(NamedTuple):
 
 class Scratch(NamedTuple):
     """Room that one question after another uses. moving_MV: the MOVING signals · overlap_U: what users share with the
-    asker, of the slots in touched_N up to a -1 · mark_V: cleared by who uses it, weight_V: zero
-    between uses · genres_2G: taste over the history and over the last five · era_Y: taste in years from FIRST_YEAR ·
-    user_Q: mean year, mean log popularity, events in the last hour, log seconds between events, log seconds since the
-    last, weight of known years, mean liking"""
+    asker, of the slots in touched_N up to a -1 · mark_V: cleared by who uses it · weight_V: zero between uses ·
+    genres_2G: taste over the history and over the last five · era_Y: taste in years from FIRST_YEAR · user_Q: mean
+    year, mean log popularity, events in the last hour, log seconds between events, log seconds since the last, weight
+    of known years, mean liking"""
 
     moving_MV: NDArray[np.float32]
     overlap_U: NDArray[np.float32]

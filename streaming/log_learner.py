@@ -212,7 +212,7 @@ class LogLearner:
     def _score(self, result: Learned) -> None:
         for event in result.ranked:
             # An event of a title that the viewer has seen is no target: it is left out of every list.
-            if event.ranks and (self.baselines.repeats or not self.baselines.has_seen(event.user, event.title)):
+            if event.ranks and not self.baselines.has_seen(event.user, event.title):
                 ranks = self.baselines.rank(event.user, event.title, event.ts) | {"premiere": event.ranks["premiere"]}
                 self.unlaunched += ranks["premiere"] == float("inf")
                 for name, ranking in self.rankings.items():
