@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from infra import operate, study
 from infra.errors import PremiereError
+from infra.study import Events, Text, Titles
 
 
 class _OneSentence(TyperGroup):
@@ -91,25 +92,6 @@ def settings(table: Annotated[bool, typer.Option("--table", help="All settings w
         typer.echo(f"{name:<32} {value}".rstrip())
 
 
-@app.command()
-def evaluate(
-    events: Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with user, item, ts.")] = None,
-    titles: Annotated[Path | None, typer.Option(help="Titles: CSV or Parquet with item, title.")] = None,
-    text: Annotated[list[str] | None, typer.Option(help="Further columns of titles to embed.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")] = None,
-    repeats: Annotated[bool, typer.Option("--repeats", help="People come back: do not leave out seen titles.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many events.")] = None,
-) -> None:
-    """Measure on a data set: rank each event, then learn from it; simple ways and ablations beside the model."""
-    from infra.measure import run_evaluate
-    from infra.settings import load
-
-    run_evaluate(load(), events, titles, tuple(text or ()), report, repeats, limit)
-
-
-Events = Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with user, item, ts (unix seconds).")]
-Titles = Annotated[Path | None, typer.Option(help="Titles: CSV or Parquet with item, title.")]
-Text = Annotated[list[str] | None, typer.Option(help="Further columns of the titles to embed.")]
 Speed = Annotated[float | None, typer.Option(min=1e-9, help="So many times the data's own pace.")]
 
 

@@ -15,6 +15,26 @@ if TYPE_CHECKING:
 
 Report = Annotated[Path | None, typer.Option(help="Write the report here, as JSON.")]
 Figure = Annotated[Path | None, typer.Option(help="Draw it here, as PNG.")]
+Events = Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with user, item, ts (unix seconds).")]
+Titles = Annotated[Path | None, typer.Option(help="Titles: CSV or Parquet with item, title.")]
+Text = Annotated[list[str] | None, typer.Option(help="Further columns of the titles to embed.")]
+Repeats = Annotated[bool, typer.Option("--repeats", help="People come back: do not leave out seen titles.")]
+Limit = Annotated[int | None, typer.Option(min=10, help="Only the first so many events.")]
+
+
+def evaluate(
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    report: Report = None,
+    repeats: Repeats = False,
+    limit: Limit = None,
+) -> None:
+    """Measure on a data set: rank each event, then learn from it; simple ways and ablations beside the model."""
+    from infra.measure import run_evaluate
+    from infra.settings import load
+
+    run_evaluate(load(), events, titles, tuple(text or ()), report, repeats, limit)
 
 
 def flops(
@@ -31,13 +51,6 @@ def flops(
     numerics(settings.threads)
     found = costs.report(settings.model, learner_settings(settings).sequence, titles)
     _deliver(costs, found, report, figure)
-
-
-Events = Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with user, item, ts.")]
-Titles = Annotated[Path | None, typer.Option(help="Titles: CSV or Parquet with item, title.")]
-Text = Annotated[list[str] | None, typer.Option(help="Further columns of titles to embed.")]
-Repeats = Annotated[bool, typer.Option("--repeats", help="People come back: do not leave out seen titles.")]
-Limit = Annotated[int | None, typer.Option(min=10, help="Only the first so many events.")]
 
 
 def _obtained(
@@ -112,4 +125,4 @@ def shadow(
     _deliver(test, found, report, figure)
 
 
-COMMANDS: Final[tuple[Callable[..., None], ...]] = (flops, coldstart, shadow)
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (evaluate, flops, coldstart, shadow)
