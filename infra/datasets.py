@@ -98,8 +98,8 @@ def from_tables(
     ts_N = times(events, "ts").astype(np.int64)
     order = np.lexsort((_tie_break(users, user_N, items, item_N), ts_N))
     ts_N, item_N = ts_N[order], item_N[order]
-    described = _described(titles, text) if titles else {}
-    launches = sorted(_launches(described, items, item_N, ts_N), key=lambda launch: launch.ts or 0)
+    known = described(titles, text) if titles else {}
+    launches = sorted(_launches(known, items, item_N, ts_N), key=lambda launch: launch.ts or 0)
     return DataSet(
         name=name,
         simulated=simulated,
@@ -123,19 +123,19 @@ def _tie_break(
     return np.frombuffer(digests, ">u8").astype(np.uint64)  # as big-endian numbers they sort as their bytes do
 
 
-def _described(titles: Table, text: Sequence[str]) -> dict[str, tuple[Launch, int | None]]:
+def described(titles: Table, text: Sequence[str]) -> dict[str, tuple[Launch, int | None]]:
     """What the file says of each title, with its date in ms; of an item described twice, the last row holds."""
     code_R, items = ids(titles, "item")
     for name in ("title", *text):
         titles.column(name)
     further = {name: texts(titles, name) for name in text if name not in _EMBEDDED}
     columns = (texts(titles, "title"), genres(titles, "genres"), texts(titles, "overview"), *_released(titles))
-    described = {}
+    known = {}
     for row, (name, kinds, overview, year, released, date) in enumerate(zip(*columns, strict=True)):
         item, more = items[code_R[row]], {key: column[row] for key, column in further.items() if column[row]}
         launch = Launch(title=item, name=name, genres=kinds, overview=overview, text=more, year=year, released=released)
-        described[item] = launch, date
-    return described
+        known[item] = launch, date
+    return known
 
 
 def _released(titles: Table) -> tuple[list[int | None], list[int | None], list[int | None]]:
@@ -153,7 +153,7 @@ def _whole(value_R: NDArray[np.float64]) -> list[int | None]:
 
 
 def _launches(
-    described: dict[str, tuple[Launch, int | None]],
+    known: dict[str, tuple[Launch, int | None]],
     items: list[str],
     item_N: NDArray[np.int32],
     ts_N: NDArray[np.int64],
@@ -162,7 +162,7 @@ def _launches(
     start, end = int(ts_N[0]) - 1, int(ts_N[-1])
     code_V, at_V = np.unique(item_N, return_index=True)
     latest = {items[code]: ts - 1 for code, ts in zip(code_V.tolist(), ts_N[at_V].tolist(), strict=True)}
-    for item in [*items, *(item for item in described if item not in latest)]:
-        launch, date = described.get(item, (Launch(title=item), None))
+    for item in [*items, *(item for item in known if item not in latest)]:
+        launch, date = known.get(item, (Launch(title=item), None))
         launched = start if date is None else max(start, date)
         yield msgspec.structs.replace(launch, ts=min(launched, latest.get(item, end)))

@@ -2,10 +2,10 @@
 writes the report."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -28,6 +28,30 @@ def chosen(
         events, titles, text, checkout=Path.cwd(), data_dir=settings.data_dir, folder=settings.data, seed=settings.seed
     )
     return data if limit is None else data.slice(0, limit)
+
+
+def leave_one_out(
+    settings: Settings,
+    events: Path | None,
+    titles: Path | None,
+    text: Sequence[str],
+    limit: int | None,
+    minutes: float,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """The report of the literature's protocol: on the given file in its own order, else on the set that is found; texts
+    are read where titles have some. Raises PremiereError."""
+    from features.text import load_encoder
+    from infra import leave_one_out as loo
+    from infra import orders
+
+    if events is not None and limit is None:
+        chosen_orders = orders.load(events, titles, text)
+    else:
+        chosen_orders = orders.of(chosen(settings, events, titles, text, limit))
+    encode = load_encoder(settings.text_encoder) if any(chosen_orders.texts) else None
+    epochs = loo.EpochSettings(seconds=60 * minutes, seed=settings.seed)
+    return loo.report(chosen_orders, encode, say, loo.SEQUENCE, epochs, settings.threads)
 
 
 def run_evaluate(

@@ -74,6 +74,12 @@ class SequenceModel:
         query_NP = self.served.query(hidden_ND, place_N) * self.served.decoder.scale
         return (query_NP @ self.e_VP.T).numpy()
 
+    @torch.no_grad()
+    def classes(self, task: str, hidden_ND: Tensor, title_N: NDArray[np.int64]) -> NDArray[np.float32]:
+        """How likely a further task's classes are, [N, K]; `title_N` are the rows of the titles that come."""
+        logit_NK: Tensor = self.served.head(task)(hidden_ND, self.tower_VD[torch.from_numpy(title_N)])
+        return logit_NK.softmax(1).numpy()
+
     def before_events(
         self, histories: Sequence[Past], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
     ) -> Tensor:
@@ -104,7 +110,8 @@ class SequenceModel:
         """
         self._grow(catalogue.capacity)
         launched, frequency = torch.from_numpy(launched_M), torch.from_numpy(frequency_V)
-        titles = Titles(*self._known(catalogue, count_V), launched, frequency)
+        genres = torch.from_numpy(catalogue.genres_VG[: len(count_V)])
+        titles = Titles(*self._known(catalogue, count_V), launched, frequency, genres)
         limit = self.settings.network.history
         fresh = [span for past, events in zip(histories, new, strict=True) for span in _cut(past, events, limit)]
         report = None
@@ -217,9 +224,12 @@ class _Span(NamedTuple):
 
 
 def _cut(past: Past, events: Sequence[int], limit: int) -> list[_Span]:
-    """Windows of at most `limit` events, each ending with asked events and at least half of it what came before."""
+    """Windows of at most `limit` events: the history itself where it fits, else each ending with asked events and at
+    least half of it what came before."""
     spans: list[_Span] = []
     rest = sorted(events)
+    if rest and rest[-1] < limit:
+        return [_Span(past, 0, rest[-1] + 1, rest, False)]
     while rest:
         part = [event for event in rest if event < rest[0] + limit // 2]
         stop = part[-1] + 1
