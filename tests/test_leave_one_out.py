@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from test_evaluate import checkerboard
 
+from benchmarks.epochs import rows_of, split_file
 from infra import leave_one_out as loo
 from infra import orders
 from infra.errors import SettingsError
@@ -175,3 +176,30 @@ def test_the_report_reads_and_draws(tmp_path: Path) -> None:
     assert "published" not in shown  # another set than the one they were measured on
     loo.draw(found, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").stat().st_size > 5_000
+
+
+def test_rivals_get_the_same_split_as_a_file(tmp_path: Path) -> None:
+    walks = {"long": np.array([2, 0, 1]), "short": np.array([3])}
+    parts = loo.split(Orders("x", True, list("abcd"), [""] * 4, walks))
+    split_file(parts, list("abcd"), tmp_path / "split.csv")
+    rows = pd.read_csv(tmp_path / "split.csv").to_numpy().tolist()
+    assert rows == [
+        ["long", "c", 0, "train"],
+        ["short", "d", 0, "train"],
+        ["long", "a", 1, "validation"],
+        ["long", "b", 2, "test"],
+    ]
+
+
+def test_a_rival_is_told_at_its_best_and_we_from_where_its_best_is_reached() -> None:
+    def look(seconds: float, ndcg: float, hr: float, test: float) -> dict[str, object]:
+        validation = {"ndcg10": ndcg, "hr10": hr}
+        return {"seconds": seconds, "cpu_seconds": seconds, "validation": validation, "test": {"hr10": test}}
+
+    theirs = [look(10, 0.1, 0.30, 0.5), look(20, 0.3, 0.28, 0.2), look(30, 0.2, 0.29, 0.4)]
+    curve = [{"seconds": float(s), "cpu_seconds": float(s), "hr10": hr} for s, hr in ((1, 0.1), (4, 0.3), (9, 0.4))]
+    rows = rows_of("case", {"test": {"hr10": 0.25}, "curve": curve}, {"rival": theirs})
+    told_ = {(one.variant, one.unit): (one.median, round(one.ratio, 6)) for one in rows}
+    assert told_["rival, test HR@10", "HR@10"] == (0.2, 0.8)  # of its best validation NDCG, whatever the test
+    assert told_["rival, to its best", "s"][0] == 10  # of its best validation HR
+    assert told_["ours, to rival's best", "s"] == (4, 0.4)
