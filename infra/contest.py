@@ -75,6 +75,10 @@ class Watched(Contender):
             self.alone.append(rank_by(self.backbone_NV[n], on, question, self.repeats))
         return standing
 
+    def told(self, place: int) -> dict[str, float]:
+        """What is told of the micro-batch's event at `place`, by what follows the name."""
+        return {ALONE: self.alone[place]} if self.alone else {}
+
     def learn(self, on: View, *rest: Any, **named: Any) -> dict[str, float]:
         began = time.process_time()
         losses = super().learn(on, *rest, **named)
@@ -97,10 +101,11 @@ def watched(settings: LearnerSettings, backbone: bool = True, **options: Any) ->
 
 
 class Recorded:
-    """Scored events in order: who and when, how often title and user had been met, and the rank by ranking."""
+    """Scored events in order: who, what and when, how often title and user had been met, and the rank by ranking."""
 
     def __init__(self) -> None:
         self.users: list[str] = []
+        self.titles: list[str] = []
         self.times: list[int] = []  # ms
         self.title_events: list[int] = []
         self.user_events: list[int] = []
@@ -112,6 +117,7 @@ class Recorded:
     def add(self, event: Ranked, ranks: Mapping[str, float]) -> None:
         """Keep one event; every event has the same rankings."""
         self.users.append(event.user)
+        self.titles.append(event.title)
         self.times.append(event.ts)
         self.title_events.append(event.title_events)
         self.user_events.append(event.user_events)
@@ -199,9 +205,9 @@ def stream(
 
 
 def alone(contenders: Mapping[str, Contender], place: int) -> dict[str, float]:
-    """Ranks of the micro-batch's event at `place` by backbones alone."""
-    watching = ((name, one) for name, one in contenders.items() if isinstance(one, Watched) and one.alone)
-    return {name + ALONE: one.alone[place] for name, one in watching}
+    """What contenders that are watched tell of the micro-batch's event at `place`: ranks by backbones alone, mostly."""
+    watching = ((name, one) for name, one in contenders.items() if isinstance(one, Watched))
+    return {name + of: rank for name, one in watching for of, rank in one.told(place).items()}
 
 
 class Progress:

@@ -7,6 +7,7 @@ at the end follows from the paired interval by users of the final lists over all
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from infra.datasets import DataSet
 from infra.errors import SettingsError
 from infra.evaluate import UNCOUNTED
 from infra.learning import numerics
+from infra.scaling import dims, sized
 from model.backbone import PRESETS
 from model.learner import Learner, LearnerSettings
 from model.network import preset
@@ -34,8 +36,8 @@ ORDERS: Final = {"": "the final lists", ALONE: "the backbone alone"}
 
 
 def named(words: str, settings: LearnerSettings) -> LearnerSettings:
-    """Settings by name: parts between commas, each `as-set`, a size of PREMIERE_MODEL, or `path.of.a.setting=value`.
-    Raises SettingsError."""
+    """Settings by name: parts between commas, each `as-set`, a size of PREMIERE_MODEL, WIDTHxBLOCKS, or
+    `path.of.a.setting=value`. Raises SettingsError."""
     for word in words.split(","):
         path, equals, value = word.strip().partition("=")
         if equals:
@@ -43,6 +45,8 @@ def named(words: str, settings: LearnerSettings) -> LearnerSettings:
         elif path in PRESETS:
             network = preset(path, settings.sequence.network.horizons)
             settings = replace(settings, sequence=replace(settings.sequence, network=network))
+        elif re.fullmatch(r"\d+x\d+", path):
+            settings = sized(settings, dims(path))
         elif path != AS_SET:
             sizes = ", ".join(PRESETS)
             raise SettingsError(f"{path!r} is neither {AS_SET} nor a size ({sizes}) nor a setting, as in seed=1.")

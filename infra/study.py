@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ Events = Annotated[Path | None, typer.Option(help="Events: CSV or Parquet with u
 Titles = Annotated[Path | None, typer.Option(help="Titles: CSV or Parquet with item, title.")]
 Text = Annotated[list[str] | None, typer.Option(help="Further columns of the titles to embed.")]
 Repeats = Annotated[bool, typer.Option("--repeats", help="People come back: do not leave out seen titles.")]
+Protocol = Literal["prequential", "leave-one-out"]
 Limit = Annotated[int | None, typer.Option(min=10, help="Only the first so many events.")]
 
 
@@ -29,10 +30,20 @@ def evaluate(
     report: Report = None,
     repeats: Repeats = False,
     limit: Limit = None,
+    protocol: Annotated[Protocol, typer.Option(help="In the stream, or as the literature does.")] = "prequential",
+    minutes: Annotated[float, typer.Option(min=0.01, help="Leave-one-out: training ends after so many.")] = 120,
+    figure: Annotated[Path | None, typer.Option(help="Leave-one-out: draw its curve here, as PNG.")] = None,
 ) -> None:
     """Measure on a data set: rank each event, then learn from it; simple ways and ablations beside the model."""
-    from infra.measure import run_evaluate
     from infra.settings import load
+
+    if protocol == "leave-one-out":
+        from infra import leave_one_out, measure
+
+        found = measure.leave_one_out(load(), events, titles, tuple(text or ()), limit, minutes, _tell)
+        _deliver(leave_one_out, found, report, figure)
+        return
+    from infra.measure import run_evaluate
 
     run_evaluate(load(), events, titles, tuple(text or ()), report, repeats, limit)
 
@@ -84,6 +95,27 @@ def _tell(line: str) -> None:
     typer.echo(line, err=True)
 
 
+def scaling(
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    repeats: Repeats = False,
+    limit: Limit = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="WIDTHxBLOCKS, as in 64x2, or a size of PREMIERE_MODEL; at least five.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each size, which differ in their seed.")] = 3,
+    report: Report = None,
+    figure: Figure = None,
+) -> None:
+    """Show when a bigger model pays: MRR by the size of the backbone and task, two laws, and what they say in words."""
+    from infra import scaling as study
+    from infra import scaling_shown
+
+    found = study.report(*_obtained(events, titles, text or (), repeats, limit), _tell, size or (), seeds)
+    _deliver(scaling_shown, found, report, figure)
+
+
 def coldstart(
     events: Events = None,
     titles: Titles = None,
@@ -103,7 +135,26 @@ def coldstart(
     _deliver(cold, found, report, figure)
 
 
-Side = Annotated[str, typer.Argument(help="as-set, a size (cpu, 2m, ...), path.of.a.setting=value; by commas.")]
+def staleness(
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    repeats: Repeats = False,
+    limit: Limit = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Ask one event in so many for final lists and by hours; 8 unless given.")
+    ] = None,
+    report: Report = None,
+    figure: Figure = None,
+) -> None:
+    """Show how much a list loses while it lies in the cache, by what the model is trained to predict."""
+    from infra import staleness as stale
+
+    found = stale.report(*_obtained(events, titles, text or (), repeats, limit), _tell, every or stale.EVERY)
+    _deliver(stale, found, report, figure)
+
+
+Side = Annotated[str, typer.Argument(help="as-set, a size (cpu, 2m, 96x3, ...), path.of.a.setting=value; by commas.")]
 
 
 def shadow(
@@ -125,4 +176,24 @@ def shadow(
     _deliver(test, found, report, figure)
 
 
-COMMANDS: Final[tuple[Callable[..., None], ...]] = (evaluate, flops, coldstart, shadow)
+def tasks(
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    repeats: Repeats = False,
+    limit: Limit = None,
+    weight: Annotated[
+        float | None,
+        typer.Option(min=0, help="What each further task's loss counts beside the next title's, which counts 1."),
+    ] = None,
+    report: Report = None,
+    figure: Figure = None,
+) -> None:
+    """Show whether one backbone serves several tasks: the next title, what the viewer does with it, its genre."""
+    from infra import tasks as study
+
+    found = study.report(*_obtained(events, titles, text or (), repeats, limit), _tell, weight)
+    _deliver(study, found, report, figure)
+
+
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (evaluate, flops, scaling, coldstart, staleness, shadow, tasks)

@@ -53,7 +53,8 @@ class Step:
 
 
 def own(network: NetworkSettings, step: Step) -> dict[str, float]:
-    """FLOPs a token by part, of a step over windows of the network's full history."""
+    """FLOPs a token by part, of a step over windows of the network's full history; heads of further tasks are left
+    out."""
     s, d = network, network.width
     backbone = s.blocks * (66 * d**2 + 12 * s.history * d)  # gates make it 11 d^2 weights a block
     tower = 4 * s.d_text * d + 6 * s.d_id * d + 24 * d**2  # a text is given: it needs no gradient

@@ -30,6 +30,7 @@ from model.backbone import (
     time_bucket,
 )
 from model.decoder import Decoder
+from model.tasks import TASKS, Head
 from model.tower import Tower
 
 ENCODED: Final = 32  # windows encoded at once in serving: what they need stays in the processor's cache, nearly
@@ -54,6 +55,7 @@ class NetworkSettings:
     dropout: float = 0.3
     semantic: bool = True  # whether titles' texts are read; without, ids and counts alone
     time_bias: bool = True  # whether attention knows how long ago things were
+    tasks: tuple[str, ...] = ()  # beside the next title, of `model.tasks`
 
 
 def preset(name: str, horizons: tuple[int, ...] = NetworkSettings.horizons) -> NetworkSettings:
@@ -97,6 +99,7 @@ class Titles:
     count_V: Tensor  # float32 events so far
     launched_M: Tensor  # int64 rows of the candidates
     frequency_V: Tensor | None = None  # float32 streaming frequency, any scale; None: negatives are drawn uniformly
+    genres_VG: Tensor | None = None  # int8 codes, -1: none; for further tasks only
 
 
 @dataclass(frozen=True)
@@ -162,6 +165,7 @@ class Network(nn.Module):
         self.decoder = Decoder(s.width, s.d_out, len(s.horizons), s.temperature, s.coldest)
         for table in (self.action, self.gap):
             nn.init.normal_(table.weight, std=0.1)
+        self.heads = nn.ModuleDict({name: Head(TASKS[name], s.width) for name in s.tasks})  # drawn last: others stay
 
     def title_vectors(
         self, semantic_VS: Tensor, id_VE: Tensor | None, evidence_V: Tensor, mask_V: Tensor | None = None
@@ -204,6 +208,12 @@ class Network(nn.Module):
         """e_VP of unit length."""
         e_VP: Tensor = self.decoder.candidates(tower_VD)
         return e_VP
+
+    def head(self, task: str) -> Head:
+        """Of one of the settings' further tasks."""
+        head = self.heads[task]
+        assert isinstance(head, Head)
+        return head
 
 
 @torch.no_grad()

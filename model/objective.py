@@ -38,6 +38,8 @@ class ObjectiveSettings:
     id_mask: float = 0.1  # share of ids hidden in a step
     logq: Literal["corrected", "naive", "none"] = "corrected"  # naive: the positive's logit is corrected too
     replayed_ids: bool = True  # whether replayed windows move the id rows
+    title_weight: float = 1.0  # of the next title's loss, where the network has further tasks
+    task_weight: float = 1.0  # of each further task's
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Rows:
     horizon_N: Tensor  # place in the settings' horizons
     title_N: Tensor  # row of the true title
     weight_N: Tensor
+    action_N: Tensor  # what was done with the true title
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ def rows_of(windows: Windows, horizons: tuple[int, ...], settings: ObjectiveSett
         window_N, event_N, weight_N = (torch.cat([x, x[again_N]]) for x in (window_N, event_N, weight_N))
     token_N = event_N - torch.tensor(horizons)[horizon_N] - _offset(horizon_N, settings, generator)
     fits_N = token_N >= 0
-    title_N = windows.title_BL[window_N, event_N]
-    return Rows(*(value[fits_N] for value in (window_N, token_N, horizon_N, title_N, weight_N)))
+    title_N, action_N = windows.title_BL[window_N, event_N], windows.action_BL[window_N, event_N]
+    return Rows(*(value[fits_N] for value in (window_N, token_N, horizon_N, title_N, weight_N, action_N)))
 
 
 def _offset(horizon_N: Tensor, settings: ObjectiveSettings, generator: Generator) -> Tensor:
@@ -169,18 +172,24 @@ def row_losses(
     network: Network, batch: Batch, titles: Titles, id_UE: Tensor, generator: Generator | None = None
 ) -> Tensor:
     """loss_N in nats, unweighted; `id_UE` are the step's id rows, `generator` turns dropout on."""
-    return _losses(network, batch, titles, id_UE, torch.ones_like(batch.rows.weight_N), generator)
+    encoded = _encode(network, batch, titles, id_UE, generator)
+    return _title_losses(network, batch, *encoded, torch.ones_like(batch.rows.weight_N))
 
 
-def _losses(
-    network: Network, batch: Batch, titles: Titles, id_UE: Tensor, weight_N: Tensor, generator: Generator | None
-) -> Tensor:
-    rows, decoder = batch.rows, network.decoder
+def _encode(
+    network: Network, batch: Batch, titles: Titles, id_UE: Tensor, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """(tower_UD of the step's titles, hidden_ND of its rows)."""
     tower_UD = network.title_vectors(
         titles.semantic_VS[batch.title_U], id_UE, titles.count_V[batch.title_U], batch.mask_U
     )
     hidden_XD = network(tower_UD, batch.packed, generator)
-    hidden_ND = hidden_XD.index_select(0, batch.packed.slots(rows.window_N, rows.token_N))
+    return tower_UD, hidden_XD.index_select(0, batch.packed.slots(batch.rows.window_N, batch.rows.token_N))
+
+
+def _title_losses(network: Network, batch: Batch, tower_UD: Tensor, hidden_ND: Tensor, weight_N: Tensor) -> Tensor:
+    """loss_N of the title that comes."""
+    rows, decoder = batch.rows, network.decoder
     query_NP = network.query(hidden_ND, rows.horizon_N) * decoder.scale
     title_UP = network.candidates(tower_UD)
     positive_NP = title_UP.index_select(0, batch.positive_N)
@@ -191,6 +200,17 @@ def _losses(
         return weight_N * softplus(lse_N - (query_NP * positive_NP).sum(1) + batch.log_expected_N)
     loss_N: Tensor = sampled_softmax_loss(query_NP, positive_NP, *negatives, batch.log_expected_J, weight_N)
     return loss_N
+
+
+def _task_losses(network: Network, batch: Batch, titles: Titles, tower_UD: Tensor, hidden_ND: Tensor) -> Tensor:
+    """loss_N of all further tasks together, unweighted; 0 where a row asks at a later horizon."""
+    assert titles.genres_VG is not None
+    first_N = torch.nonzero(batch.rows.horizon_N == 0).flatten()
+    title_ND = tower_UD.index_select(0, batch.positive_N[first_N])
+    known = batch.rows.action_N[first_N], titles.genres_VG[batch.rows.title_N[first_N]]
+    asked_ND = hidden_ND.index_select(0, first_N)
+    losses = [network.head(name).losses(asked_ND, title_ND, *known) for name in network.settings.tasks]
+    return hidden_ND.new_zeros(len(hidden_ND)).index_add(0, first_N, torch.stack(losses).sum(0))
 
 
 def train_step(
@@ -210,7 +230,11 @@ def train_step(
     id_UE = optimisers.rows.table_VE[batch.title_U].requires_grad_()
     share_N = batch.rows.weight_N / batch.rows.weight_N.sum()
     optimisers.dense.zero_grad()
-    loss_N = _losses(network, batch, titles, id_UE, share_N, generator)
+    encoded = _encode(network, batch, titles, id_UE, generator)
+    loss_N = title_N = _title_losses(network, batch, *encoded, share_N)
+    if network.settings.tasks:
+        further_N = share_N * _task_losses(network, batch, titles, *encoded)
+        loss_N = settings.title_weight * title_N + settings.task_weight * further_N
     own_UE = None
     if not settings.replayed_ids:
         own_UE = torch.autograd.grad(loss_N[batch.rows.window_N < fresh].sum(), id_UE, retain_graph=True)[0]
@@ -221,5 +245,5 @@ def train_step(
         assert id_UE.grad is not None
         optimisers.rows.update(batch.title_U, id_UE.grad if own_UE is None else own_UE)
     first_N = batch.rows.horizon_N == 0
-    loss = float(loss_N.detach()[first_N].sum() / share_N[first_N].sum())
+    loss = float(title_N.detach()[first_N].sum() / share_N[first_N].sum())
     return StepReport(loss, int(first_N.sum()), not accepted)

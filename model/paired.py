@@ -5,7 +5,7 @@ cluster bootstrap). The mean is over events, so a draw's mean is the sum over it
 the sum of their numbers of events. With few users the interval is wide, however many events there are, and rightly so.
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
 
-N events · U users · D draws
+N events · U users · D draws · K values of an event
 """
 
 from typing import Any, Final, NamedTuple
@@ -41,14 +41,23 @@ def interval(
     """The mean of `value_N` with its interval by users; None where there is no event."""
     if not len(value_N):
         return None
+    means = resampled(np.asarray(value_N)[:, None], user_N, draws, seed)[:, 0]
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return Interval(float(np.mean(value_N)), low, high, len(value_N), len(np.unique(user_N)))
+
+
+def resampled(
+    value_NK: NDArray[np.floating[Any]], user_N: NDArray[Any], draws: int = DRAWS, seed: int = 0
+) -> NDArray[np.float64]:
+    """mean_DK of values of the same events, each draw of the same users for all of them."""
     _, code_N = np.unique(user_N, return_inverse=True)
-    sum_U, many_U = np.bincount(code_N, value_N), np.bincount(code_N)
+    many_U = np.bincount(code_N)
+    sum_UK = np.stack([np.bincount(code_N, value_N) for value_N in value_NK.T], 1)
     users, rng = len(many_U), np.random.default_rng(seed)
     share_U = np.full(users, 1 / users)
     step = max(1, _AT_ONCE // users)
-    means: list[float] = []
+    means = []
     for start in range(0, draws, step):
         drawn_DU = rng.multinomial(users, share_U, min(step, draws - start))
-        means += ((drawn_DU @ sum_U) / (drawn_DU @ many_U)).tolist()
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    return Interval(float(np.mean(value_N)), low, high, len(value_N), users)
+        means.append((drawn_DU @ sum_UK) / (drawn_DU @ many_U)[:, None])
+    return np.concatenate(means)

@@ -63,15 +63,16 @@ def test_each_trained_event_is_asked_for_at_horizon_0_and_from_further_back() ->
     windows.weight_BL[0, 5] = 2.0
     windows.length_B[1] = 4
     windows.title_BL[1, 1] = -1  # unknown to the catalogue: a token, no target
+    windows.action_BL[:] = windows.title_BL + 20
     rows = rows_of(windows, (0, 3), replace(WANTED, windows=(1, 1), delayed=1.0), generator())
     got = list(zip(*(x.tolist() for x in vars(rows).values()), strict=True))
     assert got == [
-        (0, 5, 0, 6, 2.0),
-        (1, 0, 0, 7, 1.0),
-        (1, 2, 0, 9, 1.0),
-        (1, 3, 0, 10, 1.0),
-        (0, 2, 1, 6, 2.0),  # three events earlier
-        (1, 0, 1, 10, 1.0),
+        (0, 5, 0, 6, 2.0, 26),
+        (1, 0, 0, 7, 1.0, 27),
+        (1, 2, 0, 9, 1.0, 29),
+        (1, 3, 0, 10, 1.0, 30),
+        (0, 2, 1, 6, 2.0, 26),  # three events earlier
+        (1, 0, 1, 10, 1.0, 30),
     ]
 
 

@@ -17,6 +17,8 @@ from infra.cli import app
 from infra.contest import ALONE
 from infra.datasets import DataSet
 from infra.errors import SettingsError
+from infra.scaling import sized
+from model.backbone import Dims
 from model.learner import LearnerSettings
 from model.network import preset
 
@@ -99,6 +101,7 @@ def test_settings_go_by_name() -> None:
     base = LearnerSettings()
     assert shadow.named("as-set", base) == base
     assert shadow.named("2m", base).sequence.network == preset("2m")
+    assert shadow.named("32x4,seed=5", base) == replace(sized(base, Dims(32, 4, 1)), seed=5)
     changed = shadow.named("10m, sequence.network.history=50,delayed=0,sequence.objective.logq=none", base)
     assert changed.sequence.network == replace(preset("10m"), history=50)
     assert (changed.delayed, type(changed.delayed)) == (0.0, float)

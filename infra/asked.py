@@ -1,0 +1,207 @@
+"""Who is asked further tasks than the next title: networks with heads, and simple ways that count.
+
+Each says how likely a task's classes are, before the event is counted or learned, and is told apart by the rank of the
+true one; of several that are true, the best placed. What it is told goes beside the rankings of titles
+(`infra.contest`), so that both are of the same events.
+
+N questions · K classes of a task · L events of a history
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from infra.contest import Batch, Watched
+from model.actions import WEIGHTS
+from model.catalogue import genre_codes
+from model.contender import Contender, Question, Standing
+from model.learner import LearnerSettings, new_contender
+from model.lists import View
+from model.memory import Launched, Past
+from model.metrics import average_rank
+from model.ranker import Ranker
+from model.tasks import ACTION, GENRES, LIKED, TASKS
+
+OF: Final = ": "  # between a contender's name and the task that a rank is of
+LIKING: Final = ": liking"  # after a contender's name: how likely it takes the viewer to finish or like the title
+FREQUENT, VIEWER, RECENT = "class frequencies", "the viewer's own", "the viewer's last"
+TITLE, BOTH = "the title's own", "viewer's and title's"
+SIMPLE: Final = (FREQUENT, VIEWER, RECENT, TITLE, BOTH)
+TITLED: Final = (TITLE, BOTH)  # they say something only where the title is given
+LAST: Final = 5  # events
+PRIOR: Final = 5.0  # events that the frequencies of all count as, beside one's own
+
+_WEIGHTS: Final = np.array(WEIGHTS)
+_LIKED: Final = LIKED.numpy()
+
+
+def true_classes(task: str, on: View, row_L: NDArray[np.int64], action_L: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which classes are true of events, [L, K]; of a title that is not known, no genre."""
+    genres = on.memory.catalogue.genres_VG[row_L]
+    genres[row_L < 0] = -1
+    truth_LK: NDArray[np.bool_] = TASKS[task].truth(torch.from_numpy(action_L), torch.from_numpy(genres)).numpy()
+    return truth_LK
+
+
+def class_rank(likely_K: NDArray[np.floating[Any]], truth_K: NDArray[np.bool_]) -> float:
+    """The rank of the likeliest class that is true; NaN where none is."""
+    if not truth_K.any():
+        return float("nan")
+    best = int(np.where(truth_K, likely_K, -1).argmax())
+    rivals_K = np.where(truth_K, -np.inf, likely_K)  # true ones do not compete with each other
+    rivals_K[best] = likely_K[best]
+    return average_rank(rivals_K, best)
+
+
+class Asked(Watched):
+    """`lists`: whether it ranks titles too; else it stands by the first of its tasks."""
+
+    tasks: Sequence[str]
+    lists: bool
+    answers: list[dict[str, float]]  # of this micro-batch's events
+
+    def likely(self, task: str, on: View, question: Question, n: int) -> NDArray[np.floating[Any]]:
+        """How likely each class is, before the event."""
+        raise NotImplementedError
+
+    def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
+        self.answers, self.alone = [], []
+        if self.lists:
+            super().prepare(on, histories, questions)
+
+    def rank(self, on: View, question: Question, n: int, *rest: Any, **named: Any) -> Standing:
+        found = super().rank(on, question, n, *rest, **named) if self.lists else Standing(0.0, np.zeros(0, np.int64))
+        if question.delay:
+            return found
+        answer: dict[str, float] = {}
+        for task in self.tasks:
+            likely_K = self.likely(task, on, question, n)
+            answer[OF + task] = class_rank(likely_K, _truth(task, on, question))
+            if task == ACTION:
+                answer[LIKING] = float(likely_K[_LIKED].sum())
+        self.answers.append(answer)
+        return found if self.lists else Standing(answer[OF + self.tasks[0]], found.best_T)
+
+    def told(self, place: int) -> dict[str, float]:
+        return super().told(place) | self.answers[place]
+
+
+def _truth(task: str, on: View, question: Question) -> NDArray[np.bool_]:
+    truth_K: NDArray[np.bool_] = true_classes(task, on, np.array([question.target]), np.array([question.action]))[0]
+    return truth_K
+
+
+class Heads(Asked):
+    """A network with heads answers."""
+
+    def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
+        super().prepare(on, histories, questions)
+        assert self.sequence is not None
+        if not self.lists:
+            self.sequence.refresh(on.memory.catalogue)
+        fresh = [n for n, question in enumerate(questions) if not question.delay]
+        window_N, event_N, title_N = (
+            np.array([getattr(questions[n], of) for n in fresh], np.int64) for of in ("history", "event", "target")
+        )
+        hidden_ND = self.sequence.before_events(histories, window_N, event_N)
+        self.place = {n: place for place, n in enumerate(fresh)}
+        self.likely_NK = {task: self.sequence.classes(task, hidden_ND, title_N) for task in self.tasks}
+
+    def likely(self, task: str, on: View, question: Question, n: int) -> NDArray[np.floating[Any]]:
+        likely_K: NDArray[np.float32] = self.likely_NK[task][self.place[n]]
+        return likely_K
+
+
+class Simple(Asked):
+    """Frequencies of the classes so far: of all, or of whom the way names, with those of all as PRIOR events."""
+
+    way: str
+    counts: dict[str, NDArray[np.float64]]  # by task, of all
+    by_title: defaultdict[str, NDArray[np.float64]]  # of actions
+
+    def rank(self, on: View, question: Question, n: int, *rest: Any, **named: Any) -> Standing:
+        found = super().rank(on, question, n, *rest, **named)
+        if not question.delay:
+            for task in self.tasks:
+                truth_K = _truth(task, on, question)
+                self.counts[task] += truth_K
+                if task == ACTION:
+                    self.by_title[on.memory.catalogue.ids[question.target]] += truth_K
+        return found
+
+    def likely(self, task: str, on: View, question: Question, n: int) -> NDArray[np.floating[Any]]:
+        all_K: NDArray[np.float64] = self.counts[task] / self.counts[task].sum()
+        if self.way == FREQUENT:
+            return all_K
+        if self.way == TITLE:
+            return self._of_title(on, question, all_K)
+        past = question.past
+        events_L = np.flatnonzero(_WEIGHTS[past.actions_L] > 0)[-LAST if self.way == RECENT else 0 :]
+        own_LK = true_classes(task, on, past.rows_L[events_L], past.actions_L[events_L])
+        viewer_K = _beside(own_LK.sum(0), all_K)
+        if self.way == BOTH:  # as if viewer and title were independent, given the class
+            viewer_K *= self._of_title(on, question, all_K) / all_K
+            viewer_K /= viewer_K.sum()
+        return viewer_K
+
+    def _of_title(self, on: View, question: Question, all_K: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _beside(self.by_title[on.memory.catalogue.ids[question.target]], all_K)
+
+
+def _beside(own_K: NDArray[Any], all_K: NDArray[np.float64]) -> NDArray[np.float64]:
+    shares_K: NDArray[np.float64] = (own_K + PRIOR * all_K) / (own_K.sum() + PRIOR)
+    return shares_K
+
+
+def simple(settings: LearnerSettings, way: str, tasks: Sequence[str]) -> Simple:
+    """One of SIMPLE; it has no gradients and learns by counting."""
+    made = Simple.of(Contender(Ranker(replace(settings.ranker, buffer=1)), None, learns=False), settings.repeats)
+    made.way, made.tasks, made.lists = way, tasks, False
+    made.counts = {task: np.full(TASKS[task].classes, 1e-6) for task in tasks}
+    made.by_title = defaultdict(lambda: np.zeros(TASKS[ACTION].classes))
+    return made
+
+
+def with_heads(
+    settings: LearnerSettings, tasks: Sequence[str], title_weight: float, task_weight: float, lists: bool
+) -> Heads:
+    """A backbone of its own, trained on the title by so much and on each task by so much."""
+    s = settings.sequence
+    objective = replace(s.objective, title_weight=title_weight, task_weight=task_weight)
+    sequence = replace(s, network=replace(s.network, tasks=tuple(tasks)), objective=objective)
+    ranker = settings.ranker if lists else replace(settings.ranker, buffer=1)
+    made = Heads.of(new_contender(replace(settings, sequence=sequence, ranker=ranker)), settings.repeats)
+    made.tasks, made.lists = tasks, lists
+    return made
+
+
+class Apart:
+    """Gives each genre a code of its own, in the order in which they come, up to as many as there are codes. A title's
+    genres are hashed (`model.catalogue.genre_codes`), and those that share a code would be one class."""
+
+    def __init__(self) -> None:
+        names: dict[int, str] = {}
+        for number in count():
+            names.setdefault(int(genre_codes([str(number)])[0]), str(number))
+            if len(names) == GENRES:
+                break
+        self.free = [names[code] for code in range(GENRES)]
+        self.known: dict[str, str] = {}
+
+    def __call__(self, _done: int, batch: Batch) -> None:
+        """Rename the genres of titles that launch; their texts have been encoded."""
+        batch[:] = [self._renamed(item) if isinstance(item, Launched) else item for item in batch]
+
+    def _renamed(self, title: Launched) -> Launched:
+        return title._replace(genres=[self._code(genre.strip().lower()) for genre in title.genres])
+
+    def _code(self, genre: str) -> str:
+        if genre not in self.known:
+            self.known[genre] = self.free[len(self.known)] if len(self.known) < GENRES else genre
+        return self.known[genre]

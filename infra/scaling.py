@@ -1,0 +1,248 @@
+"""`premiere scaling`: how quality grows with the size of the backbone, task by task, and where bigger is not worth it.
+
+All sizes learn from one stream in one run: the same memory, micro-batches, questions and learning rate, and nothing but
+the backbone's width, blocks and heads differs. A size is several runs that differ in their seed, since two seeds of one
+size can be further apart than two sizes; intervals are over users and seeds drawn again. Each task is told twice, by
+the backbone's own order and by the final lists, whose ranker reads counters and texts as well; beside the lists, those
+of the ranker without a backbone. The laws are those of `model.scaling`.
+Source: arXiv 2605.23312 (one stream, one split, only the backbone differs; MRR per task).
+
+N scored events · C contenders · S sizes · K seeds · D draws
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from features.text import Encoder
+from infra.contest import ALONE, Recorded, Say, Watched, rank_by, stream, watched
+from infra.datasets import DataSet
+from infra.errors import SettingsError
+from infra.evaluate import UNCOUNTED
+from infra.learning import numerics
+from model import lists, paired
+from model.actions import ACTIONS, LIKING
+from model.backbone import PRESETS, Backbone, Dims
+from model.contender import Contender, Question, Standing
+from model.gather import gather
+from model.learner import Learner, LearnerSettings, Ranked
+from model.lists import View
+from model.memory import Past
+from model.metrics import NEW_TITLE
+from model.network import NetworkSettings
+from model.ranker import Ranker
+from model.scaling import FEWEST, law, over_seeds
+from streaming.records import action_code
+
+DEFAULT: Final = ("16x1", "32x1", "64x2", "96x3", "128x4", "2m")
+WITHOUT: Final = "no backbone"
+LATER: Final = "later"
+EVERY: Final = 4  # of so many events one is asked late too
+GENRES: Final = 3  # the most frequent ones
+LEAST: Final = 100  # events of a task
+FEW: Final = 10  # users of a task
+DRAWS: Final = 500
+ORDERS: Final = {"alone": ALONE, "lists": ""}
+
+
+def dims(name: str) -> Dims:
+    """A size by its name: that of a preset, or WIDTHxBLOCKS, a head for each 32 of its width. Raises SettingsError."""
+    if name in PRESETS:
+        return PRESETS[name]
+    width, _, blocks = name.partition("x")
+    if not (width.isdecimal() and blocks.isdecimal() and int(width) and int(blocks)):
+        sizes = ", ".join(PRESETS)
+        raise SettingsError(f"{name!r} is no size: give WIDTHxBLOCKS, as in 64x2, or one of {sizes}.")
+    heads = max(1, int(width) // 32)
+    if int(width) % heads:
+        raise SettingsError(f"{name!r}: a width beyond 32 must be a multiple of its {heads} heads.")
+    return Dims(int(width), int(blocks), heads)
+
+
+def parameters(shape: NetworkSettings) -> int:
+    """Of the backbone alone, as the names of presets count them."""
+    with torch.device("meta"):
+        backbone = Backbone(Dims(shape.width, shape.blocks, shape.heads), shape.history + 1)
+    return sum(parameter.numel() for parameter in backbone.parameters())
+
+
+def sized(settings: LearnerSettings, size: Dims) -> LearnerSettings:
+    """The same settings with a backbone of that size."""
+    network = replace(settings.sequence.network, **asdict(size))
+    return replace(settings, sequence=replace(settings.sequence, network=network))
+
+
+def sweep(names: Sequence[str], settings: LearnerSettings) -> dict[str, LearnerSettings]:
+    """The settings of each size, smallest first. Raises SettingsError where they are too few to fit."""
+    sizes = {name: sized(settings, dims(name)) for name in names}
+    count = {name: parameters(one.sequence.network) for name, one in sizes.items()}
+    if len(set(count.values())) < max(FEWEST, len(names)):
+        raise SettingsError(
+            f"A law of three constants wants {FEWEST} sizes or more, each but once: {', '.join(names)}."
+        )
+    return {name: sizes[name] for name in sorted(sizes, key=count.__getitem__)}
+
+
+class Later(Contender):
+    """Asks those who are watched for what comes after the next `delay` events, about one event in EVERY: as a list made
+    that many events ago is read, less what has been seen. It stands last in a learner, when the others are ready and
+    their question is answered. Nobody learns from it."""
+
+    def __init__(self, settings: LearnerSettings, watching: Mapping[str, Watched], first: int) -> None:
+        super().__init__(Ranker(replace(settings.ranker, buffer=1)), None, learns=False)
+        self.watching, self.first, self.repeats = watching, first, settings.repeats
+        self.delay = settings.sequence.network.horizons[-1]
+        self.recorded, self.done = Recorded(), 0
+
+    def prepare(self, on: View, _histories: Sequence[Past], questions: Sequence[Question]) -> None:
+        self.late: dict[int, Question] = {}  # by the place of the question that they are made from
+        for n, question in enumerate(questions):
+            if question.delay:
+                continue
+            if self.done >= self.first and self.done % EVERY == 0 and 0 < self.delay < question.event:
+                past = question.past.before(question.event - self.delay)
+                self.late[n] = replace(question, past=past, now=int(past.times_L[-1]))
+            self.done += 1
+        asked = list(self.late.values())
+        self.ready = {name: self._ready(one, asked, on) for name, one in self.watching.items() if asked}
+
+    def _ready(self, one: Watched, asked: Sequence[Question], on: View) -> Contender:
+        """The same contender, which learns nothing, with scores for these questions."""
+        ready = copy.copy(one)
+        ready.learns, ready.backbone_NV = False, np.zeros((len(asked), len(on.titles.candidate_V)), np.float32)
+        if one.sequence is not None:
+            hidden_ND = one.sequence.now([question.past for question in asked], [question.now for question in asked])
+            ready.backbone_NV = one.sequence.scores(hidden_ND, len(one.sequence.settings.network.horizons) - 1)
+        return ready
+
+    def rank(self, on: View, question: Question, n: int, *_: Any) -> Standing:
+        seen = on.memory.audience.seen_by(question.past.user)
+        if n in self.late and (self.repeats or question.target not in seen):
+            late, place = self.late[n], list(self.late).index(n)
+            before = int(on.memory.catalogue.count_V[late.target]), on.memory.audience.count(late.past.user)
+            event = Ranked(late.past.user, on.memory.catalogue.ids[late.target], question.now, *before, {})
+            self.recorded.add(event, self._ranks(on, late, place, seen[:0] if self.repeats else seen))
+        return Standing(np.nan, np.zeros(0, np.int64))
+
+    def _ranks(self, on: View, late: Question, place: int, blocked: NDArray[np.int32]) -> dict[str, float]:
+        asked = on.memory.asked(late.past, late.now, self.delay)
+        gather(asked, on.titles, on.memory.counters, on.scratch)
+        text_V = lists.text_scores(on, [late.past])[0]
+        ranks: dict[str, float] = {}
+        for name, one in self.ready.items():
+            ranks[name] = Contender.rank(one, on, late, place, asked, text_V, blocked).rank
+            if one.sequence is not None:
+                ranks[name + ALONE] = rank_by(one.backbone_NV[place], on, late, self.repeats)
+        return ranks
+
+
+def report(
+    data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, names: Sequence[str] = (), seeds: int = 3
+) -> dict[str, Any]:
+    """By task and order: MRR by size, both laws, and what the largest gains. Raises SettingsError."""
+    numerics(1)
+    sizes = sweep(names or DEFAULT, settings)
+    watching = {
+        f"{name} {k}": watched(replace(of, seed=settings.seed + k)) for name, of in sizes.items() for k in range(seeds)
+    }
+    watching[WITHOUT] = watched(settings, backbone=False)
+    later = Later(settings, watching, int(len(data) * UNCOUNTED))
+    recorded = stream(data, encode, Learner(settings, {**watching, LATER: later}), say)
+    network = settings.sequence.network
+    return {
+        "data": data.name,
+        "simulated": data.simulated,
+        "events": len(data),
+        "scored": len(recorded),
+        "users": len(set(recorded.users)),
+        "settings": asdict(settings),
+        "seeds": seeds,
+        "as_set": next((name for name, of in sizes.items() if of.sequence.network == network), None),
+        "sizes": {
+            name: {
+                "parameters": parameters(of.sequence.network),
+                "heads": of.sequence.network.heads,
+                "seconds": sum(watching[f"{name} {k}"].seconds for k in range(seeds)) / seeds,
+            }
+            for name, of in sizes.items()
+        },
+        "seconds_without": watching[WITHOUT].seconds,
+        "tasks": _by_task(data, recorded, later, sizes, seeds),
+    }
+
+
+def _by_task(
+    data: DataSet, recorded: Recorded, later: Later, sizes: Mapping[str, LearnerSettings], seeds: int
+) -> dict[str, Any]:
+    """What is found of each task that has enough events and users."""
+    of_late = {f"after the next {later.delay} events": np.ones(len(later.recorded), bool)} if later.delay else {}
+    asked = [(recorded, tasks(data, recorded)), (later.recorded, of_late)]
+    found: dict[str, Any] = {}
+    n_S = np.array([parameters(of.sequence.network) for of in sizes.values()], float)
+    for record, parts in asked:
+        for task, inside_N in parts.items():
+            user_N = np.array(record.users)[inside_N]
+            if len(user_N) < LEAST or len(set(user_N.tolist())) < FEW:
+                continue
+            orders = {order: _found(record, inside_N, list(sizes), seeds, of, n_S) for order, of in ORDERS.items()}
+            found[task] = {"events": len(user_N), "users": len(set(user_N.tolist())), **orders}
+    return found
+
+
+def tasks(data: DataSet, recorded: Recorded) -> dict[str, NDArray[np.bool_]]:
+    """Which scored events each task holds: all, by what was done, by genre, and new titles."""
+    parts = {"the next event": np.ones(len(recorded), bool)}
+    codes = {(e.user, e.title, e.ts): action_code(e) for e in map(data.event, range(len(data)))}
+    met = zip(recorded.users, recorded.titles, recorded.times, strict=True)
+    liked_N = np.array([LIKING[codes[key]] > ACTIONS["play"].liking for key in met], bool)
+    if liked_N.any() and not liked_N.all():
+        parts |= {"liked": liked_N, "not marked as liked": ~liked_N}
+    genres = {launch.title: set(launch.genres) for launch in data.launches}
+    of_N = [genres.get(title, set()) for title in recorded.titles]
+    for genre, _ in sorted(Counter(genre for of in of_N for genre in of).most_common(), key=_often)[:GENRES]:
+        parts[genre] = np.array([genre in of for of in of_N], bool)
+    new_N = np.array(recorded.title_events) < NEW_TITLE
+    return parts | {f"titles of fewer than {NEW_TITLE} events": new_N}
+
+
+def _often(counted: tuple[str, int]) -> tuple[int, str]:
+    """Most frequent first, equals by name."""
+    return -counted[1], counted[0]
+
+
+def _found(
+    record: Recorded,
+    inside_N: NDArray[np.bool_],
+    names: Sequence[str],
+    seeds: int,
+    order: str,
+    n_S: NDArray[np.float64],
+) -> dict[str, Any]:
+    """One task by one order."""
+    runs = [f"{name} {k}{order}" for name in names for k in range(seeds)] + ([WITHOUT] if not order else [])
+    value_NC = np.stack([record.reciprocal(run)[inside_N] for run in runs], 1)
+    p_C, user_N = value_NC.mean(0), np.array(record.users)[inside_N]
+    p_DC = paired.resampled(value_NC, user_N, DRAWS)
+    many = len(names) * seeds
+    p_SK = p_C[:many].reshape(len(names), seeds)
+    p_S, p_DS = p_SK.mean(1), over_seeds(p_DC[:, :many].reshape(-1, len(names), seeds))
+    less = {name: (p_S[-1] - p_S[s], p_DS[:, -1] - p_DS[:, s]) for s, name in enumerate(names[:-1])}
+    if not order:
+        less[WITHOUT] = p_S[-1] - p_C[-1], p_DS[:, -1] - p_DC[:, -1]
+    return {
+        "mrr": dict(zip(names, p_S.tolist(), strict=True)) | ({} if order else {WITHOUT: float(p_C[-1])}),
+        "by_seed": dict(zip(names, p_SK.tolist(), strict=True)),
+        "largest_less": {name: dict(_interval(*gain)) for name, gain in less.items()},
+        "law": law(n_S, p_S, p_DS),
+    }
+
+
+def _interval(mean: float, drawn_D: NDArray[np.float64]) -> Iterator[tuple[str, float]]:
+    low, high = np.quantile(drawn_D, [(1 - paired.LEVEL) / 2, (1 + paired.LEVEL) / 2]).tolist()
+    yield from (("mean", float(mean)), ("low", low), ("high", high))

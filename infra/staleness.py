@@ -1,0 +1,286 @@
+"""`premiere staleness`: how much of its MRR a list keeps while it lies in the cache, by what the model was trained for.
+
+The rows differ in what the backbone is trained to predict: the next event; the paper's set of the next events, which
+one head learns with decaying weights (arXiv 2605.23312; windows of 3, 5 and 10 events); or what comes after a delay,
+for which the decoder has a horizon each. All learn from one stream in one run and are asked for lists of every age
+(`infra.aged`), with and without what the viewer took since, for leaving that out at reading mends part of the same.
+Each is told twice: as the backbone's own order, and as the final lists, whose ranker may learn from delays as well.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.text import Encoder
+from infra.aged import EVENTS, FILTERS, HOURS, ORDERS, Aging, Asker, Way, events_age, hours_age, ranking
+from infra.charts import COLOURS, LOOK, SERIES
+from infra.contest import ALONE, Parts, Say, stream
+from infra.datasets import DataSet
+from infra.evaluate import UNCOUNTED
+from infra.learning import numerics
+from model.learner import Learner, LearnerSettings, new_contender
+from model.ranker import Ranker
+
+NEXT, HORIZONS, FIRST, AS_SET = "next event", "horizons", "horizons, its first alone", "as set"
+DELAYS: Final = (0, 2, 5, 10, 20)  # the horizons of the row `horizons`
+TAUGHT: Final = "next event, ranker taught delays"
+WINDOWS: Final = {"window 3": 3, "window 5": 5, "window 10": 10}
+RIVALS: Final = (NEXT, *WINDOWS)
+EVERY: Final = 8  # of one event in so many the final lists and the hours are asked
+FEW: Final = 10  # users, of whom an interval tells little
+BETTER, WORSE, UNTOLD = JUDGEMENTS = ("better", "worse", "no difference that can be told")
+GOAL: Final = 2  # events from which on the matching horizon is to win
+OTHERS: Final = (
+    (HORIZONS, FIRST),
+    (HORIZONS, TAUGHT),
+    (FIRST, NEXT),
+    (AS_SET, NEXT),
+    *((row, NEXT) for row in WINDOWS),
+)
+PAIRS: Final = (*((HORIZONS, rival) for rival in RIVALS), *OTHERS)
+OVER: Final = " over "
+MISSED: Final = "where something was missed"
+COUNTED: Final = {"missed": "since when one was missed", "unknown": "when nothing was known yet"}
+
+
+def variants(settings: LearnerSettings) -> dict[str, LearnerSettings]:
+    """What each backbone is trained for. A window's weights halve every half of it; a horizon's window is as wide as
+    its delay, and 5 events at least, as the shipped ones are."""
+
+    def trained(horizons: tuple[int, ...], windows: tuple[int, ...], **objective: float) -> LearnerSettings:
+        s = settings.sequence
+        objective_ = replace(s.objective, windows=windows, **objective)  # type: ignore[arg-type]
+        return replace(
+            settings, sequence=replace(s, network=replace(s.network, horizons=horizons), objective=objective_)
+        )
+
+    single = {name: trained((0,), (width,), half_life=width / 2) for name, width in WINDOWS.items()}
+    widths = (1, *(max(5, k) for k in DELAYS[1:]))
+    return {NEXT: trained((0,), (1,)), **single, HORIZONS: trained(DELAYS, widths), AS_SET: settings}
+
+
+def rivals(settings: LearnerSettings) -> tuple[dict[str, Aging], dict[str, Way]]:
+    """The contenders, those that lend first, and the ways to serve their lists."""
+    trained = variants(settings)
+    aging = {
+        name: Aging.of(new_contender(of), settings.repeats, delayed=name in (HORIZONS, AS_SET))
+        for name, of in trained.items()
+    }
+    taught = Aging.of(new_contender(settings, backbone=False), settings.repeats, lender=aging[NEXT])
+    taught.ranker = Ranker(settings.ranker, settings.seed)  # which does see the backbone that is lent
+    ways: dict[str, Way] = {}
+    for name, one in aging.items():
+        assert one.sequence is not None
+        ways[name] = Way(one, one.sequence, trained[name].sequence.network.horizons)
+    ways[FIRST] = replace(ways[HORIZONS], horizons=(0,))
+    ways[TAUGHT] = Way(taught, ways[NEXT].backbone, DELAYS, alone=False)
+    return {**aging, TAUGHT: taught}, ways
+
+
+def report(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, every: int = EVERY) -> dict[str, Any]:
+    """MRR by way, age, order and filter, and the paired differences; hours and final lists of one event in `every`."""
+    numerics(1)
+    contenders, ways = rivals(settings)
+    asker = Asker(settings, ways, int(len(data) * UNCOUNTED), every)
+    delays = replace(settings, sequence=variants(settings)[HORIZONS].sequence)  # that rankers learn from
+    history = settings.memory.most_seen  # a list of some hours ago may lack more events than a log's record holds
+    stream(data, encode, Learner(delays, {**contenders, "ages": asker}), say, history=history)
+    return {
+        "data": data.name,
+        "simulated": data.simulated,
+        "events": len(data),
+        "scored": len(asker.recorded),
+        "users": len(set(asker.recorded.users)),
+        "every": every,
+        "settings": asdict(settings),
+        "horizons": {name: list(way.horizons) for name, way in ways.items()},
+        "ago": _events(asker),
+        "hours": _hours(asker),
+    }
+
+
+def _events(asker: Asker) -> dict[str, Any]:
+    """Lists of some events ago, of events that have all ages."""
+    ages = [events_age(k) for k in EVENTS]
+    asked = {order: _asked(asker, ranking(NEXT, order, ages[-1], FILTERS[0])) for order in ORDERS}
+    return {
+        "scored": {title: int(asked[order].sum()) for order, title in ORDERS.items()},
+        **{title: _tables(asker, order, dict.fromkeys(ages, asked[order])) for order, title in ORDERS.items()},
+    }
+
+
+def _hours(asker: Asker) -> dict[str, Any]:
+    """Lists of some hours ago: of all events asked, and of those since which the viewer did something."""
+    ages = [hours_age(hours) for hours in HOURS]
+    asked = _asked(asker, ranking(NEXT, "", ages[-1], FILTERS[0]))
+    missed = {age: asked & (np.array(asker.missed[age]) > 0) for age in ages}
+    gap_N = np.array(asker.gaps)
+    return {
+        "scored": int(asked.sum()),
+        "gaps": {age: int((gap_N >= hours).sum()) for age, hours in zip(ages, HOURS, strict=True)},
+        "missed": {age: int(inside.sum()) for age, inside in missed.items()},
+        "unknown": {age: int((asked & np.array(asker.unknown[age])).sum()) for age in ages},
+        **{title: _tables(asker, order, dict.fromkeys(ages, asked)) for order, title in ORDERS.items()},
+        MISSED: {title: _tables(asker, order, missed) for order, title in ORDERS.items()},
+    }
+
+
+def _asked(asker: Asker, name: str) -> NDArray[np.bool_]:
+    known_N: NDArray[np.bool_] = ~np.isnan(np.array(asker.recorded.ranks.get(name, []), np.float64))
+    return known_N
+
+
+def _tables(asker: Asker, order: str, parts: Parts) -> dict[str, Any]:
+    """By filter: MRR by way and age over the events of the age's part, and what is kept of the first age's MRR over the
+    same; gains of one way over another."""
+    recorded, first = asker.recorded, next(iter(parts))
+    ways = [name for name, way in asker.ways.items() if way.alone or order != ALONE]
+
+    def mean(way: str, age: str, of: str, kept: str) -> float | None:
+        return recorded.mrr(ranking(way, order, age, kept), {of: parts[of]})[of]
+
+    def gain(pair: tuple[str, str], age: str, kept: str) -> dict[str, float] | None:
+        one, other = (ranking(way, order, age, kept) for way in pair)
+        return recorded.gain(one, other, {age: parts[age]})[age]
+
+    pairs = [pair for pair in PAIRS if set(pair) <= set(ways)]
+    return {
+        kept: {
+            "mrr": {way: {age: mean(way, age, age, kept) for age in parts} for way in ways},
+            "fresh": {way: {age: mean(way, first, age, kept) for age in parts} for way in ways},
+            "gain": {" over ".join(pair): {age: gain(pair, age, kept) for age in parts} for pair in pairs},
+        }
+        for kept in FILTERS
+    }
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The report for reading."""
+    ago, hours = found["ago"], found["hours"]
+    yield f"{found['data']}: {found['events']:,} events, {found['scored']:,} scored, {found['users']:,} users."
+    yield f"Hours and final lists are asked for one event in {found['every']}."
+    for title, count in ago["scored"].items():
+        for kept, of in ago[title].items():
+            yield ""
+            yield from _table(f"{title}, {kept}: {count:,} events, by events ago", of)
+    yield ""
+    yield " " * 44 + "".join(f"{age:>10}" for age in hours["missed"])
+    yield _counts(found["scored"], "so long after the one before", hours["gaps"])
+    for counts, title in COUNTED.items():
+        yield _counts(hours["scored"], title, hours[counts])
+    for told in (hours, hours[MISSED]):
+        for title in ORDERS.values():
+            for kept, of in told[title].items():
+                yield ""
+                yield from _table(f"{title}, {kept}: by hours ago{', ' + MISSED if told is not hours else ''}", of)
+    yield ""
+    yield from verdicts(found)
+
+
+def _counts(of: int, title: str, counts: Mapping[str, int]) -> str:
+    return f"of {of:>7,} events {title:<28}" + "".join(f"{count:>10,}" for count in counts.values())
+
+
+def _table(title: str, of: Mapping[str, Any]) -> Iterator[str]:
+    """MRR, and the share of it that is kept, by way."""
+    ages = list(next(iter(of["mrr"].values())))
+    yield f"MRR of {title}; then the share kept"
+    yield " " * 34 + "".join(f"{age:>10}" for age in ages) + "".join(f"{age.split()[0]:>7}" for age in ages)
+    for way, mrr in of["mrr"].items():
+        means = "".join(f"{'-' if value is None else f'{value:.4f}':>10}" for value in mrr.values())
+        shares = "".join(f"{'-' if share is None else f'{share:.0%}':>7}" for share in share_kept(of, way).values())
+        yield f"  {way:<32}{means}{shares}"
+
+
+def share_kept(of: Mapping[str, Any], way: str, beside: str | None = None) -> dict[str, float | None]:
+    """By age, MRR as a share of that of a list of no age over the same events; of another way's with `beside`."""
+    fresh = of["fresh"][beside or way]
+    return {age: mrr / fresh[age] if mrr is not None and fresh[age] else None for age, mrr in of["mrr"][way].items()}
+
+
+def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
+    """What the intervals say of lists of some events ago, and of those of this moment."""
+    for title in ORDERS.values():
+        for without, of in found["ago"][title].items():
+            yield f"Of {title}, {without}:"
+            now = found["hours"][title][without]["gain"][FIRST + OVER + NEXT][hours_age(0)]
+            yield f"  horizon 0, asked as it happens of all viewers, against next-event training: {_fresh(now)}."
+            fresh = of["gain"][FIRST + OVER + NEXT][events_age(0)]
+            yield f"  horizon 0, of viewers with a past as below: {_fresh(fresh)}."
+            gains = {rival: of["gain"][HORIZONS + OVER + rival] for rival in RIVALS}
+            for rival, by_age in gains.items():
+                yield f"  the matching horizon against '{rival}': {_ages(by_age)}."
+            yield f"  {_goal(gains)}"
+
+
+def judged(gain: Mapping[str, float] | None) -> str:
+    """What an interval says of a gain."""
+    if gain is None or gain["users"] < FEW or gain["low"] <= 0 <= gain["high"]:
+        return UNTOLD
+    return BETTER if gain["low"] > 0 else WORSE
+
+
+def _fresh(gain: Mapping[str, float] | None) -> str:
+    if gain is None:
+        return "nothing was asked"
+    return f"{judged(gain)}, MRR {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+
+
+def _ages(by_age: Mapping[str, Mapping[str, float] | None]) -> str:
+    """Ages by what their intervals say, as numbers of events."""
+    told = {word: [age.split()[0] for age, gain in by_age.items() if judged(gain) == word] for word in JUDGEMENTS}
+    return "; ".join(f"{word} at {', '.join(ages)}" for word, ages in told.items() if ages) + " events"
+
+
+def _goal(gains: Mapping[str, Mapping[str, Mapping[str, float] | None]]) -> str:
+    """Whether the matching horizon wins wherever an interval tells."""
+    late = [events_age(k) for k in EVENTS if k >= GOAL]
+    words = {(rival, age): judged(by_age[age]) for rival, by_age in gains.items() for age in late}
+    won, lost = (sum(word == wanted for word in words.values()) for wanted in (BETTER, WORSE))
+    told = f"from {GOAL} events on it is better in {won} of {len(words)} comparisons and worse in {lost}"
+    if lost:
+        return f"The matching horizon does not win throughout: {told}."
+    if won:
+        return f"The matching horizon wins wherever an interval can tell: {told}."
+    return f"Whether the matching horizon wins cannot be told: {told}."
+
+
+STYLES: Final[dict[str, tuple[str, str]]] = {
+    NEXT: (SERIES[0], "s-"),
+    "window 3": ("#f3cf8f", "o-"),
+    "window 5": (SERIES[1], "o-"),
+    "window 10": ("#a8742a", "o-"),
+    AS_SET: (SERIES[2], "D-"),
+    TAUGHT: (SERIES[5], "s--"),
+    FIRST: (COLOURS["premiere"], "o:"),
+    HORIZONS: (COLOURS["premiere"], "o-"),
+}
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """What is kept of next-event training's MRR, by age in events and in hours, of backbones and of lists (PNG)."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context(LOOK):
+        figure, places = plt.subplots(2, 2, figsize=(13, 9), layout="constrained")
+        for row, (ages, told) in enumerate(((EVENTS, found["ago"]), (HOURS, found["hours"]))):
+            for axes, title in zip(places[row], ORDERS.values(), strict=True):
+                of = told[title][FILTERS[0]]
+                for way, (colour, style) in STYLES.items():
+                    if way in of["mrr"]:
+                        share = [math.nan if v is None else 100 * v for v in share_kept(of, way, NEXT).values()]
+                        axes.plot(range(len(ages)), share, style, color=colour, lw=2, ms=5, label=way)
+                many = told["scored"] if row else told["scored"][title]
+                axes.set_xticks(range(len(ages)), ages)
+                axes.set_xlabel(f"{('events', 'hours')[row]} since the list was made ({many:,} events asked)")
+                axes.set_title(title)
+        for axes in places[:, 0]:
+            axes.set_ylabel("MRR, % of next-event training's without age")
+        figure.legend(*places[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+        plt.close(figure)
