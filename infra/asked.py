@@ -10,23 +10,21 @@ N questions · K classes of a task · L events of a history
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infra.contest import Batch, Watched
+from infra.contest import Watched
 from model.actions import WEIGHTS
-from model.catalogue import genre_codes
 from model.contender import Contender, Question, Standing
 from model.learner import LearnerSettings, new_contender
 from model.lists import View
-from model.memory import Launched, Past
+from model.memory import Past
 from model.metrics import average_rank
 from model.ranker import Ranker
-from model.tasks import ACTION, GENRES, LIKED, TASKS
+from model.tasks import ACTION, LIKED, TASKS
 
 OF: Final = ": "  # between a contender's name and the task that a rank is of
 LIKING: Final = ": liking"  # after a contender's name: how likely it takes the viewer to finish or like the title
@@ -179,29 +177,3 @@ def with_heads(
     made = Heads.of(new_contender(replace(settings, sequence=sequence, ranker=ranker)), settings.repeats)
     made.tasks, made.lists = tasks, lists
     return made
-
-
-class Apart:
-    """Gives each genre a code of its own, in the order in which they come, up to as many as there are codes. A title's
-    genres are hashed (`model.catalogue.genre_codes`), and those that share a code would be one class."""
-
-    def __init__(self) -> None:
-        names: dict[int, str] = {}
-        for number in count():
-            names.setdefault(int(genre_codes([str(number)])[0]), str(number))
-            if len(names) == GENRES:
-                break
-        self.free = [names[code] for code in range(GENRES)]
-        self.known: dict[str, str] = {}
-
-    def __call__(self, _done: int, batch: Batch) -> None:
-        """Rename the genres of titles that launch; their texts have been encoded."""
-        batch[:] = [self._renamed(item) if isinstance(item, Launched) else item for item in batch]
-
-    def _renamed(self, title: Launched) -> Launched:
-        return title._replace(genres=[self._code(genre.strip().lower()) for genre in title.genres])
-
-    def _code(self, genre: str) -> str:
-        if genre not in self.known:
-            self.known[genre] = self.free[len(self.known)] if len(self.known) < GENRES else genre
-        return self.known[genre]

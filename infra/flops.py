@@ -3,7 +3,7 @@
 The second part stands beside a count made while a real step ran, so that nobody has to believe a formula.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +89,7 @@ def _summed(parts: dict[str, float]) -> dict[str, float]:
     return {**parts, "all": sum(parts.values())}
 
 
-def lines(found: dict[str, Any]) -> Iterator[str]:
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """The report for reading."""
     yield "FLOPs a training token by the paper's formula (6 blocks, width 1024, 512 events); `head`: of an eighth of"
     yield "the width, `sampled`: 1 % of the titles."
@@ -124,7 +124,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"{name:<8}{one['parameters']:>16,}{one['all']:>16.4g}{one['backbone'] / one['all']:>16.0%}"
 
 
-def draw(found: dict[str, Any], path: Path) -> None:
+def draw(found: Mapping[str, Any], path: Path) -> None:
     """The report as a picture (PNG): decoders over the size of the catalogue, and the parts of a token in force."""
     import matplotlib.pyplot as plt
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text import Encoder
-from infra.asked import LIKING, OF, SIMPLE, TITLED, Apart, simple, with_heads
+from infra.asked import LIKING, OF, SIMPLE, TITLED, simple, with_heads
 from infra.charts import COLOURS, LOOK, SERIES
 from infra.contest import ALONE, Parts, Recorded, Say, stream, watched
 from infra.datasets import DataSet
@@ -70,7 +70,7 @@ def report(
     panels, recorded = {}, Recorded()
     if tasks:
         entered = contenders(settings, list(tasks), weight)
-        recorded = stream(data, encode, Learner(settings, entered), say, before=Apart())
+        recorded = stream(data, encode, Learner(settings, entered), say)
         panels = {LISTS: _ranked(recorded, ""), BACKBONE: _ranked(recorded, ALONE)}
         panels |= {WORDS[task]: _ranked(recorded, OF + task, task + ONLY) for task in tasks}
     if ACTION in tasks:

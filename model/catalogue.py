@@ -17,6 +17,7 @@ from model.similar import TextNeighbours
 
 NEVER: Final = np.iinfo(np.int64).max  # not launched, or withdrawn
 GENRES: Final = 6  # of a title that count
+CODES: Final = 1024  # of genres: among 64, four of MovieLens' nineteen were one
 UNKNOWN: Final = np.iinfo(np.int64).min  # no release date
 _ARRAYS: Final = ("semantic_VS", "born_V", "count_V", "year_V", "released_V", "genres_VG", "seen_V")
 
@@ -26,7 +27,7 @@ class Catalogue:
 
     semantic_VS float32 text vector, zero without text · born_V int64 log sequence of the launch, or NEVER where no
     candidate · count_V float32 events so far · year_V float32 or NaN · released_V int64 ms or UNKNOWN ·
-    genres_VG int8 up to 6 genres hashed to 0..63, -1 after them · seen_V int64 log sequence of the last mention
+    genres_VG int16 up to 6 genres hashed to 0..1023, -1 after them · seen_V int64 log sequence of the last mention
     """
 
     def __init__(self, d_text: int = 256, capacity: int = 1024) -> None:
@@ -37,7 +38,7 @@ class Catalogue:
         self.count_V = np.zeros(capacity, np.float32)
         self.year_V = np.full(capacity, np.nan, np.float32)
         self.released_V = np.full(capacity, UNKNOWN, np.int64)
-        self.genres_VG = np.full((capacity, GENRES), -1, np.int8)
+        self.genres_VG = np.full((capacity, GENRES), -1, np.int16)
         self.seen_V = np.zeros(capacity, np.int64)
         self.similar = TextNeighbours(capacity)
         self.free: list[int] = []
@@ -139,12 +140,12 @@ class Catalogue:
         self.similar.grow(self.capacity)
 
 
-def genre_codes(genres: Sequence[str]) -> NDArray[np.int8]:
-    """The first GENRES genres as numbers of 0 to 63, by a hash that is the same in every process; -1 after them."""
+def genre_codes(genres: Sequence[str]) -> NDArray[np.int16]:
+    """The first GENRES genres as numbers below CODES, by a hash that is the same in every process; -1 after them."""
     codes = []
     for genre in dict.fromkeys(genre.strip().lower() for genre in genres):
         digest = 2166136261  # FNV-1a: Python's own hash differs from process to process
         for byte in genre.encode():
             digest = ((digest ^ byte) * 16777619) & 0xFFFFFFFF
-        codes.append(digest % 64)
-    return np.array((codes + [-1] * GENRES)[:GENRES], np.int8)
+        codes.append((digest ^ digest >> 16) % CODES)  # its low bits alone spread badly
+    return np.array((codes + [-1] * GENRES)[:GENRES], np.int16)

@@ -99,7 +99,7 @@ class Titles:
     count_V: Tensor  # float32 events so far
     launched_M: Tensor  # int64 rows of the candidates
     frequency_V: Tensor | None = None  # float32 streaming frequency, any scale; None: negatives are drawn uniformly
-    genres_VG: Tensor | None = None  # int8 codes, -1: none; for further tasks only
+    genres_VG: Tensor | None = None  # int16 codes, -1: none; for further tasks only
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from model.catalogue import CODES
 from model.counters import CLOCKS
 from model.trail import EARLIER, SLOT, Sorted, Trail, oldest
 
@@ -64,7 +65,7 @@ class Titles(NamedTuple):
     candidate_V: NDArray[np.bool_]
     year_V: NDArray[np.float32]
     released_V: NDArray[np.int64]
-    genres_VG: NDArray[np.int8]
+    genres_VG: NDArray[np.int16]
     static_VS: NDArray[np.float32]
     stage_BV: NDArray[np.float32]
     rare_V: NDArray[np.float32]
@@ -112,7 +113,7 @@ def scratch(titles: int, users: int) -> Scratch:
     moving_MV, mark_V, weight_V = np.zeros((len(MOVING), titles), f), np.zeros(titles, np.int8), np.zeros(titles, f)
     touched_N = np.full(users + 1, -1, np.int32)
     return Scratch(
-        moving_MV, np.zeros(users, f), touched_N, mark_V, weight_V, np.zeros((2, 64), f), np.zeros(160, f),
+        moving_MV, np.zeros(users, f), touched_N, mark_V, weight_V, np.zeros((2, CODES), f), np.zeros(160, f),
         np.zeros(7, f),
     )  # fmt: skip
 
@@ -140,7 +141,7 @@ def shortlist(
 
 
 @njit(cache=True)
-def suit_genres(genres_CG: NDArray[np.int8], taste_G: NDArray[np.float32], out_C: NDArray[np.float32]) -> None:
+def suit_genres(genres_CG: NDArray[np.int16], taste_G: NDArray[np.float32], out_C: NDArray[np.float32]) -> None:
     """The mean taste for each title's genres; 0 without any."""
     for c in range(out_C.size):
         total, many = np.float32(0.0), np.float32(0.0)

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from model.actions import LIKING, WEIGHTS
+from model.catalogue import CODES
 
 SCALE: Final = 10.0  # of logits: the optimiser moves each weight by as much, and there are few steps
-GENRES: Final = 64  # codes of `model.catalogue.genre_codes`
 LIKED: Final = torch.tensor([liking >= 1.5 for liking in LIKING])  # by code: finished, liked, bought, rated high
 
 
@@ -41,11 +41,12 @@ def _action(action_N: Tensor, _genres_NG: Tensor) -> Tensor:
 
 
 def _genre(_action_N: Tensor, genres_NG: Tensor) -> Tensor:
-    return one_hot(genres_NG.long() + 1, GENRES + 1).any(1)[:, 1:]
+    among = torch.zeros(len(genres_NG), 1 + CODES, dtype=torch.bool)  # the first: no genre
+    return among.scatter_(1, genres_NG.long() + 1, True)[:, 1:]
 
 
 ACTION, GENRE = "action", "genre"
-TASKS: Final = {ACTION: Task(len(WEIGHTS), True, _action), GENRE: Task(GENRES, False, _genre)}
+TASKS: Final = {ACTION: Task(len(WEIGHTS), True, _action), GENRE: Task(CODES, False, _genre)}
 
 
 class Head(nn.Module):

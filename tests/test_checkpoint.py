@@ -106,7 +106,7 @@ def test_without_its_manifest_it_does_not_exist(url: str) -> None:
 def test_another_format_says_what_to_do(url: str) -> None:
     path = Path(url, "manifest.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
-    with pytest.raises(CheckpointError, match="has format 99, this version reads 2: use the version that wrote it"):
+    with pytest.raises(CheckpointError, match="has format 99, this version reads 3: use the version that wrote it"):
         read_manifest(url)
 
 

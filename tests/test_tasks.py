@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from learner_tools import D_TEXT, SEQUENCE, Stream, differences, launched
+from learner_tools import D_TEXT, SEQUENCE, Stream, differences
 from learner_tools import SETTINGS as SMALL
 from matplotlib import image
 from test_evaluate import SETTINGS, START, data_of, no_text
@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
 from infra import tasks
-from infra.asked import BOTH, FREQUENT, LIKING, RECENT, SIMPLE, VIEWER, Apart, class_rank, simple
+from infra.asked import BOTH, FREQUENT, LIKING, RECENT, SIMPLE, VIEWER, class_rank, simple
 from infra.asked import TITLE as TITLES_OWN
 from infra.cli import app
 from infra.contest import stream
@@ -28,7 +28,6 @@ from infra.tables import Table
 from infra.tasks import BACKBONE, LIKE, LISTS, ONLY, SHARED, TITLE, WORDS
 from model import checkpoint
 from model.actions import ACTIONS, WEIGHTS
-from model.catalogue import genre_codes
 from model.learner import Learner, LearnerSettings
 from model.metrics import average_rank
 from model.sequence import SequenceModel
@@ -234,16 +233,6 @@ def test_a_learner_with_tasks_survives_a_restart_bit_for_bit(tmp_path: Path) -> 
     server = SequenceModel(sequence.settings)  # reads what is served, and nothing of the training
     server.load_served(sequence.served_state(len(again.memory.catalogue)))
     assert differences(dict(server.served.state_dict()), dict(sequence.served.state_dict())) == []
-
-
-def test_genres_that_share_a_hash_get_codes_of_their_own() -> None:
-    assert genre_codes(["Comedy"])[0] == genre_codes(["Romance"])[0]
-    names = ["Comedy", "Romance", "comedy ", *(f"g{n}" for n in range(70))]
-    batch: list[Any] = [launched("t", genres=[name]) for name in names]
-    Apart()(0, batch)
-    codes = [int(genre_codes(title.genres)[0]) for title in batch]
-    assert codes[:3] == [0, 1, 0]
-    assert codes[3:65] == list(range(2, 64))  # the others are hashed, for there are no more
 
 
 def test_what_the_data_do_not_tell_is_left_out_with_a_sentence(tmp_path: Path) -> None:
