@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -23,9 +23,10 @@ from typing import Any, Final
 
 from benchmarks import ablations, retraining, streams
 from benchmarks.evidence_write import write
+from benchmarks.questions import QUESTIONS, Question
 from benchmarks.runner import device
 from features.text import Encoder, load_encoder
-from infra import evaluate
+from infra import evaluate, orders
 from infra.coldstart import cold_share
 from infra.contest import ALONE, Progress, Recorded, Say, alone, watched
 from infra.datasets import DataSet
@@ -48,8 +49,8 @@ class Part:
 
     name: str
     limit: int | None
-    data: Callable[[int | None], DataSet]
-    find: Callable[[DataSet, Say], dict[str, Any]]
+    data: Callable[[int | None], Any]  # DataSet or Orders
+    find: Callable[[Any, Say], dict[str, Any]]
 
 
 def headline(encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
@@ -98,6 +99,14 @@ def parts(
     if clicks.exists() and not own:
         timed = partial(pace, encode, settings, minutes)
         yield Part("rates", 1_200_000, partial(streams.globo, clicks), timed)
+    where = {"given": given}
+    if clicks.exists() and not own:
+        where["globo"] = partial(streams.globo, clicks)
+    if films.exists() and not own:
+        where["ml-1m"] = lambda _limit: orders.load(films / "ml1m_ordered.parquet")  # type: ignore[assignment, return-value]
+    for name, asked in QUESTIONS.items():
+        if asked.of in where:
+            yield Part(name, asked.limit, where[asked.of], partial(answered, asked, encode, settings))
 
 
 def ablate(group: str, encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
@@ -114,6 +123,11 @@ def compared(encode: Encoder, settings: LearnerSettings, days: float, data: Data
 def pace(encode: Encoder, settings: LearnerSettings, minutes: float, data: DataSet, say: Say) -> dict[str, Any]:
     """The learner's own speed."""
     return {"minutes": minutes, "looks": streams.rates(data, encode, settings, minutes, say)}
+
+
+def answered(asked: Question, encode: Encoder, settings: LearnerSettings, data: Any, say: Say) -> dict[str, Any]:
+    """One of the questions; whoever reads clicks of news comes back to them."""
+    return asked.find(data, encode, replace(settings, repeats=settings.repeats or asked.of == "globo"), say)
 
 
 def obtain(part: Part, asked: dict[str, Any], files: Path, say: Say) -> None:

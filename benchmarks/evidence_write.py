@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import ablations, evidence_figures, streams
+from benchmarks.questions import QUESTIONS
 from infra import evaluate
 
 SLICES: Final = {
@@ -68,6 +69,13 @@ def lines(found: Files, page: Path) -> Iterator[str]:
             yield from other(name, found[name], page)
     if "rates" in found:
         yield from rates(found["rates"], page)
+    for name, asked in QUESTIONS.items():
+        if name in found:
+            path = figure_of(page, name)
+            asked.draw(found[name]["found"], path)
+            yield f"\n## {asked.title}\n\n```"
+            yield from asked.lines(found[name]["found"])
+            yield f"```\n\n![{asked.title}]({path.name})"
 
 
 def runs(found: Files) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """The catalogue: rows appear with ids, are given up by the least recently seen, and a new owner begins at nothing."""
 
+from typing import Final
+
 import numpy as np
 import pytest
 from learner_tools import D_TEXT, differences, directions
@@ -7,6 +9,11 @@ from learner_tools import D_TEXT, differences, directions
 from model.catalogue import NEVER, UNKNOWN, Catalogue, genre_codes
 
 TEXT = directions(np.random.default_rng(1), 60)
+
+MOVIELENS: Final = [
+    *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
+    *("Film-Noir", "Horror", "IMAX", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+]
 
 
 def catalogue(titles: int, capacity: int = 4) -> Catalogue:
@@ -88,36 +95,7 @@ def test_genres_are_the_same_numbers_everywhere() -> None:
 
 
 def test_usual_genres_are_told_apart() -> None:
-    names = [
-        "Action",
-        "Adventure",
-        "Animation",
-        "Children",
-        "Comedy",
-        "Crime",
-        "Documentary",
-        "Drama",
-        "Fantasy",
-        "Film-Noir",
-        "Horror",
-        "IMAX",
-        "Musical",
-        "Mystery",
-        "Romance",
-        "Sci-Fi",
-        "Thriller",
-        "War",
-        "Western",
-        "Family",
-        "History",
-        "Music",
-        "Anime",
-        "Reality",
-        "News",
-        "Soap",
-        "Sport",
-        "Biography",
-    ]
+    names = [*MOVIELENS, "Family", "History", "Music", "Anime", "Reality", "News", "Soap", "Sport", "Biography"]
     assert len({int(genre_codes([name])[0]) for name in names}) == len(names)
 
 
