@@ -2,7 +2,8 @@
 
 Each part writes what it found to build/evidence/<part>.json, so that an interrupted run goes on where it stopped: a
 part whose file was made of the same data, limit and settings is not run again. The last step reads the files, whatever
-parts they are of, and writes docs/evidence.md with its figures beside it.
+parts they are of, and writes docs/evidence.md, and docs/answers.md of the questions, with their figures beside them; a
+page that no part is of is left as it is.
 
     python -m benchmarks.evidence                                 all parts that are missing
     python -m benchmarks.evidence --only ablations --limit 2000   those whose name begins so, on fewer events
@@ -21,8 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import ablations, retraining, streams
-from benchmarks.evidence_write import write
+from benchmarks import ablations, answers, evidence_write, retraining, streams
 from benchmarks.questions import QUESTIONS, Question
 from benchmarks.runner import device
 from features.text import Encoder, load_encoder
@@ -169,7 +169,9 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
     parser.add_argument("--minutes", type=float, default=10.0, help="of the learner at full speed")
     parser.add_argument("--fresh", action="store_true", help="run parts that were run before again")
     parser.add_argument("--files", type=Path, default=FILES, help="folder of the parts' files")
-    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write; figures go beside it")
+    parser.add_argument(
+        "--page", type=Path, default=PAGE, help="a page to write; the other and the figures go beside it"
+    )
     given = parser.parse_args(arguments)
     numerics(1)
     world = load_settings()
@@ -188,7 +190,17 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
         asked = {"limit": given.limit or part.limit, "settings": asdict(model), "signals": list(SIGNALS)}
         asked |= {"events": str(given.events), "minutes": given.minutes if part.name == "rates" else None}
         obtain(part, json.loads(json.dumps(asked, default=str)), given.files, told(part.name))
-    write(given.files, given.page)
+    publish(given.files, given.page)
+
+
+def publish(files: Path, page: Path) -> None:
+    """The pages of the parts that are there."""
+    found = {file.stem: json.loads(file.read_text()) for file in sorted(files.glob("*.json"))}
+    asked = {name: found.pop(name) for name in QUESTIONS if name in found}
+    if found:
+        evidence_write.write(found, page)
+    if asked:
+        answers.write(asked, page.with_name("answers.md"))
 
 
 if __name__ == "__main__":

@@ -3,13 +3,11 @@
 What a number means is said in words that the numbers decide: an interval that holds zero is never called a gain.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import ablations, evidence_figures, streams
-from benchmarks.questions import QUESTIONS
 from infra import evaluate
 
 SLICES: Final = {
@@ -46,10 +44,9 @@ had fewer than 10 events so far, *no event*: none, *new users* fewer than 5.
 Files = Mapping[str, Mapping[str, Any]]
 
 
-def write(files: Path, page: Path) -> None:
-    """Read what is there, draw the figures, write the page."""
+def write(found: Files, page: Path) -> None:
+    """Draw the figures, write the page."""
     page.parent.mkdir(parents=True, exist_ok=True)
-    found = {file.stem: json.loads(file.read_text()) for file in sorted(files.glob("*.json"))}
     page.write_text("\n".join(line.rstrip(" ") for line in lines(found, page)) + "\n")
 
 
@@ -69,13 +66,6 @@ def lines(found: Files, page: Path) -> Iterator[str]:
             yield from other(name, found[name], page)
     if "rates" in found:
         yield from rates(found["rates"], page)
-    for name, asked in QUESTIONS.items():
-        if name in found:
-            path = figure_of(page, name)
-            asked.draw(found[name]["found"], path)
-            yield f"\n## {asked.title}\n\n```"
-            yield from asked.lines(found[name]["found"])
-            yield f"```\n\n![{asked.title}]({path.name})"
 
 
 def runs(found: Files) -> Iterator[str]:

@@ -15,6 +15,8 @@ from test_evaluate import SETTINGS, checkerboard, no_text
 
 from benchmarks import ablations, evidence, evidence_write, streams
 from benchmarks.ablations import DEFAULT, Row
+from benchmarks.questions import QUESTIONS
+from infra import coldstart, study
 from infra.contest import ALONE, Recorded, stream, watched
 from infra.datasets import DataSet
 from model.learner import Learner, Ranked, new_contender
@@ -190,6 +192,26 @@ def test_a_part_that_was_run_before_is_not_run_again_and_the_page_says_what_was_
     for name in ("mrr", "ablations", "retraining"):
         picture = image.imread(tmp_path / "docs" / f"page-{name}.png")
         assert picture.std() > 0.01  # something is drawn
+
+
+def test_the_questions_have_a_page_of_their_own_and_leave_the_other_as_it_is(events: Path, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "page.md").write_text("as it was")
+    found = call(events, tmp_path, "--only", "flops", "--only", "coldstart", "--limit", "128")
+    assert list(found) == ["coldstart.json", "flops.json"]
+    page = (tmp_path / "docs" / "answers.md").read_text()
+    for line in coldstart.lines(found["coldstart.json"]["found"]):
+        assert line.rstrip() in page
+    assert page.index("What does a training token cost?") < page.index("a title that nobody has watched?")
+    for name in ("flops", "coldstart"):
+        assert f"(answers-{name}.png)" in page
+        assert image.imread(tmp_path / "docs" / f"answers-{name}.png").std() > 0.01
+    assert (tmp_path / "docs" / "page.md").read_text() == "as it was"
+
+
+def test_every_study_is_a_part_of_the_evidence() -> None:
+    commands = {command.__name__ for command in study.COMMANDS} - {"evaluate"}
+    assert commands <= {name.split("-")[0] for name in QUESTIONS}
 
 
 def test_another_question_is_asked_anew(events: Path, tmp_path: Path) -> None:
