@@ -16,12 +16,6 @@ answer means, stands there.
 """
 
 
-def write(found: Files, page: Path) -> None:
-    """Draw the figures, write the page."""
-    page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text("\n".join(line.rstrip(" ") for line in lines(found, page)) + "\n")
-
-
 def lines(found: Files, page: Path) -> Iterator[str]:
     """The page; figures are drawn on the way."""
     yield INTRO

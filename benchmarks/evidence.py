@@ -194,13 +194,14 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
 
 
 def publish(files: Path, page: Path) -> None:
-    """The pages of the parts that are there."""
+    """The pages of the parts that are there; figures are drawn on the way."""
     found = {file.stem: json.loads(file.read_text()) for file in sorted(files.glob("*.json"))}
     asked = {name: found.pop(name) for name in QUESTIONS if name in found}
-    if found:
-        evidence_write.write(found, page)
-    if asked:
-        answers.write(asked, page.with_name("answers.md"))
+    page.parent.mkdir(parents=True, exist_ok=True)
+    beside = page.with_name("answers.md")
+    for path, parts, lines in ((page, found, evidence_write.lines), (beside, asked, answers.lines)):
+        if parts:
+            path.write_text("\n".join(line.rstrip(" ") for line in lines(parts, path)) + "\n")
 
 
 if __name__ == "__main__":
