@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from features.text import Encoder
-from infra.contest import ALONE, Recorded, Say, Watched, stream, watched
 from infra.datasets import DataSet
+from infra.studies.contest import ALONE, Recorded, Say, Watched, stream, watched
 from model.learner import Learner, LearnerSettings
 from model.ranker import Ranker
 from model.signals import SIGNALS

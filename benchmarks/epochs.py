@@ -24,10 +24,10 @@ from typing import Any, Final
 import pandas as pd
 
 from benchmarks.runner import Row, publish, row
-from infra import leave_one_out as loo
-from infra import orders
 from infra.fetch import fetch
 from infra.settings import load as load_settings
+from infra.studies import leave_one_out as loo
+from infra.studies import orders
 
 SASREC: Final = {"loss": "softmax", "session_max_len": loo.NETWORK.history}
 SAME: Final = {"n_blocks": loo.NETWORK.blocks, "n_heads": loo.NETWORK.heads, "n_factors": loo.NETWORK.width}

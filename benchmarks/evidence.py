@@ -26,13 +26,13 @@ from benchmarks import ablations, answers, evidence_write, retraining, streams
 from benchmarks.questions import QUESTIONS, Question
 from benchmarks.runner import device
 from features.text import Encoder, load_encoder
-from infra import evaluate, orders
-from infra.coldstart import cold_share
-from infra.contest import ALONE, Progress, Recorded, Say, alone, watched
 from infra.datasets import DataSet
 from infra.find import find
 from infra.learning import learner_settings, numerics
 from infra.settings import load as load_settings
+from infra.studies import evaluate, orders
+from infra.studies.coldstart import cold_share
+from infra.studies.contest import ALONE, Progress, Recorded, Say, alone, watched
 from model.baselines import NAMES
 from model.learner import LearnerSettings, Ranked
 from model.signals import SIGNALS

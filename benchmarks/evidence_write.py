@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks import ablations, evidence_figures, streams
-from infra import evaluate
+from infra.studies import evaluate
 
 SLICES: Final = {
     "all": "all", "new_titles": "new titles", "no_event_titles": "no event", "new_users": "new users",

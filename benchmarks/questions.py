@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from features.text import Encoder
-from infra import coldstart, flops, leave_one_out, scaling, scaling_shown, shadow, staleness, tasks
-from infra.contest import Say
 from infra.datasets import DataSet
-from infra.orders import Orders
+from infra.studies import coldstart, flops, leave_one_out, scaling, scaling_shown, shadow, staleness, tasks
+from infra.studies.contest import Say
+from infra.studies.orders import Orders
 from model.learner import LearnerSettings
 
 ENDS: Final = (scaling.DEFAULT[0], scaling.DEFAULT[-1])

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from benchmarks.retraining_offline import Cost, Histories, asked_alone, fitted, passes, pieces, refit
 from features.text import Encoder
-from infra.contest import Batch, Recorded, Say, Watched, stream, watched
 from infra.datasets import DataSet
+from infra.studies.contest import Batch, Recorded, Say, Watched, stream, watched
 from model import lists
 from model.baselines import Baselines
 from model.contender import Question, Standing

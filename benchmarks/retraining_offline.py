@@ -8,8 +8,8 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.contest import Batch
-from infra.evaluate import BATCH
+from infra.studies.contest import Batch
+from infra.studies.evaluate import BATCH
 from model import lists
 from model.actions import WEIGHTS
 from model.contender import Contender

@@ -17,9 +17,9 @@ import pandas as pd
 
 from benchmarks.memory import resident
 from features.text import Encoder
-from infra.contest import ALONE, Recorded, Say, stream, watched
 from infra.datasets import DataSet, from_tables
-from infra.evaluate import BATCH, micro_batches
+from infra.studies.contest import ALONE, Recorded, Say, stream, watched
+from infra.studies.evaluate import BATCH, micro_batches
 from infra.tables import Table
 from model.baselines import NAMES, Baselines
 from model.learner import Learner, LearnerSettings

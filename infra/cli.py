@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from infra import operate, study
+from infra import operate
 from infra.errors import PremiereError
-from infra.study import Events, Text, Titles
+from infra.studies import commands
+from infra.studies.commands import Events, Text, Titles
 
 
 class _OneSentence(TyperGroup):
@@ -223,7 +224,7 @@ def emit(
     ask.emit(connected(load()), event, wait, typer.echo)
 
 
-for command in (*operate.COMMANDS, *study.COMMANDS):
+for command in (*operate.COMMANDS, *commands.COMMANDS):
     app.command()(command)
 
 if __name__ == "__main__":

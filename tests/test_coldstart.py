@@ -14,10 +14,10 @@ from matplotlib import image
 from numpy.typing import NDArray
 from test_evaluate import SETTINGS, START, data_of
 
-from infra import coldstart
-from infra.coldstart import IDS, MASKED, NEIGHBOURS, ROWS, TEXTS, UNMASKED, WITHOUT, cold_share, variants
 from infra.datasets import DataSet
-from infra.evaluate import write
+from infra.studies import coldstart
+from infra.studies.coldstart import IDS, MASKED, NEIGHBOURS, ROWS, TEXTS, UNMASKED, WITHOUT, cold_share, variants
+from infra.studies.evaluate import write
 from model.ages import AGES
 from model.network import Network
 

@@ -13,8 +13,8 @@ import torch
 from learner_tools import D_TEXT, RANKER, ROOMY, SEQUENCE, directions
 from numpy.typing import NDArray
 
-from infra import evaluate
 from infra.datasets import DataSet, from_tables
+from infra.studies import evaluate
 from infra.tables import Table
 from model.learner import Acted, Learner, LearnerSettings, new_contender
 from model.memory import Launched

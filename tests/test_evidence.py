@@ -16,9 +16,9 @@ from test_evaluate import SETTINGS, checkerboard, no_text
 from benchmarks import ablations, evidence, evidence_write, streams
 from benchmarks.ablations import DEFAULT, Row
 from benchmarks.questions import QUESTIONS
-from infra import coldstart, study
-from infra.contest import ALONE, Recorded, stream, watched
 from infra.datasets import DataSet
+from infra.studies import coldstart, commands
+from infra.studies.contest import ALONE, Recorded, stream, watched
 from model.learner import Learner, Ranked, new_contender
 from model.ranker import Ranker
 from model.signals import DENSE, SIGNALS
@@ -210,8 +210,8 @@ def test_the_questions_have_a_page_of_their_own_and_leave_the_other_as_it_is(eve
 
 
 def test_every_study_is_a_part_of_the_evidence() -> None:
-    commands = {command.__name__ for command in study.COMMANDS} - {"evaluate"}
-    assert commands <= {name.split("-")[0] for name in QUESTIONS}
+    named = {command.__name__ for command in commands.COMMANDS} - {"evaluate"}
+    assert named <= {name.split("-")[0] for name in QUESTIONS}
 
 
 def test_another_question_is_asked_anew(events: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from learner_tools import SEQUENCE
 from matplotlib import image
 
-from infra import flops as costs
-from infra.evaluate import write
+from infra.studies import flops as costs
+from infra.studies.evaluate import write
 from model.flops import PARTS, Step, measured, own, paper
 from model.network import NetworkSettings, preset
 from model.sequence import SequenceSettings

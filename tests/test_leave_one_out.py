@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from test_evaluate import checkerboard
 
 from benchmarks.epochs import rows_of, split_file
-from infra import leave_one_out as loo
-from infra import orders
 from infra.errors import SettingsError
-from infra.leave_one_out import EpochSettings
-from infra.orders import Orders
+from infra.studies import leave_one_out as loo
+from infra.studies import orders
+from infra.studies.leave_one_out import EpochSettings
+from infra.studies.orders import Orders
 from infra.tables import DataError
 from model.epochs import catalogue_of, past_of, ranks
 from model.network import NetworkSettings

@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks import retraining
 from benchmarks.retraining import NAMES, ONLINE, RETRAINED, STILL, Retraining, contenders
 from benchmarks.retraining_offline import COUNTED, Cost, Histories, asked_alone, fitted, pieces
-from infra.contest import Batch, Say, stream
-from infra.evaluate import micro_batches
+from infra.studies.contest import Batch, Say, stream
+from infra.studies.evaluate import micro_batches
 from model.learner import Learner, LearnerSettings
 from model.memory import Past
 

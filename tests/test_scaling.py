@@ -12,14 +12,14 @@ from matplotlib import image
 from test_evaluate import SETTINGS, START, data_of, no_text
 from typer.testing import CliRunner
 
-from infra import scaling, scaling_shown
 from infra.cli import app
-from infra.contest import Recorded, stream, watched
 from infra.datasets import from_tables
 from infra.errors import SettingsError
-from infra.evaluate import write
-from infra.scaling import LATER, WITHOUT, Later, dims, sweep
 from infra.simulate import audience
+from infra.studies import scaling, scaling_shown
+from infra.studies.contest import Recorded, stream, watched
+from infra.studies.evaluate import write
+from infra.studies.scaling import LATER, WITHOUT, Later, dims, sweep
 from infra.tables import Table
 from model import lists
 from model.backbone import PRESETS, Dims

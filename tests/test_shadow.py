@@ -12,12 +12,12 @@ from matplotlib import image
 from test_evaluate import DAY, SETTINGS, START, checkerboard, data_of, no_text
 from typer.testing import CliRunner
 
-from infra import shadow
 from infra.cli import app
-from infra.contest import ALONE
 from infra.datasets import DataSet
 from infra.errors import SettingsError
-from infra.scaling import sized
+from infra.studies import shadow
+from infra.studies.contest import ALONE
+from infra.studies.scaling import sized
 from model.backbone import Dims
 from model.learner import LearnerSettings
 from model.network import preset

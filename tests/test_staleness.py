@@ -14,12 +14,23 @@ from matplotlib import image
 from test_evaluate import SETTINGS, START, data_of, no_text
 from typer.testing import CliRunner
 
-from infra import staleness
-from infra.aged import EVENTS, FILTERED, HOUR, LEFT, ORDERS, events_age, events_ago, final_ranks, hours_ago, read_by
 from infra.cli import app
 from infra.datasets import DataSet
-from infra.evaluate import write
-from infra.staleness import (
+from infra.studies import staleness
+from infra.studies.aged import (
+    EVENTS,
+    FILTERED,
+    HOUR,
+    LEFT,
+    ORDERS,
+    events_age,
+    events_ago,
+    final_ranks,
+    hours_ago,
+    read_by,
+)
+from infra.studies.evaluate import write
+from infra.studies.staleness import (
     AS_SET,
     DELAYS,
     FIRST,

@@ -17,15 +17,15 @@ from test_evaluate import SETTINGS, START, data_of, no_text
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
-from infra import tasks
-from infra.asked import BOTH, FREQUENT, LIKING, RECENT, SIMPLE, VIEWER, class_rank, simple
-from infra.asked import TITLE as TITLES_OWN
 from infra.cli import app
-from infra.contest import stream
 from infra.datasets import DataSet, from_tables
-from infra.evaluate import write
+from infra.studies import tasks
+from infra.studies.asked import BOTH, FREQUENT, LIKING, RECENT, SIMPLE, VIEWER, class_rank, simple
+from infra.studies.asked import TITLE as TITLES_OWN
+from infra.studies.contest import stream
+from infra.studies.evaluate import write
+from infra.studies.tasks import BACKBONE, LIKE, LISTS, ONLY, SHARED, TITLE, WORDS
 from infra.tables import Table
-from infra.tasks import BACKBONE, LIKE, LISTS, ONLY, SHARED, TITLE, WORDS
 from model import checkpoint
 from model.actions import ACTIONS, WEIGHTS
 from model.learner import Learner, LearnerSettings

@@ -42,8 +42,8 @@ def leave_one_out(
     """The report of the literature's protocol: on the given file in its own order, else on the set that is found; texts
     are read where titles have some. Raises PremiereError."""
     from features.text import load_encoder
-    from infra import leave_one_out as loo
-    from infra import orders
+    from infra.studies import leave_one_out as loo
+    from infra.studies import orders
 
     if events is not None and limit is None:
         chosen_orders = orders.load(events, titles, text)
@@ -65,8 +65,8 @@ def run_evaluate(
 ) -> None:
     """Evaluate and print. Raises PremiereError where the data cannot be read."""
     from features.text import load_encoder
-    from infra import evaluate
     from infra.learning import learner_settings
+    from infra.studies import evaluate
     from model.metrics import Prequential
 
     data = chosen(settings, events, titles, text, limit)

@@ -3,7 +3,7 @@
 The rows differ in what the backbone is trained to predict: the next event; the paper's set of the next events, which
 one head learns with decaying weights (arXiv 2605.23312; windows of 3, 5 and 10 events); or what comes after a delay,
 for which the decoder has a horizon each. All learn from one stream in one run and are asked for lists of every age
-(`infra.aged`), with and without what the viewer took since, for leaving that out at reading mends part of the same.
+(`infra.studies.aged`), with and without what the viewer took since, for leaving that out at reading mends part of it.
 Each is told twice: as the backbone's own order, and as the final lists, whose ranker may learn from delays as well.
 """
 
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text import Encoder
-from infra.aged import EVENTS, FILTERS, HOURS, ORDERS, Aging, Asker, Way, events_age, hours_age, ranking
 from infra.charts import COLOURS, LOOK, SERIES
-from infra.contest import ALONE, Parts, Say, stream
 from infra.datasets import DataSet
-from infra.evaluate import UNCOUNTED
 from infra.learning import numerics
+from infra.studies.aged import EVENTS, FILTERS, HOURS, ORDERS, Aging, Asker, Way, events_age, hours_age, ranking
+from infra.studies.contest import ALONE, Parts, Say, stream
+from infra.studies.evaluate import UNCOUNTED
 from model.learner import Learner, LearnerSettings, new_contender
 from model.ranker import Ranker
 

@@ -2,7 +2,7 @@
 
 Each says how likely a task's classes are, before the event is counted or learned, and is told apart by the rank of the
 true one; of several that are true, the best placed. What it is told goes beside the rankings of titles
-(`infra.contest`), so that both are of the same events.
+(`infra.studies.contest`), so that both are of the same events.
 
 N questions · K classes of a task · L events of a history
 """
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infra.contest import Watched
+from infra.studies.contest import Watched
 from model.actions import WEIGHTS
 from model.contender import Contender, Question, Standing
 from model.learner import LearnerSettings, new_contender

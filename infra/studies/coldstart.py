@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from features.text import Encoder
 from infra.charts import COLOURS, LOOK, SERIES
-from infra.contest import ALONE, Recorded, Say, rank_by, stream, watched
 from infra.datasets import DataSet
-from infra.evaluate import UNCOUNTED
 from infra.learning import numerics
+from infra.studies.contest import ALONE, Recorded, Say, rank_by, stream, watched
+from infra.studies.evaluate import UNCOUNTED
 from model.ages import AGES
 from model.contender import Contender, Question, Standing
 from model.learner import Learner, LearnerSettings

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text import Encoder
-from infra.asked import LIKING, OF, SIMPLE, TITLED, simple, with_heads
 from infra.charts import COLOURS, LOOK, SERIES
-from infra.contest import ALONE, Parts, Recorded, Say, stream, watched
 from infra.datasets import DataSet
 from infra.learning import numerics
+from infra.studies.asked import LIKING, OF, SIMPLE, TITLED, simple, with_heads
+from infra.studies.contest import ALONE, Parts, Recorded, Say, stream, watched
 from model import paired
 from model.actions import WEIGHTS
 from model.contender import Contender

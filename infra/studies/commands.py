@@ -38,12 +38,12 @@ def evaluate(
     from infra.settings import load
 
     if protocol == "leave-one-out":
-        from infra import leave_one_out, measure
+        from infra.studies import leave_one_out, measure
 
         found = measure.leave_one_out(load(), events, titles, tuple(text or ()), limit, minutes, _tell)
         _deliver(leave_one_out, found, report, figure)
         return
-    from infra.measure import run_evaluate
+    from infra.studies.measure import run_evaluate
 
     run_evaluate(load(), events, titles, tuple(text or ()), report, repeats, limit)
 
@@ -54,9 +54,9 @@ def flops(
     figure: Figure = None,
 ) -> None:
     """Show what a training token costs: by the paper's formula, by this network's own, and counted in a step."""
-    from infra import flops as costs
     from infra.learning import learner_settings, numerics
     from infra.settings import load
+    from infra.studies import flops as costs
 
     settings = load()
     numerics(settings.threads)
@@ -70,8 +70,8 @@ def _obtained(
     """The data, the encoder and the settings in force."""
     from features.text import load_encoder
     from infra.learning import learner_settings
-    from infra.measure import chosen
     from infra.settings import load
+    from infra.studies.measure import chosen
 
     settings = load()
     model = learner_settings(settings)
@@ -81,7 +81,7 @@ def _obtained(
 
 def _deliver(study: ModuleType, found: dict[str, Any], report: Path | None, figure: Path | None) -> None:
     """A study's report on the screen and, where wanted, in files."""
-    from infra.evaluate import write
+    from infra.studies.evaluate import write
 
     for line in study.lines(found):
         typer.echo(line)
@@ -109,8 +109,8 @@ def scaling(
     figure: Figure = None,
 ) -> None:
     """Show when a bigger model pays: MRR by the size of the backbone and task, two laws, and what they say in words."""
-    from infra import scaling as study
-    from infra import scaling_shown
+    from infra.studies import scaling as study
+    from infra.studies import scaling_shown
 
     found = study.report(*_obtained(events, titles, text or (), repeats, limit), _tell, size or (), seeds)
     _deliver(scaling_shown, found, report, figure)
@@ -129,7 +129,7 @@ def coldstart(
     figure: Figure = None,
 ) -> None:
     """Show how new titles are ranked, by what stands for a title: its id, its text, both, both with ids masked."""
-    from infra import coldstart as cold
+    from infra.studies import coldstart as cold
 
     found = cold.report(*_obtained(events, titles, text or (), repeats, limit), _tell, mask)
     _deliver(cold, found, report, figure)
@@ -148,7 +148,7 @@ def staleness(
     figure: Figure = None,
 ) -> None:
     """Show how much a list loses while it lies in the cache, by what the model is trained to predict."""
-    from infra import staleness as stale
+    from infra.studies import staleness as stale
 
     found = stale.report(*_obtained(events, titles, text or (), repeats, limit), _tell, every or stale.EVERY)
     _deliver(stale, found, report, figure)
@@ -170,7 +170,7 @@ def shadow(
     figure: Figure = None,
 ) -> None:
     """Compare two settings of the model, A and B, side by side over one stream, and say whether one is better."""
-    from infra import shadow as test
+    from infra.studies import shadow as test
 
     found = test.report(*_obtained(events, titles, text or (), repeats, limit), (a, b), _tell, days)
     _deliver(test, found, report, figure)
@@ -190,7 +190,7 @@ def tasks(
     figure: Figure = None,
 ) -> None:
     """Show whether one backbone serves several tasks: the next title, what the viewer does with it, its genre."""
-    from infra import tasks as study
+    from infra.studies import tasks as study
 
     found = study.report(*_obtained(events, titles, text or (), repeats, limit), _tell, weight)
     _deliver(study, found, report, figure)

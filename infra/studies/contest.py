@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.text import Encoder
 from infra.datasets import DataSet
-from infra.evaluate import UNCOUNTED, micro_batches
+from infra.studies.evaluate import UNCOUNTED, micro_batches
 from model import paired
 from model.ages import AGES, age_of
 from model.baselines import Baselines

@@ -18,12 +18,12 @@ import numpy as np
 
 from features.text import Encoder
 from infra.charts import COLOURS, LOOK, SERIES
-from infra.contest import ALONE, Recorded, Say, stream, watched
 from infra.datasets import DataSet
 from infra.errors import SettingsError
-from infra.evaluate import UNCOUNTED
 from infra.learning import numerics
-from infra.scaling import dims, sized
+from infra.studies.contest import ALONE, Recorded, Say, stream, watched
+from infra.studies.evaluate import UNCOUNTED
+from infra.studies.scaling import dims, sized
 from model.backbone import PRESETS
 from model.learner import Learner, LearnerSettings
 from model.network import preset

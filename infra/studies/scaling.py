@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 
 from features.text import Encoder
-from infra.contest import ALONE, Recorded, Say, Watched, rank_by, stream, watched
 from infra.datasets import DataSet
 from infra.errors import SettingsError
-from infra.evaluate import UNCOUNTED
 from infra.learning import numerics
+from infra.studies.contest import ALONE, Recorded, Say, Watched, rank_by, stream, watched
+from infra.studies.evaluate import UNCOUNTED
 from model import lists, paired
 from model.actions import ACTIONS, LIKING
 from model.backbone import PRESETS, Backbone, Dims

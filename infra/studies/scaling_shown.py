@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from infra.charts import LOOK
-from infra.scaling import WITHOUT
+from infra.studies.scaling import WITHOUT
 from model.scaling import LAWS
 
 WORTH: Final = 0.01  # share of a size's MRR that doubling it must gain

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infra.contest import ALONE, Recorded, Watched
+from infra.studies.contest import ALONE, Recorded, Watched
 from model import lists
 from model.contender import Contender, Question, Standing
 from model.gather import gather

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from features.text import Encoder
 from infra.charts import COLOURS, LOOK, SERIES
-from infra.contest import Say
 from infra.errors import SettingsError
 from infra.learning import numerics
-from infra.orders import Orders
+from infra.studies.contest import Say
+from infra.studies.orders import Orders
 from model.catalogue import Catalogue
 from model.epochs import catalogue_of, epoch, past_of, ranks
 from model.metrics import MEASURES, measures_of
