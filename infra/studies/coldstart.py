@@ -19,7 +19,7 @@ from features.text import Encoder
 from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.learning import numerics
-from infra.studies.contest import ALONE, Recorded, Say, rank_by, stream, watched
+from infra.studies.contest import ALONE, Recorded, Say, head, rank_by, stream, watched
 from infra.studies.evaluate import UNCOUNTED
 from model.ages import AGES
 from model.contender import Contender, Question, Standing
@@ -86,11 +86,7 @@ def report(
     recorded = stream(data, encode, Learner(settings, contenders), say)
     ages = recorded.ages()
     return {
-        "data": data.name,
-        "simulated": data.simulated,
-        "events": len(data),
-        "scored": len(recorded),
-        "users": len(set(recorded.users)),
+        **head(data, recorded),
         "cold_share": measured,
         "mask": mask,
         "settings": asdict(settings),

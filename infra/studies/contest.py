@@ -210,6 +210,12 @@ def alone(contenders: Mapping[str, Contender], place: int) -> dict[str, float]:
     return {name + of: rank for name, one in watching for of, rank in one.told(place).items()}
 
 
+def head(data: DataSet, recorded: Recorded) -> dict[str, Any]:
+    """What a report begins with: what was asked of how many."""
+    size = {"events": len(data), "scored": len(recorded), "users": len(set(recorded.users))}
+    return {"data": data.name, "simulated": data.simulated, **size}
+
+
 class Progress:
     """A line every few seconds: how far, how long still, MRR so far."""
 

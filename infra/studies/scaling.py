@@ -24,7 +24,7 @@ from features.text import Encoder
 from infra.datasets import DataSet
 from infra.errors import SettingsError
 from infra.learning import numerics
-from infra.studies.contest import ALONE, Recorded, Say, Watched, rank_by, stream, watched
+from infra.studies.contest import ALONE, Recorded, Say, Watched, head, rank_by, stream, watched
 from infra.studies.evaluate import UNCOUNTED
 from model import lists, paired
 from model.actions import ACTIONS, LIKING
@@ -156,11 +156,7 @@ def report(
     recorded = stream(data, encode, Learner(settings, {**watching, LATER: later}), say)
     network = settings.sequence.network
     return {
-        "data": data.name,
-        "simulated": data.simulated,
-        "events": len(data),
-        "scored": len(recorded),
-        "users": len(set(recorded.users)),
+        **head(data, recorded),
         "settings": asdict(settings),
         "seeds": seeds,
         "as_set": next((name for name, of in sizes.items() if of.sequence.network == network), None),

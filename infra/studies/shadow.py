@@ -21,7 +21,7 @@ from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.errors import SettingsError
 from infra.learning import numerics
-from infra.studies.contest import ALONE, Recorded, Say, stream, watched
+from infra.studies.contest import ALONE, Recorded, Say, head, stream, watched
 from infra.studies.evaluate import UNCOUNTED
 from infra.studies.scaling import dims, sized
 from model.backbone import PRESETS
@@ -121,13 +121,9 @@ def report(
     parts = slices | recorded.ages()
     rankings = [side + order for order in ORDERS for side in SIDES]
     return {
-        "data": data.name,
-        "simulated": data.simulated,
-        "events": len(data),
+        **head(data, recorded),
         "learned_before": first,
         "days": days,
-        "scored": len(recorded),
-        "users": len(set(recorded.users)),
         "names": dict(zip(SIDES, names, strict=True)),
         "settings": {side: asdict(of) for side, of in sides.items()},
         "parts": {name: int(inside.sum()) for name, inside in parts.items()},

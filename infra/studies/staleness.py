@@ -21,7 +21,7 @@ from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.learning import numerics
 from infra.studies.aged import EVENTS, FILTERS, HOURS, ORDERS, Aging, Asker, Way, events_age, hours_age, ranking
-from infra.studies.contest import ALONE, Parts, Say, stream
+from infra.studies.contest import ALONE, Parts, Say, head, stream
 from infra.studies.evaluate import UNCOUNTED
 from model.learner import Learner, LearnerSettings, new_contender
 from model.ranker import Ranker
@@ -91,11 +91,7 @@ def report(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, 
     history = settings.memory.most_seen  # a list of some hours ago may lack more events than a log's record holds
     stream(data, encode, Learner(delays, {**contenders, "ages": asker}), say, history=history)
     return {
-        "data": data.name,
-        "simulated": data.simulated,
-        "events": len(data),
-        "scored": len(asker.recorded),
-        "users": len(set(asker.recorded.users)),
+        **head(data, asker.recorded),
         "every": every,
         "settings": asdict(settings),
         "horizons": {name: list(way.horizons) for name, way in ways.items()},

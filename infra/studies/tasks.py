@@ -19,7 +19,7 @@ from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.learning import numerics
 from infra.studies.asked import LIKING, OF, SIMPLE, TITLED, simple, with_heads
-from infra.studies.contest import ALONE, Parts, Recorded, Say, stream, watched
+from infra.studies.contest import ALONE, Parts, Recorded, Say, head, stream, watched
 from model import paired
 from model.actions import WEIGHTS
 from model.contender import Contender
@@ -76,11 +76,7 @@ def report(
     if ACTION in tasks:
         panels[LIKE] = _liked(recorded, data)
     return {
-        "data": data.name,
-        "simulated": data.simulated,
-        "events": len(data),
-        "scored": len(recorded),
-        "users": len(set(recorded.users)),
+        **head(data, recorded),
         "weight": weight,
         "classes": tasks,
         "left_out": [NONE[task] for task in TASKS if task not in tasks],
