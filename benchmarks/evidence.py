@@ -33,6 +33,7 @@ from infra.settings import load as load_settings
 from infra.studies import evaluate, orders
 from infra.studies.coldstart import cold_share
 from infra.studies.contest import ALONE, Progress, Recorded, Say, alone, watched
+from model import checkpoint
 from model.baselines import NAMES
 from model.learner import LearnerSettings, Ranked
 from model.signals import SIGNALS
@@ -103,7 +104,7 @@ def parts(
     if clicks.exists() and not own:
         where["globo"] = partial(streams.globo, clicks)
     if films.exists() and not own:
-        where["ml-1m"] = lambda _limit: orders.load(films / "ml1m_ordered.parquet")  # type: ignore[assignment, return-value]
+        where["ml-1m"] = lambda limit: orders.load(films / "ml1m_ordered.parquet", limit=limit)  # type: ignore[assignment, return-value]
     for name, asked in QUESTIONS.items():
         if asked.of in where:
             yield Part(name, asked.limit, where[asked.of], partial(answered, asked, encode, settings))
@@ -188,6 +189,7 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
         if given.fresh:
             (given.files / f"{part.name}.json").unlink(missing_ok=True)
         asked = {"limit": given.limit or part.limit, "settings": asdict(model), "signals": list(SIGNALS)}
+        asked |= {"format": checkpoint.FORMAT}  # what the learner keeps changed with it, and so what it finds
         asked |= {"events": str(given.events), "minutes": given.minutes if part.name == "rates" else None}
         obtain(part, json.loads(json.dumps(asked, default=str)), given.files, told(part.name))
     publish(given.files, given.page)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from features.text import Encoder
 from infra.datasets import DataSet
+from infra.settings import load
 from infra.studies import coldstart, flops, leave_one_out, scaling, scaling_shown, shadow, staleness, tasks
 from infra.studies.contest import Say
 from infra.studies.orders import Orders
@@ -44,7 +45,7 @@ def _ages(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say) -
 
 
 def _costs(data: DataSet, _encode: Encoder, settings: LearnerSettings, _say: Say) -> dict[str, Any]:
-    return flops.report("cpu", settings.sequence, len(data.titles))
+    return flops.report(load().model, settings.sequence, len(data.titles))
 
 
 def _orders(orders: Orders, _encode: Encoder, settings: LearnerSettings, say: Say) -> dict[str, Any]:

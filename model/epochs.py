@@ -1,8 +1,9 @@
 """The sequence model trained on whole histories, epoch after epoch, and the ranks it then gives: the batch setting that
 the literature measures, with the stream's own network, loss and optimisers.
 
-A history is one window, its last events where it is longer. Every event but the first has all before it to be predicted
-from, the first the start token alone. What is served is the average of the weights, as in the stream.
+A history is one window. Where it is longer than one, its last events are, in training as in asking, and the first of
+them counts as the history's beginning: what came before is not learned. Every event has all before it in the window to
+be predicted from, the first the start token alone. What is served is the average of the weights, as in the stream.
 """
 
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ def ranks(
 ) -> NDArray[np.float64]:
     """rank_N of each user's target among all titles that are not in their order."""
     model.refresh(catalogue)
-    limit = model.settings.network.history
+    limit = model.settings.network.history - 1  # training has no token further on: a window's last event is a target
     found: list[float] = []
     for start in range(0, len(users), ASKED):
         some = users[start : start + ASKED]

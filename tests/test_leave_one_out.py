@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from test_evaluate import checkerboard
+from typer.testing import CliRunner
 
 from benchmarks.epochs import rows_of, split_file
+from infra.cli import app
+from infra.datasets import load
 from infra.errors import SettingsError
 from infra.studies import leave_one_out as loo
 from infra.studies import orders
@@ -150,6 +153,25 @@ def test_a_place_goes_before_the_file_s_order_and_texts_come_with_titles(tmp_pat
     found = orders.load(file, titles)
     assert [found.titles[v] for v in found.users["u"]] == ["a", "b", "c"]
     assert dict(zip(found.titles, found.texts, strict=True)) == {"a": "Alpha. War", "b": "", "c": "Gamma"}
+
+
+def test_what_was_only_shown_or_disliked_is_not_taken(tmp_path: Path) -> None:
+    rows = [("u", "a", 1, "impression"), ("u", "b", 2, "click"), ("u", "c", 3, "dislike"), ("u", "a", 4, "play")]
+    rows += [("v", "d", 5, "impression"), ("u", "e", 6, "play")]
+    file = written(tmp_path, [{"user": u, "item": i, "ts": t, "action": a} for u, i, t, a in rows])
+    found = orders.load(file)
+    assert {u: [found.titles[v] for v in order_L] for u, order_L in found.users.items()} == {"u": ["b", "a", "e"]}
+    assert len(orders.load(file, limit=2)) == 2
+    stream = orders.of(load(file))
+    assert {u: [stream.titles[v] for v in order_L] for u, order_L in stream.users.items()} == {"u": ["b", "a", "e"]}
+
+
+def test_options_of_the_other_protocol_are_refused(tmp_path: Path) -> None:
+    file = written(tmp_path, [{"user": "u", "item": i, "ts": t} for t, i in enumerate("abc")])
+    other = ["evaluate", "--events", str(file), "--figure", str(tmp_path / "f.png")]
+    assert "leave-one-out" in CliRunner().invoke(app, other).output
+    both = ["evaluate", "--events", str(file), "--protocol", "leave-one-out", "--repeats"]
+    assert CliRunner().invoke(app, both).exit_code == 2
 
 
 def test_a_row_without_place_or_time_is_refused_by_name(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from learner_tools import D_TEXT, NETWORK, PLAY, SEQUENCE, differences, directions
 from numpy.typing import NDArray
 
+from model import sequence
 from model.catalogue import NEVER, Catalogue
 from model.memory import Past
 from model.objective import StepReport
@@ -102,6 +103,14 @@ def test_in_a_long_history_an_event_sees_at_least_half_a_window_and_nothing_beyo
             changed[event - back] = (changed[event - back] + 5) % TITLES
             moved = abs(before(model, past(changed), events)[place] - plain[place]).max()
             assert moved > 1e-6 if seen else moved < 1e-6
+
+
+@pytest.mark.parametrize(("length", "windows"), [(LIMIT, 1), (LIMIT + 1, 2)])
+def test_a_history_that_fits_is_one_window_however_far_apart_its_new_events_are(length: int, windows: int) -> None:
+    spans = sequence._cut(past(list(range(length))), [0, length - 1], LIMIT)
+    assert len(spans) == windows
+    assert [event for span in spans for event in span.events] == [0, length - 1]
+    assert not spans[0].cut
 
 
 def test_titles_that_came_since_can_be_encoded_alone(model: SequenceModel) -> None:

@@ -37,7 +37,12 @@ def evaluate(
     """Measure on a data set: rank each event, then learn from it; simple ways and ablations beside the model."""
     from infra.settings import load
 
-    if protocol == "leave-one-out":
+    alone = protocol == "leave-one-out"
+    if alone and repeats:
+        raise typer.BadParameter("leave-one-out takes each title once: leave out --repeats.")
+    if figure is not None and not alone:
+        raise typer.BadParameter("only --protocol leave-one-out draws a --figure.")
+    if alone:
         from infra.studies import leave_one_out, measure
 
         found = measure.leave_one_out(load(), events, titles, tuple(text or ()), limit, minutes, _tell)

@@ -40,13 +40,13 @@ def leave_one_out(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """The report of the literature's protocol: on the given file in its own order, else on the set that is found; texts
-    are read where titles have some. Raises PremiereError."""
+    are read where titles have some; `limit` takes the first so many rows. Raises PremiereError."""
     from features.text import load_encoder
     from infra.studies import leave_one_out as loo
     from infra.studies import orders
 
-    if events is not None and limit is None:
-        chosen_orders = orders.load(events, titles, text)
+    if events is not None:
+        chosen_orders = orders.load(events, titles, text, limit)
     else:
         chosen_orders = orders.of(chosen(settings, events, titles, text, limit))
     encode = load_encoder(settings.text_encoder) if any(chosen_orders.texts) else None

@@ -2,7 +2,8 @@
 
 Order is what the published numbers hang on: of ML-1M a quarter of the last titles share their second with another, and
 sorting them by anything else makes another test set. So rows keep the order of the file within a second (a stable
-sort), and a file may give the order itself, as a column `pos`, the row's place among its user's.
+sort), and a file may give the order itself, as a column `pos`, the row's place among its user's. Rows that are context
+only, such as impressions, are no titles taken.
 
 L titles of a user
 """
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from features.text import launch_text
 from infra.datasets import DataSet, described
-from infra.tables import DataError, ids, numbers, read_table, times
+from infra.tables import DataError, actions, ids, numbers, ratings, read_table, times
+from model.actions import WEIGHTS
 from streaming.records import Launch
 
 PLACE: Final = "pos"
@@ -38,12 +40,13 @@ class Orders:
         return sum(map(len, self.users.values()))
 
 
-def load(events: Path, titles: Path | None = None, text: Sequence[str] = ()) -> Orders:
-    """From CSV or Parquet: user, item, and `pos` or ts (unix seconds); of a title taken again the first time counts.
-    `text` names further columns of the titles to embed. Raises DataError."""
+def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), limit: int | None = None) -> Orders:
+    """From CSV or Parquet, the first `limit` rows: user, item, and `pos` or ts (unix seconds); of a title taken again
+    the first time counts. `text` names further columns of the titles to embed. Raises DataError."""
     table = read_table(events)
+    table = table._replace(rows=table.rows[_taken(actions(table, "action"), ratings(table, "rating"))][:limit])
     if table.rows.empty:
-        raise DataError(f"{table.file} holds no event.")
+        raise DataError(f"{table.file} holds no event in which a title is taken.")
     user_N, users = ids(table, "user")
     item_N, items = ids(table, "item")
     key = PLACE if PLACE in table else "ts"
@@ -55,12 +58,21 @@ def load(events: Path, titles: Path | None = None, text: Sequence[str] = ()) -> 
 
 
 def of(data: DataSet) -> Orders:
-    """The orders in a stream, ties as it breaks them; titles without an event are left out."""
+    """The orders in a stream, ties as it breaks them; titles that nobody took are left out."""
     known = {launch.title: launch for launch in data.launches}
-    code_V, item_N = np.unique(data.title, return_inverse=True)
+    taken_N = _taken(data.action, data.rating)
+    code_V, item_N = np.unique(data.title[taken_N], return_inverse=True)
     titles = [data.titles[code] for code in code_V.tolist()]
     texts = _texts([known.get(title) for title in titles])
-    return Orders(data.name, data.simulated, titles, texts, _by_user(data.users, data.user, item_N, data.ts))
+    return Orders(
+        data.name, data.simulated, titles, texts, _by_user(data.users, data.user[taken_N], item_N, data.ts[taken_N])
+    )
+
+
+def _taken(action_N: NDArray[np.uint8], rating_N: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """A rating overrules the action, and whoever rates a title took it."""
+    taken_N: NDArray[np.bool_] = (np.array(WEIGHTS)[action_N] > 0) | ~np.isnan(rating_N)
+    return taken_N
 
 
 def _texts(launches: Sequence[Launch | None]) -> list[str]:
