@@ -13,8 +13,9 @@ out at reading, or it is not.
 S lists to be made · D width · V titles · C candidates
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from infra.studies.contest import ALONE, Recorded, Watched
 from model import lists
+from model.actions import WEIGHTS
 from model.contender import Contender, Question, Standing
 from model.gather import gather
 from model.learner import LearnerSettings, Ranked
@@ -39,6 +41,8 @@ FILTERED, LEFT = "without what was taken since", "with what was taken since"
 FILTERS: Final = (FILTERED, LEFT)
 ORDERS: Final = {ALONE: "the backbone alone", "": "the final lists"}
 UNASKED: Final = float("nan")
+
+_WEIGHTS: Final = np.array(WEIGHTS)
 
 
 class Known(NamedTuple):
@@ -107,14 +111,18 @@ class Way:
 
 class Asker(Contender):
     """Asks the ways about every event from `first` on; hours and final lists, which cost most, about one in `every`. It
-    stands last in a learner: the contenders before it are ready then, and their question is answered."""
+    stands last in a learner: the contenders before it are ready then, and their question is answered. `recorded`: the
+    backbones by events ago, of all; `sampled`: everything, of one in `every`."""
 
     def __init__(self, settings: LearnerSettings, ways: Mapping[str, Way], first: int, every: int) -> None:
         super().__init__(Ranker(replace(settings.ranker, buffer=1)), None, learns=False)
         self.ways, self.first, self.every, self.repeats = ways, first, every, settings.repeats
-        self.recorded, self.done = Recorded(), 0
-        self.gaps: list[float] = []  # hours since the viewer's event before, of each scored event
-        self.missed: dict[str, list[float]] = {hours_age(hours): [] for hours in HOURS}  # events, of each too
+        self.recorded, self.sampled, self.done = Recorded(), Recorded(), 0
+        self.recorded.ranks = {name: [] for name in self._rankings(map(events_age, EVENTS), [ALONE])}
+        ages = (*map(events_age, EVENTS), *map(hours_age, HOURS))
+        self.sampled.ranks = {name: [] for name in self._rankings(ages, ORDERS)}
+        self.gaps: list[float] = []  # hours since the viewer's event before, of each that is recorded
+        self.missed: dict[str, list[int]] = {hours_age(hours): [] for hours in HOURS}  # events, of each in `sampled`
         self.unknown: dict[str, list[bool]] = {age: [] for age in self.missed}  # nothing was known then
 
     def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
@@ -142,23 +150,23 @@ class Asker(Contender):
         if n in self.ages and (self.repeats or question.target not in seen):
             ranks: dict[str, float] = {}
             for age, known in self.ages[n].items():
-                read = _reading(question, known, seen, self.repeats)
+                read = reading(question, known, seen, self.repeats)
                 ranks |= self._alone(on, age, read)
                 if n in self.whole:
                     ranks |= self._final(on, age, read)
             self._record(on, question, n, ranks)
         return Standing(UNASKED, np.zeros(0, np.int64))
 
-    def _alone(self, on: View, age: str, read: "_Reading") -> dict[str, float]:
+    def _alone(self, on: View, age: str, read: "Reading") -> dict[str, float]:
         """The target's rank by the backbones."""
         ranks: dict[str, float] = {}
         for name, way in self.ways.items():
             if way.alone:
                 score_V = np.where(on.titles.candidate_V, self._scores(way, read.known), -np.inf)
-                ranks |= _named(name, ALONE, age, _ranks(score_V, read))
+                ranks |= _named(name, ALONE, age, alone_ranks(score_V, read))
         return ranks
 
-    def _final(self, on: View, age: str, read: "_Reading") -> dict[str, float]:
+    def _final(self, on: View, age: str, read: "Reading") -> dict[str, float]:
         """The target's rank in the final lists; a horizon's is made as one that will be read so late."""
         known = read.known
         asked = on.memory.asked(known.past, known.now, known.missed)
@@ -170,7 +178,7 @@ class Asker(Contender):
             scores = text_V, self._scores(way, known), one.static_V
             nothing = np.zeros(0, np.int64)
             found = lists.find(on, one.ranker, late, known.past, *scores, read.blocked, one.shortlist, nothing)
-            ranks |= _named(name, "", age, final_ranks(found, one.ranker, read.target, read.since))
+            ranks |= _named(name, "", age, final_ranks(found, one.ranker, read))
         return ranks
 
     def _scores(self, way: Way, known: Known) -> NDArray[np.float32]:
@@ -184,19 +192,20 @@ class Asker(Contender):
         user, memory = question.past.user, on.memory
         before = int(memory.catalogue.count_V[question.target]), memory.audience.count(user)
         event = Ranked(user, memory.catalogue.ids[question.target], question.now, *before, {})
-        self.recorded.add(event, {**dict.fromkeys(self._rankings(), UNASKED), **ranks})
-        times_L, ages = question.past.times_L, self.ages[n]
+        times_L = question.past.times_L
         self.gaps.append((question.now - int(times_L[-1])) / HOUR if len(times_L) else UNASKED)
-        for age, missed in self.missed.items():
-            missed.append(ages[age].missed if age in ages else UNASKED)
-            self.unknown[age].append(age in ages and not len(ages[age].past.rows_L))
+        for record in (self.recorded, self.sampled) if n in self.whole else (self.recorded,):
+            record.add(event, {name: ranks.get(name, UNASKED) for name in record.ranks})
+        if n in self.whole:
+            for age, missed in self.missed.items():
+                missed.append(self.ages[n][age].missed)
+                self.unknown[age].append(not len(self.ages[n][age].past.rows_L))
 
-    def _rankings(self) -> Iterator[str]:
-        """All that there are: each event has all of them, asked or not."""
-        for age in (*map(events_age, EVENTS), *map(hours_age, HOURS)):
-            for name, way in self.ways.items():
-                for order in ORDERS if way.alone else ("",):
-                    yield from (ranking(name, order, age, kept) for kept in FILTERS)
+    def _rankings(self, ages: Iterable[str], orders: Iterable[str]) -> Iterator[str]:
+        """What a record holds: each of its events has all of them, asked or not."""
+        for age, order, (name, way) in product(ages, orders, self.ways.items()):
+            if way.alone or order != ALONE:
+                yield from (ranking(name, order, age, kept) for kept in FILTERS)
 
 
 def _ages(question: Question, whole: bool) -> Iterator[tuple[str, Known]]:
@@ -212,11 +221,12 @@ def _key(known: Known) -> tuple[str, int, int]:
     return known.past.user, len(known.past.rows_L), known.now
 
 
-def _rows(past: Past) -> NDArray[np.int64]:
-    return past.rows_L[past.rows_L >= 0]
+def _taken(past: Past) -> NDArray[np.int64]:
+    """What the viewer took; what was merely shown, or disliked, is seen nowhere else either."""
+    return past.rows_L[(past.rows_L >= 0) & (_WEIGHTS[past.actions_L] > 0)]
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
     """A list that is read: what it was made from, what was left out then, and what its viewer took since."""
 
     target: int
@@ -225,19 +235,20 @@ class _Reading(NamedTuple):
     since: NDArray[np.int32]
 
 
-def _reading(question: Question, known: Known, seen: NDArray[np.int32], repeats: bool) -> _Reading:
+def reading(question: Question, known: Known, seen: NDArray[np.int32], repeats: bool) -> Reading:
+    """A list made from what was known, read when the question is asked; `seen`: by its viewer until then."""
     nothing = np.zeros(0, np.int32)
     if repeats:
-        return _Reading(question.target, known, nothing, nothing)
-    since = np.setdiff1d(_rows(question.past), _rows(known.past)).astype(np.int32)
-    return _Reading(question.target, known, np.setdiff1d(seen[seen >= 0], since), since)
+        return Reading(question.target, known, nothing, nothing)
+    since = np.setdiff1d(_taken(question.past), _taken(known.past)).astype(np.int32)
+    return Reading(question.target, known, np.setdiff1d(seen[seen >= 0], since), since)
 
 
 def _named(way: str, order: str, age: str, pair: tuple[float, float]) -> dict[str, float]:
     return {ranking(way, order, age, kept): rank for kept, rank in zip(FILTERS, pair, strict=True)}
 
 
-def _ranks(score_V: NDArray[np.floating[Any]], read: _Reading) -> tuple[float, float]:
+def alone_ranks(score_V: NDArray[np.floating[Any]], read: Reading) -> tuple[float, float]:
     """The target's rank by these scores, without and with what was taken since; writes into `score_V`."""
     score_V[read.blocked] = -np.inf
     left = average_rank(score_V, read.target)
@@ -245,15 +256,15 @@ def _ranks(score_V: NDArray[np.floating[Any]], read: _Reading) -> tuple[float, f
     return average_rank(score_V, read.target), left
 
 
-def final_ranks(found: lists.Candidates, ranker: Ranker, target: int, since: NDArray[np.int32]) -> tuple[float, float]:
+def final_ranks(found: lists.Candidates, ranker: Ranker, read: Reading) -> tuple[float, float]:
     """The target's rank in the ranker's order of the shortlist, without and with what was taken since; behind it, by
     the linear score."""
     rows_C, score_C = found.rows_C[: found.listed], np.zeros(0, np.float32)
-    place, gone_C = np.flatnonzero(rows_C == target), np.isin(rows_C, since)
+    place, gone_C = np.flatnonzero(rows_C == read.target), np.isin(rows_C, read.since)
     if len(place):
         score_C = ranker.score(found.signals_CF[: found.listed])
         left = average_rank(score_C, int(place[0]))
         return average_rank(np.where(gone_C, -np.inf, score_C), int(place[0])), left
-    left = max(average_rank(found.score_V, target), found.listed + 1.0)
-    found.score_V[since] = -np.inf
-    return max(average_rank(found.score_V, target), found.listed - int(gone_C.sum()) + 1.0), left
+    left = max(average_rank(found.score_V, read.target), found.listed + 1.0)
+    found.score_V[read.since] = -np.inf
+    return max(average_rank(found.score_V, read.target), found.listed - int(gone_C.sum()) + 1.0), left

@@ -10,7 +10,6 @@ Source: arXiv 2605.23312 (one stream, one split, only the backbone differs; MRR 
 N scored events · C contenders · S sizes · K seeds · D draws
 """
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -24,7 +23,8 @@ from features.text import Encoder
 from infra.datasets import DataSet
 from infra.errors import SettingsError
 from infra.learning import numerics
-from infra.studies.contest import ALONE, Recorded, Say, Watched, head, rank_by, stream, watched
+from infra.studies.aged import Known, Reading, alone_ranks, events_ago, final_ranks, reading
+from infra.studies.contest import ALONE, Recorded, Say, Watched, head, stream, watched
 from infra.studies.evaluate import UNCOUNTED
 from model import lists, paired
 from model.actions import ACTIONS, LIKING
@@ -91,8 +91,8 @@ def sweep(names: Sequence[str], settings: LearnerSettings) -> dict[str, LearnerS
 
 class Later(Contender):
     """Asks those who are watched for what comes after the next `delay` events, about one event in EVERY: as a list made
-    that many events ago is read, less what has been seen. It stands last in a learner, when the others are ready and
-    their question is answered. Nobody learns from it."""
+    that many events ago is read, less what was taken since (`infra.studies.aged`). It stands last in a learner, when
+    the others are ready and their question is answered. Nobody learns from it."""
 
     def __init__(self, settings: LearnerSettings, watching: Mapping[str, Watched], first: int) -> None:
         super().__init__(Ranker(replace(settings.ranker, buffer=1)), None, learns=False)
@@ -101,45 +101,48 @@ class Later(Contender):
         self.recorded, self.done = Recorded(), 0
 
     def prepare(self, on: View, _histories: Sequence[Past], questions: Sequence[Question]) -> None:
-        self.late: dict[int, Question] = {}  # by the place of the question that they are made from
+        self.late: dict[int, Known] = {}  # by the question's place
         for n, question in enumerate(questions):
             if question.delay:
                 continue
             if self.done >= self.first and self.done % EVERY == 0 and 0 < self.delay < question.event:
-                past = question.past.before(question.event - self.delay)
-                self.late[n] = replace(question, past=past, now=int(past.times_L[-1]))
+                self.late[n] = events_ago(question.past, self.delay)
             self.done += 1
         asked = list(self.late.values())
-        self.ready = {name: self._ready(one, asked, on) for name, one in self.watching.items() if asked}
-
-    def _ready(self, one: Watched, asked: Sequence[Question], on: View) -> Contender:
-        """The same contender, which learns nothing, with scores for these questions."""
-        ready = copy.copy(one)
-        ready.learns, ready.backbone_NV = False, np.zeros((len(asked), len(on.titles.candidate_V)), np.float32)
-        if one.sequence is not None:
-            hidden_ND = one.sequence.now([question.past for question in asked], [question.now for question in asked])
-            ready.backbone_NV = one.sequence.scores(hidden_ND, len(one.sequence.settings.network.horizons) - 1)
-        return ready
+        self.backbone_NV = {name: _late(one, asked, on) for name, one in self.watching.items() if asked}
 
     def rank(self, on: View, question: Question, n: int, *_: Any) -> Standing:
         seen = on.memory.audience.seen_by(question.past.user)
         if n in self.late and (self.repeats or question.target not in seen):
-            late, place = self.late[n], list(self.late).index(n)
-            before = int(on.memory.catalogue.count_V[late.target]), on.memory.audience.count(late.past.user)
-            event = Ranked(late.past.user, on.memory.catalogue.ids[late.target], question.now, *before, {})
-            self.recorded.add(event, self._ranks(on, late, place, seen[:0] if self.repeats else seen))
+            user, memory = question.past.user, on.memory
+            before = int(memory.catalogue.count_V[question.target]), memory.audience.count(user)
+            event = Ranked(user, memory.catalogue.ids[question.target], question.now, *before, {})
+            read = reading(question, self.late[n], seen, self.repeats)
+            self.recorded.add(event, self._ranks(on, read, list(self.late).index(n)))
         return Standing(np.nan, np.zeros(0, np.int64))
 
-    def _ranks(self, on: View, late: Question, place: int, blocked: NDArray[np.int32]) -> dict[str, float]:
-        asked = on.memory.asked(late.past, late.now, self.delay)
+    def _ranks(self, on: View, read: Reading, place: int) -> dict[str, float]:
+        past, now, missed = read.known
+        asked = on.memory.asked(past, now, missed)
         gather(asked, on.titles, on.memory.counters, on.scratch)
-        text_V = lists.text_scores(on, [late.past])[0]
+        text_V, nothing = lists.text_scores(on, [past])[0], np.zeros(0, np.int64)
         ranks: dict[str, float] = {}
-        for name, one in self.ready.items():
-            ranks[name] = Contender.rank(one, on, late, place, asked, text_V, blocked).rank
+        for name, one in self.watching.items():
+            scores = text_V, self.backbone_NV[name][place], one.static_V
+            found = lists.find(on, one.ranker, asked, past, *scores, read.blocked, one.shortlist, nothing)
+            ranks[name], _ = final_ranks(found, one.ranker, read)
             if one.sequence is not None:
-                ranks[name + ALONE] = rank_by(one.backbone_NV[place], on, late, self.repeats)
+                score_V = np.where(on.titles.candidate_V, self.backbone_NV[name][place], -np.inf)
+                ranks[name + ALONE], _ = alone_ranks(score_V, read)
         return ranks
+
+
+def _late(one: Watched, asked: Sequence[Known], on: View) -> NDArray[np.float32]:
+    """The scores of these lists by the last horizon; zero without a backbone."""
+    if one.sequence is None:
+        return np.zeros((len(asked), len(on.titles.candidate_V)), np.float32)
+    hidden_ND = one.sequence.now([known.past for known in asked], [known.now for known in asked])
+    return one.sequence.scores(hidden_ND, len(one.sequence.settings.network.horizons) - 1)
 
 
 def report(

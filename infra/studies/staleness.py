@@ -21,7 +21,7 @@ from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.learning import numerics
 from infra.studies.aged import EVENTS, FILTERS, HOURS, ORDERS, Aging, Asker, Way, events_age, hours_age, ranking
-from infra.studies.contest import ALONE, Parts, Say, head, stream
+from infra.studies.contest import ALONE, Parts, Recorded, Say, head, stream
 from infra.studies.evaluate import UNCOUNTED
 from model.learner import Learner, LearnerSettings, new_contender
 from model.ranker import Ranker
@@ -103,53 +103,60 @@ def report(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, 
 def _events(asker: Asker) -> dict[str, Any]:
     """Lists of some events ago, of events that have all ages."""
     ages = [events_age(k) for k in EVENTS]
-    asked = {order: _asked(asker, ranking(NEXT, order, ages[-1], FILTERS[0])) for order in ORDERS}
+    records = {ALONE: asker.recorded, "": asker.sampled}
+    asked = {order: _asked(of, ranking(NEXT, order, ages[-1], FILTERS[0])) for order, of in records.items()}
     return {
         "scored": {title: int(asked[order].sum()) for order, title in ORDERS.items()},
-        **{title: _tables(asker, order, dict.fromkeys(ages, asked[order])) for order, title in ORDERS.items()},
+        **{
+            title: _tables(asker.ways, records[order], order, dict.fromkeys(ages, asked[order]))
+            for order, title in ORDERS.items()
+        },
     }
 
 
 def _hours(asker: Asker) -> dict[str, Any]:
     """Lists of some hours ago: of all events asked, and of those since which the viewer did something."""
-    ages = [hours_age(hours) for hours in HOURS]
-    asked = _asked(asker, ranking(NEXT, "", ages[-1], FILTERS[0]))
-    missed = {age: asked & (np.array(asker.missed[age]) > 0) for age in ages}
-    gap_N = np.array(asker.gaps)
+    ages, gap_N = [hours_age(hours) for hours in HOURS], np.array(asker.gaps)
+    asked = dict.fromkeys(ages, np.ones(len(asker.sampled), np.bool_))
+    missed = {age: np.array(asker.missed[age]) > 0 for age in ages}
+
+    def tables(parts: Parts) -> dict[str, Any]:
+        return {title: _tables(asker.ways, asker.sampled, order, parts) for order, title in ORDERS.items()}
+
     return {
-        "scored": int(asked.sum()),
+        "scored": len(asker.sampled),
         "gaps": {age: int((gap_N >= hours).sum()) for age, hours in zip(ages, HOURS, strict=True)},
         "missed": {age: int(inside.sum()) for age, inside in missed.items()},
-        "unknown": {age: int((asked & np.array(asker.unknown[age])).sum()) for age in ages},
-        **{title: _tables(asker, order, dict.fromkeys(ages, asked)) for order, title in ORDERS.items()},
-        MISSED: {title: _tables(asker, order, missed) for order, title in ORDERS.items()},
+        "unknown": {age: sum(asker.unknown[age]) for age in ages},
+        **tables(asked),
+        MISSED: tables(missed),
     }
 
 
-def _asked(asker: Asker, name: str) -> NDArray[np.bool_]:
-    known_N: NDArray[np.bool_] = ~np.isnan(np.array(asker.recorded.ranks.get(name, []), np.float64))
+def _asked(record: Recorded, name: str) -> NDArray[np.bool_]:
+    known_N: NDArray[np.bool_] = ~np.isnan(np.array(record.ranks[name], np.float64))
     return known_N
 
 
-def _tables(asker: Asker, order: str, parts: Parts) -> dict[str, Any]:
+def _tables(serving: Mapping[str, Way], record: Recorded, order: str, parts: Parts) -> dict[str, Any]:
     """By filter: MRR by way and age over the events of the age's part, and what is kept of the first age's MRR over the
     same; gains of one way over another."""
-    recorded, first = asker.recorded, next(iter(parts))
-    ways = [name for name, way in asker.ways.items() if way.alone or order != ALONE]
+    first = next(iter(parts))
+    ways = [name for name, way in serving.items() if way.alone or order != ALONE]
 
     def mean(way: str, age: str, of: str, kept: str) -> float | None:
-        return recorded.mrr(ranking(way, order, age, kept), {of: parts[of]})[of]
+        return record.mrr(ranking(way, order, age, kept), {of: parts[of]})[of]
 
     def gain(pair: tuple[str, str], age: str, kept: str) -> dict[str, float] | None:
         one, other = (ranking(way, order, age, kept) for way in pair)
-        return recorded.gain(one, other, {age: parts[age]})[age]
+        return record.gain(one, other, {age: parts[age]})[age]
 
     pairs = [pair for pair in PAIRS if set(pair) <= set(ways)]
     return {
         kept: {
             "mrr": {way: {age: mean(way, age, age, kept) for age in parts} for way in ways},
             "fresh": {way: {age: mean(way, first, age, kept) for age in parts} for way in ways},
-            "gain": {" over ".join(pair): {age: gain(pair, age, kept) for age in parts} for pair in pairs},
+            "gain": {OVER.join(pair): {age: gain(pair, age, kept) for age in parts} for pair in pairs},
         }
         for kept in FILTERS
     }
