@@ -57,7 +57,7 @@ QUESTIONS: Final[dict[str, Question]] = {
         "Is it as good as the published models?", None, "ml-1m", _orders, leave_one_out.lines, leave_one_out.draw
     ),
     "scaling-films": Question(
-        "When does a bigger model pay? Films", 6_000, "given", _sizes, scaling_shown.lines, scaling_shown.draw
+        "When does a bigger model pay? Films", 4_000, "given", _sizes, scaling_shown.lines, scaling_shown.draw
     ),
     "scaling-globo": Question(
         "When does a bigger model pay? News", 8_000, "globo", _sizes, scaling_shown.lines, scaling_shown.draw

@@ -19,6 +19,7 @@ from infra.simulate import audience
 from infra.studies import scaling, scaling_shown
 from infra.studies.contest import Recorded, stream, watched
 from infra.studies.evaluate import write
+from infra.studies.flops import parameters
 from infra.studies.scaling import LATER, WITHOUT, Later, dims, sweep
 from infra.tables import Table
 from model import lists
@@ -136,7 +137,7 @@ def test_a_sweep_changes_the_backbone_alone_and_goes_from_small_to_large() -> No
     found = sweep(["2m", "64x2", "16x1", "96x3", "10m"], LearnerSettings())
     assert list(found) == ["16x1", "64x2", "96x3", "2m", "10m"]
     assert found["64x2"] == LearnerSettings()
-    assert scaling.parameters(preset("1b")) == 1_015_218_624  # as docs/scaling.md has it; no memory is taken
+    assert parameters(preset("1b")) == 1_015_218_624  # as docs/scaling.md has it; no memory is taken
     network = found["10m"].sequence.network
     assert (network.width, network.blocks, network.heads) == (320, 9, 5)
     same = replace(network, width=64, blocks=2, heads=2)
@@ -163,6 +164,20 @@ def test_late_questions_know_what_was_known_some_events_ago_and_nobody_learns_fr
         4: ([0, 1], 1000),  # two events ago; event 0 has no past, and the others' turn is not come
         8: ([0, 1, 2, 3, 4, 5], 5000),
     }
+
+
+def test_where_all_but_one_title_was_taken_since_an_old_list_is_right() -> None:
+    rows = [(user, item, START + 600 * (9 * user + item)) for user in range(9) for item in range(9)]
+    titles = [{"item": item, "title": f"t{item}", "launched_ts": START - 300} for item in range(9)]
+    settings = replace(SETTINGS, delayed=0.0)
+    watching = {"a": watched(settings), WITHOUT: watched(settings, backbone=False)}
+    later = Later(settings, watching, first=0)
+    stream(data_of(rows, titles), no_text, Learner(settings, {**watching, LATER: later}), lambda _line: None)
+    last = [n for n, title in enumerate(later.recorded.titles) if title == "8"]
+    assert len(last) == 3
+    for ranks in later.recorded.ranks.values():  # two others were open when the list was made
+        assert [ranks[n] for n in last] == [1, 1, 1]
+    assert max(later.recorded.ranks["a"]) > 1
 
 
 def test_tasks_are_by_what_was_done_and_by_genre() -> None:

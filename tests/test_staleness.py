@@ -23,11 +23,15 @@ from infra.studies.aged import (
     HOUR,
     LEFT,
     ORDERS,
+    Known,
+    Reading,
+    alone_ranks,
     events_age,
     events_ago,
     final_ranks,
     hours_ago,
     read_by,
+    reading,
 )
 from infra.studies.evaluate import write
 from infra.studies.staleness import (
@@ -45,6 +49,8 @@ from infra.studies.staleness import (
     variants,
     verdicts,
 )
+from model.actions import ACTIONS
+from model.contender import Question
 from model.lists import Candidates
 from model.memory import Past
 from model.ranker import Ranker
@@ -65,8 +71,17 @@ def wheel(events: int, users: int = 6) -> DataSet:
     return data_of(rows)
 
 
-def past_of(rows: Sequence[int], hours: Sequence[int]) -> Past:
-    return Past("u", np.array(rows), np.array(hours, np.int64) * HOUR, np.ones(len(rows), np.int64))
+def past_of(rows: Sequence[int], hours: Sequence[int] = (), actions: Sequence[str] = ()) -> Past:
+    """Clicks at the turn of the hour, unless told."""
+    times, did = hours or range(len(rows)), actions or ["click"] * len(rows)
+    codes = np.array([ACTIONS[action].code for action in did], np.int64)
+    return Past("u", np.array(rows, np.int64), np.array(times, np.int64) * HOUR, codes)
+
+
+def read_later(target: int, past: Past, seen: Sequence[int], k: int, repeats: bool = False) -> Reading:
+    """A list of `k` events ago."""
+    question = Question(past, 99 * HOUR, target, ACTIONS["click"].code, 0, len(past.rows_L))
+    return reading(question, events_ago(past, k), np.array(seen, np.int32), repeats)
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +121,38 @@ def test_what_was_taken_since_gives_its_places_to_what_stands_behind_it() -> Non
 
     def ranks(target: int, *since: int) -> tuple[float, float]:
         found = Candidates(np.arange(5), 5, signals_CF, score_V.copy())
-        return final_ranks(found, ranker, target, np.array(since, np.int32))
+        known = Known(past_of([]), 0, len(since))
+        return final_ranks(found, ranker, Reading(target, known, np.zeros(0, np.int32), np.array(since, np.int32)))
 
     assert ranks(3) == (4, 4)
     assert ranks(3, 0, 4) == (3, 4)  # what stands behind the target takes no place
     assert ranks(7) == (8, 8)  # behind the shortlist
     assert ranks(7, 0, 6, 9) == (6, 8)
+
+
+def test_a_list_leaves_out_what_was_seen_when_it_was_made_and_its_reader_what_was_taken_since() -> None:
+    score_V = np.array([1, 2, 3, 4, 5, 6, 7, 8], np.float32)
+    past = past_of([7, 3, 6, 5, 7])  # of these 7 was known before
+    for k, since, ranks in ((0, [], (2, 2)), (2, [5], (2, 3)), (3, [5, 6], (2, 4)), (4, [3, 5, 6], (2, 5))):
+        read = read_later(2, past, [7, 3, 6, 5, -1], k)
+        assert (read.since.tolist(), read.blocked.tolist()) == (since, sorted({3, 5, 6, 7} - set(since)))
+        assert alone_ranks(score_V.copy(), read) == ranks  # 4 is above it throughout
+    read = read_later(2, past, [7, 3, 6, 5, -1], 4, repeats=True)
+    assert alone_ranks(score_V.copy(), read) == (6, 6)
+    assert len(read.since) == len(read.blocked) == 0
+
+
+def test_what_was_merely_shown_since_can_be_taken() -> None:
+    score_V = np.array([1, 2, 3, 4], np.float32)
+    past = past_of([1, 2], actions=["click", "impression"])
+    read = read_later(2, past, seen=[1], k=1)
+    assert alone_ranks(score_V.copy(), read) == (2, 2)  # behind 3
+    assert read.since.tolist() == []
+    disliked = past_of([1, 2, 3], actions=["click", "click", "dislike"])
+    assert read_later(0, disliked, seen=[1, 2], k=2).since.tolist() == [2]
+    shown_before = past_of([2, 1, 2], actions=["impression", "click", "click"])
+    read = read_later(0, shown_before, seen=[1, 2], k=1)
+    assert (read.since.tolist(), read.blocked.tolist()) == ([2], [1])  # it was in the list, for it was not seen yet
 
 
 def test_where_the_last_title_tells_the_next_an_old_list_is_wrong(found: dict[str, Any]) -> None:

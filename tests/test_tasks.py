@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from infra.cli import app
 from infra.datasets import DataSet, from_tables
-from infra.studies import tasks
+from infra.errors import SettingsError
+from infra.studies import coldstart, contest, scaling, shadow, staleness, tasks
 from infra.studies.asked import BOTH, FREQUENT, LIKING, RECENT, SIMPLE, VIEWER, class_rank, simple
 from infra.studies.asked import TITLE as TITLES_OWN
 from infra.studies.contest import stream
@@ -33,7 +34,7 @@ from model.metrics import average_rank
 from model.sequence import SequenceModel
 from model.tasks import ACTION, GENRE, LIKED, TASKS, Head
 
-CYCLE: Final = ("Crime", "Comedy", "Horror", "Western")  # Crime and Fantasy share a code, as do Comedy and Romance
+CYCLE: Final = ("Crime", "Comedy", "Horror", "Western")
 HIGH, LOW = ACTIONS["rated high"].code, ACTIONS["rated low"].code
 
 
@@ -233,6 +234,29 @@ def test_a_learner_with_tasks_survives_a_restart_bit_for_bit(tmp_path: Path) -> 
     server = SequenceModel(sequence.settings)  # reads what is served, and nothing of the training
     server.load_served(sequence.served_state(len(again.memory.catalogue)))
     assert differences(dict(server.served.state_dict()), dict(sequence.served.state_dict())) == []
+
+
+def test_where_nothing_is_scored_a_sentence_says_what_helps() -> None:
+    plays = [("u", "t", START + 600 * n, ["play", "finish"][n % 2]) for n in range(20)]
+    events = Table("events", pd.DataFrame(plays, columns=["user", "item", "ts", "action"]))
+    data = from_tables(events, None, name="one viewer, one title")
+    for study in (tasks, staleness, coldstart):
+        with pytest.raises(SettingsError, match=r"^Nothing was scored: .* or --repeats where people come back"):
+            study.report(data, no_text, SETTINGS, quiet)
+    with pytest.raises(SettingsError, match="Nothing was scored"):
+        shadow.report(data, no_text, SETTINGS, ("as-set", "as-set"), quiet)
+    with pytest.raises(SettingsError, match="Nothing was scored"):
+        scaling.report(data, no_text, SETTINGS, quiet, ("4x1", "8x1", "12x1", "16x1", "20x1"), seeds=1)
+
+
+def test_what_one_viewer_does_with_a_title_at_one_moment_stands_each_for_itself() -> None:
+    done = [("u", "a", "finish"), ("u", "b", "play"), ("u", "a", "dislike"), ("u", "a", "play"), ("v", "a", "like")]
+    events = pd.DataFrame([(*of, START) for of in done], columns=["user", "item", "action", "ts"])
+    data = from_tables(Table("events", events), None, name="made up")
+    back = replace(SETTINGS, repeats=True)
+    for settings, actions in ((back, ["finish", "play", "play", "like"]), (SETTINGS, ["finish", "play", "like"])):
+        recorded = stream(data, no_text, Learner(settings), quiet, first=0)
+        assert contest.actions(data, recorded).tolist() == [ACTIONS[action].code for action in actions]
 
 
 def test_what_the_data_do_not_tell_is_left_out_with_a_sentence(tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from features.text import Encoder
 from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.learning import numerics
-from infra.studies.contest import ALONE, Recorded, Say, head, rank_by, stream, watched
+from infra.studies.contest import ALONE, Recorded, Say, head, rank_by, scored, stream, watched
 from infra.studies.evaluate import UNCOUNTED
+from infra.studies.words import told
 from model.ages import AGES
 from model.contender import Contender, Question, Standing
 from model.learner import Learner, LearnerSettings
@@ -83,7 +84,7 @@ def report(
     mask = measured if mask is None else mask
     contenders: dict[str, Contender] = {name: watched(of) for name, of in variants(settings, mask).items()}
     contenders |= {NEIGHBOURS: Neighbours(settings), WITHOUT: watched(settings, backbone=False)}
-    recorded = stream(data, encode, Learner(settings, contenders), say)
+    recorded = scored(stream(data, encode, Learner(settings, contenders), say))
     ages = recorded.ages()
     return {
         **head(data, recorded),
@@ -155,9 +156,8 @@ def _cost(gain: Mapping[str, float] | None, before: float | None) -> str:
 
 def _told(gains: Mapping[str, Mapping[str, float] | None]) -> str:
     """Gains with their intervals, those that there are."""
-    known = {name: gain for name, gain in gains.items() if gain is not None}
-    told = [f"{name} {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]" for name, gain in known.items()]
-    return ", ".join(told) or "nothing that was scored"
+    known = [f"{name} {told(gain)}" for name, gain in gains.items() if gain is not None]
+    return ", ".join(known) or "nothing that was scored"
 
 
 STYLES: Final[dict[str, tuple[str, str]]] = {

@@ -8,6 +8,7 @@ N scored events
 """
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Self
 
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 
 from features.text import Encoder
 from infra.datasets import DataSet
+from infra.errors import SettingsError
 from infra.studies.evaluate import UNCOUNTED, micro_batches
 from model import paired
+from model.actions import WEIGHTS
 from model.ages import AGES, age_of
 from model.baselines import Baselines
 from model.contender import Contender, Question, Standing
@@ -25,7 +28,7 @@ from model.learner import Acted, Learner, LearnerSettings, Ranked, new_contender
 from model.lists import View
 from model.memory import Launched
 from model.metrics import NEW_TITLE, NEW_USER, SLICES, average_rank
-from streaming.records import HISTORY
+from streaming.records import HISTORY, action_code
 
 ALONE: Final = " alone"  # after a contender's name: the order of its backbone's score over all candidates
 POINTS: Final = 24  # of a curve
@@ -208,6 +211,28 @@ def alone(contenders: Mapping[str, Contender], place: int) -> dict[str, float]:
     """What contenders that are watched tell of the micro-batch's event at `place`: ranks by backbones alone, mostly."""
     watching = ((name, one) for name, one in contenders.items() if isinstance(one, Watched))
     return {name + of: rank for name, one in watching for of, rank in one.told(place).items()}
+
+
+def scored(recorded: Recorded) -> Recorded:
+    """The same. Raises SettingsError where it holds nothing that could be told."""
+    if not len(recorded):
+        raise SettingsError(
+            "Nothing was scored: no event after those that are learned first is of a title new to its viewer. Give "
+            "more events, or --repeats where people come back to the same title."
+        )
+    return recorded
+
+
+def actions(data: DataSet, recorded: Recorded) -> NDArray[np.int64]:
+    """code_N: what was done. Where one viewer does several things with a title at one moment, each stands for itself,
+    in their order."""
+    codes: defaultdict[tuple[str, str, int], deque[int]] = defaultdict(deque)
+    for event in map(data.event, range(len(data))):
+        code = action_code(event)
+        if WEIGHTS[code] > 0:  # others are not ranked
+            codes[event.user, event.title, event.ts].append(code)
+    met = zip(recorded.users, recorded.titles, recorded.times, strict=True)
+    return np.array([codes[key].popleft() for key in met], np.int64)
 
 
 def head(data: DataSet, recorded: Recorded) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from typing import Any, Final
 import torch
 
 from infra.charts import LOOK, SERIES
-from model.backbone import PRESETS, Backbone
+from model.backbone import PRESETS, Backbone, Dims
 from model.flops import PARTS, Step, measured, own, paper
-from model.network import preset
+from model.network import NetworkSettings, preset
 from model.sequence import SequenceSettings
 
 PAPER: Final = {"blocks": 6, "width": 1024, "events": 512}
@@ -33,7 +33,7 @@ def report(model: str, settings: SequenceSettings, titles: int) -> dict[str, Any
     """FLOPs a training token: the paper's setting by size of the catalogue, and these settings over `titles`."""
     network = settings.network
     shape = {"blocks": network.blocks, "width": network.width, "events": network.history}
-    counted = measured(settings, titles) if parameters(model) <= MOST else None
+    counted = measured(settings, titles) if parameters(preset(model)) <= MOST else None
     step = counted.step if counted else _step(settings)
     whole = Step(step.tokens, step.rows, titles, titles)  # every title is a candidate, and made by the tower
     share = min(1.0, settings.objective.negatives / titles)
@@ -51,7 +51,7 @@ def report(model: str, settings: SequenceSettings, titles: int) -> dict[str, Any
         "own_full_softmax": _summed(own(network, whole)),
         "measured": _summed(counted.parts) if counted else None,
         "sizes": {
-            name: {"parameters": parameters(name), **_summed(own(preset(name, network.horizons), step))}
+            name: {"parameters": parameters(preset(name)), **_summed(own(preset(name, network.horizons), step))}
             for name in PRESETS
         },
     }
@@ -68,10 +68,10 @@ def row(blocks: int, width: int, events: int, titles: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def parameters(model: str) -> int:
-    """Of a size's backbone, without making it."""
+def parameters(shape: NetworkSettings) -> int:
+    """Of the backbone alone, as the names of presets count them, without making it."""
     with torch.device("meta"):
-        backbone = Backbone(PRESETS[model], preset(model).history + 1)
+        backbone = Backbone(Dims(shape.width, shape.blocks, shape.heads), shape.history + 1)
     return sum(p.numel() for p in backbone.parameters())
 
 

@@ -16,7 +16,6 @@ from dataclasses import asdict, replace
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from features.text import Encoder
@@ -24,21 +23,21 @@ from infra.datasets import DataSet
 from infra.errors import SettingsError
 from infra.learning import numerics
 from infra.studies.aged import Known, Reading, alone_ranks, events_ago, final_ranks, reading
-from infra.studies.contest import ALONE, Recorded, Say, Watched, head, stream, watched
+from infra.studies.contest import ALONE, Recorded, Say, Watched, actions, head, scored, stream, watched
 from infra.studies.evaluate import UNCOUNTED
+from infra.studies.flops import parameters
+from infra.studies.words import FEW
 from model import lists, paired
-from model.actions import ACTIONS, LIKING
-from model.backbone import PRESETS, Backbone, Dims
+from model.backbone import PRESETS, Dims
 from model.contender import Contender, Question, Standing
 from model.gather import gather
 from model.learner import Learner, LearnerSettings, Ranked
 from model.lists import View
 from model.memory import Past
 from model.metrics import NEW_TITLE
-from model.network import NetworkSettings
 from model.ranker import Ranker
 from model.scaling import FEWEST, law, over_seeds
-from streaming.records import action_code
+from model.tasks import LIKED
 
 DEFAULT: Final = ("16x1", "32x1", "64x2", "96x3", "128x4", "2m")
 WITHOUT: Final = "no backbone"
@@ -46,7 +45,6 @@ LATER: Final = "later"
 EVERY: Final = 4  # of so many events one is asked late too
 GENRES: Final = 3  # the most frequent ones
 LEAST: Final = 100  # events of a task
-FEW: Final = 10  # users of a task
 DRAWS: Final = 500
 ORDERS: Final = {"alone": ALONE, "lists": ""}
 
@@ -63,13 +61,6 @@ def dims(name: str) -> Dims:
     if int(width) % heads:
         raise SettingsError(f"{name!r}: a width beyond 32 must be a multiple of its {heads} heads.")
     return Dims(int(width), int(blocks), heads)
-
-
-def parameters(shape: NetworkSettings) -> int:
-    """Of the backbone alone, as the names of presets count them."""
-    with torch.device("meta"):
-        backbone = Backbone(Dims(shape.width, shape.blocks, shape.heads), shape.history + 1)
-    return sum(parameter.numel() for parameter in backbone.parameters())
 
 
 def sized(settings: LearnerSettings, size: Dims) -> LearnerSettings:
@@ -109,7 +100,7 @@ class Later(Contender):
                 self.late[n] = events_ago(question.past, self.delay)
             self.done += 1
         asked = list(self.late.values())
-        self.backbone_NV = {name: _late(one, asked, on) for name, one in self.watching.items() if asked}
+        self.late_NV = {name: _late(one, asked, on) for name, one in self.watching.items() if asked}
 
     def rank(self, on: View, question: Question, n: int, *_: Any) -> Standing:
         seen = on.memory.audience.seen_by(question.past.user)
@@ -128,11 +119,11 @@ class Later(Contender):
         text_V, nothing = lists.text_scores(on, [past])[0], np.zeros(0, np.int64)
         ranks: dict[str, float] = {}
         for name, one in self.watching.items():
-            scores = text_V, self.backbone_NV[name][place], one.static_V
+            scores = text_V, self.late_NV[name][place], one.static_V
             found = lists.find(on, one.ranker, asked, past, *scores, read.blocked, one.shortlist, nothing)
             ranks[name], _ = final_ranks(found, one.ranker, read)
             if one.sequence is not None:
-                score_V = np.where(on.titles.candidate_V, self.backbone_NV[name][place], -np.inf)
+                score_V = np.where(on.titles.candidate_V, self.late_NV[name][place], -np.inf)
                 ranks[name + ALONE], _ = alone_ranks(score_V, read)
         return ranks
 
@@ -156,7 +147,7 @@ def report(
     }
     watching[WITHOUT] = watched(settings, backbone=False)
     later = Later(settings, watching, int(len(data) * UNCOUNTED))
-    recorded = stream(data, encode, Learner(settings, {**watching, LATER: later}), say)
+    recorded = scored(stream(data, encode, Learner(settings, {**watching, LATER: later}), say))
     network = settings.sequence.network
     return {
         **head(data, recorded),
@@ -197,9 +188,7 @@ def _by_task(
 def tasks(data: DataSet, recorded: Recorded) -> dict[str, NDArray[np.bool_]]:
     """Which scored events each task holds: all, by what was done, by genre, and new titles."""
     parts = {"the next event": np.ones(len(recorded), bool)}
-    codes = {(e.user, e.title, e.ts): action_code(e) for e in map(data.event, range(len(data)))}
-    met = zip(recorded.users, recorded.titles, recorded.times, strict=True)
-    liked_N = np.array([LIKING[codes[key]] > ACTIONS["play"].liking for key in met], bool)
+    liked_N = LIKED.numpy()[actions(data, recorded)]
     if liked_N.any() and not liked_N.all():
         parts |= {"liked": liked_N, "not marked as liked": ~liked_N}
     genres = {launch.title: set(launch.genres) for launch in data.launches}

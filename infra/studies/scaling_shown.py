@@ -12,6 +12,7 @@ import numpy as np
 
 from infra.charts import LOOK
 from infra.studies.scaling import WITHOUT
+from infra.studies.words import told
 from model.scaling import LAWS
 
 WORTH: Final = 0.01  # share of a size's MRR that doubling it must gain
@@ -109,12 +110,12 @@ def worth(of: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         times = cost / max(found["sizes"][name]["seconds"], 1e-9)
         more = f"; {largest} takes {times:.1f} times its seconds" if name != largest else ""
         return (
-            f"bigger than {name} ({size:,} parameters) is not worth it: doubling it gains {_told(gains[enough])}, "
+            f"bigger than {name} ({size:,} parameters) is not worth it: doubling it gains {told(gains[enough])}, "
             f"less than {WORTH:.0%} of its MRR{more}"
         )
     if gains[-1]["low"] >= least[-1]:
-        return f"bigger pays: doubling {names[-1]} would gain {_told(gains[-1])}, {WORTH:.0%} of its MRR or more"
-    return f"these events cannot tell whether bigger than {names[-1]} pays: doubling it gains {_told(gains[-1])}"
+        return f"bigger pays: doubling {names[-1]} would gain {told(gains[-1])}, {WORTH:.0%} of its MRR or more"
+    return f"these events cannot tell whether bigger than {names[-1]} pays: doubling it gains {told(gains[-1])}"
 
 
 def end(of: Mapping[str, Any]) -> str:
@@ -138,15 +139,11 @@ def _largest(of: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     names = list(found["sizes"])
     rivals = dict.fromkeys([names[0], found["as_set"], WITHOUT])
     gains = {rival: of["largest_less"][rival] for rival in rivals if rival in of["largest_less"]}
-    return ", ".join(f"{names[-1]} less {rival} {_told(gain)}{_sign(gain)}" for rival, gain in gains.items())
+    return ", ".join(f"{names[-1]} less {rival} {told(gain)}{_sign(gain)}" for rival, gain in gains.items())
 
 
 def _sign(gain: Mapping[str, float]) -> str:
     return " (better)" if gain["low"] > 0 else " (worse)" if gain["high"] < 0 else ""
-
-
-def _told(gain: Mapping[str, float]) -> str:
-    return f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:

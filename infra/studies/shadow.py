@@ -21,9 +21,10 @@ from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.errors import SettingsError
 from infra.learning import numerics
-from infra.studies.contest import ALONE, Recorded, Say, head, stream, watched
+from infra.studies.contest import ALONE, Recorded, Say, head, scored, stream, watched
 from infra.studies.evaluate import UNCOUNTED
 from infra.studies.scaling import dims, sized
+from infra.studies.words import FEW, told
 from model.backbone import PRESETS
 from model.learner import Learner, LearnerSettings
 from model.network import preset
@@ -31,7 +32,6 @@ from model.network import preset
 AS_SET: Final = "as-set"
 DAY: Final = 86_400_000  # ms
 SIDES: Final = ("A", "B")
-FEW: Final = 10  # users; of fewer an interval tells little, and of one it has no width at all
 ORDERS: Final = {"": "the final lists", ALONE: "the backbone alone"}
 
 
@@ -139,7 +139,7 @@ def _told(
 ) -> Recorded:
     """One side's run."""
     say(f"{side}: {name}")
-    return stream(data, encode, Learner(settings, {side: watched(settings)}), say, first=first)
+    return scored(stream(data, encode, Learner(settings, {side: watched(settings)}), say, first=first))
 
 
 def _curve(recorded: Recorded) -> dict[str, Any]:
@@ -152,9 +152,7 @@ def _curve(recorded: Recorded) -> dict[str, Any]:
 def verdict(found: Mapping[str, Any]) -> str:
     """One sentence, which the interval of the final lists over all events decides."""
     gain, names = found["gain"]["the final lists"]["all"], found["names"]
-    if gain is None:
-        return "No verdict: no event was scored."
-    of = f"MRR {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+    of = f"MRR {told(gain)}"
     over = f"{gain['events']:,} events of {gain['users']:,} users"
     if gain["mean"] == gain["low"] == gain["high"] == 0:
         return f"There is no difference between A and B, over {over}."
@@ -181,9 +179,8 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"{'MRR of ' + title:<28}{'events':>8}{'A':>9}{'B':>9}   B over A, with its interval by users"
         for part, count in found["parts"].items():
             a, b, gain = (*(found["mrr"][side + order][part] for side in SIDES), found["gain"][title][part])
-            told = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]" if gain else "-"
             cells = "".join(f"{'-' if cell is None else f'{cell:.4f}':>9}" for cell in (a, b))
-            yield f"  {_titled(part):<26}{count:>8,}{cells}   {told}"
+            yield f"  {_titled(part):<26}{count:>8,}{cells}   {told(gain) if gain else '-'}"
     yield ""
     yield verdict(found)
     yield from _apart(found)
@@ -191,15 +188,15 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _apart(found: Mapping[str, Any]) -> Iterator[str]:
     """Parts whose interval leaves 0 out."""
-    told = [
+    moved = [
         f"{title}, {_titled(part)} {gain['mean']:+.4f}"
         for title, by_part in found["gain"].items()
         for part, gain in by_part.items()
         if gain and (gain["low"] > 0 or gain["high"] < 0)
     ]
-    if told:
+    if moved:
         many = sum(gain is not None for by_part in found["gain"].values() for gain in by_part.values())
-        yield f"Of {many} intervals, of which chance alone moves one in twenty off 0, these are: {'; '.join(told)}."
+        yield f"Of {many} intervals, of which chance alone moves one in twenty off 0, these are: {'; '.join(moved)}."
 
 
 def _titled(part: str) -> str:
@@ -216,15 +213,14 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     with plt.rc_context(LOOK):
         figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8), layout="constrained")
         curve, names = found["curve"], found["names"]
-        step = curve["events"][0] if curve["events"] else 0
+        step = curve["events"][0]
         for order, line in zip(ORDERS, ("-", ":"), strict=True):
             for side in SIDES:
                 label = f"{side}: {names[side]}{order and ', its backbone alone'}"
                 left.plot(curve["events"], curve[side + order], line, color=COLOUR[side], lw=2, label=label)
         left.set(xlabel="scored events so far", ylabel=f"MRR of each {step:,.0f} events", ylim=(0, None))
         left.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        if curve["until"]:
-            left.set_title(f"{found['data']}, from {curve['until'][0][:10]} to {curve['until'][-1][:10]}")
+        left.set_title(f"{found['data']}, from {curve['until'][0][:10]} to {curve['until'][-1][:10]}")
         left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, fontsize=9.5)
         parts = list(found["parts"])
         for k, title in enumerate(ORDERS.values()):

@@ -21,8 +21,9 @@ from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.learning import numerics
 from infra.studies.aged import EVENTS, FILTERS, HOURS, ORDERS, Aging, Asker, Way, events_age, hours_age, ranking
-from infra.studies.contest import ALONE, Parts, Recorded, Say, head, stream
+from infra.studies.contest import ALONE, Parts, Recorded, Say, head, scored, stream
 from infra.studies.evaluate import UNCOUNTED
+from infra.studies.words import BETTER, JUDGEMENTS, WORSE, judged, told
 from model.learner import Learner, LearnerSettings, new_contender
 from model.ranker import Ranker
 
@@ -32,8 +33,6 @@ TAUGHT: Final = "next event, ranker taught delays"
 WINDOWS: Final = {"window 3": 3, "window 5": 5, "window 10": 10}
 RIVALS: Final = (NEXT, *WINDOWS)
 EVERY: Final = 8  # of one event in so many the final lists and the hours are asked
-FEW: Final = 10  # users, of whom an interval tells little
-BETTER, WORSE, UNTOLD = JUDGEMENTS = ("better", "worse", "no difference that can be told")
 GOAL: Final = 2  # events from which on the matching horizon is to win
 OTHERS: Final = (
     (HORIZONS, FIRST),
@@ -91,7 +90,7 @@ def report(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, 
     history = settings.memory.most_seen  # a list of some hours ago may lack more events than a log's record holds
     stream(data, encode, Learner(delays, {**contenders, "ages": asker}), say, history=history)
     return {
-        **head(data, asker.recorded),
+        **head(data, scored(asker.recorded)),
         "every": every,
         "settings": asdict(settings),
         "horizons": {name: list(way.horizons) for name, way in ways.items()},
@@ -176,11 +175,11 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield _counts(found["scored"], "so long after the one before", hours["gaps"])
     for counts, title in COUNTED.items():
         yield _counts(hours["scored"], title, hours[counts])
-    for told in (hours, hours[MISSED]):
+    for tables in (hours, hours[MISSED]):
         for title in ORDERS.values():
-            for kept, of in told[title].items():
+            for kept, of in tables[title].items():
                 yield ""
-                yield from _table(f"{title}, {kept}: by hours ago{', ' + MISSED if told is not hours else ''}", of)
+                yield from _table(f"{title}, {kept}: by hours ago{', ' + MISSED if tables is not hours else ''}", of)
     yield ""
     yield from verdicts(found)
 
@@ -221,23 +220,16 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {_goal(gains)}"
 
 
-def judged(gain: Mapping[str, float] | None) -> str:
-    """What an interval says of a gain."""
-    if gain is None or gain["users"] < FEW or gain["low"] <= 0 <= gain["high"]:
-        return UNTOLD
-    return BETTER if gain["low"] > 0 else WORSE
-
-
 def _fresh(gain: Mapping[str, float] | None) -> str:
     if gain is None:
         return "nothing was asked"
-    return f"{judged(gain)}, MRR {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+    return f"{judged(gain)}, MRR {told(gain)}"
 
 
 def _ages(by_age: Mapping[str, Mapping[str, float] | None]) -> str:
     """Ages by what their intervals say, as numbers of events."""
-    told = {word: [age.split()[0] for age, gain in by_age.items() if judged(gain) == word] for word in JUDGEMENTS}
-    return "; ".join(f"{word} at {', '.join(ages)}" for word, ages in told.items() if ages) + " events"
+    by_word = {word: [age.split()[0] for age, gain in by_age.items() if judged(gain) == word] for word in JUDGEMENTS}
+    return "; ".join(f"{word} at {', '.join(ages)}" for word, ages in by_word.items() if ages) + " events"
 
 
 def _goal(gains: Mapping[str, Mapping[str, Mapping[str, float] | None]]) -> str:
@@ -245,12 +237,12 @@ def _goal(gains: Mapping[str, Mapping[str, Mapping[str, float] | None]]) -> str:
     late = [events_age(k) for k in EVENTS if k >= GOAL]
     words = {(rival, age): judged(by_age[age]) for rival, by_age in gains.items() for age in late}
     won, lost = (sum(word == wanted for word in words.values()) for wanted in (BETTER, WORSE))
-    told = f"from {GOAL} events on it is better in {won} of {len(words)} comparisons and worse in {lost}"
+    count = f"from {GOAL} events on it is better in {won} of {len(words)} comparisons and worse in {lost}"
     if lost:
-        return f"The matching horizon does not win throughout: {told}."
+        return f"The matching horizon does not win throughout: {count}."
     if won:
-        return f"The matching horizon wins wherever an interval can tell: {told}."
-    return f"Whether the matching horizon wins cannot be told: {told}."
+        return f"The matching horizon wins wherever an interval can tell: {count}."
+    return f"Whether the matching horizon wins cannot be told: {count}."
 
 
 STYLES: Final[dict[str, tuple[str, str]]] = {
@@ -271,14 +263,14 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 
     with plt.rc_context(LOOK):
         figure, places = plt.subplots(2, 2, figsize=(13, 9), layout="constrained")
-        for row, (ages, told) in enumerate(((EVENTS, found["ago"]), (HOURS, found["hours"]))):
+        for row, (ages, tables) in enumerate(((EVENTS, found["ago"]), (HOURS, found["hours"]))):
             for axes, title in zip(places[row], ORDERS.values(), strict=True):
-                of = told[title][FILTERS[0]]
+                of = tables[title][FILTERS[0]]
                 for way, (colour, style) in STYLES.items():
                     if way in of["mrr"]:
                         share = [math.nan if v is None else 100 * v for v in share_kept(of, way, NEXT).values()]
                         axes.plot(range(len(ages)), share, style, color=colour, lw=2, ms=5, label=way)
-                many = told["scored"] if row else told["scored"][title]
+                many = tables["scored"] if row else tables["scored"][title]
                 axes.set_xticks(range(len(ages)), ages)
                 axes.set_xlabel(f"{('events', 'hours')[row]} since the list was made ({many:,} events asked)")
                 axes.set_title(title)

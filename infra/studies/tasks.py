@@ -19,7 +19,8 @@ from infra.charts import COLOURS, LOOK, SERIES
 from infra.datasets import DataSet
 from infra.learning import numerics
 from infra.studies.asked import LIKING, OF, SIMPLE, TITLED, simple, with_heads
-from infra.studies.contest import ALONE, Parts, Recorded, Say, head, stream, watched
+from infra.studies.contest import ALONE, Parts, Recorded, Say, actions, head, scored, stream, watched
+from infra.studies.words import FEW, told
 from model import paired
 from model.actions import WEIGHTS
 from model.contender import Contender
@@ -30,7 +31,6 @@ from streaming.records import action_code
 TITLE: Final = "title only"
 SHARED: Final = "shared"
 ONLY: Final = " only"  # after a task: its own backbone
-FEW: Final = 10  # users; of fewer an interval tells little
 SLICES: Final = ("all", "new_titles", "new_users")
 LISTS, BACKBONE, LIKE = "next title, the final lists", "next title, the backbone alone", "liked or not"
 WORDS: Final = {ACTION: "what the viewer does with it", GENRE: "the next title's genre"}
@@ -70,7 +70,7 @@ def report(
     panels, recorded = {}, Recorded()
     if tasks:
         entered = contenders(settings, list(tasks), weight)
-        recorded = stream(data, encode, Learner(settings, entered), say)
+        recorded = scored(stream(data, encode, Learner(settings, entered), say))
         panels = {LISTS: _ranked(recorded, ""), BACKBONE: _ranked(recorded, ALONE)}
         panels |= {WORDS[task]: _ranked(recorded, OF + task, task + ONLY) for task in tasks}
     if ACTION in tasks:
@@ -103,10 +103,7 @@ def _ranked(recorded: Recorded, of: str, own: str = TITLE) -> dict[str, Any]:
 def _liked(recorded: Recorded, data: DataSet) -> dict[str, Any]:
     """The share of events of which it is rightly said whether the viewer finishes or likes the title; of all of them
     the area under the curve, too, which no threshold is in."""
-    events = (data.event(k) for k in range(len(data)))
-    liked = {(event.user, event.title, event.ts): bool(LIKED[action_code(event)]) for event in events}
-    asked = zip(recorded.users, recorded.titles, recorded.times, strict=True)
-    truth_N = np.array([liked[event] for event in asked], np.bool_)
+    truth_N = LIKED.numpy()[actions(data, recorded)]
     own = ACTION + ONLY
     likely = {name: np.array(recorded.ranks[name + LIKING]) for name in (own, SHARED, *SIMPLE)}
     right = {name: ((likely_N >= 0.5) == truth_N).astype(np.float64) for name, likely_N in likely.items()}
@@ -120,7 +117,7 @@ def _liked(recorded: Recorded, data: DataSet) -> dict[str, Any]:
         "measure": "accuracy",
         "own": own,
         "events": {part: int(inside.sum()) for part, inside in parts.items()},
-        "liked": float(truth_N.mean()) if len(truth_N) else None,
+        "liked": float(truth_N.mean()),
         "found": {
             name: {part: float(right_N[inside].mean()) if inside.any() else None for part, inside in parts.items()}
             for name, right_N in right.items()
@@ -164,7 +161,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
             cells = "".join(f"{'-' if by_part[part] is None else f'{by_part[part]:.4f}':>12}" for part in SLICES)
             area = f" (AUC {panel['auc'][name]:.4f})" if panel.get("auc", {}).get(name) is not None else ""
             gain = panel["gain"].get(name, {}).get("all")
-            yield f"  {name + area:<44}{cells}   {_told(gain) if gain else ''}".rstrip()
+            yield f"  {name + area:<44}{cells}   {told(gain) if gain else ''}".rstrip()
     yield ""
     yield from verdicts(found)
 
@@ -175,8 +172,8 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
         own = panel["own"]
         gains = panel["gain"][own]
         yield f"{title}: {_sharing(gains['all'], own, panel['measure'])}"
-        told = [f"{part.replace('_', ' ')} {_told(gains[part])}" for part in SLICES[1:] if gains[part]]
-        yield f"  {', '.join(told) or 'no event is of a new title or user'}"
+        new = [f"{part.replace('_', ' ')} {told(gains[part])}" for part in SLICES[1:] if gains[part]]
+        yield f"  {', '.join(new) or 'no event is of a new title or user'}"
         ways = {name: of["all"] for name, of in panel["found"].items() if name in SIMPLE and of["all"] is not None}
         if ways:
             best = max(ways, key=lambda name: ways[name])
@@ -186,7 +183,7 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
 def _sharing(gain: Mapping[str, float] | None, own: str, measure: str) -> str:
     if gain is None:
         return "no verdict, for nothing was scored."
-    over = f"{measure} {_told(gain)} over '{own}', {gain['events']:,} events of {gain['users']:,} users"
+    over = f"{measure} {told(gain)} over '{own}', {gain['events']:,} events of {gain['users']:,} users"
     if gain["users"] < FEW:
         return f"no verdict, for these are too few users: {over}."
     if gain["low"] > 0:
@@ -200,14 +197,10 @@ def _beside(gain: Mapping[str, float] | None, best: str) -> str:
     if gain is None or gain["users"] < FEW:
         return "no verdict."
     if gain["low"] > 0:
-        return f"the shared head is better than '{best}', {_told(gain)}."
+        return f"the shared head is better than '{best}', {told(gain)}."
     if gain["high"] < 0:
-        return f"the shared head is worse than '{best}', {_told(gain)}."
-    return f"the shared head and '{best}' cannot be told apart, {_told(gain)}."
-
-
-def _told(gain: Mapping[str, float]) -> str:
-    return f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+        return f"the shared head is worse than '{best}', {told(gain)}."
+    return f"the shared head and '{best}' cannot be told apart, {told(gain)}."
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
