@@ -4,6 +4,7 @@ It is made from a checkpoint's weights, counters and ranker, never learns, and t
 version was written: a new title is scored from its text at once.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -80,10 +81,9 @@ class Recommender:
     def load(cls, url: str, settings: LearnerSettings) -> "Recommender":
         """The version at a checkpoint's URL. Raises CheckpointError, also where its network is another one."""
         state, manifest = checkpoint.load(url, ("memory", "served"))
-        network = asdict(settings.sequence.network)
+        network, default = _written(settings.sequence.network), _written(NetworkSettings())
         made = manifest.get("settings", {}).get("sequence", {}).get("network", network)
-        made = {**asdict(NetworkSettings()), **made}  # with what later settings do by default
-        if {**made, "horizons": tuple(made["horizons"])} != network:
+        if {**default, **made} != network:  # with what later settings do by default
             raise checkpoint.CheckpointError(
                 f"The checkpoint at {url} holds another network than the settings name: "
                 "give `publish` the model and the horizons that `learn` has."
@@ -282,3 +282,9 @@ def warm_up(settings: LearnerSettings) -> None:
     viewer = Viewer("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)
     ranked = recommender.recommend([viewer], 1)
     recommender.score([["1"]], [viewer], ranked)
+
+
+def _written(network: NetworkSettings) -> dict[str, Any]:
+    """The settings as a manifest holds them, tuples as lists."""
+    written: dict[str, Any] = json.loads(json.dumps(asdict(network)))
+    return written
