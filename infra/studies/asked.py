@@ -7,6 +7,7 @@ true one; of several that are true, the best placed. What it is told goes beside
 N questions · K classes of a task · L events of a history
 """
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,16 +58,16 @@ def class_rank(likely_K: NDArray[np.floating[Any]], truth_K: NDArray[np.bool_]) 
     return average_rank(rivals_K, best)
 
 
-class Asked(Watched):
+class Asked(Watched, ABC):
     """`lists`: whether it ranks titles too; else it stands by the first of its tasks."""
 
     tasks: Sequence[str]
     lists: bool
     answers: list[dict[str, float]]  # of this micro-batch's events
 
+    @abstractmethod
     def likely(self, task: str, on: View, question: Question, n: int) -> NDArray[np.floating[Any]]:
         """How likely each class is, before the event."""
-        raise NotImplementedError
 
     def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
         self.answers, self.alone = [], []
