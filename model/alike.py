@@ -6,7 +6,7 @@ sequences is what a count of pairs cannot keep for titles of few events. The few
 kernel ridge regression over their titles, so that ten users who say the same do not have ten votes: EASE (Steck 2019)
 in its dual form over a neighbourhood, whose cost does not know how many users or titles there are.
 
-A user costs at most `SHARED x ACTORS` steps for the shares, `AROUND x ACTORS x 2 WINDOW` for the surroundings, and
+A user costs at most `SHARED x TAKERS` steps for the shares, `AROUND x TAKERS x 2 WINDOW` for the surroundings, and
 `FITTED^2 x RECENT / 2` for the regression. Arrays are taken out of their tuples before a loop: inside it, that would
 cost more than the step.
 """
@@ -23,16 +23,16 @@ from model.signals import (
     ALIKE_USERS,
     AROUND_AFTER,
     AROUND_ALIKE,
+    AROUND_BEFORE,
     AROUND_BREADTH,
     AROUND_LATELY,
     Asked,
     Scratch,
     Titles,
 )
-from model.trail import AFTER, BEFORE, EARLIER, ROW, SLOT, Trail, newest_of, oldest
+from model.trail import TAKERS, Trail, newest_of
 
 SHARED: Final = 20  # titles back by which users are found alike
-ACTORS: Final = 64  # newest users of a title that are asked
 AROUND: Final = 10  # titles back whose surroundings are read
 WINDOW: Final = 8  # events to either side
 ALIKE: Final = 64  # most alike users whose titles count
@@ -49,18 +49,18 @@ def ask_alike(asked: Asked, titles: Titles, s: Scratch) -> None:
         if u < 0:
             break
         s.overlap_U[u] = 0.0
-    many = _share(asked, titles.trail, titles.said_V, titles.many_U, s.overlap_U, s.touched_N)
-    _look_around(asked, titles.trail, s.overlap_U, s.mark_V, s.moving_MV)
+    many = _share(asked, titles.trail, titles.said_V, s.overlap_U, s.touched_N)
+    _look_around(asked, titles.trail, s.overlap_U, s.mark_V, s.sums_VM)
     touched = s.touched_N[:many].copy()
     similar = s.overlap_U[touched]
-    best = np.argsort(-similar, kind="mergesort")[:ALIKE]
+    best = _best(similar)
     rows_AR = np.empty((best.size, RECENT), np.int32)
     many_A = np.empty(best.size, np.int64)
     for a in range(best.size):
-        many_A[a] = newest_of(titles.trail, titles.known, touched[best[a]], rows_AR[a])
-    _take(asked.recent_L, similar[best], rows_AR, many_A, s.mark_V, s.moving_MV)
+        many_A[a] = newest_of(titles.trail, touched[best[a]], rows_AR[a])
+    _take(asked.recent_L, similar[best], rows_AR, many_A, s.mark_V, s.sums_VM)
     _once(rows_AR[:FITTED], many_A, s.mark_V)
-    _fit(asked.recent_L, titles.said_V, rows_AR[:FITTED], many_A[:FITTED], s.weight_V, s.moving_MV[ALIKE_FITTED])
+    _fit(asked.recent_L, titles.said_V, rows_AR[:FITTED], many_A[:FITTED], s.weight_V, s.sums_VM[:, ALIKE_FITTED])
 
 
 @njit(cache=True)
@@ -68,20 +68,16 @@ def _share(
     asked: Asked,
     trail: Trail,
     said_V: NDArray[np.float32],
-    many_U: NDArray[np.int64],
     overlap_U: NDArray[np.float32],
     touched_N: NDArray[np.int32],
 ) -> int:
     """Who took the asker's last titles lately: slots into `touched_N`, what they share into `overlap_U`; how many."""
-    links, first, recent_L, n = trail.link_E5, oldest(trail), asked.recent_L, 0
+    taker_VA, taken_V, many_U, recent_L, n = trail.taker_VA, trail.taken_V, trail.many_U, asked.recent_L, 0
     for j in range(min(SHARED, recent_L.size)):
-        weight = np.float32(0.93**j) * said_V[recent_L[j]]
-        number = trail.last_V[recent_L[j]]
-        for _ in range(ACTORS):
-            if number < first:
-                break
-            at = number % len(links)
-            u, number = links[at, SLOT], links[at, EARLIER]
+        row = recent_L[j]
+        weight = np.float32(0.93**j) * said_V[row]
+        for back in range(1, min(taken_V[row], TAKERS) + 1):
+            u = taker_VA[row, (taken_V[row] - back) % TAKERS]
             if u < 0 or u == asked.slot:
                 continue
             if overlap_U[u] == 0.0:
@@ -96,40 +92,51 @@ def _share(
 
 
 @njit(cache=True)
+def _best(similar_N: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Places of the ALIKE most similar, most first, of equals the first."""
+    few_M = np.arange(similar_N.size)
+    if similar_N.size > ALIKE:
+        few_M = np.flatnonzero(similar_N >= np.partition(similar_N, similar_N.size - ALIKE)[similar_N.size - ALIKE])
+    return few_M[np.argsort(-similar_N[few_M], kind="mergesort")][:ALIKE]
+
+
+@njit(cache=True)
 def _look_around(
     asked: Asked,
     trail: Trail,
     overlap_U: NDArray[np.float32],
     mark_V: NDArray[np.int8],
-    sums_MV: NDArray[np.float32],
+    sums_VM: NDArray[np.float32],
 ) -> None:
     """What others took after and before the asker's last titles: by nearness, by lateness, by likeness."""
-    links, first, recent_L, recency = trail.link_E5, oldest(trail), asked.recent_L, np.float32(1.0)
+    taker_VA, nth_VA, taken_V, recent_L = trail.taker_VA, trail.nth_VA, trail.taken_V, asked.recent_L
+    row_E, start_U, room_U, many_U = trail.row_E, trail.start_U, trail.room_U, trail.many_U
+    recency = np.float32(1.0)
     mark_V[:] = 0
     for j in range(min(AROUND, recent_L.size)):
-        number, late = trail.last_V[recent_L[j]], np.float32(1.0)
-        for _ in range(ACTORS):
-            if number < first:
-                break
-            at = number % len(links)
-            u, number = links[at, SLOT], links[at, EARLIER]
+        on, late = recent_L[j], np.float32(1.0)
+        for back in range(1, min(taken_V[on], TAKERS) + 1):
+            place = (taken_V[on] - back) % TAKERS
+            u = taker_VA[on, place]
             if u < 0 or u == asked.slot:
                 continue
-            for side in range(2):
-                way = AFTER if side == 0 else BEFORE
-                step, weight = links[at, way], recency
-                for _ in range(WINDOW):
-                    if step < first:
-                        break
-                    place = step % len(links)
-                    c, step = links[place, ROW], links[place, way]
+            start, room, nth = start_U[u], room_U[u], nth_VA[on, place]
+            oldest, newest = max(many_U[u] - room, 0), many_U[u] - 1
+            if nth < oldest:  # the user went on since, further than is held
+                continue
+            after, before = min(WINDOW, newest - nth), min(WINDOW, nth - oldest)
+            for side, steps in ((1, after), (-1, before)):
+                way, weight = AROUND_AFTER if side > 0 else AROUND_BEFORE, recency
+                for step in range(1, steps + 1):
+                    other = nth + side * step
+                    c = row_E[start + (other if other < room else other % room)]
                     if c >= 0:
-                        sums_MV[AROUND_AFTER + side, c] += weight
-                        sums_MV[AROUND_LATELY, c] += weight * late
-                        sums_MV[AROUND_ALIKE, c] += weight * overlap_U[u]
+                        sums_VM[c, way] += weight
+                        sums_VM[c, AROUND_LATELY] += weight * late
+                        sums_VM[c, AROUND_ALIKE] += weight * overlap_U[u]
                         if mark_V[c] != j + 1:
                             mark_V[c] = j + 1
-                            sums_MV[AROUND_BREADTH, c] += 1.0
+                            sums_VM[c, AROUND_BREADTH] += 1.0
                     weight *= np.float32(0.85)
             late *= np.float32(0.93)
         recency *= np.float32(0.8)
@@ -142,7 +149,7 @@ def _take(
     rows_AR: NDArray[np.int32],
     many_A: NDArray[np.int64],
     mark_V: NDArray[np.int8],
-    sums_MV: NDArray[np.float32],
+    sums_VM: NDArray[np.float32],
 ) -> None:
     """What the most alike users took, and what of it near the asker's last ten titles."""
     mark_V[:] = 0
@@ -152,9 +159,9 @@ def _take(
         after, before, n = np.float32(0.0), np.float32(0.0), many_A[a]
         for p in range(n):
             back, c = rows_AR[a, p], rows_AR[a, n - 1 - p]
-            sums_MV[ALIKE_USERS, c] += similar_A[a]
-            sums_MV[ALIKE_SITTINGS, c] += similar_A[a] * after
-            sums_MV[ALIKE_SITTINGS, back] += np.float32(0.5) * similar_A[a] * before
+            sums_VM[c, ALIKE_USERS] += similar_A[a]
+            sums_VM[c, ALIKE_SITTINGS] += similar_A[a] * after
+            sums_VM[back, ALIKE_SITTINGS] += np.float32(0.5) * similar_A[a] * before
             after = np.float32(1.0) if mark_V[c] else after * np.float32(0.85)
             before = np.float32(1.0) if mark_V[back] else before * np.float32(0.85)
 
@@ -217,10 +224,17 @@ def _fit(
 
 @njit(cache=True)
 def _sum(weight_V: NDArray[np.float32], rows_R: NDArray[np.int32], many: int) -> np.float32:
-    total = np.float32(0.0)
-    for p in range(many):
-        total += weight_V[rows_R[p]]
-    return total
+    """Four sums at a time, for one would have to wait for itself."""
+    sum_0, sum_1, sum_2, sum_3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    even = many - many % 4
+    for p in range(0, even, 4):
+        sum_0 += weight_V[rows_R[p]]
+        sum_1 += weight_V[rows_R[p + 1]]
+        sum_2 += weight_V[rows_R[p + 2]]
+        sum_3 += weight_V[rows_R[p + 3]]
+    for p in range(even, many):
+        sum_0 += weight_V[rows_R[p]]
+    return (sum_0 + sum_1) + (sum_2 + sum_3)
 
 
 @njit(cache=True)

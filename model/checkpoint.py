@@ -22,7 +22,7 @@ import torch
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 PIN: Final = "pinned"
 _ARRAY, _TENSOR = "\0array", "\0tensor"  # marks in `state` for what lies in arrays.safetensors
 _BIG: Final = "\0int"  # integers beyond 64 bits: the random generators' state

@@ -24,7 +24,6 @@ from model.signals import (
     NEAR_SHARE,
     NEIGHBOURS,
     STAGE,
-    SUMS,
     TAKEN_LATELY,
     TAKEN_OFTEN,
     TOGETHER_ALL,
@@ -40,27 +39,28 @@ from model.signals import (
 
 YEARS_APART: Final = 12  # beyond which one title's year says nothing of another's
 HOUR: Final = 3_600_000  # ms
+_FADE: Final = np.exp(-np.arange(YEARS_APART + 1) / 3.0)
 
 
 @njit(cache=True)
 def gather(asked: Asked, titles: Titles, counters: Counters, s: Scratch) -> None:
     """Read everything about the asker into the scratch, but text and backbone: before `shortlist` and `read`."""
-    s.moving_MV[:SUMS] = 0.0
-    _sum_followers(asked.recent_L, counters.follow, s.moving_MV)
-    _sum_near(asked.recent_L, counters.near, titles.rare_V, s.moving_MV)
-    _sum_taken(asked.recent_L, s.moving_MV)
-    _sum_together(asked, counters.together, titles.rare_V, s.moving_MV)
+    s.sums_VM[:] = 0.0
+    _sum_followers(asked.recent_L, counters.follow, s.sums_VM)
+    _sum_near(asked.recent_L, counters.near, titles.rare_V, s.sums_VM)
+    _sum_together(asked, counters.together, titles.rare_V, s.sums_VM)
     ask_alike(asked, titles, s)
     _know_user(asked, titles, s)
-    _finish_sums(titles.rare_V, s.moving_MV)
-    _borrow(titles.near_VK, titles.share_VK, s.moving_MV[TOGETHER_RECENT], s.moving_MV[NEIGHBOURS])
-    suit_genres(titles.genres_VG, s.genres_2G[0], s.moving_MV[GENRES])
-    _suit_years(titles.year_V, s.user_Q, s.era_Y, s.moving_MV)
-    s.moving_MV[STAGE] = titles.stage_BV[stage_of(asked.events)]
+    _finish_sums(titles.rare_V, s.sums_VM)
+    _suit_taken(asked.recent_L, s.suited_MV)
+    _borrow(titles.near_VK, titles.share_VK, s.sums_VM, s.suited_MV[NEIGHBOURS])
+    suit_genres(titles.genres_VG, s.genres_2G[0], s.suited_MV[GENRES])
+    _suit_years(titles.year_V, s.user_Q, s.era_Y, s.suited_MV)
+    s.suited_MV[STAGE] = titles.stage_BV[stage_of(asked.events)]
 
 
 @njit(cache=True)
-def _sum_followers(recent_L: NDArray[np.int32], follow: Pairs, sums_MV: NDArray[np.float32]) -> None:
+def _sum_followers(recent_L: NDArray[np.int32], follow: Pairs, sums_VM: NDArray[np.float32]) -> None:
     to_VK, weight_VK, total_V = follow.to_VK, follow.weight_VK, follow.total_V
     for j in range(min(5, recent_L.size)):
         h = recent_L[j]
@@ -70,13 +70,13 @@ def _sum_followers(recent_L: NDArray[np.int32], follow: Pairs, sums_MV: NDArray[
             if c < 0:
                 break
             if j == 0:
-                sums_MV[FOLLOWED_LAST, c] += weight_VK[h, k]
-            sums_MV[FOLLOWED_RECENT, c] += share * weight_VK[h, k]
+                sums_VM[c, FOLLOWED_LAST] += weight_VK[h, k]
+            sums_VM[c, FOLLOWED_RECENT] += share * weight_VK[h, k]
 
 
 @njit(cache=True)
 def _sum_near(
-    recent_L: NDArray[np.int32], near: Pairs, rare_V: NDArray[np.float32], sums_MV: NDArray[np.float32]
+    recent_L: NDArray[np.int32], near: Pairs, rare_V: NDArray[np.float32], sums_VM: NDArray[np.float32]
 ) -> None:
     to_VK, weight_VK = near.to_VK, near.weight_VK
     for j in range(min(10, recent_L.size)):
@@ -86,21 +86,12 @@ def _sum_near(
             if c < 0:
                 break
             w = recency * weight_VK[h, k]
-            sums_MV[NEAR_RECENT, c] += w
-            sums_MV[NEAR_SHARE, c] += w * rare_V[h]
+            sums_VM[c, NEAR_RECENT] += w
+            sums_VM[c, NEAR_SHARE] += w * rare_V[h]
 
 
 @njit(cache=True)
-def _sum_taken(recent_L: NDArray[np.int32], sums_MV: NDArray[np.float32]) -> None:
-    recency = np.float32(1.0)
-    for h in recent_L:
-        sums_MV[TAKEN_LATELY, h] += recency
-        sums_MV[TAKEN_OFTEN, h] += 1.0
-        recency *= np.float32(0.93)
-
-
-@njit(cache=True)
-def _sum_together(asked: Asked, together: Pairs, rare_V: NDArray[np.float32], sums_MV: NDArray[np.float32]) -> None:
+def _sum_together(asked: Asked, together: Pairs, rare_V: NDArray[np.float32], sums_VM: NDArray[np.float32]) -> None:
     to_VK, weight_VK, recent_L, liking_L = together.to_VK, together.weight_VK, asked.recent_L, asked.liking_L
     recency = np.float32(1.0)
     for j in range(recent_L.size):
@@ -110,10 +101,10 @@ def _sum_together(asked: Asked, together: Pairs, rare_V: NDArray[np.float32], su
             if c < 0:
                 break
             w = weight_VK[h, k] * rare_V[h]
-            sums_MV[TOGETHER_RECENT, c] += recency * w
-            sums_MV[TOGETHER_ALL, c] += w
-            sums_MV[TOGETHER_MOST, c] = max(sums_MV[TOGETHER_MOST, c], w)
-            sums_MV[TOGETHER_LIKED, c] += liking * w
+            sums_VM[c, TOGETHER_RECENT] += recency * w
+            sums_VM[c, TOGETHER_ALL] += w
+            sums_VM[c, TOGETHER_MOST] = max(sums_VM[c, TOGETHER_MOST], w)
+            sums_VM[c, TOGETHER_LIKED] += liking * w
         recency *= np.float32(0.93)
 
 
@@ -139,7 +130,7 @@ def _know_user(asked: Asked, titles: Titles, s: Scratch) -> None:
             for apart in range(-YEARS_APART, YEARS_APART + 1):
                 y = int(year_V[h]) - FIRST_YEAR + apart
                 if 0 <= y < era_Y.size:
-                    era_Y[y] += recency * np.exp(-abs(apart) / 3.0)
+                    era_Y[y] += recency * _FADE[abs(apart)]
         total += recency
         popular += recency * static_VS[h, CLOCKS]
         user_Q[2] += 1.0 if asked.now - times_L[j] < HOUR else 0.0
@@ -158,39 +149,54 @@ def _know_user(asked: Asked, titles: Titles, s: Scratch) -> None:
 
 
 @njit(cache=True)
-def _finish_sums(rare_V: NDArray[np.float32], sums_MV: NDArray[np.float32]) -> None:
+def _finish_sums(rare_V: NDArray[np.float32], sums_VM: NDArray[np.float32]) -> None:
     """Shares by the title's own count where the sum grew with it; then square roots."""
-    for a in range(NEAR_SHARE, TOGETHER_LIKED + 1):
-        for c in range(rare_V.size):
-            sums_MV[a, c] *= rare_V[c]
-    for a in range(SUMS):
-        for c in range(rare_V.size):
-            sums_MV[a, c] = np.sqrt(max(sums_MV[a, c], np.float32(0.0)))  # disliked, voted against: below zero
+    for c in range(rare_V.size):
+        for a in range(NEAR_SHARE, TOGETHER_LIKED + 1):
+            sums_VM[c, a] *= rare_V[c]
+    flat_X = sums_VM.reshape(-1)
+    for x in range(flat_X.size):
+        flat_X[x] = np.sqrt(max(flat_X[x], np.float32(0.0)))  # disliked, voted against: below zero
+
+
+@njit(cache=True)
+def _suit_taken(recent_L: NDArray[np.int32], suited_MV: NDArray[np.float32]) -> None:
+    recency = np.float32(1.0)
+    suited_MV[TAKEN_LATELY], suited_MV[TAKEN_OFTEN] = 0.0, 0.0
+    for h in recent_L:
+        suited_MV[TAKEN_LATELY, h] += recency
+        suited_MV[TAKEN_OFTEN, h] += 1.0
+        recency *= np.float32(0.93)
+    suited_MV[TAKEN_LATELY : TAKEN_OFTEN + 1] = np.sqrt(suited_MV[TAKEN_LATELY : TAKEN_OFTEN + 1])
 
 
 @njit(cache=True)
 def _borrow(
-    near_VK: NDArray[np.int32], share_VK: NDArray[np.float32], of_V: NDArray[np.float32], out_V: NDArray[np.float32]
+    near_VK: NDArray[np.int32], share_VK: NDArray[np.float32], sums_VM: NDArray[np.float32], out_V: NDArray[np.float32]
 ) -> None:
-    """What a title's text neighbours have earned."""
+    """What a title's text neighbours have earned; a missing one (-1) has no share."""
+    earned_V, even = sums_VM[:, TOGETHER_RECENT] ** 2, near_VK.shape[1] - near_VK.shape[1] % 4
     for c in range(out_V.size):
-        borrowed = np.float32(0.0)
-        for k in range(near_VK.shape[1]):
-            other = near_VK[c, k]
-            if other >= 0:
-                borrowed += share_VK[c, k] * of_V[other] * of_V[other]
-        out_V[c] = np.sqrt(borrowed)
+        sum_0, sum_1, sum_2, sum_3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        for k in range(0, even, 4):  # four sums at a time, for one would have to wait for itself
+            sum_0 += share_VK[c, k] * earned_V[near_VK[c, k]]
+            sum_1 += share_VK[c, k + 1] * earned_V[near_VK[c, k + 1]]
+            sum_2 += share_VK[c, k + 2] * earned_V[near_VK[c, k + 2]]
+            sum_3 += share_VK[c, k + 3] * earned_V[near_VK[c, k + 3]]
+        for k in range(even, near_VK.shape[1]):
+            sum_0 += share_VK[c, k] * earned_V[near_VK[c, k]]
+        out_V[c] = np.sqrt((sum_0 + sum_1) + (sum_2 + sum_3))
 
 
 @njit(cache=True)
 def _suit_years(
-    year_V: NDArray[np.float32], user_Q: NDArray[np.float32], era_Y: NDArray[np.float32], moving_MV: NDArray[np.float32]
+    year_V: NDArray[np.float32], user_Q: NDArray[np.float32], era_Y: NDArray[np.float32], suited_MV: NDArray[np.float32]
 ) -> None:
     mean, known = user_Q[0], user_Q[5] > 0
     for c in range(year_V.size):
         if not known or np.isnan(year_V[c]):
-            moving_MV[YEARS, c], moving_MV[ERAS, c] = 0.3, 0.1
+            suited_MV[YEARS, c], suited_MV[ERAS, c] = 0.3, 0.1
             continue
         away, y = (year_V[c] - mean) / np.float32(8.0), int(year_V[c]) - FIRST_YEAR
-        moving_MV[YEARS, c] = np.float32(1.0) / (np.float32(1.0) + away * away)
-        moving_MV[ERAS, c] = era_Y[y] if 0 <= y < era_Y.size else 0.0
+        suited_MV[YEARS, c] = np.float32(1.0) / (np.float32(1.0) + away * away)
+        suited_MV[ERAS, c] = era_Y[y] if 0 <= y < era_Y.size else 0.0

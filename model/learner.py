@@ -5,6 +5,7 @@ every new event by what was known before it, in the order given, counts it, and 
 steps. It is a function of its state and the batch alone; nothing reads a clock.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -96,7 +97,7 @@ class Learner:
         histories, new, questions = self._read([item for item in batch if isinstance(item, Acted)], ranked)
         if not questions:
             return Learned([], {})
-        self.memory.audience.make_room(len(histories), len(questions))
+        self.memory.audience.make_room(Counter(q.past.user for q in questions))
         on = lists.view(self.memory)
         asked = [question for question in questions if question.ranked]
         text_NV = lists.text_scores(on, [question.past for question in asked])

@@ -14,22 +14,20 @@ from model import counters as counting
 from model.actions import LIKING
 from model.audience import Audience
 from model.catalogue import NEVER, Catalogue
-from model.signals import Asked, Scratch, Titles, scratch
-from model.trail import unsorted
+from model.signals import POPULAR_WEEK, Asked, Scratch, Titles, scratch
 
 _LIKING = np.array(LIKING, np.float32)
 
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """d_text: width of semantic vectors · the bounds of titles, users, seen titles a user, and events of the trail ·
-    history: events read."""
+    """d_text: width of semantic vectors · the bounds of titles, users, and seen titles a user · history: events
+    read."""
 
     d_text: int = 256
     most_titles: int = 200_000
     most_users: int = 200_000
     most_seen: int = 4096
-    most_events: int = 4_000_000
     history: int = 100
 
 
@@ -65,9 +63,7 @@ class Memory:
         self.settings = settings
         self.catalogue = Catalogue(settings.d_text)
         self.counters = counting.empty_counters(self.catalogue.capacity)
-        self.audience = Audience(
-            1024, self.catalogue.capacity, settings.most_users, settings.most_seen, settings.most_events
-        )
+        self.audience = Audience(1024, self.catalogue.capacity, settings.most_users, settings.most_seen)
         self.sequence, self.events = 0, 0
         self._scratch = scratch(0, 0)
 
@@ -110,28 +106,29 @@ class Memory:
         log_V1 = np.log1p(count_V)[:, None]
         static = counting.popularity(self.counters, n), log_V1, count_V[:, None] == (0, 1)
         habits = counting.quiet(self.counters, n)[:, None], counting.liked(self.counters, count_V)[:, None]
-        share_VK = c.similar.cosine_VK[:n] ** 3
+        static_VS = np.concatenate([*static, *habits], 1, dtype=np.float32)
+        near_VK, share_VK = c.similar.to_VK[:n], c.similar.cosine_VK[:n] ** 3  # none where there is no neighbour
+        share_VK /= share_VK.sum(1, keepdims=True) + np.float32(0.3)
         return Titles(
             candidate_V=c.born_V[:n] < NEVER,
             year_V=c.year_V[:n],
             released_V=c.released_V[:n],
             genres_VG=c.genres_VG[:n],
-            static_VS=np.concatenate([*static, *habits], 1, dtype=np.float32),
+            static_VS=static_VS,
             stage_BV=np.ascontiguousarray(np.log1p(self.counters.stage_VB[:n]).T),
             rare_V=(1 / np.sqrt(count_V + 1)).astype(np.float32),
             said_V=(1 / (1 + log_V1[:, 0])).astype(np.float32),
-            near_VK=c.similar.to_VK[:n],
-            share_VK=share_VK / (share_VK.sum(1, keepdims=True) + np.float32(0.3)),
+            near_VK=near_VK,
+            share_VK=share_VK,
+            near_popular_V=np.einsum("vk,vk->v", share_VK, static_VS[:, POPULAR_WEEK][near_VK]),
             has_text_V=np.asarray(c.semantic_VS[:n].any(axis=1)),
-            many_U=a.many_U,
             trail=a.trail,
-            known=unsorted(),
         )
 
     def scratch(self) -> Scratch:
         """Room for questions over the present titles and users; one, used again and again."""
-        titles, users = len(self.catalogue), len(self.audience.many_U)
-        if self._scratch.moving_MV.shape[1] != titles or len(self._scratch.overlap_U) != users:
+        titles, users = len(self.catalogue), len(self.audience.trail.many_U)
+        if len(self._scratch.sums_VM) != titles or len(self._scratch.overlap_U) != users:
             self._scratch = scratch(titles, users)
         return self._scratch
 

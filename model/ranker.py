@@ -61,6 +61,7 @@ class Ranker:
         self.written = 0
         self.mean_F, self.square_F = torch.zeros(self.columns), torch.ones(self.columns)
         self.steps = 0
+        self._folded: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
     def weights_D(self) -> NDArray[np.float32]:
@@ -74,9 +75,23 @@ class Ranker:
         x_CF = torch.from_numpy(signals_CF)
         score_C = x_CF[..., : len(DENSE)] @ self.linear_D
         if self.steps > 0:
-            score_C = score_C + self.network(self._standard(x_CF)).squeeze(-1)
+            low_F, high_F, weight_FW, bias_W = self.folded()
+            first_CW = torch.addmm(bias_W, x_CF.clamp(low_F, high_F), weight_FW)
+            score_C = score_C + self.network[1:](first_CW).squeeze(-1)
         scores: NDArray[np.float32] = score_C.numpy()
         return scores
+
+    def folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What the served network's first layer becomes when it reads signals that are not standardised: the bounds
+        that they are clamped to, low_F and high_F, weight_FW and bias_W. It is made once after each learning."""
+        if self._folded is None:
+            mean_F, spread_F = self.mean_F, self._spread()
+            first = self.network[0]
+            assert isinstance(first, nn.Linear)
+            weight_FW = (first.weight * (self.hidden_F / spread_F)).T.detach().contiguous()
+            bias_W = (first.bias - mean_F @ weight_FW).detach()
+            self._folded = mean_F - self.furthest * spread_F, mean_F + self.furthest * spread_F, weight_FW, bias_W
+        return self._folded
 
     def remember(self, signals_KF: NDArray[np.float32], log_share_K: NDArray[np.float32]) -> None:
         """Keep one record: row 0 is the title that came; `log_share` is log(population / sampled), -inf for no
@@ -87,6 +102,7 @@ class Ranker:
 
     def learn(self) -> float:
         """Take the settings' number of steps over the buffer; the last step's loss in nats (nan while it is empty)."""
+        self._folded = None
         held, loss = min(self.written, self.settings.buffer), float("nan")
         for _ in range(self.settings.steps if held else 0):
             newest = min(held, self.settings.batch // 4)  # a quarter is new, the rest uniform over the buffer
@@ -124,13 +140,12 @@ class Ranker:
         self.mean_F.lerp_(x_NKF.mean((0, 1)), pace)
         self.square_F.lerp_(x_NKF.square().mean((0, 1)), pace)
 
-    def standard(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What a signal is standardised by: its mean, its spread, and whether the network may see it at all."""
-        return self.mean_F, (self.square_F - self.mean_F.square()).clamp_min(1e-4).sqrt(), self.hidden_F
+    def _spread(self) -> Tensor:
+        return (self.square_F - self.mean_F.square()).clamp_min(1e-4).sqrt()
 
     def _standard(self, x_CF: Tensor) -> Tensor:
-        mean_F, spread_F, shown_F = self.standard()
-        return ((x_CF - mean_F) / spread_F).clamp(-self.furthest, self.furthest) * shown_F
+        """Signals in spreads from their mean; those that the network may not see are 0."""
+        return ((x_CF - self.mean_F) / self._spread()).clamp(-self.furthest, self.furthest) * self.hidden_F
 
     def served_state(self) -> dict[str, Any]:
         """What scoring needs."""
@@ -159,7 +174,7 @@ class Ranker:
         with torch.no_grad():
             self.linear_D.copy_(state["linear_D"])
         self.mean_F, self.square_F = state["mean_F"].clone(), state["square_F"].clone()
-        self.steps = state["steps"]
+        self.steps, self._folded = state["steps"], None
 
     def load_training(self, state: dict[str, Any]) -> None:
         self.live.load_state_dict(state["live"])

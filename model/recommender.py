@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from model import checkpoint, lists, signals
 from model.actions import ACTIONS
-from model.audience import NOBODY
 from model.contender import Contender
 from model.gather import gather
 from model.learner import LearnerSettings, new_contender
@@ -26,7 +25,6 @@ from model.network import Network, NetworkSettings
 from model.scorer import Scorer
 from model.sequence import SequenceModel
 from model.signals import Asked
-from model.trail import leave_sorted, sort_trail
 
 FRESH: Final = 64  # newest titles without an event, which compete for the places that a list keeps
 
@@ -66,7 +64,6 @@ class Recommender:
         self.sequence: SequenceModel = contender.sequence
         self.horizons = self.sequence.settings.network.horizons
         self.scorer = Scorer(contender.ranker, self.horizons)
-        self.sorted = sort_trail(memory.audience.trail)  # a version knows no more events than now
         self._look()
 
     @classmethod
@@ -98,8 +95,6 @@ class Recommender:
 
     def forget_user(self, user: str) -> None:
         """Drop what the version keeps of a user: others' lists are made without it."""
-        if (slot := self.memory.audience.slot(user)) != NOBODY:
-            leave_sorted(self.sorted, slot)
         self.memory.audience.forget_user(user)
 
     def known(self, title: str) -> bool:
@@ -156,12 +151,12 @@ class Recommender:
         pasts = [self._past(viewer) for viewer in viewers]
         hidden_BD = self.sequence.now(pasts, [one.moment for one in ranked])
         query_BHP, text_BV = self._queries(hidden_BD), lists.text_scores(self.on, pasts)
-        moving_MV, scores = self.on.scratch.moving_MV, []
+        suited_MV, scores = self.on.scratch.suited_MV, []
         for b, (viewer, past, one) in enumerate(zip(viewers, pasts, ranked, strict=True)):
             asked = self._gather(viewer, past, one.moment)
             rows_C = self.memory.catalogue.find(titles[b])
             backbone_HC = self._backbone(query_BHP[b], rows_C)
-            moving_MV[signals.TEXT], moving_MV[signals.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
+            suited_MV[signals.TEXT], suited_MV[signals.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
             signals_CF = lists.read(self.on, asked, past, rows_C, float(one.lead[0]))
             scores.append(self.scorer(signals_CF, backbone_HC, one.lead))
         return scores
@@ -216,8 +211,7 @@ class Recommender:
     def _look(self, rows: NDArray[np.int64] | None = None) -> None:
         """See the catalogue as it is now; only these rows are encoded, where given."""
         self.sequence.refresh(self.memory.catalogue, rows)
-        on = lists.view(self.memory)
-        self.on: View = on._replace(titles=on.titles._replace(known=self.sorted))
+        self.on: View = lists.view(self.memory)
         catalogue = self.memory.catalogue
         cold_M = np.flatnonzero(self.on.titles.candidate_V & (catalogue.count_V[: len(catalogue)] == 0))
         self.fresh_F = cold_M[np.argsort(-catalogue.born_V[cold_M], kind="stable")[:FRESH]]

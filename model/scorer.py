@@ -37,10 +37,7 @@ class Scorer:
         self.layers = [layer for layer in layers if isinstance(layer, nn.Linear)]
         if not self.layers:  # nothing is learned yet: the linear score alone
             return
-        mean_F, spread_F, shown_F = ranker.standard()
-        self.low_F, self.high_F = mean_F - ranker.furthest * spread_F, mean_F + ranker.furthest * spread_F
-        weight_FW = (self.layers[0].weight * (shown_F / spread_F)).T
-        self.bias_W = self.layers[0].bias - mean_F @ weight_FW
+        self.low_F, self.high_F, weight_FW, self.bias_W = ranker.folded()
         self.own_3W = weight_FW[_OWN].numpy()
         self.own_low_3, self.own_high_3 = self.low_F[_OWN].numpy(), self.high_F[_OWN].numpy()
         self.shared_FW = weight_FW.index_fill(0, torch.tensor(_OWN), 0.0)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.catalogue import CODES
 from model.counters import CLOCKS
-from model.trail import EARLIER, SLOT, Sorted, Trail, oldest
+from model.trail import TAKERS, Trail
 
 STATIC: Final = (
     *(f"popular {c}" for c in range(CLOCKS)),
@@ -23,11 +23,12 @@ _SUMMED: Final = (
     *("followed last", "followed recent", "near recent", "near share", "together recent", "together all"),
     *("together most", "together liked", "alike users", "alike sittings", "alike fitted"),
     *("around after", "around before", "around lately", "around alike", "around breadth"),
-    *("taken lately", "taken often"),  # by the asker: only where people come back to a title can it be a candidate
 )
-_SUITED: Final = ("text recent", "text neighbours", "genres", "years", "eras", "stage", "backbone")
-MOVING: Final = (*_SUMMED, *_SUITED)  # that differ from user to user: rows of `Scratch.moving_MV`
-DENSE: Final = (*STATIC, *MOVING)
+_SUITED: Final = (
+    *("taken lately", "taken often"),  # by the asker: only where people come back to a title can it be a candidate
+    *("text recent", "text neighbours", "genres", "years", "eras", "stage", "backbone"),
+)
+DENSE: Final = (*STATIC, *_SUMMED, *_SUITED)
 _BORROWED: Final = (
     *("neighbours near", "neighbours followed", "neighbours around", "neighbours alike", "neighbours popular"),
 )
@@ -42,15 +43,17 @@ SIGNALS: Final = (
 COLUMN: Final = {name: i for i, name in enumerate(SIGNALS)}
 TEXT_COLUMNS: Final = slice(COLUMN["text last"], COLUMN["text closest three"] + 1)
 COMPARED: Final = 20  # titles back that a candidate's text is compared with
-TAKERS: Final = 64  # newest users of a candidate that are compared with the asker
 FIRST_YEAR: Final = 1890
+_LINE: Final = 16  # float32 of a cache line
 SUMS: Final = len(_SUMMED)
+SUITS: Final = len(_SUITED)
 (
     FOLLOWED_LAST, FOLLOWED_RECENT, NEAR_RECENT, NEAR_SHARE, TOGETHER_RECENT, TOGETHER_ALL, TOGETHER_MOST,
     TOGETHER_LIKED, ALIKE_USERS, ALIKE_SITTINGS, ALIKE_FITTED, AROUND_AFTER, AROUND_BEFORE, AROUND_LATELY,
-    AROUND_ALIKE, AROUND_BREADTH, TAKEN_LATELY, TAKEN_OFTEN, TEXT, NEIGHBOURS, GENRES, YEARS, ERAS, STAGE, BACKBONE,
-) = range(len(MOVING))  # fmt: skip
-_POPULAR_WEEK: Final = 2  # a column of the clocks
+    AROUND_ALIKE, AROUND_BREADTH,
+) = range(SUMS)  # fmt: skip
+TAKEN_LATELY, TAKEN_OFTEN, TEXT, NEIGHBOURS, GENRES, YEARS, ERAS, STAGE, BACKBONE = range(SUITS)
+POPULAR_WEEK: Final = 2  # a column of the clocks
 _DAY: Final = 86_400_000.0  # ms
 _YEAR: Final = 365.25 * _DAY
 _UNDATED: Final = np.iinfo(np.int64).min
@@ -59,8 +62,9 @@ _UNDATED: Final = np.iinfo(np.int64).min
 class Titles(NamedTuple):
     """What the signals read of the titles, as of the start of a micro-batch: catalogue arrays and counts. static_VS are
     the STATIC signals; rare_V is 1 / sqrt(events + 1), said_V what a shared title says of two users: 1 / (1 + log(1 +
-    events)); share_VK a text neighbour's say (cosine cubed); stage_BV log popularity by stage of a user's life. many_U
-    and trail are the audience's own and show what is added."""
+    events)); share_VK a text neighbour's say (cosine cubed), near_popular_V
+    how popular these neighbours are; stage_BV log popularity by stage of a user's life. trail
+    is the audience's own and shows what is added."""
 
     candidate_V: NDArray[np.bool_]
     year_V: NDArray[np.float32]
@@ -72,10 +76,9 @@ class Titles(NamedTuple):
     said_V: NDArray[np.float32]
     near_VK: NDArray[np.int32]
     share_VK: NDArray[np.float32]
+    near_popular_V: NDArray[np.float32]
     has_text_V: NDArray[np.bool_]
-    many_U: NDArray[np.int64]
     trail: Trail
-    known: Sorted  # of a version, which learns no more
 
 
 class Asked(NamedTuple):
@@ -91,13 +94,15 @@ class Asked(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room that one question after another uses. moving_MV: the MOVING signals · overlap_U: what users share with the
-    asker, of the slots in touched_N up to a -1 · mark_V: cleared by who uses it · weight_V: zero between uses ·
-    genres_2G: taste over the history and over the last five · era_Y: taste in years from FIRST_YEAR · user_Q: mean
-    year, mean log popularity, events in the last hour, log seconds between events, log seconds since the last, weight
-    of known years, mean liking"""
+    """Room that one question after another uses. sums_VM: signals that are summed over events, a title's in one line
+    of the cache, for titles come in no order · suited_MV: those that are read off all titles · overlap_U: what users
+    share with the asker, of the slots in touched_N up to a -1 · mark_V: cleared by who uses it · weight_V: zero between
+    uses · genres_2G: taste over the history and over the last five · era_Y: taste in years from FIRST_YEAR · user_Q:
+    mean year, mean log popularity, events in the last hour, log seconds between events, log seconds since the last,
+    weight of known years, mean liking"""
 
-    moving_MV: NDArray[np.float32]
+    sums_VM: NDArray[np.float32]
+    suited_MV: NDArray[np.float32]
     overlap_U: NDArray[np.float32]
     touched_N: NDArray[np.int32]
     mark_V: NDArray[np.int8]
@@ -110,10 +115,12 @@ class Scratch(NamedTuple):
 def scratch(titles: int, users: int) -> Scratch:
     """Room for `titles` and `users`."""
     f = np.float32
-    moving_MV, mark_V, weight_V = np.zeros((len(MOVING), titles), f), np.zeros(titles, np.int8), np.zeros(titles, f)
-    touched_N = np.full(users + 1, -1, np.int32)
+    flat = np.zeros(titles * SUMS + _LINE, f)
+    start = -flat.ctypes.data // flat.itemsize % _LINE
+    sums_VM, suited_MV = flat[start : start + titles * SUMS].reshape(titles, SUMS), np.zeros((SUITS, titles), f)
+    mark_V, weight_V, touched_N = np.zeros(titles, np.int8), np.zeros(titles, f), np.full(users + 1, -1, np.int32)
     return Scratch(
-        moving_MV, np.zeros(users, f), touched_N, mark_V, weight_V, np.zeros((2, CODES), f), np.zeros(160, f),
+        sums_VM, suited_MV, np.zeros(users, f), touched_N, mark_V, weight_V, np.zeros((2, CODES), f), np.zeros(160, f),
         np.zeros(7, f),
     )  # fmt: skip
 
@@ -131,13 +138,14 @@ def shortlist(
 
     `scores` are static_V (the STATIC signals times their weights), text_V and backbone_V.
     """
-    static_V, s.moving_MV[TEXT], s.moving_MV[BACKBONE] = scores
-    score_V = static_V + weights_D[len(STATIC) :] @ s.moving_MV
+    static_V, s.suited_MV[TEXT], s.suited_MV[BACKBONE] = scores
+    sums_M, suited_M = np.split(weights_D[len(STATIC) :], [SUMS])
+    score_V = static_V + s.sums_VM @ sums_M + suited_M @ s.suited_MV
     score_V[~titles.candidate_V] = -np.inf
     score_V[blocked[blocked >= 0]] = -np.inf
-    best = np.argpartition(-score_V, most)[:most] if len(score_V) > most else np.arange(len(score_V))
-    best = best[score_V[best] > -np.inf]
-    return best[np.lexsort((best, -score_V[best]))], score_V
+    least = np.partition(score_V, len(score_V) - most)[len(score_V) - most] if len(score_V) > most else -np.inf
+    best = np.flatnonzero((score_V >= least) & (score_V > -np.inf))
+    return best[np.argsort(-score_V[best], kind="stable")][:most], score_V
 
 
 @njit(cache=True)
@@ -158,20 +166,25 @@ def read(
     asked: Asked, t: Titles, s: Scratch, rows: NDArray[np.int64], lead: float, out_CF: NDArray[np.float32]
 ) -> None:
     """Every signal of the given rows but the text columns, into out_CF; `lead` is the backbone's best."""
-    at, first, moving_MV, static_VS = len(DENSE) + 3, len(STATIC), s.moving_MV, t.static_VS
+    at, first, second, static_VS = len(DENSE) + 3, len(STATIC), len(STATIC) + SUMS, t.static_VS
+    sums_VM, suited_MV, has_text_V = s.sums_VM, s.suited_MV, t.has_text_V
     for i in range(rows.size):
+        row = rows[i]
         for a in range(first):
-            out_CF[i, a] = static_VS[rows[i], a]
-        for a in range(len(MOVING)):
-            out_CF[i, first + a] = moving_MV[a, rows[i]]
-        out_CF[i, at] = t.has_text_V[rows[i]]
-    _read_borrowed(t.near_VK, t.share_VK, static_VS, moving_MV, rows, out_CF[:, at + 1 : at + 6])
+            out_CF[i, a] = static_VS[row, a]
+        for a in range(SUMS):
+            out_CF[i, first + a] = sums_VM[row, a]
+        for a in range(SUITS):
+            out_CF[i, second + a] = suited_MV[a, row]
+        out_CF[i, at] = has_text_V[row]
+    _read_borrowed(t.near_VK, t.share_VK, sums_VM, rows, out_CF[:, at + 1 : at + 5])
+    out_CF[:, at + 5] = t.near_popular_V[rows]
     _read_dates(asked.now, t.year_V, t.released_V, s.user_Q, rows, out_CF[:, at + 6 : at + 13])
     suit_genres(t.genres_VG[rows], s.genres_2G[1], out_CF[:, at + 13])
     for i in range(rows.size):
-        out_CF[i, at + 14] = moving_MV[BACKBONE, rows[i]] - lead
+        out_CF[i, at + 14] = suited_MV[BACKBONE, rows[i]] - lead
         out_CF[i, at + 15] = static_VS[rows[i], CLOCKS] - s.user_Q[1]
-    _read_takers(asked.slot, t.trail, t.known, s.overlap_U, rows, out_CF[:, at + 16 : at + 18])
+    _read_takers(asked.slot, t.trail, s.overlap_U, rows, out_CF[:, at + 16 : at + 18])
     out_CF[:, at + 18] = np.log1p(float(asked.events))
     out_CF[:, at + 19], out_CF[:, at + 20] = s.user_Q[4], np.log1p(s.user_Q[2])
     out_CF[:, at + 21], out_CF[:, at + 22] = s.user_Q[3], s.user_Q[6]
@@ -182,25 +195,22 @@ def read(
 def _read_borrowed(
     near_VK: NDArray[np.int32],
     share_VK: NDArray[np.float32],
-    static_VS: NDArray[np.float32],
-    moving_MV: NDArray[np.float32],
+    sums_VM: NDArray[np.float32],
     rows: NDArray[np.int64],
-    out_C5: NDArray[np.float32],
+    out_C4: NDArray[np.float32],
 ) -> None:
     """What the text neighbours of a title have earned."""
     for i in range(rows.size):
-        sum_5 = np.zeros(5, np.float32)
+        sum_4 = np.zeros(4, np.float32)
         for k in range(near_VK.shape[1]):
             other, share = near_VK[rows[i], k], share_VK[rows[i], k]
             if other >= 0:
-                sum_5[0] += share * moving_MV[NEAR_SHARE, other] ** 2
-                sum_5[1] += share * moving_MV[FOLLOWED_RECENT, other] ** 2
-                sum_5[2] += share * moving_MV[AROUND_ALIKE, other] ** 2
-                sum_5[3] += share * moving_MV[ALIKE_FITTED, other] ** 2
-                sum_5[4] += share * static_VS[other, _POPULAR_WEEK]
+                sum_4[0] += share * sums_VM[other, NEAR_SHARE] ** 2
+                sum_4[1] += share * sums_VM[other, FOLLOWED_RECENT] ** 2
+                sum_4[2] += share * sums_VM[other, AROUND_ALIKE] ** 2
+                sum_4[3] += share * sums_VM[other, ALIKE_FITTED] ** 2
         for a in range(4):
-            out_C5[i, a] = np.sqrt(sum_5[a])
-        out_C5[i, 4] = sum_5[4]
+            out_C4[i, a] = np.sqrt(sum_4[a])
 
 
 @njit(cache=True)
@@ -227,31 +237,17 @@ def _read_dates(
 def _read_takers(
     slot: int,
     trail: Trail,
-    known: Sorted,
     overlap_U: NDArray[np.float32],
     rows: NDArray[np.int64],
     out_C2: NDArray[np.float32],
 ) -> None:
     """How much those who took the title lately share with the asker: in all, by the root of their number, and the
     most."""
-    links, first, last_V = trail.link_E5, oldest(trail), trail.last_V
-    taker_E, taker_V = known.taker_E, known.taker_V
+    taker_VA, taken_V = trail.taker_VA, trail.taken_V
     for i in range(rows.size):
-        total, most, many, number = np.float32(0.0), np.float32(0.0), 0, last_V[rows[i]]
-        if taker_V.size:
-            number = -1
-            end = taker_V[rows[i] + 1] if rows[i] + 1 < taker_V.size else 0
-            for at in range(taker_V[rows[i]] if end else 0, end):
-                if many == TAKERS:
-                    break
-                u = taker_E[at]
-                if u >= 0 and u != slot:
-                    total += overlap_U[u]
-                    most = max(most, overlap_U[u])
-                    many += 1
-        while many < TAKERS and number >= first:
-            at = number % len(links)
-            u, number = links[at, SLOT], links[at, EARLIER]
+        total, most, many = np.float32(0.0), np.float32(0.0), 0
+        for back in range(1, min(taken_V[rows[i]], TAKERS) + 1):
+            u = taker_VA[rows[i], (taken_V[rows[i]] - back) % TAKERS]
             if u >= 0 and u != slot:
                 total += overlap_U[u]
                 most = max(most, overlap_U[u])

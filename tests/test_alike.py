@@ -8,7 +8,7 @@ import pytest
 from learner_tools import PLAY, ROOMY, launched
 from numpy.typing import NDArray
 
-from model.alike import ACTORS, ALIKE, AROUND, FITTED, RECENT, RIDGE, SHARED, WINDOW, ask_alike
+from model.alike import ALIKE, AROUND, FITTED, RECENT, RIDGE, SHARED, WINDOW, ask_alike
 from model.memory import Memory, Past
 from model.signals import (
     ALIKE_FITTED,
@@ -22,6 +22,7 @@ from model.signals import (
     Scratch,
     scratch,
 )
+from model.trail import TAKERS
 
 
 @dataclass
@@ -38,11 +39,11 @@ class World:
     """A memory, and its events as a plain list."""
 
     titles: int
-    most_events: int = 4_000_000
+    most_seen: int = 4096
     events: list[Taken] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.memory = Memory(replace(ROOMY, history=30, most_events=self.most_events))
+        self.memory = Memory(replace(ROOMY, history=30, most_seen=self.most_seen))
         self.memory.launch(launched(f"t{n}") for n in range(self.titles))
 
     def take(self, user: str, *rows: int) -> None:
@@ -63,8 +64,9 @@ class World:
         rows = [event.row for event in self.events if event.user == user and event.row is not None]
         return past(user, *rows)
 
-    def held(self) -> list[Taken]:
-        return self.events[-self.most_events :]
+    def by(self, user: str) -> list[int]:
+        """Places of the user's events that are held, oldest first."""
+        return [at for at, event in enumerate(self.events) if event.user == user][-self.most_seen :]
 
     def said(self, row: int) -> float:
         """What a shared title says."""
@@ -87,18 +89,18 @@ def past(user: str, *rows: int) -> Past:
 def ask(world: World, asker: Past, room: Scratch | None = None) -> Answer:
     memory = world.memory
     s = memory.scratch() if room is None else room
-    s.moving_MV[:] = 0
+    s.sums_VM[:] = 0
     ask_alike(memory.asked(asker, 0), memory.titles(), s)
     assert not s.weight_V.any()
     found = s.touched_N[: list(s.touched_N).index(-1)].tolist()
     assert sorted(found) == np.flatnonzero(s.overlap_U).tolist()
     names = {slot: user for user, slot in memory.audience.slots.items()}
-    return Answer(s.moving_MV.copy(), {names[slot]: float(s.overlap_U[slot]) for slot in found})
+    return Answer(s.sums_VM.T.copy(), {names[slot]: float(s.overlap_U[slot]) for slot in found})
 
 
-def a_world(users: int, titles: int, events: int, most_events: int, forget: bool = False) -> World:
+def a_world(users: int, titles: int, events: int, most_seen: int = 4096, forget: bool = False) -> World:
     """Random events; a user and a title are forgotten on the way and come again."""
-    random, world = np.random.default_rng(users), World(titles, most_events)
+    random, world = np.random.default_rng(users), World(titles, most_seen)
     for n in range(events):
         user = int(random.integers(users))
         world.take(f"u{user}", int(random.integers(titles) * random.random() + user % 3) % titles)
@@ -108,11 +110,11 @@ def a_world(users: int, titles: int, events: int, most_events: int, forget: bool
 
 
 WORLDS: Final = {
-    "all is held": a_world(6, 30, 300, 4_000_000),
-    "more takers than are asked, more titles than are read": a_world(5, 8, 900, 4_000),
-    "the ring is written over": a_world(8, 20, 400, 150),
-    "more users than count": a_world(110, 9, 500, 4_000),
-    "some are forgotten": a_world(8, 20, 400, 300, forget=True),
+    "all is held": a_world(6, 30, 300),
+    "more takers than are asked, more titles than are read": a_world(5, 8, 900),
+    "users' rings are written over": a_world(8, 20, 400, 18),
+    "more users than count": a_world(110, 9, 500),
+    "some are forgotten": a_world(8, 20, 400, 40, forget=True),
 }
 ASKERS: Final = ("u0", "u1", "u2", "u4", "stranger")
 each_world = pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
@@ -126,25 +128,23 @@ def askers(world: World) -> list[tuple[Past, list[int]]]:
 
 
 def takers(world: World, row: int, asker: str) -> list[int]:
-    """Places among the held events: the newest on a title, but the asker's own and the forgotten."""
-    held = world.held()
-    newest = [at for at in range(len(held) - 1, -1, -1) if held[at].on == row][:ACTORS]
-    return [at for at in newest if held[at].user not in (None, asker)]
+    """Places of the newest events on a title, but the asker's own and the forgotten."""
+    newest = [at for at in range(len(world.events) - 1, -1, -1) if world.events[at].on == row][:TAKERS]
+    return [at for at in newest if world.events[at].user not in (None, asker)]
 
 
 def newest(world: World, user: str) -> list[int]:
-    rows = [event.row for event in world.held()[::-1] if event.user == user and event.row is not None]
-    return rows[:RECENT]
+    rows = [world.events[at].row for at in world.by(user)[::-1]]
+    return [row for row in rows if row is not None][:RECENT]
 
 
 @each_world
 def test_what_users_share_is_what_a_loop_over_the_events_adds_up(world: World) -> None:
-    held = world.held()
     for asker, recent in askers(world):
         wanted: dict[str, float] = {}
         for j, h in enumerate(recent[:SHARED]):
             for at in takers(world, h, asker.user):
-                user = str(held[at].user)
+                user = str(world.events[at].user)
                 wanted[user] = wanted.get(user, 0.0) + 0.93**j * world.said(h)
         many = {user: min(world.memory.audience.count(user), RECENT) for user in wanted}
         answer = ask(world, asker)
@@ -157,20 +157,18 @@ def test_what_users_share_is_what_a_loop_over_the_events_adds_up(world: World) -
 
 @each_world
 def test_what_stood_around_is_what_a_loop_over_the_events_adds_up(world: World) -> None:
-    held = world.held()
     for asker, recent in askers(world):
         answer = ask(world, asker)
         wanted_MV = np.zeros(answer.sums_MV.shape)
         for j, h in enumerate(recent[:AROUND]):
             near: set[int] = set()
-            for late, at in enumerate(takers(world, h, asker.user)):
-                user = str(held[at].user)
-                own = [place for place, event in enumerate(held) if event.user == user]
-                here = own.index(at)
+            held = [(at, world.by(str(world.events[at].user))) for at in takers(world, h, asker.user)]
+            for late, (at, own) in enumerate((at, own) for at, own in held if at in own):
+                user, here = str(world.events[at].user), own.index(at)
                 ways = own[here + 1 :][:WINDOW], own[:here][::-1][:WINDOW]
                 for side, way in zip((AROUND_AFTER, AROUND_BEFORE), ways, strict=True):
                     for step, place in enumerate(way):
-                        row = held[place].row
+                        row = world.events[place].row
                         if row is None:
                             continue
                         weight = 0.8**j * 0.85**step
@@ -259,7 +257,7 @@ def test_titles_of_the_past_that_are_unknown_take_no_place() -> None:
 def test_no_question_leaves_a_trace_in_the_next(world: World) -> None:
     memory = world.memory
     questions = [asker for asker, _ in askers(world)] + [past("new"), past("u3", 1, 5)]
-    used, room = memory.scratch(), (len(memory.catalogue), len(memory.audience.many_U))
+    used, room = memory.scratch(), (len(memory.catalogue), len(memory.audience.trail.many_U))
     fresh = {one.user: ask(world, one, scratch(*room)) for one in questions}
     for one in [*questions, *questions[::-1], *questions[::2]]:
         answer = ask(world, one, used)

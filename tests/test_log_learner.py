@@ -12,7 +12,6 @@ from msgspec import structs
 
 from model import checkpoint
 from model.learner import Learner
-from model.trail import SLOT
 from streaming.kafka import Message
 from streaming.log_learner import UNREADABLE, LogLearner, LogSettings, Once
 from streaming.records import Activity, Forgotten, Tick, Title, decode_log, to_msgpack
@@ -225,7 +224,7 @@ def test_after_a_request_to_forget_no_part_of_the_state_knows_the_user() -> None
         learner.feed(message)
         if isinstance(decode_log(message.value or b""), Forgotten):
             assert learner.position == message.offset + 1
-            assert slot not in memory.audience.trail.link_E5[:, SLOT]
+            assert slot not in memory.audience.trail.taker_VA
     for part in (
         "/memory/audience/users",
         "/log/baselines/users",

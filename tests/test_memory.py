@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from model.actions import ACTIONS, LIKING
 from model.memory import Memory, MemorySettings, Past
 from model.signals import STATIC
-from model.trail import ROW
 
 HOUR = 3_600_000
 
@@ -83,7 +82,7 @@ def test_the_parts_grow_together_and_keep_what_they_hold() -> None:
     memory = memory_of(3)
     memory.count(past(memory, "u", ["t0"]), 1, 5)
     memory.launch(launched(f"more {n}") for n in range(2_100))
-    sizes = {memory.catalogue.capacity, len(memory.counters.popular_VC), len(memory.audience.trail.last_V)}
+    sizes = {memory.catalogue.capacity, len(memory.counters.popular_VC), len(memory.audience.trail.taken_V)}
     assert sizes == {4096}
     memory.count(past(memory, "u", ["t0", "t1"]), memory.row("more 2099"), 6)
     assert memory.counters.follow.to_VK[:2, 0].tolist() == [1, memory.row("more 2099")]
@@ -100,7 +99,8 @@ def test_titles_beyond_the_bound_are_cleared_everywhere() -> None:
     for pairs in (memory.counters.follow, memory.counters.near, memory.counters.together):
         assert not np.isin(pairs.to_VK, rows).any()
     assert not memory.counters.popular_VC[rows].any()
-    assert memory.audience.trail.link_E5[:6, ROW].tolist() == [-1, -1, -1, -1, 4, 5]
+    assert memory.audience.trail.taken_V[:6].tolist() == [0, 0, 0, 0, 1, 1]
+    assert not (memory.audience.trail.taker_VA[rows] >= 0).any()
     assert not np.isin(memory.catalogue.similar.to_VK, rows).any()
     assert memory.make_room().tolist() == []
 

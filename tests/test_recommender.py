@@ -12,7 +12,6 @@ from model import checkpoint
 from model.checkpoint import CheckpointError
 from model.memory import Launched
 from model.recommender import Recommender, Viewer, choose
-from model.trail import unsorted
 from streaming.log_learner import launched
 from streaming.records import Activity
 
@@ -42,17 +41,6 @@ def test_a_viewer_is_ranked_alone_as_among_others() -> None:
         assert alone.titles == ranked.titles
         for horizon in (0, 2):
             np.testing.assert_allclose(alone.scores[horizon], ranked.scores[horizon], atol=1e-4)
-
-
-def test_a_sorted_trail_says_what_the_links_say() -> None:
-    by_links, by_order = recommender(), recommender()
-    by_links.on = by_links.on._replace(titles=by_links.on.titles._replace(known=unsorted()))
-    for version in (by_links, by_order):
-        version.forget_user(viewers()[1].user)
-    for a, b in zip(by_links.recommend(viewers(), now(), 20), by_order.recommend(viewers(), now(), 20), strict=True):
-        assert a.titles == b.titles
-        for horizon in (0, 2):
-            np.testing.assert_array_equal(a.scores[horizon], b.scores[horizon])
 
 
 def test_lists_are_sorted_hold_nothing_seen_and_as_many_as_are_asked_for() -> None:

@@ -1,213 +1,157 @@
-"""The trail: its links lead where a plain list of the events leads, also past what was forgotten or let go."""
+"""The trail: both its ends say what a plain list of the events says, also past what was forgotten or written over."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from model.trail import (
-    AFTER,
-    BEFORE,
-    EARLIER,
-    NONE,
-    ROW,
-    SLOT,
-    Sorted,
-    Trail,
-    add_event,
-    empty_trail,
-    forget_row,
-    forget_slot,
-    grown,
-    leave_sorted,
-    newest_of,
-    oldest,
-    sort_trail,
-    trail_state,
-    unsorted,
-)
+from model.audience import Audience
+from model.trail import NONE, TAKERS, Trail, newest_of
 
 USERS, TITLES = 5, 7
 
 
 @dataclass(eq=False)
 class Event:
-    """slot and row: NONE once forgotten · person and work: who and what, told apart from a slot's or row's next."""
+    """slot and row: NONE once forgotten · person: who, told apart from the slot's next · nth: of theirs."""
 
     slot: int
     row: int
     person: tuple[int, int]
-    work: tuple[int, int]
+    nth: int
 
 
 @dataclass
 class Plain:
-    """The same by lists: all events ever; a forgotten slot or row begins another life."""
+    """The same by a list of all events ever; who is forgotten begins another life."""
 
-    size: int
+    most_seen: int
     events: list[Event] = field(default_factory=list)
-    lives: dict[tuple[str, int], int] = field(default_factory=dict)
-
-    def person(self, slot: int) -> tuple[int, int]:
-        return slot, self.lives.get(("slot", slot), 0)
-
-    def work(self, row: int) -> tuple[int, int]:
-        return row, self.lives.get(("row", row), 0)
+    lives: dict[int, int] = field(default_factory=dict)
+    rows: dict[int, list[Event]] = field(default_factory=dict)  # by title, since it was forgotten
 
     def add(self, slot: int, row: int) -> None:
-        self.events.append(Event(slot, row, self.person(slot), self.work(row)))
+        person = slot, self.lives.get(slot, 0)
+        event = Event(slot, row, person, sum(one.person == person for one in self.events))
+        self.events.append(event)
+        self.rows.setdefault(row, []).append(event)
 
     def forget_slot(self, slot: int) -> None:
-        for event in self.held_by(slot):
-            event.slot = event.row = NONE
-        self.lives["slot", slot] = self.person(slot)[1] + 1
+        for event in self.events:
+            if event.person == (slot, self.lives.get(slot, 0)):
+                event.slot = NONE
+        self.lives[slot] = self.lives.get(slot, 0) + 1
 
     def forget_row(self, row: int) -> None:
-        for event in self.held_of(row):
+        for event in self.rows.pop(row, ()):
             event.row = NONE
-        self.lives["row", row] = self.work(row)[1] + 1
-
-    def held(self) -> list[Event]:
-        """Newest first."""
-        return self.events[-self.size :][::-1]
 
     def held_by(self, slot: int) -> list[Event]:
-        return [event for event in self.held() if event.person == self.person(slot)]
+        """Newest first."""
+        person = slot, self.lives.get(slot, 0)
+        return [event for event in self.events if event.person == person][: -self.most_seen - 1 : -1]
 
-    def held_of(self, row: int) -> list[Event]:
-        return [event for event in self.held() if event.work == self.work(row)]
-
-
-def walk(trail: Trail, number: int, way: int) -> list[tuple[int, int]]:
-    """(slot, row) of the held events from `number` on along one kind of link."""
-    found = []
-    while number >= oldest(trail):
-        link = trail.link_E5[number % len(trail.link_E5)]
-        found.append((int(link[SLOT]), int(link[ROW])))
-        number = int(link[way])
-    return found
+    def takers(self, row: int) -> list[tuple[int, int]]:
+        """(slot, which of their events), newest first; (NONE, ..) of the forgotten are left out."""
+        newest = self.rows.get(row, [])[: -TAKERS - 1 : -1]
+        return [(event.slot, event.nth) for event in newest if event.slot != NONE]
 
 
-def newest(trail: Trail, slot: int, most: int = 10, known: Sorted | None = None) -> list[int]:
+def newest(trail: Trail, slot: int, most: int = 10) -> list[int]:
     rows = np.full(most, -9, np.int32)
-    many = newest_of(trail, unsorted() if known is None else known, slot, rows)
+    many = newest_of(trail, slot, rows)
     assert (rows[many:] == -9).all()
     return [int(row) for row in rows[:many]]
 
 
-def takers(known: Sorted, row: int) -> list[int]:
-    return [int(slot) for slot in known.taker_E[known.taker_V[row] : known.taker_V[row + 1]]]
+def takers(trail: Trail, row: int) -> list[tuple[int, int]]:
+    taken = int(trail.taken_V[row])
+    places = [(taken - back) % TAKERS for back in range(1, min(taken, TAKERS) + 1)]
+    found = [(int(trail.taker_VA[row, place]), int(trail.nth_VA[row, place])) for place in places]
+    return [(slot, nth) for slot, nth in found if slot != NONE]
 
 
-def agree(trail: Trail, plain: Plain, users: int = USERS, titles: int = TITLES) -> None:
-    known = sort_trail(trail)
-    for slot in range(users):
-        mine = plain.held_by(slot)
-        assert walk(trail, int(trail.last_U[slot]), BEFORE) == [(event.slot, event.row) for event in mine]
-        assert newest(trail, slot, 4) == [event.row for event in mine if event.row != NONE][:4]
-        assert newest(trail, slot, 4, known) == newest(trail, slot, 4)
+def agree(audience: Audience, plain: Plain) -> None:
+    for user in range(USERS):
+        slot = audience.slot(f"u{user}")
+        mine = plain.held_by(user)
+        assert (slot == NONE) == (not mine)
         if mine:
-            last = len(plain.events) - 1 - plain.held().index(mine[-1])
-            assert walk(trail, last, AFTER) == [(event.slot, event.row) for event in mine[::-1]]
-    for row in range(titles):
-        took = [(event.slot, event.row) for event in plain.held_of(row)]
-        assert walk(trail, int(trail.last_V[row]), EARLIER) == took
-        assert takers(known, row) == [slot for slot, found in took if found != NONE]
+            assert audience.seen_by(f"u{user}").tolist() == [event.row for event in mine[::-1]]
+            assert newest(audience.trail, slot, 4) == [event.row for event in mine if event.row != NONE][:4]
+    slots = {user: audience.slot(f"u{user}") for user in range(USERS)}
+    for row in range(TITLES):
+        assert takers(audience.trail, row) == [(slots[user], nth) for user, nth in plain.takers(row)]
 
 
-def played(size: int, steps: int, forget: float, seed: int = 1) -> tuple[Trail, Plain]:
+def played(most_seen: int, steps: int, forget: float, seed: int = 1) -> tuple[Audience, Plain]:
     """A random stream on both, compared after each step."""
-    random, trail, plain = np.random.default_rng(seed), empty_trail(size, USERS, TITLES), Plain(size)
+    random = np.random.default_rng(seed)
+    audience, plain = Audience(users=2, titles=TITLES, most_seen=most_seen), Plain(most_seen)
     for _ in range(steps):
-        slot, row, kind = int(random.integers(USERS)), int(random.integers(TITLES)), random.random()
+        user, row, kind = int(random.integers(USERS)), int(random.integers(TITLES)), random.random()
         if kind < forget / 2:
-            forget_slot(trail, slot)
-            plain.forget_slot(slot)
+            audience.forget_user(f"u{user}")
+            plain.forget_slot(user)
         elif kind < forget:
-            forget_row(trail, row)
+            audience.forget_titles(np.array([row]))
             plain.forget_row(row)
         else:
-            add_event(trail, slot, row)
-            plain.add(slot, row)
-        agree(trail, plain)
-    return trail, plain
+            audience.add(f"u{user}", row)
+            plain.add(user, row)
+        agree(audience, plain)
+    return audience, plain
 
 
-@pytest.mark.parametrize("size", [1, 2, 13, 40, 1000])
-@pytest.mark.parametrize("forget", [0.0, 0.15])
-def test_every_walk_goes_where_a_list_of_the_events_goes(size: int, forget: float) -> None:
-    trail, plain = played(size, 150, forget)
-    assert trail.written_1[0] == len(plain.events)
-    assert (len(plain.events) > size) == (size < 100)
+@pytest.mark.parametrize("most_seen", [1, 2, 13, 40, 1000])
+@pytest.mark.parametrize("forget", [0.0, 0.1])
+def test_both_ends_say_what_a_list_of_the_events_says(most_seen: int, forget: float) -> None:
+    _, plain = played(most_seen, 300, forget)
+    assert any(len(plain.held_by(user)) == most_seen for user in range(USERS)) or most_seen >= 40
 
 
-def test_nothing_leads_anywhere_at_the_beginning() -> None:
-    trail = empty_trail(4, USERS, TITLES)
-    agree(trail, Plain(4))
-    assert oldest(trail) == trail.written_1[0] == 0
-    forget_slot(trail, 1)
-    forget_row(trail, 1)
-    agree(trail, Plain(4))
+def test_a_title_keeps_its_last_takers_and_each_says_which_of_theirs_it_was() -> None:
+    audience = Audience()
+    for n in range(TAKERS + 30):
+        audience.add(f"u{n}", 1)
+        audience.add(f"u{n}", 0)
+        audience.add(f"u{n}", 0)
+    wanted = [(n, nth) for n in range(TAKERS + 29, 29, -1) for nth in (2, 1)]
+    assert takers(audience.trail, 0) == wanted[:TAKERS]
+    assert takers(audience.trail, 1) == [(n, 0) for n in range(TAKERS + 29, 29, -1)]
 
 
-def test_titles_come_newest_first_and_as_many_as_there_is_room_for() -> None:
-    trail = empty_trail(100, 2, TITLES)
-    for row in (5, 3, 3, 6):
-        add_event(trail, 0, row)
-        add_event(trail, 1, 0)
-    assert newest(trail, 0) == [6, 3, 3, 5]
-    assert newest(trail, 0, 3) == [6, 3, 3]
-    assert newest(trail, 0, 0) == []
+def test_who_is_forgotten_leaves_titles_that_are_held_no_more_too() -> None:
+    audience = Audience(most_seen=8)
+    audience.add("gone", 3)
+    for _ in range(20):
+        audience.add("gone", 0)
+    assert takers(audience.trail, 3) == [(0, 0)]
+    audience.forget_user("gone")
+    audience.add("next", 1)  # the slot's next holder
+    assert (audience.slot("next"), takers(audience.trail, 3), takers(audience.trail, 0)) == (0, [], [])
+    assert (newest(audience.trail, 0), takers(audience.trail, 1)) == ([1], [(0, 0)])
 
 
-def test_who_is_forgotten_is_passed_by_and_leaves_no_name() -> None:
-    trail = empty_trail(100, 4, TITLES)
-    for slot, row in ((0, 2), (1, 2), (1, 4), (0, 4), (3, 2)):
-        add_event(trail, slot, row)
-    forget_slot(trail, 1)
-    assert walk(trail, int(trail.last_V[2]), EARLIER) == [(3, 2), (NONE, NONE), (0, 2)]
-    assert 1 not in trail.link_E5[:5, SLOT]
-    add_event(trail, 1, 2)  # the slot's next holder
-    assert newest(trail, 1) == [2]
-    forget_row(trail, 2)
-    assert newest(trail, 0) == [4]
-    assert 2 not in trail.link_E5[:6, ROW]
-    assert walk(trail, int(trail.last_U[0]), BEFORE) == [(0, 4), (0, NONE)]
+def test_places_that_were_left_are_used_again() -> None:
+    audience = Audience(most_users=10)
+    for n in range(2_000):  # each pushes another out
+        for row in range(20):
+            audience.add(f"u{n}", row)
+    assert audience.used <= 10 * (32 + 16 + 8)
+    assert audience.seen_by("u1999").tolist() == list(range(20))
+    assert audience.seen_by("u1990").tolist() == list(range(20))
 
 
-def test_room_changes_no_walk_and_what_follows_finds_it() -> None:
-    trail, plain = played(200, 120, 0.1)
-    wide = grown(trail, events=50, users=3, titles=2)
-    assert [len(wide.link_E5), len(wide.last_U), len(wide.last_V)] == [250, USERS + 3, TITLES + 2]
-    plain.size = 250
-    agree(wide, plain, USERS + 3, TITLES + 2)
-    for slot, row in ((USERS + 2, TITLES + 1), (0, TITLES + 1), (USERS + 2, 0)):
-        add_event(wide, slot, row)
-        plain.add(slot, row)
-        agree(wide, plain, USERS + 3, TITLES + 2)
-
-
-@pytest.mark.parametrize("size", [13, 1000])
-def test_a_state_is_a_copy_of_what_is_held_also_where_the_ring_is_written_over(size: int) -> None:
-    trail, plain = played(size, 100, 0.1)
-    state = trail_state(trail, USERS, TITLES)
-    other = empty_trail(size, USERS, TITLES)
-    for name, saved in state.items():
-        getattr(other, name)[: len(saved)] = saved
-    assert len(state["link_E5"]) == min(size, len(plain.events))
-    add_event(trail, 0, 0)  # not in the state
+@pytest.mark.parametrize("most_seen", [3, 13, 1000])
+def test_a_state_is_a_copy_of_what_is_held_and_what_follows_is_the_same(most_seen: int) -> None:
+    audience, plain = played(most_seen, 200, 0.1)
+    state = audience.state_dict(TITLES)
+    other = Audience(users=2, titles=TITLES, most_seen=most_seen)
+    other.load_state_dict(state)
+    audience.add("u0", 0)  # not in the state
     agree(other, plain)
-    add_event(other, 0, 0)
-    plain.add(0, 0)
-    agree(other, plain)
-
-
-def test_who_is_forgotten_leaves_a_sorted_trail_too() -> None:
-    trail, _ = played(40, 60, 0.0)
-    known = sort_trail(trail)
-    leave_sorted(known, 2)
-    forget_slot(trail, 2)
-    for slot in range(USERS):
-        assert newest(trail, slot, 9, known) == newest(trail, slot, 9)
-    for row in range(TITLES):
-        assert [slot for slot in takers(known, row) if slot != NONE] == takers(sort_trail(trail), row)
+    for row in [*range(TITLES)] * 4:
+        other.add("u0", row)
+        plain.add(0, row)
+        agree(other, plain)
