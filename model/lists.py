@@ -55,7 +55,8 @@ def _centred(memory: Memory, has_text_V: NDArray[np.bool_]) -> NDArray[np.float3
     """Less the mean, for encoders put most of a cosine into what every text shares: on ml-small-2016 the share of next
     titles among the nearest hundred rises from .024 to .063 (749 samples)."""
     semantic_VS = memory.catalogue.semantic_VS[: len(memory.catalogue)]
-    texts = max(int(has_text_V.sum()), 1)
+    if not (texts := int(has_text_V.sum())):
+        return semantic_VS
     text_VS: NDArray[np.float32] = semantic_VS - semantic_VS.sum(0) / texts
     text_VS *= (has_text_V / np.maximum(np.sqrt(np.einsum("vs,vs->v", text_VS, text_VS)), 1e-6))[:, None]
     return text_VS
@@ -63,6 +64,8 @@ def _centred(memory: Memory, has_text_V: NDArray[np.bool_]) -> NDArray[np.float3
 
 def text_scores(on: View, pasts: Sequence[Past]) -> NDArray[np.float32]:
     """Cosine of each title's text and the user's recent taste, recent titles counting more: [N, V]."""
+    if not on.titles.has_text_V.any():
+        return np.zeros((len(pasts), len(on.text_VS)), np.float32)
     taste_NS = np.zeros((len(pasts), on.text_VS.shape[1]), np.float32)
     for n, past in enumerate(pasts):
         recent = _recent_rows(past)
@@ -105,7 +108,7 @@ def read(on: View, asked: Asked, past: Past, rows_C: NDArray[np.int64], best: fl
     signals.read(asked, on.titles, on.scratch, rows_C, best, signals_CF)
     recent = _recent_rows(past)
     signals_CF[:, TEXT_COLUMNS] = 0
-    if len(recent) and len(rows_C):
+    if len(recent) and len(rows_C) and on.titles.has_text_V.any():
         cosine_CR = (torch.from_numpy(on.text_VS[rows_C]) @ torch.from_numpy(on.text_VS[recent]).T).numpy()
         _closest(cosine_CR, signals_CF[:, TEXT_COLUMNS])
     return signals_CF

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from streaming import broker, timing
 from streaming.broker import PositionLostError, StreamError
 
-NAP: Final = timedelta(milliseconds=5)  # between two looks at an empty queue
+NAP: Final = timedelta(milliseconds=5)  # between two looks at a queue that was emptied
 CLOSING: Final = 0.5  # seconds that the consumers of a source may take to say goodbye
 PATIENCE: Final = timedelta(seconds=10)  # beyond the log's end before we say so: a new leader may lag for a moment
 _FORMAT: Final = 1  # of a source's snapshot
@@ -94,7 +94,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         self.offset = broker.beginning(self.consumer, self.topic, partition) if offset is None else offset
         self.consumer.assign([TopicPartition(self.topic, partition, self.offset)])
         self.safe = self.offset  # what the epoch before this one ended with
-        self.empty = self.ended = self.closed = False
+        self.drained = self.ended = self.closed = False
         self.checked = time.monotonic()
         self.stranded = 0.0  # seconds
         self.told = timing.Reader(self.topic, partition, self.offset)
@@ -104,7 +104,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         if self.ended or self.source.stop.is_set():
             raise StopIteration
         messages = self._poll()
-        self.empty = not messages
+        self.drained = len(messages) < self.source.batch
         if messages:
             self._advance(messages[-1].offset + 1)
             return [messages]
@@ -115,8 +115,8 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         return [[]]
 
     def next_awake(self) -> datetime | None:
-        """At once after messages, else after a nap: no busy loop."""
-        return datetime.now(UTC) + NAP if self.empty else None
+        """At once where more may lie there, else after a nap: no busy loop, and what comes meanwhile comes together."""
+        return datetime.now(UTC) + NAP if self.drained else None
 
     def snapshot(self) -> _Position:
         """The next offset; commits the one of the epoch before, which is durable by now."""

@@ -3,7 +3,7 @@
 It takes what happened (`act`, `launch`, `serve`) and gives out predictions a small slice at a time (`work`), so that
 whatever comes next never waits long. First come those who acted, one recompute for all they did; then, within a budget
 of viewers a second, those whose lists a new title may enter, and those whose lists an older version made, the most
-recently active first.
+recently active first; of these only one in a slice while others who acted wait.
 
 A launch is tried on the `asked` viewers whose query vectors fit it best (each vector against the title as the version
 that made the vector sees it), and scored by the ranker as their lists were; it enters where it beats a list's end, and
@@ -148,7 +148,11 @@ class Publisher:
         return next(iter(self.acted.values()))[0] if self.acted else None
 
     def _need(self) -> int:
-        return min(self.settings.small, len(self.entering) or len(self.refreshing))
+        """Viewers of the next slice. While some who acted wait, one is refreshed at a time: freshness comes first, and
+        still everybody's turn comes."""
+        if self.entering:
+            return min(self.settings.small, len(self.entering))
+        return min(1 if self.acted else self.settings.small, len(self.refreshing))
 
     def _fill(self, now: int) -> None:
         budget = self.settings.budget
@@ -243,7 +247,8 @@ class Publisher:
     def _refresh(self, now: int) -> list[Item]:
         """Recompute some of those whose lists an older version made."""
         users: list[str | None] = []
-        while self.refreshing and len(users) < self.settings.small:
+        most = self._need()
+        while self.refreshing and len(users) < most:
             user = self.refreshing.popleft()
             known = self.anyone if user is None else self.viewers.get(user)
             if known is not None and known.version != self.number:

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from learner_tools import differences
 
 from model import checkpoint
-from model.checkpoint import CheckpointError, load, present, read_manifest, remove, save
+from model.checkpoint import FORMAT, CheckpointError, load, present, read_manifest, remove, save
 from streaming.checkpoints import Checkpoints, version
 
 STATE: dict[str, Any] = {
@@ -106,7 +106,7 @@ def test_without_its_manifest_it_does_not_exist(url: str) -> None:
 def test_another_format_says_what_to_do(url: str) -> None:
     path = Path(url, "manifest.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
-    with pytest.raises(CheckpointError, match="has format 99, this version reads 3: use the version that wrote it"):
+    with pytest.raises(CheckpointError, match=f"has format 99, this version reads {FORMAT}: use"):
         read_manifest(url)
 
 
