@@ -113,7 +113,7 @@ class _Past:
                     yield from poll
                     self.next = poll[-1].offset + 1 if poll else self.next
                 if partition.next_awake() is not None:
-                    self.stop.wait(NAP.total_seconds())
+                    self.stop.wait(NAP)
         except StopIteration:
             return
         finally:

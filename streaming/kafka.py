@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from streaming import broker, timing
 from streaming.broker import PositionLostError, StreamError
 
-NAP: Final = timedelta(milliseconds=5)  # between two looks at a queue that was emptied
+NAP: Final = 0.01  # seconds between two looks at a queue that was emptied
 CLOSING: Final = 0.5  # seconds that the consumers of a source may take to say goodbye
 PATIENCE: Final = timedelta(seconds=10)  # beyond the log's end before we say so: a new leader may lag for a moment
 _FORMAT: Final = 1  # of a source's snapshot
@@ -115,8 +115,10 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         return [[]]
 
     def next_awake(self) -> datetime | None:
-        """At once where more may lie there, else after a nap: no busy loop, and what comes meanwhile comes together."""
-        return datetime.now(UTC) + NAP if self.drained else None
+        """At once where more may lie there, else at the next full NAP: no busy loop, and what comes meanwhile comes
+        together, from all partitions, which wake at the same moments."""
+        now = time.time()
+        return datetime.fromtimestamp(now - now % NAP + NAP, UTC) if self.drained else None
 
     def snapshot(self) -> _Position:
         """The next offset; commits the one of the epoch before, which is durable by now."""

@@ -24,7 +24,7 @@ NONE: Final = -1  # no version
 @dataclass(slots=True, eq=False)
 class KnownViewer:
     """offset: newest in `user-events` · appended: its append time (ms) · events: all so far, targets: those that count
-    as one · ranked: the last lists, made by `version`."""
+    as one · ranked: the last lists, made by `version`; None once a newer version is served."""
 
     user: str | None  # None: stands for viewers whom nobody has seen
     titles: list[str] = field(default_factory=list)
@@ -101,6 +101,11 @@ class KnownViewers:
         if known.user is not None and known.user in self.known:
             slot = self._slot(known.user, len(ranked.query))
             self.query_UP[slot], self.version_U[slot] = ranked.query, version
+
+    def outdate(self) -> None:
+        """A new version is served: lists do not compare with its scores, and are most of what a viewer takes."""
+        for known in self.known.values():
+            known.ranked = None
 
     def nearest(self, embedded: Mapping[int, NDArray[np.float32]], most: int) -> list[str]:
         """The users, `most` at most, whom a title fits best; `embedded` is the title under each version."""

@@ -37,9 +37,9 @@ class LogSettings:
     most_batch: int = 512
     linger: int = 500
     titles: int = 512
-    capacity: float = 150.0
+    capacity: float = 100.0
     least_replay: float = 0.2
-    ranked: float = 200.0
+    ranked: float = 100.0
     checkpoint: int = 5_000
     checkpoint_batches: int = 60
     window: int = 65_536

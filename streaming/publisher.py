@@ -115,6 +115,8 @@ class Publisher:
         if self.recommender is None and self.share.common:
             self._out.append(Withdrawn(self.titles.withdrawn))  # whatever an earlier process left there
         self.number, self.recommender = number, recommender
+        self.viewers.outdate()
+        self.anyone.ranked = None
         cached = sorted(self.viewers.versions())[-ENCODERS:]
         self._encoders = {n: encoder for n, encoder in self._encoders.items() if n in cached}
         self._encoders[number] = recommender.encoder()

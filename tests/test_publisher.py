@@ -184,6 +184,14 @@ def test_a_viewer_whose_list_an_older_version_made_is_recomputed_for_a_launch() 
     assert first.entered
 
 
+def test_lists_are_kept_in_memory_only_while_their_version_is_served() -> None:
+    publisher = ready()
+    do_all(publisher)
+    assert all(known.ranked for known in (publisher.anyone, *publisher.viewers.known.values()))
+    publisher.serve(1, recommender(), [])
+    assert not any(known.ranked for known in (publisher.anyone, *publisher.viewers.known.values()))
+
+
 def test_a_withdrawn_title_is_in_no_new_list_and_readers_are_told_until_it_comes_back() -> None:
     publisher = ready()
     do_all(publisher)
