@@ -2,7 +2,8 @@
 
     refresh   viewers a second who get all their lists anew: a backbone pass, three horizons, the top 100 of 10,000
               titles; ours in batches of several sizes, and beside it the plain form: viewer by viewer, every signal of
-              every title, the ranker over all of them for each horizon, a full sort
+              every title, the ranker over all of them for each horizon, a full sort; and the backbone alone, without
+              signals and ranker, which is what libraries of sequence models do
     parts     where the time of a refresh goes, in microseconds a viewer
     launch    a new title compared with 100,000 cached viewers: encoded, one product, a partial sort; beside a loop
     entering  the lists that it enters: scored, changed and written to a Redis; beside making those lists anew
@@ -62,6 +63,21 @@ def plain(version: Recommender, viewers: Sequence[Viewer], now: int) -> list[lis
     return found
 
 
+def alone(version: Recommender, viewers: Sequence[Viewer], now: int) -> list[list[NDArray[np.int64]]]:
+    """The backbone's own best of all titles: a pass, a product and a top SIZE for each horizon."""
+    pasts = [version._past(viewer) for viewer in viewers]
+    hidden_BD = version.sequence.now(pasts, [now] * len(viewers))
+    seen = [version.memory.catalogue.find(viewer.seen or ()) for viewer in viewers]
+    found = []
+    for place in range(len(version.horizons)):
+        score_BV = version.sequence.scores(hidden_BD, place)
+        for rows, score_V in zip(seen, score_BV, strict=True):
+            score_V[rows] = -np.inf
+        best = np.argpartition(-score_BV, SIZE, axis=1)[:, :SIZE]
+        found.append([b[np.argsort(-s[b])] for b, s in zip(best, score_BV, strict=True)])
+    return found
+
+
 def refresh(version: Recommender, world: World, rounds: int) -> list[Row]:
     viewers = [world.viewer(user) for user in range(max(BATCHES))]
 
@@ -71,6 +87,8 @@ def refresh(version: Recommender, world: World, rounds: int) -> list[Row]:
 
     case, most = f"refresh, top {SIZE} of {TITLES:,}", len(viewers)
     seconds = in_turn({f"ours, {batch} at once": ours(batch) for batch in BATCHES}, rounds, clock=time.process_time)
+    by_backbone = in_turn({"-": lambda: alone(version, viewers, world.now)}, rounds, clock=time.process_time)["-"]
+    seconds["the backbone alone, 128 at once"] = by_backbone
     few = viewers[:8]  # the plain form takes seconds
     beside = in_turn({"plain": lambda: plain(version, few, world.now)}, 3, clock=time.process_time)["plain"]
     scaled = [s * most / len(few) for s in beside]
@@ -98,6 +116,7 @@ def cache(version: Recommender, world: World) -> Publisher:
     """A publisher that serves 100,000 viewers: each has the history and lists of one in the world, and a query vector
     near that one's."""
     publisher = Publisher(PublishSettings(SIZE, KEPT, users=CACHED, asked=ASKED, budget=1e9))
+    publisher.serve(0, version, [])
     viewers = [world.viewer(user) for user in range(USERS)]
     made = [
         one for at in range(0, USERS, 100) for one in version.recommend(viewers[at : at + 100], world.now, SIZE, KEPT)
@@ -119,7 +138,7 @@ def cache(version: Recommender, world: World) -> Publisher:
         assert known is not None
         noise_P = world.random.normal(size=len(ranked.query)).astype(np.float32)
         publisher.viewers.keep(known, replace(ranked, query=ranked.query + noise_P), 0)
-    publisher.serve(0, version, [])
+    publisher.refreshing.clear()
     return publisher
 
 
