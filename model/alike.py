@@ -6,7 +6,7 @@ sequences is what a count of pairs cannot keep for titles of few events. The few
 kernel ridge regression over their titles, so that ten users who say the same do not have ten votes: EASE (Steck 2019)
 in its dual form over a neighbourhood, whose cost does not know how many users or titles there are.
 
-A user costs at most `SHARED x TAKERS` steps for the shares, `AROUND x TAKERS x 2 WINDOW` for the surroundings, and
+A user costs at most `SHARED x takers` steps for the shares, `AROUND x takers x 2 WINDOW` for the surroundings, and
 `FITTED^2 x RECENT / 2` for the regression. Arrays are taken out of their tuples before a loop: inside it, that would
 cost more than the step.
 """
@@ -30,7 +30,7 @@ from model.signals import (
     Scratch,
     Titles,
 )
-from model.trail import TAKERS, Trail, newest_of
+from model.trail import Trail, newest_of
 
 SHARED: Final = 20  # titles back by which users are found alike
 AROUND: Final = 10  # titles back whose surroundings are read
@@ -73,11 +73,12 @@ def _share(
 ) -> int:
     """Who took the asker's last titles lately: slots into `touched_N`, what they share into `overlap_U`; how many."""
     taker_VA, taken_V, many_U, recent_L, n = trail.taker_VA, trail.taken_V, trail.many_U, asked.recent_L, 0
+    takers = taker_VA.shape[1]
     for j in range(min(SHARED, recent_L.size)):
         row = recent_L[j]
         weight = np.float32(0.93**j) * said_V[row]
-        for back in range(1, min(taken_V[row], TAKERS) + 1):
-            u = taker_VA[row, (taken_V[row] - back) % TAKERS]
+        for back in range(1, min(taken_V[row], takers) + 1):
+            u = taker_VA[row, (taken_V[row] - back) % takers]
             if u < 0 or u == asked.slot:
                 continue
             if overlap_U[u] == 0.0:
@@ -111,12 +112,12 @@ def _look_around(
     """What others took after and before the asker's last titles: by nearness, by lateness, by likeness."""
     taker_VA, nth_VA, taken_V, recent_L = trail.taker_VA, trail.nth_VA, trail.taken_V, asked.recent_L
     row_E, start_U, room_U, many_U = trail.row_E, trail.start_U, trail.room_U, trail.many_U
-    recency = np.float32(1.0)
+    recency, takers = np.float32(1.0), taker_VA.shape[1]
     mark_V[:] = 0
     for j in range(min(AROUND, recent_L.size)):
         on, late = recent_L[j], np.float32(1.0)
-        for back in range(1, min(taken_V[on], TAKERS) + 1):
-            place = (taken_V[on] - back) % TAKERS
+        for back in range(1, min(taken_V[on], takers) + 1):
+            place = (taken_V[on] - back) % takers
             u = taker_VA[on, place]
             if u < 0 or u == asked.slot:
                 continue

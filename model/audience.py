@@ -57,7 +57,8 @@ class Audience:
             self._grow_users()
         places = 0
         for user, more in events.items():
-            n = self.count(user)  # a ring that doubles leaves in all as much behind; who was evicted begins anew
+            n = min(self.count(user), self.most_seen)
+            # A ring that doubles leaves in all as much behind; who is evicted meanwhile begins anew.
             places += 4 * (n + more) + 4 * more + 4 * FEWEST
         self._grow_places(places)
 

@@ -172,7 +172,7 @@ class Learner:
         seen = memory.audience.seen_by(q.past.user)
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
         if q.delay and not self.settings.repeats:  # the reader of an old list had not seen the last few yet
-            blocked = np.concatenate([seen[: max(len(seen) - q.delay, 0)]])
+            blocked = seen[: max(len(seen) - q.delay, 0)]
         found = {name: c.rank(on, q, n, asked, text_V, blocked, self.top) for name, c in self.contenders.items()}
         if q.delay:
             return None

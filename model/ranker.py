@@ -102,7 +102,6 @@ class Ranker:
 
     def learn(self) -> float:
         """Take the settings' number of steps over the buffer; the last step's loss in nats (nan while it is empty)."""
-        self._folded = None
         held, loss = min(self.written, self.settings.buffer), float("nan")
         for _ in range(self.settings.steps if held else 0):
             newest = min(held, self.settings.batch // 4)  # a quarter is new, the rest uniform over the buffer
@@ -112,6 +111,7 @@ class Ranker:
         return loss
 
     def _step(self, records_n: NDArray[np.int64]) -> float:
+        self._folded = None
         x_NKF = torch.from_numpy(self.signals_NKF[records_n]).float()
         share_NK = torch.from_numpy(self.log_share_NK[records_n])
         hard = 1 + self.settings.hard

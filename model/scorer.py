@@ -2,7 +2,7 @@
 
 A candidate's signals differ between horizons in three columns only, so the first layer is multiplied once and those
 three are added for each horizon; standardising is folded into its weights. The scores are those of `Ranker.score`, to
-rounding, at half the cost.
+rounding.
 
 C candidates · H horizons · F signals · D those of the linear score · W width of the first layer
 """

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.catalogue import CODES
 from model.counters import CLOCKS
-from model.trail import TAKERS, Trail
+from model.trail import Trail
 
 STATIC: Final = (
     *(f"popular {c}" for c in range(CLOCKS)),
@@ -62,9 +62,8 @@ _UNDATED: Final = np.iinfo(np.int64).min
 class Titles(NamedTuple):
     """What the signals read of the titles, as of the start of a micro-batch: catalogue arrays and counts. static_VS are
     the STATIC signals; rare_V is 1 / sqrt(events + 1), said_V what a shared title says of two users: 1 / (1 + log(1 +
-    events)); share_VK a text neighbour's say (cosine cubed), near_popular_V
-    how popular these neighbours are; stage_BV log popularity by stage of a user's life. trail
-    is the audience's own and shows what is added."""
+    events)); share_VK a text neighbour's say (cosine cubed), near_popular_V how popular these neighbours are; stage_BV
+    log popularity by stage of a user's life. trail is the audience's own and shows what is added."""
 
     candidate_V: NDArray[np.bool_]
     year_V: NDArray[np.float32]
@@ -243,11 +242,11 @@ def _read_takers(
 ) -> None:
     """How much those who took the title lately share with the asker: in all, by the root of their number, and the
     most."""
-    taker_VA, taken_V = trail.taker_VA, trail.taken_V
+    taker_VA, taken_V, takers = trail.taker_VA, trail.taken_V, trail.taker_VA.shape[1]
     for i in range(rows.size):
         total, most, many = np.float32(0.0), np.float32(0.0), 0
-        for back in range(1, min(taken_V[rows[i]], TAKERS) + 1):
-            u = taker_VA[rows[i], (taken_V[rows[i]] - back) % TAKERS]
+        for back in range(1, min(taken_V[rows[i]], takers) + 1):
+            u = taker_VA[rows[i], (taken_V[rows[i]] - back) % takers]
             if u >= 0 and u != slot:
                 total += overlap_U[u]
                 most = max(most, overlap_U[u])

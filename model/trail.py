@@ -42,7 +42,7 @@ def empty_trail(places: int, users: int, titles: int) -> Trail:
 @njit(cache=True)
 def add_event(trail: Trail, slot: int, row: int) -> None:
     """The user took the title; there must be room."""
-    nth, place = trail.many_U[slot], trail.taken_V[row] % TAKERS
+    nth, place = trail.many_U[slot], trail.taken_V[row] % trail.taker_VA.shape[1]
     trail.row_E[trail.start_U[slot] + nth % trail.room_U[slot]] = row
     trail.taker_VA[row, place], trail.nth_VA[row, place] = slot, nth
     trail.many_U[slot] += 1
@@ -86,7 +86,9 @@ def _leave(taker_A: NDArray[np.int32], slot: int) -> None:
 
 def forget_rows(trail: Trail, rows_M: NDArray[np.int64]) -> None:
     """Take titles out: taken by nobody."""
-    trail.row_E[np.isin(trail.row_E, rows_M)] = NONE
+    gone_V = np.zeros(len(trail.taken_V) + 1, bool)  # the last entry answers for NONE
+    gone_V[rows_M] = True
+    trail.row_E[gone_V[trail.row_E]] = NONE
     trail.taker_VA[rows_M], trail.taken_V[rows_M] = NONE, 0
 
 
@@ -94,6 +96,7 @@ def widen(trail: Trail, slot: int, start: int, room: int) -> None:
     """Move a user's ring, which must not have turned yet, to a larger place of the arena."""
     old, held = trail.start_U[slot], trail.many_U[slot]
     trail.row_E[start : start + held] = trail.row_E[old : old + held]
+    trail.row_E[old : old + held] = NONE  # or it would stay when the user is forgotten
     trail.start_U[slot], trail.room_U[slot] = start, room
 
 

@@ -3,7 +3,7 @@
 It takes what happened (`act`, `launch`, `serve`) and gives out predictions a small slice at a time (`work`), so that
 whatever comes next never waits long. First come those who acted, one recompute for all they did; then, within a budget
 of viewers a second, those whose lists a new title may enter, and those whose lists an older version made, the most
-recently active first; of these only one in a slice while others who acted wait.
+recently active first; of the last only one in a slice while others who acted wait.
 
 A launch is tried on the `asked` viewers whose query vectors fit it best (each vector against the title as the version
 that made the vector sees it), and scored by the ranker as their lists were; it enters where it beats a list's end, and
@@ -150,8 +150,8 @@ class Publisher:
         return next(iter(self.acted.values()))[0] if self.acted else None
 
     def _need(self) -> int:
-        """Viewers of the next slice. While some who acted wait, one is refreshed at a time: freshness comes first, and
-        still everybody's turn comes."""
+        """Viewers of the next slice. While some who acted wait, one is refreshed at a time: freshness comes first. A
+        version that comes before all were refreshed begins anew with those who acted last."""
         if self.entering:
             return min(self.settings.small, len(self.entering))
         return min(1 if self.acted else self.settings.small, len(self.refreshing))

@@ -79,7 +79,8 @@ def test_the_user_who_acted_longest_ago_gives_up_the_place() -> None:
 
 def test_a_user_who_is_forgotten_leaves_nothing_and_others_keep_theirs() -> None:
     audience = Audience(most_users=2)
-    audience.add("a", 1)
+    for _ in range(20):  # a ring that grew twice
+        audience.add("a", 1)
     audience.add("b", 2)
     slot = audience.slot("a")
     audience.forget_user("a")
@@ -118,6 +119,15 @@ def test_room_for_users_and_events_is_made_before_they_come(most_users: int) -> 
     assert all(now is before for now, before in zip(audience.trail, trail, strict=True))
     assert audience.seen_by("v19").tolist() == [2] * (250 if most_users > 20 else 1)
     assert len(actors(audience, 2)) <= TAKERS
+
+
+def test_room_follows_what_is_held_of_a_user_not_what_was_ever_done() -> None:
+    audience = Audience(most_seen=8)
+    for n in range(50_000):
+        audience.add("bot", n % 9)
+    before = len(audience.trail.row_E)
+    audience.make_room({"bot": 1})
+    assert len(audience.trail.row_E) == before
 
 
 def test_a_restart_changes_nothing_that_follows() -> None:
