@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from infra.errors import ServiceError
-from infra.processes import spawn, stop, tail
+from infra.processes import spawn, stop, tail, uninterrupted
 from infra.settings import Settings
 
 FLOWS: Final = ("features", "titles", "learn", "publish")
@@ -92,7 +92,8 @@ class Supervisor:
         return {name: flow.deaths for name, flow in self._flows.items()}
 
     def _start(self, flow: _Flow) -> None:
-        flow.process = spawn(flow.command, flow.log, {**os.environ, **self.settings.environment()})
+        with uninterrupted():
+            flow.process = spawn(flow.command, flow.log, {**os.environ, **self.settings.environment()})
         flow.born, flow.again_at = time.monotonic(), None
 
     def _bury(self, name: str, flow: _Flow, code: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import ServiceError
+from infra.processes import uninterrupted
 from infra.settings import Settings
 from infra.supervisor import Restarts, Supervisor
 
@@ -99,3 +100,22 @@ def test_no_flow_outlives_a_supervisor_that_is_ended(tmp_path: Path, end: signal
         parent.send_signal(end)
     assert len(pids) == 4
     _until(lambda: not any(_alive(pid) for pid in pids))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_would_interrupt_a_start_comes_after_it(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.default_int_handler)
+    done: list[str] = []
+
+    def start() -> None:
+        with uninterrupted():
+            signal.raise_signal(number)
+            done.append("known")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+        assert done == ["known"]
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
