@@ -69,10 +69,13 @@ class Lags:
 
     def __init__(self, config: Mapping[str, str]) -> None:
         self._given, self._config = config, {**config, **_SPARING}
-        self._consumer = Consumer(consuming(self._config, "premiere-lag"))
-        self._groups: dict[str, Consumer] = {}
+        self._connect()
         self._ends: dict[_At, tuple[int, int]] = {}  # reported end, true end
         self._times: dict[str, dict[_At, tuple[int, int]]] = {}  # by reader: the offset looked at, its record time (ms)
+
+    def _connect(self) -> None:
+        self._consumer = Consumer(consuming(self._config, "premiere-lag"))
+        self._groups: dict[str, Consumer] = {}
 
     def read(self, groups: Mapping[str, Sequence[str]] = READS) -> list[Lag]:
         """A row per group, topic and partition. Topics that do not exist are left out. Raises TopicError."""
@@ -89,6 +92,8 @@ class Lags:
             ]
             return self._timed(rows)
         except KafkaException as error:
+            self.close()
+            self._connect()  # a client that lived through an outage may be deaf: see broker.Witness
             raise TopicError(self._why(error)) from error
 
     def _why(self, error: KafkaException) -> str:

@@ -75,19 +75,26 @@ class Delivery:
     def __init__(self, config: Mapping[str, Any], patience: float = _DELIVERY) -> None:
         self._address, self._patience = config.get("bootstrap.servers"), patience
         timeout = {"delivery.timeout.ms": round(patience * 1000)}
-        self._producer = Producer({**timeout, **_PRODUCER, **config, "on_delivery": self._failed})
+        calls = {"on_delivery": self._failed, "error_cb": self._away}
+        self._config: dict[str, Any] = {**timeout, **_PRODUCER, **config, **calls}
         self._lost, self._reason = 0, ""
+        self._connect()
+
+    def _connect(self) -> None:
+        self._producer, self._mistrusted = Producer(self._config), False
 
     def __len__(self) -> int:
         return len(self._producer)  # not yet delivered
 
     def send(self, topic: str, key: str, value: bytes) -> None:
         """Produce one record; waits where the queue is full."""
+        self.check()
+        if self._mistrusted and not len(self):
+            self._connect()
         give_up = time.monotonic() + self._patience
         while True:
             try:
-                self._producer.produce(topic, key=key.encode(), value=value)
-                return self.check()
+                return self._producer.produce(topic, key=key.encode(), value=value)
             except BufferError:
                 self.check(0.05)
                 if time.monotonic() > give_up:
@@ -112,6 +119,9 @@ class Delivery:
         """Give up what is still queued; after `flush` that is nothing."""
         self._producer.purge()
         self._producer.flush(1)
+
+    def _away(self, error: KafkaError) -> None:
+        self._mistrusted = True  # a client that lived through an outage may be deaf: see streaming.broker.Witness
 
     def _failed(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:

@@ -6,6 +6,7 @@ consumer group one epoch behind: what the engine has snapshotted once more is du
 item is one poll: a list of messages of one partition.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from streaming import broker, timing
 from streaming.broker import PositionLostError, StreamError
+
+log: Final = logging.getLogger(__name__)
 
 NAP: Final = 0.01  # seconds between two looks at a queue that was emptied
 CLOSING: Final = 0.5  # seconds that the consumers of a source may take to say goodbye
@@ -68,6 +71,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         self.heard = time.monotonic()  # when any partition that this process reads last brought something
         self.reached: dict[int, int] = {}  # where partitions ended, for `commit`
         self.closing = float("inf")  # monotonic seconds: until when their consumers are waited for
+        self.witness = broker.Witness(self.config)
 
     def list_parts(self) -> list[str]:
         """The topic's partitions. Raises BrokerSilentError, TopicMissingError."""
@@ -89,8 +93,8 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
     def __init__(self, source: KafkaSource, partition: int, offset: int | None) -> None:
         self.source, self.topic, self.partition = source, source.topic, partition
         self.outage = broker.Outage(f"{self.topic}[{partition}]")
-        self.group = broker.GroupPosition(self.topic, partition, self.outage)
-        self.consumer = Consumer({**source.config, "error_cb": self.outage.begin, "on_commit": self.group.answered})
+        self.clients = 0  # so far
+        self.consumer = self._client()
         self.offset = broker.beginning(self.consumer, self.topic, partition) if offset is None else offset
         self.consumer.assign([TopicPartition(self.topic, partition, self.offset)])
         self.safe = self.offset  # what the epoch before this one ended with
@@ -98,6 +102,22 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         self.checked = time.monotonic()
         self.stranded = 0.0  # seconds
         self.told = timing.Reader(self.topic, partition, self.offset)
+
+    def _client(self) -> Consumer:
+        """A new client. What one that it replaces still says is not heard."""
+        self.clients += 1
+        number, self.trusted = self.clients, self.outage.count
+        self.group = group = broker.GroupPosition(self.topic, self.partition, self.outage)
+
+        def failed(error: KafkaError) -> None:
+            if number == self.clients:
+                self.outage.begin(error)
+
+        def committed(error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+            if number == self.clients:
+                group.answered(error, offsets)
+
+        return Consumer({**self.source.config, "error_cb": failed, "on_commit": committed})
 
     def next_batch(self) -> list[list[Message]]:
         """What has come: one list of messages, or nothing. Raises StreamError where waiting would be in vain."""
@@ -163,7 +183,8 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         return int(self.consumer.get_watermark_offsets(TopicPartition(self.topic, self.partition), cached=True)[1])
 
     def _check(self) -> None:
-        """Once a second of silence: are we waiting at an offset that is not there? Tansu would let us, forever."""
+        """Once a second of silence: are we waiting at an offset that is not there (Tansu would let us, forever), or
+        with a client that is deaf?"""
         now = time.monotonic()
         if (passed := now - self.checked) < 1:
             return
@@ -171,6 +192,28 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         self.stranded = self.stranded + min(passed, 2) if 0 <= self._end() < self.offset else 0.0
         if self.stranded > self.source.patience:
             raise self._lost(f"lies beyond its end, {self._end()}")
+        if self._deaf(now):
+            self._replace(now)
+
+    def _deaf(self, now: float) -> bool:
+        """Whether the client is not to be trusted any more: it lived through an outage, and it is over. Mostly the
+        client says so itself; where it does not for long, a new one is asked."""
+        if not self.outage.on:
+            return self.outage.count > self.trusted
+        if now - self.outage.since < broker.DEAF:
+            return False
+        if self.source.witness.answered > self.outage.since:
+            return True
+        self.source.witness.ask()
+        return False
+
+    def _replace(self, now: float) -> None:
+        """Read on with a new client. What the old one had fetched is fetched again."""
+        if self.outage.on:
+            log.warning("%s: the client does not find Kafka again, which is back; a new one does.", self.outage.what)
+        threading.Thread(target=self.consumer.close, daemon=True).start()
+        self.consumer, self.outage.since = self._client(), now
+        self.consumer.assign([TopicPartition(self.topic, self.partition, self.offset)])
 
     def _failed(self, error: KafkaError) -> None:
         """Wait (the client tries again by itself, with back-off) or raise."""

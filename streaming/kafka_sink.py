@@ -2,7 +2,7 @@
 
 The engine holds an epoch back until `snapshot()` has returned, so nothing counts as done that the broker does not have.
 A broker that is away is waited for; a flow that is asked to stop meanwhile gives up soon, and loses nothing: the epoch
-is not done, and the next start writes it again.
+is not done, and the next start writes it again. So does one whose client does not find a broker that is back.
 """
 
 import sys
@@ -20,6 +20,7 @@ from streaming.timing import SNAPSHOT
 
 GRACE: Final = 3.0  # seconds that a flow which is asked to stop still waits for the broker
 _LOOK: Final = 0.2  # seconds between two looks at `stop`
+_ANSWER: Final = 2.0  # seconds for the answer to a client that looks deaf
 
 
 class Outgoing(NamedTuple):
@@ -54,16 +55,21 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
     """One producer. It sends while the flow goes on; `snapshot` waits for the last delivery."""
 
     def __init__(self, config: Mapping[str, str], stop: threading.Event) -> None:
-        self.outage = broker.Outage("Writing")
-        self.stop = stop
-        self.least, self.moved = sys.maxsize, 0.0  # once to stop: the fewest that waited, since when (monotonic)
+        self.config, self.stop = broker.producing(config), stop
+        self.outage, self.witness = broker.Outage("Writing"), broker.Witness(config)
+        self.least, self.moved = sys.maxsize, 0.0  # while we wait: the fewest records that did, since when (monotonic)
+        self.stopping = 0.0  # since when we wait although the flow is to stop
         self.failure: str | None = None
-        self.producer = Producer(
-            {**broker.producing(config), "error_cb": self.outage.begin, "on_delivery": self._failed}
-        )
+        self.producer = self._client()
+
+    def _client(self) -> Producer:
+        self.trusted = self.outage.count
+        return Producer({**self.config, "error_cb": self.outage.begin, "on_delivery": self._failed})
 
     def write_batch(self, values: list[list[Outgoing]]) -> None:
         """Hand records to the client. Raises UndeliveredError, also for earlier ones."""
+        if self.outage.count > self.trusted and not len(self.producer):
+            self.producer = self._client()  # see broker.Witness
         for records in values:
             for record in records:
                 self._produce(record)
@@ -74,9 +80,9 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
     def snapshot(self) -> None:
         """Wait until every record is delivered: bounded, for each gives up after DELIVERY, and all soon after `stop`.
         Raises UndeliveredError."""
+        self.least = sys.maxsize
         while self.producer.flush(_LOOK):
-            self._check()
-            self._check_stop()
+            self._wait()
         self._check()
         self.outage.end()
 
@@ -87,14 +93,14 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
 
     def _produce(self, record: Outgoing) -> None:
         topic, key, value, headers, partition = record
+        self.least = sys.maxsize
         while True:
             try:
                 self.producer.produce(topic, value, key, partition, headers=list(headers))
                 return
             except BufferError:  # the queue is full: the broker is slower than we, or away
                 self.producer.poll(0.05)
-                self._check()
-                self._check_stop()
+                self._wait()
             except KafkaException as error:
                 raise UndeliveredError(f"A record for {topic} was refused: {error.args[0].str()}.") from error
 
@@ -106,15 +112,32 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
         if self.failure:
             raise UndeliveredError(f"{self.failure} What this epoch wrote is written again after a restart.")
 
-    def _check_stop(self) -> None:
-        """Give up where the flow is to stop and the broker takes nothing. A broker that is slow takes something."""
-        if not self.stop.is_set():
-            return
+    def _wait(self) -> None:
+        """Between two looks at what waits: give up where it is in vain. A broker that is slow takes something."""
+        self._check()
         now, waiting = time.monotonic(), len(self.producer)
         if waiting < self.least:
             self.least, self.moved = waiting, now
-        if now - self.moved > GRACE:
+        if not self.stop.is_set():
+            self.stopping = now
+        if now - max(self.moved, self.stopping) > GRACE:
             raise UndeliveredError(
                 f"Kafka took nothing of the last epoch for {GRACE:.0f} s while the flow was to stop; nothing is lost: "
                 "what it wrote is written again after a restart."
             )
+        if now - self.moved > broker.DEAF and self._deaf():
+            raise UndeliveredError(
+                "The client that writes does not find Kafka again, which is back; nothing is lost: what this epoch "
+                "wrote is written again after a restart."
+            )
+
+    def _deaf(self) -> bool:
+        """Whether a new client reaches the broker, and this one does not."""
+        if time.monotonic() - self.witness.answered > broker.DEAF:
+            self.witness.ask()
+            return False
+        try:
+            self.producer.list_topics(timeout=_ANSWER)
+        except KafkaException:
+            return True
+        return False

@@ -17,6 +17,7 @@ from infra.datasets import DataSet
 from infra.learning import learner_settings, numerics
 from infra.loop import Loop, running
 from infra.metrics import free_base
+from infra.processes import tail
 from infra.replay import Pace, Replay
 from infra.settings import Settings
 from infra.status import look
@@ -93,10 +94,16 @@ def settle(loop: Loop, events: int, say: Say) -> None:
             break
         if (now := learned + served + saved) > best:
             best, since = now, time.monotonic()
-        assert time.monotonic() - since < PATIENCE, f"of {events}: learned {learned}, served {served}, saved {saved}"
+        assert time.monotonic() - since < PATIENCE, (
+            f"of {events}: learned {learned}, served {served}, saved {saved}; the logs end with:\n{_logs(loop)}"
+        )
         say(f"settling: of {events:,} events {learned:,} learned, {served:,} served, {saved:,} in a checkpoint")
         time.sleep(1)
     time.sleep(3)  # more than an epoch: what was written becomes durable, and would be doubled by now
+
+
+def _logs(loop: Loop) -> str:
+    return "\n\n".join(f"{log.name}\n{tail(log)}" for log in sorted((loop.settings.data_dir / "logs").glob("*.log")))
 
 
 def _checkpoints(loop: Loop) -> list[str]:

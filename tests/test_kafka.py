@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main, run_main
+from confluent_kafka import KafkaError, TopicPartition
 from conftest import OwnKafka
 from stream_tools import EPOCH, deadline, flow, group_offset, new_topic, numbers, poll_until, produce
 
+from infra.embedded import free_port
 from infra.processes import PATIENCE
+from streaming import broker
 from streaming.broker import PositionLostError, StreamError
 from streaming.kafka import KafkaSource, Message
 
@@ -193,6 +196,45 @@ def test_an_offset_right_at_the_end_is_fine(config: dict[str, str], topic: str) 
 def test_a_position_of_a_newer_format_is_refused(config: dict[str, str], topic: str) -> None:
     with pytest.raises(StreamError, match="newer version"):
         KafkaSource(config, topic, "g").build_part("polls", "00000", (99, 0))
+
+
+def test_a_client_that_does_not_find_the_broker_again_is_replaced(
+    config: dict[str, str], topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(broker, "DEAF", 0.5)
+    produce(config, topic, range(3))
+    source = KafkaSource(config, topic, "g")
+    part = source.build_part("polls", "00000", (1, 1))
+    assert numbers(poll_until(part, bool)) == [1, 2]
+    reaching = source.config
+    source.config = reaching | {"bootstrap.servers": f"127.0.0.1:{free_port()}"}
+    lost, part.consumer = part.consumer, part._client()  # what an outage may leave: a client without a broker
+    source.config = reaching
+    lost.close()
+    produce(config, topic, [3])
+    late = deadline(20)
+    assert numbers(poll_until(part, lambda messages: bool(messages) or late())) == [3]
+    assert "a new one does" in caplog.text
+    assert poll_until(part, lambda messages: not part.outage.on) == []
+    part.close()
+
+
+def test_a_client_that_an_outage_left_deaf_is_replaced_at_the_next_silence(config: dict[str, str], topic: str) -> None:
+    produce(config, topic, range(3))
+    part = KafkaSource(config, topic, "g").build_part("polls", "00000", (1, 1))
+    assert numbers(poll_until(part, bool)) == [1, 2]
+    part.consumer.pause([TopicPartition(topic, 0)])
+    produce(config, topic, [3])
+    late = deadline(1.5)
+    assert poll_until(part, lambda messages: late()) == []  # deaf, and nothing says so
+    part.outage.begin(KafkaError(KafkaError._TRANSPORT))
+    part.outage.end()
+    assert numbers(poll_until(part, bool)) == [3]
+    client = part.clients
+    late = deadline(2.5)
+    assert poll_until(part, lambda messages: late()) == []
+    assert part.clients == client  # once an outage
+    part.close()
 
 
 def test_many_partitions_say_goodbye_in_time_to_a_broker_that_is_gone(own_kafka: OwnKafka, tmp_path: Path) -> None:

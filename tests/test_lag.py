@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from infra.embedded import HOST, free_port
+from infra.errors import TopicError
 from infra.lag import Lags, lag, patient
 from infra.topics import create
 from streaming.topics import Topic
@@ -124,6 +126,19 @@ def test_seconds_follow_what_is_committed_and_what_comes(kafka: str, topic: str,
             found += [row.seconds for row in lags.read({topic: [topic]})]
             found += [row.seconds for row in lags.read({topic: [topic]})]  # from what is known already
     assert found == [60.0, 60.0, 120.0, 120.0, 180.0, 180.0]
+
+
+def test_a_client_that_lost_its_broker_is_not_asked_twice(
+    kafka: str, topic: str, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _produce(producer, topic, 3)
+    monkeypatch.setattr("infra.lag.TIMEOUT", 1.0)
+    with Lags({"bootstrap.servers": kafka}) as lags:
+        lags._consumer.close()
+        lags._consumer = Consumer({"bootstrap.servers": f"{HOST}:{free_port()}", "group.id": "lost", "log_level": 2})
+        with pytest.raises(TopicError):
+            lags.read({"g": [topic]})
+        assert [row.lag for row in lags.read({"g": [topic]})] == [3]
 
 
 @pytest.mark.parametrize("code", [KafkaError.NOT_COORDINATOR, KafkaError.NOT_LEADER_FOR_PARTITION])

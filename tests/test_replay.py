@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from infra.datasets import DataSet
+from infra.embedded import HOST, free_port
 from infra.replay import Delivery, Pace, Progress, Replay, ReplayError
 from infra.served import Served, rank_in
 from infra.simulate import audience
@@ -148,6 +149,19 @@ def test_progress_is_told_to_the_end(log: Log, data: DataSet) -> None:
     with log.replay(data, progress=told.append) as replay:
         replay.play()
     assert told[-1] == Progress(600, 600, len(data.launches), int(data.ts[-1]))
+
+
+def test_a_producer_that_lived_through_an_outage_is_not_written_with(log: Log) -> None:
+    delivery = Delivery({"bootstrap.servers": f"{HOST}:{free_port()}"}, patience=30)
+    deadline = time.monotonic() + 20
+    while not delivery._mistrusted:
+        delivery.check(0.1)
+        assert time.monotonic() < deadline
+    delivery._config |= log.config  # it is back, and this client has no broker
+    delivery.send(log.events, "u", b"{}")
+    delivery.flush()
+    assert [message.value for message in read_all(log.config, log.events)] == [b"{}"]
+    delivery.close()
 
 
 def test_a_broker_that_is_not_there_is_named() -> None:
