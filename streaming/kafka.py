@@ -197,15 +197,13 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
 
     def _deaf(self, now: float) -> bool:
         """Whether the client is not to be trusted any more: it lived through an outage, and it is over. Mostly the
-        client says so itself; where it does not for long, a new one is asked."""
+        client says so itself; where it does not, long after a new one has found the broker, it never will."""
         if not self.outage.on:
             return self.outage.count > self.trusted
-        if now - self.outage.since < broker.DEAF:
+        if self.source.witness.answered < self.outage.since:
+            self.source.witness.ask()
             return False
-        if self.source.witness.answered > self.outage.since:
-            return True
-        self.source.witness.ask()
-        return False
+        return now - self.source.witness.answered > broker.DEAF
 
     def _replace(self, now: float) -> None:
         """Read on with a new client. What the old one had fetched is fetched again."""
