@@ -114,7 +114,7 @@ class Retraining:
             fresh = refit(self.settings.ranker, self.settings.seed)
             if self.times:  # what was noted before there was a network is left out
                 cost = self.records_cost if name == RETRAINED else Cost()  # the second row is no part of the price
-                fresh.fit(rival.ranker, passes(self.settings), cost)
+                fresh.fit(rival.ranker, passes(self.settings.ranker, rival.ranker.written), cost)
             rival.sequence, rival.ranker = model, fresh
             if isinstance(rival, Still):
                 rival.memory = copy.deepcopy(memory)

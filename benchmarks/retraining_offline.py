@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.studies.contest import Batch
-from infra.studies.evaluate import BATCH
 from model import lists
 from model.actions import WEIGHTS
 from model.contender import Contender
@@ -17,7 +16,7 @@ from model.flops import counting
 from model.learner import Acted, LearnerSettings
 from model.memory import Memory, Past
 from model.metrics import average_rank
-from model.ranker import Ranker, RankerSettings
+from model.ranker import Ranker, RankerSettings, met
 from model.sequence import SequenceModel
 
 WINDOWS: Final = 8  # a step of the retrained network
@@ -135,7 +134,6 @@ def refit(settings: RankerSettings, seed: int) -> Refit:
     return Refit(replace(settings, buffer=RECORDS), seed)
 
 
-def passes(settings: LearnerSettings) -> int:
-    """How often the online ranker meets each of its records."""
-    a_batch = BATCH * (1 + settings.delayed)
-    return max(1, round(settings.ranker.steps * settings.ranker.batch / a_batch))
+def passes(settings: RankerSettings, records: int) -> int:
+    """How often the online ranker has met each of so many records, on the average."""
+    return max(1, round(met(settings, records) / max(records, 1)))

@@ -42,11 +42,11 @@ def hits(ranker: Ranker, rule: str) -> float:
     return float(np.mean([ranker.score(planted(random, rule)[0]).argmax() == 0 for _ in range(200)]))
 
 
-def taught(ranker: Ranker, records: list[Record], steps: int = 1) -> list[float]:
+def taught(ranker: Ranker, records: list[Record]) -> list[float]:
     losses = []
     for record in records:
         ranker.remember(*record)
-        losses += [ranker.learn() for _ in range(steps)]
+        losses.append(ranker.learn())
     return losses
 
 
@@ -60,9 +60,12 @@ def test_before_the_first_step_the_score_is_the_linear_one() -> None:
 
 
 def test_the_network_learns_online_what_no_linear_score_can_say() -> None:
-    random, ranker = np.random.default_rng(1), Ranker(replace(RANKER, hidden=(24, 12), buffer=256, rate=1e-2))
+    random, ranker = (
+        np.random.default_rng(1),
+        Ranker(replace(RANKER, hidden=(24, 12), buffer=256, visits=64.0, steps=4, rate=1e-2)),
+    )
     assert hits(ranker, "product") < 0.3
-    taught(ranker, [planted(random, "product") for _ in range(600)], steps=2)
+    taught(ranker, [planted(random, "product") for _ in range(600)])
     assert hits(ranker, "product") > 0.5
 
 
@@ -110,6 +113,32 @@ def test_hidden_signals_do_not_reach_the_network() -> None:
     assert (seeing.score(signals_CF) != seeing.score(changed_CF)).any()
 
 
+def test_steps_follow_the_records_however_they_are_cut_and_the_first_are_met_more_often() -> None:
+    settings = replace(RANKER, visits=4.0, eager=3.0, young=50, steps=99)
+    steps: dict[int, dict[int, int]] = {}
+    for a_batch in (1, 7, 64):
+        ranker, steps[a_batch] = Ranker(settings), {}
+        for n in range(1, 449):
+            ranker.remember(*planted(np.random.default_rng(n), "linear"))
+            if n % a_batch == 0:
+                ranker.learn()
+                steps[a_batch][n] = ranker.steps
+    for a_batch in (7, 64):
+        assert steps[a_batch] == {n: steps[1][n] for n in steps[a_batch]}
+    assert steps[1][4] == 3  # four records, met nearly 4 (1 + 3) times each, 16 a step
+    late = steps[1][448] - steps[1][384]
+    assert late == 16  # 64 records, 4 times each
+    assert steps[1][448] * settings.batch == pytest.approx(4 * (448 + 3 * 50), abs=settings.batch)
+
+
+def test_a_micro_batch_takes_so_many_steps_at_the_most() -> None:
+    ranker = Ranker(replace(RANKER, visits=4.0, steps=5))
+    for n in range(200):
+        ranker.remember(*planted(np.random.default_rng(n), "linear"))
+    ranker.learn()
+    assert ranker.steps == 5
+
+
 def test_the_buffer_is_a_ring_and_each_step_takes_the_newest_records() -> None:
     ranker = Ranker(replace(RANKER, buffer=8))
     for n in range(11):
@@ -149,6 +178,6 @@ def test_a_restart_changes_nothing_that_follows(records: int) -> None:
 
 
 def test_settings_of_another_size_are_taken() -> None:
-    ranker = Ranker(RankerSettings(hard=2, easy=1, hidden=(5, 3), buffer=4, batch=3, steps=1))
+    ranker = Ranker(RankerSettings(hard=2, easy=1, hidden=(5, 3), buffer=4, batch=3, visits=1e6, steps=1))
     ranker.remember(candidates(np.random.default_rng(10), 4), np.zeros(4, np.float32))
     assert np.isfinite(ranker.learn())

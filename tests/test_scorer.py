@@ -15,7 +15,7 @@ HORIZONS = (0, 3, 10)
 
 def taught(steps: int) -> Ranker:
     """A ranker after some steps over records with signals of many sizes, one of which always stays the same."""
-    settings = RankerSettings(hard=6, easy=2, hidden=(16, 8), buffer=32, batch=16, steps=1)
+    settings = RankerSettings(hard=6, easy=2, hidden=(16, 8), buffer=32, batch=16, visits=1e6, steps=1)
     ranker, random = Ranker(settings, 5, ("backbone",)), np.random.default_rng(6)
     size_F = 10.0 ** random.uniform(-2, 1, len(SIGNALS))
     for _ in range(20):
