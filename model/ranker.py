@@ -119,6 +119,7 @@ class Ranker:
         return loss
 
     def _due(self) -> int:
+        """Steps until that is so, as far as a micro-batch takes them."""
         s = self.settings
         return max(0, int(min(s.steps, met(s, self.written) / s.batch - self.steps)))
 
@@ -198,7 +199,7 @@ class Ranker:
 
 
 def met(settings: RankerSettings, records: int) -> float:
-    """How many records are met, one as often as it comes up, by the time that so many were noted."""
+    """How many records should have been learned from, each as often as it was met, once so many have been noted."""
     young = settings.young
     return settings.visits * (records + settings.eager * young * -math.expm1(-records / young))
 
