@@ -81,8 +81,11 @@ class Averaged(Ranker):
         for remember in (super().remember, *(one.remember for one in self.others)):
             remember(signals_KF, log_share_K)
 
-    def learn(self) -> float:
-        return float(np.mean([super().learn(), *(one.learn() for one in self.others)]))
+    def learn(self) -> float | None:
+        loss = super().learn()
+        for one in self.others:
+            one.learn()
+        return loss
 
 
 class Blind(Ranker):

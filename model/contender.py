@@ -138,17 +138,19 @@ class Contender:
     def learn(
         self, on: View, histories: Sequence[Past], new: Sequence[Sequence[int]], replay: float
     ) -> dict[str, float]:
-        """Take the batch's training steps; losses in nats."""
+        """Take the batch's training steps; losses in nats of what took one."""
         if not self.learns:
             return {}
-        losses = {"ranker": self.ranker.learn()}
+        loss = self.ranker.learn()
+        losses = {} if loss is None else {"ranker": loss}
         if self.sequence is not None:
             catalogue = on.memory.catalogue
             launched_M = np.flatnonzero(catalogue.born_V[: len(catalogue)] < NEVER)
             frequency_V = np.expm1(on.titles.static_VS[:, CLOCKS - 1])  # by the slowest clock of events
             known = catalogue, on.count_V, launched_M, frequency_V
             report = self.sequence.learn(histories, new, *known, replay)
-            losses["backbone"] = report.loss if report else float("nan")
+            if report:
+                losses["backbone"] = report.loss
         return losses
 
     def served_state(self, titles: int) -> dict[str, Any]:

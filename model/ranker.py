@@ -108,9 +108,9 @@ class Ranker:
         self.signals_NKF[at], self.log_share_NK[at] = signals_KF, log_share_K
         self.written += 1
 
-    def learn(self) -> float:
-        """Take the steps that are due over the buffer; the last one's loss in nats (nan where there was none)."""
-        held, loss = min(self.written, self.settings.buffer), float("nan")
+    def learn(self) -> float | None:
+        """Take the steps that are due over the buffer; the last one's loss in nats, None where none was due."""
+        held, loss = min(self.written, self.settings.buffer), None
         for _ in range(self._due() if held else 0):
             newest = min(held, self.settings.batch // 4)  # a quarter is new, the rest uniform over the buffer
             recent_n = (self.written - 1 - torch.arange(newest)) % self.settings.buffer

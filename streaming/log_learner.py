@@ -218,7 +218,7 @@ class LogLearner:
                 for name, ranking in self.rankings.items():
                     ranking.add(ranks[name], event.title_events, event.user_events)
             self.baselines.count(event.user, event.title, event.ts)
-        self.losses = result.losses.get("premiere", self.losses)
+        self.losses |= result.losses.get("premiere", {})
 
     def _due(self, appended: int) -> bool:
         if not self._saved_at:
