@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retraining_offline import Cost, Histories, asked_alone, fitted, passes, pieces, refit
+from benchmarks.retraining_offline import Cost, Histories, asked_alone, fitted, pieces, refit
 from features.text import Encoder
 from infra.datasets import DataSet
 from infra.studies.contest import Batch, Recorded, Say, Watched, stream, watched
@@ -114,7 +114,7 @@ class Retraining:
             fresh = refit(self.settings.ranker, self.settings.seed)
             if self.times:  # what was noted before there was a network is left out
                 cost = self.records_cost if name == RETRAINED else Cost()  # the second row is no part of the price
-                fresh.fit(rival.ranker, passes(self.settings.ranker, rival.ranker.written), cost)
+                fresh.fit(rival.ranker, max(1, round(self.settings.ranker.visits)), cost)
             rival.sequence, rival.ranker = model, fresh
             if isinstance(rival, Still):
                 rival.memory = copy.deepcopy(memory)

@@ -16,7 +16,7 @@ from model.flops import counting
 from model.learner import Acted, LearnerSettings
 from model.memory import Memory, Past
 from model.metrics import average_rank
-from model.ranker import Ranker, RankerSettings, met
+from model.ranker import Ranker, RankerSettings
 from model.sequence import SequenceModel
 
 WINDOWS: Final = 8  # a step of the retrained network
@@ -132,8 +132,3 @@ def asked_alone(model: SequenceModel, memory: Memory, questions: Sequence[Piece]
 def refit(settings: RankerSettings, seed: int) -> Refit:
     """An unlearned ranker with room for many records."""
     return Refit(replace(settings, buffer=RECORDS), seed)
-
-
-def passes(settings: RankerSettings, records: int) -> int:
-    """How often the online ranker has met each of so many records, on the average."""
-    return max(1, round(met(settings, records) / max(records, 1)))

@@ -5,12 +5,10 @@ that came and of a sample of those that could have come. The softmax over a samp
 log(candidates / sampled), so that it estimates the softmax over all of them. Each has its own sample: the shortlist
 learns against hard candidates and against uniform ones, the network against hard ones only, as it will meet them.
 
-How many steps are taken follows the records alone, so that it is the same however events are cut into micro-batches;
-while there are few records each is met more often. Measured on the first events of two streams (docs/log.md).
+How many steps are taken follows the records alone, so that it is the same however events are cut into micro-batches.
 """
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +23,8 @@ from model.signals import DENSE, SIGNALS
 @dataclass(frozen=True)
 class RankerSettings:
     """hard, easy: sampled candidates a record, from the shortlist and from all · hidden: widths · buffer: records
-    kept · batch: records a step · visits: how often a record is met, on the average; the first one 1 + `eager` times as
-    often, and after `young` records that has gone down by e · steps: a micro-batch at the most · rate: of AdamW ·
-    average: weight of the past in the served weights."""
+    kept · batch: records a step · visits: how often a record is met, on the average · steps: a micro-batch at the
+    most · rate: of AdamW · average: weight of the past in the served weights."""
 
     hard: int = 32
     easy: int = 16
@@ -35,9 +32,7 @@ class RankerSettings:
     buffer: int = 12_288
     batch: int = 192
     visits: float = 7.0
-    eager: float = 4.0
-    young: int = 4_000
-    steps: int = 16
+    steps: int = 8
     rate: float = 2e-3
     average: float = 0.98
 
@@ -119,9 +114,9 @@ class Ranker:
         return loss
 
     def _due(self) -> int:
-        """Steps until that is so, as far as a micro-batch takes them."""
+        """Steps until each record was met so often, as far as a micro-batch takes them."""
         s = self.settings
-        return max(0, int(min(s.steps, met(s, self.written) / s.batch - self.steps)))
+        return max(0, int(min(s.steps, s.visits * self.written / s.batch - self.steps)))
 
     def _step(self, records_n: NDArray[np.int64]) -> float:
         self._folded = None
@@ -196,12 +191,6 @@ class Ranker:
         held = len(state["log_share_NK"])
         self.signals_NKF[:held], self.log_share_NK[:held] = state["signals_NKF"], state["log_share_NK"]
         self.written = state["written"]
-
-
-def met(settings: RankerSettings, records: int) -> float:
-    """How many records should have been learned from, each as often as it was met, once so many have been noted."""
-    young = settings.young
-    return settings.visits * (records + settings.eager * young * -math.expm1(-records / young))
 
 
 def _network(columns: int, settings: RankerSettings) -> nn.Sequential:

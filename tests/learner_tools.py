@@ -26,7 +26,7 @@ NETWORK: Final = NetworkSettings(
 SEQUENCE: Final = SequenceSettings(
     NETWORK, ObjectiveSettings(negatives=16, windows=(1, 3)), steps=1, replayed=3, windows=16
 )
-RANKER: Final = RankerSettings(hard=6, easy=3, hidden=(12, 6), buffer=64, batch=16, visits=32.0, eager=0.0, steps=2)
+RANKER: Final = RankerSettings(hard=6, easy=3, hidden=(12, 6), buffer=64, batch=16, visits=32.0, steps=2)
 MEMORY: Final = MemorySettings(d_text=D_TEXT, most_titles=30, most_users=10, most_seen=12, history=10)
 SETTINGS: Final = LearnerSettings(MEMORY, SEQUENCE, RANKER, shortlist=10, delayed=0.5, seed=3)
 ROOMY: Final = MemorySettings(d_text=D_TEXT, history=10)  # nothing is evicted from it
