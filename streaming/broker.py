@@ -108,7 +108,7 @@ class Witness:
 
     For a client that lived through an outage may stay deaf for ever. Where the first broker that comes back knows of
     none yet, librdkafka forgets them all and never asks again (its issue 5301, open with 2.16; of clients of one broker
-    on a busy machine 1 to 4 in a hundred at each restart, measured, with 2.11 and `metadata.recovery.strategy` "none"
+    on a busy machine 2 to 6 in a hundred at each restart, measured, with 2.11 and `metadata.recovery.strategy` "none"
     too).
     """
 
