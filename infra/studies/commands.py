@@ -33,6 +33,7 @@ def evaluate(
     protocol: Annotated[Protocol, typer.Option(help="In the stream, or as the literature does.")] = "prequential",
     minutes: Annotated[float, typer.Option(min=0.01, help="Leave-one-out: training ends after so many.")] = 120,
     figure: Annotated[Path | None, typer.Option(help="Leave-one-out: draw its curve here, as PNG.")] = None,
+    ranks: Annotated[Path | None, typer.Option(help="Write each scored event's rank by variant here, as CSV.")] = None,
 ) -> None:
     """Measure on a data set: rank each event, then learn from it; simple ways and ablations beside the model."""
     from infra.settings import load
@@ -50,7 +51,7 @@ def evaluate(
         return
     from infra.studies.measure import run_evaluate
 
-    run_evaluate(load(), events, titles, tuple(text or ()), report, repeats, limit)
+    run_evaluate(load(), events, titles, tuple(text or ()), report, repeats, limit, ranks)
 
 
 def flops(

@@ -7,6 +7,7 @@ events is learned and not counted. Beside it, over the same memory: the ranker o
 """
 
 import copy
+import csv
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -109,6 +110,31 @@ class Scores:
         """By measure and ranking; `candidates`: titles that could be shown at the end."""
         shown = {"top": TOP, "candidates": candidates, **exposure.table(self.shown, candidates)}
         return {**table(self.rankings), "by_age": ages.table(self.ages), "shown": shown}
+
+
+class RankFile:
+    """A CSV file with one row for each scored event: user, title, time (ms) and rank by variant, digit for digit, so
+    that two versions of the code can be compared with `diff`. Without a path it writes nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._file = None if path is None else path.open("w", newline="")
+        self._header = False
+
+    def __enter__(self) -> "RankFile":
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def __call__(self, _place: int, event: Ranked, ranks: dict[str, float]) -> None:
+        if self._file is None:
+            return
+        write = csv.writer(self._file, lineterminator="\n").writerow
+        if not self._header:
+            write(["user", "title", "ts", *ranks])
+            self._header = True
+        write([event.user, event.title, event.ts, *map(repr, ranks.values())])
 
 
 def frozen(contender: Contender) -> Contender:

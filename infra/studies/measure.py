@@ -62,8 +62,10 @@ def run_evaluate(
     report: Path | None,
     repeats: bool,
     limit: int | None,
+    ranks: Path | None,
 ) -> None:
-    """Evaluate and print. Raises PremiereError where the data cannot be read."""
+    """Evaluate and print; `ranks` is a CSV file of each scored event's rank by variant. Raises PremiereError where the
+    data cannot be read."""
     from features.text import load_encoder
     from infra.learning import learner_settings
     from infra.studies import evaluate
@@ -85,7 +87,8 @@ def run_evaluate(
 
     model = learner_settings(settings)
     model = replace(model, repeats=model.repeats or repeats)
-    result = evaluate.evaluate(data, load_encoder(settings.text_encoder), model, progress)
+    with evaluate.RankFile(ranks) as each:
+        result = evaluate.evaluate(data, load_encoder(settings.text_encoder), model, progress, each)
     for line in evaluate.lines(result):
         typer.echo(line)
     if report is not None:
