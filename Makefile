@@ -1,7 +1,7 @@
 # Two commands: `make demo` and `make test`. Each sets up .venv first, once for each change of the dependencies.
 #   make demo                          replay a real data set and watch the recommender learn (FULL=1: all of it)
 #   make demo ARGS="--events e.csv --titles t.csv"
-#   make test ARGS="tests/test_topics.py -k sentence"
+#   make test ARGS="tests/unit/infra/test_topics.py -k sentence"
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -26,11 +26,11 @@ check: $(READY)
 
 # Kill -9 to every flow, again and again, and services away for a minute; writes chaos.json (SEED=, BROKER=embedded, apache, both).
 chaos: $(READY)
-	$(BIN)/python tests/chaos.py --seed $(or $(SEED),0) --broker $(or $(BROKER),embedded) $(ARGS)
+	$(BIN)/python tests/tools/chaos.py --seed $(or $(SEED),0) --broker $(or $(BROKER),embedded) $(ARGS)
 
 # 100,000 random and mutated messages: every flow lives, and the counts add up.
 fuzz: $(READY)
-	$(BIN)/python tests/fuzz.py $(ARGS)
+	$(BIN)/python tests/tools/fuzz.py $(ARGS)
 
 # Each benchmark beside its reference, in one run (ARGS="--quick").
 bench: $(READY)
@@ -38,7 +38,7 @@ bench: $(READY)
 
 # Every table and figure about quality, into docs/evidence.md: an hour or more; it goes on where it stopped (ARGS="--only ablations").
 evidence: $(READY)
-	$(BIN)/python -m benchmarks.evidence $(ARGS)
+	$(BIN)/python -m infra.experiments.results $(ARGS)
 
 # What the commands above left behind, the environment apart.
 clean:

@@ -24,10 +24,10 @@ from typing import Any, Final
 import pandas as pd
 
 from benchmarks.runner import Row, publish, row
-from infra.fetch import fetch
+from infra.data.download import fetch
+from infra.experiments import leave_one_out as loo
+from infra.experiments import user_sequences
 from infra.settings import load as load_settings
-from infra.studies import leave_one_out as loo
-from infra.studies import orders
 
 SASREC: Final = {"loss": "softmax", "session_max_len": loo.NETWORK.history}
 SAME: Final = {"n_blocks": loo.NETWORK.blocks, "n_heads": loo.NETWORK.heads, "n_factors": loo.NETWORK.width}
@@ -91,7 +91,7 @@ if __name__ == "__main__":
     world = load_settings()
     folder = fetch(world.data_dir).folder if chosen.events is None else None
     file = chosen.events or (folder / "events.parquet" if folder else sys.exit("No data could be fetched."))
-    held = orders.load(file)
+    held = user_sequences.load(file)
     epochs = 3 if chosen.quick else chosen.epochs
     found = loo.report(held, None, print, settings=loo.EpochSettings(most=3 if chosen.quick else 100))
     rivals: dict[str, list[Look]] = {}

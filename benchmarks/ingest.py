@@ -27,19 +27,19 @@ from redis import Redis
 
 from benchmarks.runner import Row, publish, row
 from features.definitions import FORGOTTEN_ROW, USER_ROW, user, user_activity
-from features.protos import to_proto
+from features.rows import to_proto
 from features.store import offline_folder, open_store, write_user_activity
-from infra.embedded import start_kafka, start_redis
-from infra.replay import Delivery
-from infra.simulate import audience
+from infra.data.producer import Delivery
+from infra.data.simulate import audience
+from infra.local.embedded import start_kafka, start_redis
 from infra.topics import create
-from streaming.features import build
-from streaming.history import Arrival, History
-from streaming.kafka import KafkaSource, read_all
-from streaming.kafka_sink import KafkaSink
-from streaming.offline import ParquetSink
-from streaming.online import FeastSink
+from streaming.flows.features import build
+from streaming.kafka.sink import KafkaSink
+from streaming.kafka.source import KafkaSource, read_all
 from streaming.records import action_code, decode_event, to_json
+from streaming.state.user_history import Arrival, History
+from streaming.stores.feast_online import FeastSink
+from streaming.stores.parquet_log import ParquetSink
 from streaming.topics import USER_EVENTS, topics
 
 EPOCH = timedelta(seconds=1)

@@ -5,8 +5,8 @@ it. Ids follow a Zipf-like law over 100,000 titles, for the positives and for th
 distinct. All variants run with the same precision of products (--products): "medium" lets torch take
 oneDNN's, which on some processors are twice as fast, and exact fp32 wherever there is no AMX.
 
-    ours                          kernels.sampled_softmax_loss
-    ours, lse apart               kernels.neg_lse with the positive in plain PyTorch
+    ours                          sampled_softmax.sampled_softmax_loss
+    ours, lse apart               sampled_softmax.neg_lse with the positive in plain PyTorch
     chunked                       benchmarks.chunked: some rows at a time, gradients written out, the plain form of ours
     eager sampled softmax         kernels.reference: the table of logits, autograd
     compiled sampled softmax      the same by torch.compile (GPU only: on a CPU it takes a compiler and seconds)
@@ -24,17 +24,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import kernels
 from benchmarks import chunked
 from benchmarks.runner import Row, compare, compare_memory, in_turn, publish
-from kernels import reference
+from kernels import reference, sampled_softmax
 
 TITLES = 100_000
 Step = Callable[[], object]
 
 
 class Batch(NamedTuple):
-    """What kernels.sampled_softmax_loss takes, in its order: unit vectors (q times 20) and ids."""
+    """What sampled_softmax.sampled_softmax_loss takes, in its order: unit vectors (q times 20) and ids."""
 
     q: Tensor  # [N, P]
     e_pos: Tensor  # [N, P]
@@ -79,14 +78,14 @@ def step(loss: Callable[[], Tensor], *wanted: Tensor) -> Step:
 
 
 def lse_apart(given: Batch) -> Tensor:
-    lse_N = kernels.neg_lse(given.q, given.e_neg, given.pos_id, given.neg_id, -given.log_expected)
+    lse_N = sampled_softmax.neg_lse(given.q, given.e_neg, given.pos_id, given.neg_id, -given.log_expected)
     return functional.softplus(lse_N - (given.q * given.e_pos).sum(dim=1))
 
 
 def sampled(given: Batch) -> dict[str, Step]:
     wanted = given[:3]
     steps = {
-        "ours": step(lambda: kernels.sampled_softmax_loss(*given), *wanted),
+        "ours": step(lambda: sampled_softmax.sampled_softmax_loss(*given), *wanted),
         "ours, lse apart": step(lambda: lse_apart(given), *wanted),
         "chunked": step(lambda: chunked.sampled_softmax_loss(*given), *wanted),
         "eager sampled softmax": step(lambda: reference.sampled_softmax_loss(*given), *wanted),

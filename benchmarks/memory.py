@@ -25,17 +25,18 @@ from bytewax.run import cli_main
 from benchmarks.runner import publish, row
 from features.definitions import FORGOTTEN_ROW, USER_ROW
 from features.store import offline_folder, open_store, write_user_activity
-from infra.datasets import DataSet, load
-from infra.embedded import start_kafka, start_redis
-from infra.replay import Delivery
-from infra.simulate import audience
+from infra.data.datasets import DataSet, load
+from infra.data.producer import Delivery
+from infra.data.simulate import audience
+from infra.experiments.machine import resident_mib
+from infra.local.embedded import start_kafka, start_redis
 from infra.topics import create
-from streaming import features
-from streaming.kafka import KafkaSource
-from streaming.kafka_sink import KafkaSink
-from streaming.offline import ParquetSink
-from streaming.online import FeastSink
+from streaming.flows import features
+from streaming.kafka.sink import KafkaSink
+from streaming.kafka.source import KafkaSource
 from streaming.records import to_json
+from streaming.stores.feast_online import FeastSink
+from streaming.stores.parquet_log import ParquetSink
 from streaming.topics import USER_EVENTS, topics
 
 EPOCH: Final = timedelta(seconds=1)
@@ -51,16 +52,11 @@ class Look(NamedTuple):
     resident: float  # MiB
 
 
-def resident(process: int | str = "self") -> float:
-    """MiB of a process, of this one unless told otherwise."""
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * PAGE / MIB
-
-
 def watch(looks: list[Look], stop: threading.Event, of: int) -> None:
     """Note memory until `stop`."""
     while not stop.wait(EVERY):
         taken = int(features.EVENTS._value.get())
-        looks.append(Look(taken, resident()))
+        looks.append(Look(taken, resident_mib()))
         if len(looks) % 5 == 0:
             print(f"{taken:>10,} of {of:,} events  {looks[-1].resident:8,.0f} MiB", flush=True)
 
@@ -116,7 +112,7 @@ def main() -> None:
         create(config, topics())
         send(data, config, 2)
         print(f"{2 * len(data):,} events of {len(data.users):,} users are in Kafka", flush=True)
-        before, began = resident(), time.monotonic()
+        before, began = resident_mib(), time.monotonic()
         watcher = threading.Thread(target=watch, args=(looks, stop, 2 * len(data)), daemon=True)
         watcher.start()
         run(config, redis_url, folder / "feast")

@@ -15,13 +15,13 @@ from typing import Any, Final, Self
 import redis
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 
-from infra.datasets import DataError, DataSet
-from infra.loop import Loop, running
-from infra.replay import Pace, Replay
+from infra.data.datasets import DataError, DataSet
+from infra.data.producer import Pace, Replay
+from infra.local.session import Loop, running
+from infra.monitor.status import accounted
 from infra.settings import Settings
-from infra.status import accounted
-from streaming.predictions import LAUNCHES, key
 from streaming.records import Event, Launch, to_json
+from streaming.stores.redis_lists import LAUNCHES, key
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
 PATIENCE: Final = 60.0  # seconds to wait for what was sent last

@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 
 from benchmarks.runner import Row, compare, in_turn, publish, row
 from benchmarks.world import TITLES, USERS, World, teach
-from infra.embedded import start_redis
+from infra.local.embedded import start_redis
 from model.recommender import Ranked, Recommender, TitleEncoder, Viewer
-from streaming.known_viewers import KnownViewers
-from streaming.predictions import Item, Placed, RedisSink
-from streaming.publisher import Publisher, PublishSettings
 from streaming.records import Activity, NewEvent, Title
+from streaming.state.publisher import Publisher, PublishSettings
+from streaming.state.user_cache import KnownViewers
+from streaming.stores.redis_lists import Item, Placed, RedisSink
 
 SIZE, KEPT, CACHED, ASKED = 100, 5, 100_000, 256
 BATCHES = (128, 32, 16)  # viewers at once

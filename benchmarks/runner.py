@@ -12,7 +12,6 @@ and each row carries the 20th and 80th percentile, the device, the versions and 
 import csv
 import ctypes
 import gc
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +24,8 @@ from statistics import median
 
 import numpy as np
 import torch
+
+from infra.experiments.machine import device
 
 RESULTS = Path(__file__).parent / "results.csv"
 VERSIONS = ("torch", "triton", "numpy")
@@ -125,15 +126,6 @@ def _status(field: str) -> int:
     """A field of this process's status, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
-
-
-def device() -> str:
-    """The GPU, or the processor and the threads that torch uses of it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    name = models[0].split(":")[1].strip() if models else platform.machine()
-    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} threads"
 
 
 def publish(benchmark: str, rows: Iterable[Row], results: Path = RESULTS) -> None:

@@ -21,23 +21,22 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.memory import resident
 from benchmarks.probe import Probe, last, paced, quantiles, warmed
 from benchmarks.runner import Row, publish, row
-from benchmarks.streams import HOUR, globo
-from infra.datasets import DataSet
+from infra.data.datasets import DataSet
+from infra.data.locate import find
 from infra.errors import PremiereError
-from infra.find import find
-from infra.lag import READS, Lag
-from infra.loop import Loop
-from infra.scrape import read
+from infra.experiments.machine import resident_mib
+from infra.experiments.other_streams import HOUR, globo
+from infra.local.session import Loop
+from infra.monitor.lag import READS, Lag
+from infra.monitor.metric_totals import Tally, of_learner, since
+from infra.monitor.scrape import read
+from infra.monitor.status import accounted
 from infra.settings import Settings, load
-from infra.status import accounted
-from infra.tally import Tally, of_learner, since
-from model.baselines import Baselines
+from model.metrics.baselines import Baselines
 from streaming.topics import ACTIVITY
 
-CLICKS: Final = Path("../shared/data/globo/clicks.parquet")
 TELL: Final = 30.0  # seconds between two lines
 GLANCE: Final = 2.0  # seconds between two looks at the learner's lag alone
 EARLY: Final = 120.0  # seconds after which memory is compared with the end's
@@ -108,7 +107,7 @@ def look(loop: Loop, probe: Probe, history: int, at: float) -> Look:
     learned = accounted(loop.settings) - history
     return Look(
         at, probe.events, learned, *waiting(lags, ACTIVITY), learn.value("premiere_learner_replay") if learn else 0.0,
-        {name: resident(pid) for name, pid in pids.items()},
+        {name: resident_mib(pid) for name, pid in pids.items()},
         {name: cpu(pid) for name, pid in pids.items()}
         | {SERVICES: services(pids.values()), BENCHMARK: cpu("self"), MACHINE: machine()},
     )  # fmt: skip
@@ -227,11 +226,11 @@ def rows(case: str, course: Course, event: list[float], hour: float) -> list[Row
     return found + [row(case, f"MRR, {name}", [value], "MRR", value / base_mrr) for name, value in mrr.items()]
 
 
-def stream(events: Path | None, titles: Path | None, settings: Settings, wanted: int) -> DataSet:
-    """The given events, else a day of clicks where they lie beside the checkout, else what other commands take."""
-    if not events and CLICKS.is_file():
-        return globo(CLICKS, wanted)
-    return find(events, titles, (), checkout=Path.cwd(), data_dir=Path(".premiere"), folder=settings.data)
+def stream(clicks: Path | None, events: Path | None, titles: Path | None, settings: Settings, wanted: int) -> DataSet:
+    """A day of the given news clicks, else the given events, else the data set that other commands use."""
+    if clicks:
+        return globo(clicks, wanted)
+    return find(events, titles, (), data_dir=Path(".premiere"), folder=settings.data)
 
 
 def main() -> None:
@@ -240,7 +239,8 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=300, help="events/s")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--history", type=int, default=5000, help="events learned first")
-    parser.add_argument("--events", type=Path, help="events of your own, instead of the news clicks")
+    parser.add_argument("--clicks", type=Path, help="news clicks: clicks.parquet of Globo.com")
+    parser.add_argument("--events", type=Path, help="events of your own")
     parser.add_argument("--titles", type=Path, help="their titles")
     parser.add_argument("--quick", action="store_true", help="20 s after 1,000 events")
     given = parser.parse_args()
@@ -249,7 +249,7 @@ def main() -> None:
     wanted = given.history + round(given.rate * given.minutes * 60)
     with tempfile.TemporaryDirectory() as folder:
         settings = load(data_dir=Path(folder))
-        part = last(stream(given.events, given.titles, settings, wanted), wanted)
+        part = last(stream(given.clicks, given.events, given.titles, settings, wanted), wanted)
         print(f"{part.name}: {len(part):,} events, {len(part.launches):,} titles", flush=True)
         course, probe = measure(settings, part, given.history, given.rate)
     print(f"{len(probe.event):,} events seen in Redis, {len(probe.waiting)} not", flush=True)

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.runner import Row, compare, compare_memory, in_turn, publish
-from model.network import Network, NetworkSettings, Titles, Windows, encode_events, encode_users, title_table
-from model.objective import ObjectiveSettings, train_step
-from model.optim import Optimisers, OptimSettings, RowwiseAdagrad
+from model.sequence.network import Network, NetworkSettings, Titles, Windows, encode_events, encode_users, title_table
+from model.sequence.objective import ObjectiveSettings, train_step
+from model.sequence.optimizers import Optimisers, OptimSettings, RowwiseAdagrad
 
 TITLES, HISTORY, WIDTH, BLOCKS, NEGATIVES = 10_000, 100, 64, 2, 512
 Step = Callable[[], object]

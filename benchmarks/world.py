@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from model.actions import ACTIONS
 from model.learner import Acted, Learner, LearnerSettings
-from model.memory import Launched, Past
 from model.recommender import Recommender, Viewer
+from model.state.stream_state import Launched, Past
 
 TITLES, USERS, TOPICS, MOST, HISTORY = 10_000, 2_000, 50, 200, 100
 START, PACE = 1_700_000_000_000, 60_000  # ms: of the first event, and between two

@@ -8,7 +8,7 @@ can be moved. Online values are the newest row's.
 from datetime import timedelta
 from typing import Any, Final
 
-import features.lean  # noqa: F401
+import features.feast_import  # noqa: F401
 
 # isort: split
 

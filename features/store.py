@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import features.lean  # noqa: F401
+import features.feast_import  # noqa: F401
 
 # isort: split
 
@@ -33,7 +33,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 from features.definitions import OBJECTS, OFFLINE, ROWS, USER_TTL, title_semantics, user_activity
-from features.protos import Row, to_proto
+from features.rows import Row, to_proto
 
 BATCH: Final = 500  # rows a call: more wins nothing
 _SECRET: Final = "REDIS_PASSWORD"  # environment variable that feature_store.yaml names in the password's place

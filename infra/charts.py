@@ -16,7 +16,7 @@ matplotlib.use("svg")  # no window, and no search for one
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
-from infra.scrape import Histogram
+from infra.monitor.scrape import Histogram
 
 COLOURS: Final = {
     "premiere": "#d1495b",

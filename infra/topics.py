@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPa
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from infra.errors import TopicError
-from streaming.broker import StreamError, known_topics
+from streaming.kafka.client import StreamError, known_topics
 from streaming.topics import Topic
 
 TIMEOUT: Final = 15.0  # seconds for the broker's answer: the client's own limit, since it crashes if left earlier

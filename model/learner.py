@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model import lists
 from model.actions import WEIGHTS
-from model.contender import Contender, Question
-from model.gather import gather
-from model.memory import Launched, Memory, MemorySettings, Past
-from model.ranker import Ranker, RankerSettings
-from model.sequence import SequenceModel, SequenceSettings
+from model.pipeline import Contender, Question
+from model.sequence.model import SequenceModel, SequenceSettings
+from model.signals import candidates
+from model.signals.gather import gather
+from model.signals.ranker import Ranker, RankerSettings
+from model.state.stream_state import Launched, Memory, MemorySettings, Past
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class Learner:
         if not questions:
             return Learned([], {})
         self.memory.audience.make_room(Counter(q.past.user for q in questions))
-        on = lists.view(self.memory)
+        on = candidates.view(self.memory)
         asked = [question for question in questions if question.ranked]
-        text_NV = lists.text_scores(on, [question.past for question in asked])
+        text_NV = candidates.text_scores(on, [question.past for question in asked])
         for contender in self.contenders.values():
             contender.prepare(on, histories, asked)
         scored = enumerate(text_NV)
@@ -164,7 +164,7 @@ class Learner:
         late = replace(question, past=past.before(known), now=now, delay=delay)
         return [late, question]
 
-    def _rank(self, on: lists.View, q: Question, n: int, text_V: NDArray[np.float32]) -> Ranked | None:
+    def _rank(self, on: candidates.View, q: Question, n: int, text_V: NDArray[np.float32]) -> Ranked | None:
         """Rank one question by every contender, then count it; a delayed one is only learned from."""
         memory = self.memory
         asked = memory.asked(q.past, q.now, q.delay)

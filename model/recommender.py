@@ -14,17 +14,18 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from model import checkpoint, lists, signals
+from model import checkpoint
 from model.actions import ACTIONS
-from model.contender import Contender
-from model.gather import gather
 from model.learner import LearnerSettings, new_contender
-from model.lists import View
-from model.memory import Launched, Memory, Past
-from model.network import Network, NetworkSettings
-from model.scorer import Scorer
-from model.sequence import SequenceModel
-from model.signals import Asked
+from model.pipeline import Contender
+from model.sequence.model import SequenceModel
+from model.sequence.network import Network, NetworkSettings
+from model.signals import candidates, table
+from model.signals.candidates import View
+from model.signals.gather import gather
+from model.signals.scorer import Scorer
+from model.signals.table import Asked
+from model.state.stream_state import Launched, Memory, Past
 
 FRESH: Final = 64  # newest titles without an event, which compete for the places that a list keeps
 
@@ -119,8 +120,8 @@ class Recommender:
         moments = [_moment(past, now) for past in pasts]
         hidden_BD = self.sequence.now(pasts, moments)
         query_BHP = self._queries(hidden_BD)
-        backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), lists.text_scores(self.on, pasts)
-        static_V = lists.static_scores(self.on, self.contender.ranker)
+        backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.on, pasts)
+        static_V = candidates.static_scores(self.on, self.contender.ranker)
         most, also = max(self.contender.shortlist, size), self.fresh_F if kept else self.fresh_F[:0]
         listed_V, fresh_V = np.zeros((2, len(static_V)), bool)
         fresh_V[also] = True
@@ -129,7 +130,7 @@ class Recommender:
             asked = self._gather(viewer, past, moment)
             scores = text_BV[b], backbone_BV[b], static_V
             ranker, blocked = self.contender.ranker, self._blocked(viewer)
-            found = lists.find(self.on, ranker, asked, past, *scores, blocked, most, also)
+            found = candidates.find(self.on, ranker, asked, past, *scores, blocked, most, also)
             listed = found.rows_C[: found.listed]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
             lead_H = backbone_HC[:, : found.listed].max(1, initial=-np.inf)
@@ -150,14 +151,14 @@ class Recommender:
         """For each viewer, what some titles would have scored in `ranked`, which this version made: [H, titles]."""
         pasts = [self._past(viewer) for viewer in viewers]
         hidden_BD = self.sequence.now(pasts, [one.moment for one in ranked])
-        query_BHP, text_BV = self._queries(hidden_BD), lists.text_scores(self.on, pasts)
+        query_BHP, text_BV = self._queries(hidden_BD), candidates.text_scores(self.on, pasts)
         suited_MV, scores = self.on.scratch.suited_MV, []
         for b, (viewer, past, one) in enumerate(zip(viewers, pasts, ranked, strict=True)):
             asked = self._gather(viewer, past, one.moment)
             rows_C = self.memory.catalogue.find(titles[b])
             backbone_HC = self._backbone(query_BHP[b], rows_C)
-            suited_MV[signals.TEXT], suited_MV[signals.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
-            signals_CF = lists.read(self.on, asked, past, rows_C, float(one.lead[0]))
+            suited_MV[table.TEXT], suited_MV[table.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
+            signals_CF = candidates.read(self.on, asked, past, rows_C, float(one.lead[0]))
             scores.append(self.scorer(signals_CF, backbone_HC, one.lead))
         return scores
 
@@ -211,7 +212,7 @@ class Recommender:
     def _look(self, rows: NDArray[np.int64] | None = None) -> None:
         """See the catalogue as it is now; only these rows are encoded, where given."""
         self.sequence.refresh(self.memory.catalogue, rows)
-        self.on: View = lists.view(self.memory)
+        self.on: View = candidates.view(self.memory)
         catalogue = self.memory.catalogue
         cold_M = np.flatnonzero(self.on.titles.candidate_V & (catalogue.count_V[: len(catalogue)] == 0))
         self.fresh_F = cold_M[np.argsort(-catalogue.born_V[cold_M], kind="stable")[:FRESH]]

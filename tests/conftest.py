@@ -8,37 +8,23 @@ broker of its own.
 """
 
 import os
-import shutil
 import signal
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from infra.embedded import start_kafka, start_redis
+from infra.local.embedded import start_kafka, start_redis
 from infra.topics import create
 from streaming.topics import Topic
+from tests.support.kafka import HOME, OwnKafka
 
 BROKERS: Final = tuple(filter(None, os.environ.get("BROKERS", "").split(",")))
-BESIDE: Final = Path(__file__).resolve().parents[2] / "shared" / "kafka"  # beside the project's checkout
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and all it starts, would ignore it
-
-OwnKafka = Callable[[Path], AbstractContextManager[str]]  # a folder: a broker's address while the context lasts
-
-
-def _home() -> Path | None:
-    """An Apache Kafka that can be run here."""
-    home = Path(os.environ.get("KAFKA_HOME") or BESIDE)
-    java = os.environ.get("JAVA_HOME") or shutil.which("java")
-    return home if java and (home / "bin" / "kafka-server-start.sh").exists() else None
-
-
-HOME: Final = _home()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

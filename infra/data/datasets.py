@@ -1,0 +1,168 @@
+"""Events and titles in the one order and with the launch times by which everything is measured.
+
+Order: by ts; equal times in the fixed order of blake2b-64 of "user:item", since in many files ties ascend by id, which
+a sequence model would learn. A title launches at its release date (else 1 January of its year, else the stream's
+start), never before the stream's start and never later than just before its first event: were titles launched at their
+first event, the only candidate without events would be the answer, and a model finds that leak.
+
+Titles that never have an event are launched too, since a catalogue has them, at their date or at the stream's end if
+that comes first; `launches_with_events` leaves them out: evaluation ranks among titles that have an event sometime, as
+the published baselines of this protocol do.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.data.tables import DataError, Table, actions, dates, genres, ids, ratings, read_table, texts, times, years
+from model.actions import ACTIONS
+from streaming.records import Event, Launch
+
+__all__ = ["DataError", "DataSet", "from_tables", "load"]
+
+_EMBEDDED: Final = {"title", "genres", "overview"}  # always; `text` names more
+_ACTION_NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Events in order, in columns; launches by time, beside their times. Times in ms."""
+
+    name: str
+    simulated: bool
+    users: list[str]
+    titles: list[str]  # those that have an event sometime
+    user: NDArray[np.int32]  # rows of `users`
+    title: NDArray[np.int32]  # rows of `titles`
+    ts: NDArray[np.int64]
+    rating: NDArray[np.float64]  # NaN: none
+    action: NDArray[np.uint8]  # codes of ACTIONS, before a rating overrules them
+    launches: list[Launch]
+    launched: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def event(self, index: int) -> Event:
+        """The event as it is produced."""
+        rating = float(self.rating[index])
+        return Event(
+            user=self.users[self.user[index]],
+            title=self.titles[self.title[index]],
+            ts=int(self.ts[index]),
+            action=_ACTION_NAMES[int(self.action[index])],
+            rating=None if np.isnan(rating) else rating,
+        )
+
+    def slice(self, start: int, stop: int | None = None) -> "DataSet":
+        """Events [start, stop) with every launch up to the last of them, the earlier ones included."""
+        kept = slice(start, stop)
+        columns = {name: getattr(self, name)[kept] for name in ("user", "title", "ts", "rating", "action")}
+        until = len(self.launches)
+        if stop is not None and stop < len(self):
+            until = int(np.searchsorted(self.launched, columns["ts"][-1], "right")) if len(columns["ts"]) else 0
+        return replace(self, **columns, launches=self.launches[:until], launched=self.launched[:until])
+
+    def launches_with_events(self) -> list[Launch]:
+        """The launches of titles that have an event sometime: the candidates of an evaluation."""
+        known = set(self.titles)
+        return [launch for launch in self.launches if launch.title in known]
+
+
+def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), name: str | None = None) -> DataSet:
+    """A data set from CSV or Parquet; without titles, every title launches at the start and has no text.
+
+    `text` names further columns of the titles to embed. Raises DataError. The name is the folder's where the file is
+    called `events`, else the file's.
+    """
+    stem = events.name.split(".")[0]
+    name = name or (events.resolve().parent.name if stem == "events" else stem)
+    return from_tables(read_table(events), read_table(titles) if titles else None, text, name=name)
+
+
+def from_tables(
+    events: Table, titles: Table | None, text: Sequence[str] = (), *, name: str, simulated: bool = False
+) -> DataSet:
+    """A data set from rows: user, item, ts (unix seconds), rating, action; item, title and what is known of it."""
+    if events.rows.empty:
+        raise DataError(f"{events.file} holds no event.")
+    user_N, users = ids(events, "user")
+    item_N, items = ids(events, "item")
+    events.refuse("ts", events.column("ts").isna().to_numpy(), "a time in unix seconds is wanted")
+    ts_N = times(events, "ts").astype(np.int64)
+    order = np.lexsort((_tie_break(users, user_N, items, item_N), ts_N))
+    ts_N, item_N = ts_N[order], item_N[order]
+    known = described(titles, text) if titles else {}
+    launches = sorted(_launches(known, items, item_N, ts_N), key=lambda launch: launch.ts or 0)
+    return DataSet(
+        name=name,
+        simulated=simulated,
+        users=users,
+        titles=items,
+        user=user_N[order],
+        title=item_N,
+        ts=ts_N,
+        rating=ratings(events, "rating")[order],
+        action=actions(events, "action")[order],
+        launches=launches,
+        launched=np.array([launch.ts for launch in launches], np.int64),
+    )
+
+
+def _tie_break(
+    users: list[str], user_N: NDArray[np.int32], items: list[str], item_N: NDArray[np.int32]
+) -> NDArray[np.uint64]:
+    pairs = (f"{users[u]}:{items[i]}" for u, i in zip(user_N.tolist(), item_N.tolist(), strict=True))
+    digests = b"".join(hashlib.blake2b(pair.encode(), digest_size=8).digest() for pair in pairs)
+    return np.frombuffer(digests, ">u8").astype(np.uint64)  # as big-endian numbers they sort as their bytes do
+
+
+def described(titles: Table, text: Sequence[str]) -> dict[str, tuple[Launch, int | None]]:
+    """What the file says of each title, with its date in ms; of an item described twice, the last row holds."""
+    code_R, items = ids(titles, "item")
+    for name in ("title", *text):
+        titles.column(name)
+    further = {name: texts(titles, name) for name in text if name not in _EMBEDDED}
+    columns = (texts(titles, "title"), genres(titles, "genres"), texts(titles, "overview"), *_released(titles))
+    known = {}
+    for row, (name, kinds, overview, year, released, date) in enumerate(zip(*columns, strict=True)):
+        item, more = items[code_R[row]], {key: column[row] for key, column in further.items() if column[row]}
+        launch = Launch(title=item, name=name, genres=kinds, overview=overview, text=more, year=year, released=released)
+        known[item] = launch, date
+    return known
+
+
+def _released(titles: Table) -> tuple[list[int | None], list[int | None], list[int | None]]:
+    """Each title's year, its release where the metadata dates it (ms), and the date to launch it by (ms)."""
+    year_R, stamp_R = years(titles, "year"), times(titles, "launched_ts")
+    released_R = np.where(np.isnan(stamp_R), dates(titles, "release_date"), stamp_R)
+    since_1970_R = np.nan_to_num(year_R - 1970).astype(np.int64).astype("datetime64[Y]")
+    new_year_R = since_1970_R.astype("datetime64[ms]").astype(np.int64).astype(np.float64)
+    date_R = np.where(np.isnan(released_R), np.where(np.isnan(year_R), np.nan, new_year_R), released_R)
+    return _whole(year_R), _whole(released_R), _whole(date_R)
+
+
+def _whole(value_R: NDArray[np.float64]) -> list[int | None]:
+    return [None if np.isnan(value) else int(value) for value in value_R]
+
+
+def _launches(
+    known: dict[str, tuple[Launch, int | None]],
+    items: list[str],
+    item_N: NDArray[np.int32],
+    ts_N: NDArray[np.int64],
+) -> Iterator[Launch]:
+    """One launch a title, with its time; `ts_N` ascends."""
+    start, end = int(ts_N[0]) - 1, int(ts_N[-1])
+    code_V, at_V = np.unique(item_N, return_index=True)
+    latest = {items[code]: ts - 1 for code, ts in zip(code_V.tolist(), ts_N[at_V].tolist(), strict=True)}
+    for item in [*items, *(item for item in known if item not in latest)]:
+        launch, date = known.get(item, (Launch(title=item), None))
+        launched = start if date is None else max(start, date)
+        yield msgspec.structs.replace(launch, ts=min(launched, latest.get(item, end)))

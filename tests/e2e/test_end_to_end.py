@@ -1,0 +1,253 @@
+"""The real thing, small: a broker, a Redis, the four flows as processes, a replay; then what each user of it finds.
+
+One stack for all tests here, since it takes seconds to start. Every wait is bounded and fails with what the flows' logs
+say last.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from infra.cli.produce import play
+from infra.data.datasets import DataSet
+from infra.data.simulate import audience
+from infra.demo.command import dead_events, outcome
+from infra.demo.report import Outcome, as_json
+from infra.demo.runner import Gait, Tour
+from infra.local.session import Loop, running
+from infra.local.supervisor import FLOWS
+from infra.monitor.metrics_server import free_base
+from infra.monitor.status import accounted
+from infra.settings import Settings
+from model.metrics.ranking import MEASURES, SLICES
+from streaming.kafka.source import read_all
+from streaming.records import Event, Launch, to_json
+from streaming.stores.redis_lists import DEFAULT, key, read
+from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
+from tests.support.paths import ROOT
+from tests.support.session import PATIENCE, send, within
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return audience(users=50, titles=150, events=1500, days=60, seed=3)
+
+
+@pytest.fixture(scope="module")
+def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+    """Everything, running, on a log of its own."""
+    folder = tmp_path_factory.mktemp("loop")
+    port = free_base(Settings(metrics_port=25_000))
+    with running(Settings(data_dir=folder, bootstrap_servers="", redis_url="", metrics_port=port)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def tour(loop: Loop, data: DataSet) -> Tour:
+    """The data set, played: half as history, half live."""
+    began = time.monotonic()
+    made = Tour(loop, data, Gait(limit=500), clock=lambda: time.monotonic() - began)
+    made.run()
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(tour: Tour) -> Outcome:
+    """What the run showed, before any test added to it."""
+    return outcome(tour, tour.clock())
+
+
+def test_every_event_is_learned_and_none_waits(found: Outcome, data: DataSet) -> None:
+    want = {"produced": len(data), "learned": len(data), "duplicates": 0, "dead_lettered": 0, "waiting": 0}
+    assert found.counts == want
+    assert found.samples[-1].lag["features < user-events"] == 0
+    assert found.samples[-1].lag["titles < title-launches"] == 0
+
+
+def test_model_baselines_and_what_was_served_are_scored_on_the_live_part(found: Outcome, data: DataSet) -> None:
+    report = as_json(found)
+    live = len(data) - len(data) // 2
+    assert report["live_events"] == live
+    assert live / 4 < report["scored"] <= live  # beyond 200 events/s a fair sample; nobody repeats a title
+    for measure in MEASURES:
+        assert set(report[measure]) == {"premiere", "served", "popularity", "popularity_window", "cooccurrence"}
+        assert all(set(means) == set(SLICES) for means in report[measure].values())
+    assert all(means["all"] > 0 for means in report["mrr"].values())
+    assert report["freshness_ms"]["event"]["p50"] is not None
+    assert report["versions"] > 0
+
+
+def test_redis_holds_a_list_for_every_viewer_of_titles_launched_and_unseen(
+    loop: Loop, tour: Tour, data: DataSet
+) -> None:
+    launched = {launch.title for launch in data.launches}
+    for user in data.users:
+        listed = within(loop, f"a list of {user}", lambda user=user: read(loop.redis, user))  # type: ignore[misc]
+        assert loop.redis.exists(key(user)), user
+        seen = {data.titles[row] for row in data.title[data.user == data.users.index(user)]}
+        assert set(listed) <= launched
+        assert len(set(listed)) == len(listed)
+        events = int(loop.redis.hget(key(user), "events"))
+        assert events == (data.user == data.users.index(user)).sum()
+        assert not seen & set(listed), user
+
+
+def test_a_viewer_nobody_has_seen_gets_the_default_list(loop: Loop, tour: Tour) -> None:
+    assert loop.redis.exists(DEFAULT)
+    assert read(loop.redis, "nobody has seen me")
+
+
+def store(loop: Loop) -> object:
+    """Feast as anybody opens it."""
+    import features.feast_import  # noqa: F401 - Feast comes sooner without torch
+
+    # isort: split
+    from feast import FeatureStore
+
+    return FeatureStore(repo_path=str(loop.settings.data_dir / "feast"))
+
+
+def test_feasts_own_client_reads_what_the_stream_wrote(loop: Loop, tour: Tour, data: DataSet) -> None:
+    last = len(data) - 1
+    user, title = data.event(last).user, data.launches[0]
+    features = ["user_activity:event_count", "user_activity:last_title", "user_activity:recent_titles"]
+    rows = store(loop).get_online_features(features, [{"user_id": user}]).to_dict()  # type: ignore[attr-defined]
+    assert rows["last_title"] == [data.event(last).title]
+    assert rows["event_count"] == [int((data.user == data.user[last]).sum())]
+    assert rows["recent_titles"][0][0] == data.event(last).title
+    features = ["title_semantics:name", "title_semantics:genres", "title_semantics:semantic"]
+    rows = store(loop).get_online_features(features, [{"title_id": title.title}]).to_dict()  # type: ignore[attr-defined]
+    assert rows["name"] == [title.name]
+    assert len(rows["semantic"][0]) == 256
+
+
+def test_history_is_right_at_every_point_in_time(loop: Loop, tour: Tour, data: DataSet) -> None:
+    busiest = int(pd.Series(data.user).value_counts().index[0])
+    own = (data.user == busiest).nonzero()[0]
+    distinct = [k for k in range(1, len(own)) if data.ts[own[k]] > data.ts[own[k - 1]] + 1000][:5]
+    asked = pd.DataFrame(
+        {
+            "user_id": data.users[busiest],
+            # just before the next event of this user: what was known then
+            "event_timestamp": [datetime.fromtimestamp((data.ts[own[k]] - 1) / 1000, UTC) for k in distinct],
+        }
+    )
+    features = ["user_activity:event_count", "user_activity:last_title"]
+
+    def known() -> list[pd.DataFrame]:
+        job = store(loop).get_historical_features(asked, features)  # type: ignore[attr-defined]
+        rows = job.to_df().sort_values("event_timestamp")
+        return [] if rows["event_count"].isna().any() else [rows]
+
+    rows = within(loop, "the offline log", known)[0]
+    assert rows["event_count"].astype(int).tolist() == distinct
+    assert rows["last_title"].tolist() == [data.titles[data.title[own[k - 1]]] for k in distinct]
+
+
+def test_a_bad_message_ends_as_a_dead_letter_with_its_reason(loop: Loop, found: Outcome) -> None:
+    before = accounted(loop.settings)
+    late = Event(user="from the future", title="title-1", ts=int(time.time() * 1000) + 10**9)
+    send(loop, (USER_EVENTS, "bad", b"{this is not JSON"), (USER_EVENTS, late.user, to_json(late)))
+    within(loop, "two dead letters", lambda: dead_events(loop.settings.kafka()) == 2)
+    assert accounted(loop.settings) == before + 2
+    letters = {message.value: dict(message.headers) for message in read_all(loop.settings.kafka(), DEAD_LETTERS)}
+    reason = letters[b"{this is not JSON"]["reason"].decode()
+    assert reason.startswith("not JSON: ")
+    assert letters[b"{this is not JSON"]["topic"] == USER_EVENTS.encode()
+    assert letters[to_json(late)]["reason"].decode().startswith("in the future: ")
+
+
+def test_an_event_sent_twice_is_learned_once(loop: Loop, found: Outcome, data: DataSet) -> None:
+    before = tour_counts(loop)
+    event = Event(user=data.users[0], title="title-2", ts=int(data.ts[-1]), event_id="once")
+    send(loop, *[(USER_EVENTS, event.user, to_json(event))] * 2)
+    within(loop, "an event and its double", lambda: sum(tour_counts(loop)) >= sum(before) + 2)
+    assert tour_counts(loop) == (before[0] + 1, before[1] + 1)
+
+
+def tour_counts(loop: Loop) -> tuple[int, int]:
+    """Events learned, and dropped as doubles."""
+    from infra.monitor.status import look
+
+    now = look(loop.settings, loop.lags)
+    return now.learned, now.duplicates
+
+
+def test_a_launch_enters_lists_that_it_was_not_in(loop: Loop, tour: Tour, data: DataSet) -> None:
+    like = data.launches[0]
+    sequel = Launch(title="sequel", name=f"{like.name} II", genres=like.genres, overview=like.overview, year=2025)
+    assert not any("sequel" in read(loop.redis, user) for user in data.users)
+    send(loop, (TITLE_LAUNCHES, "sequel", to_json(sequel)))
+    entered = within(loop, "a list with it", lambda: [u for u in data.users if "sequel" in read(loop.redis, u)])
+    assert entered
+    kind = {"kind": "launch"}
+    within(loop, "its freshness", lambda: tour.watch.sample("after") and tour.watch.status.freshness(**kind).count)
+
+
+def test_a_data_set_can_be_replayed_into_a_loop_that_runs(loop: Loop, found: Outcome, data: DataSet) -> None:
+    before, said = accounted(loop.settings), list[str]()
+    assert play(loop.settings, data.slice(len(data) - 40), said.append, None, None) == 40
+    within(loop, "40 events more", lambda: accounted(loop.settings) >= before + 40)
+    assert said[-1].startswith("40 of 40 events, 150 titles, ")
+
+
+def lives(pid: int, parent: int | None = None) -> bool:
+    """Whether it runs, as a child of that parent where one is named; what has ended and waits to be collected does
+    not."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # gone
+        return False
+    return fields[0] != "Z" and parent in (None, int(fields[1]))
+
+
+def children(pid: int) -> set[int]:
+    """The living children of a process."""
+    everyone = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+    return {one for one in everyone if lives(one, pid)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ctrl_c_ends_a_demo_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+    events, titles = tmp_path / "events.csv", tmp_path / "titles.csv"
+    events.write_text("user,item,ts\n" + "".join(f"u{k % 7},t{k % 11},{1_700_000_000 + k}\n" for k in range(200)))
+    titles.write_text("item,title\n" + "".join(f"t{k},Title {k}\n" for k in range(11)))
+    command = [sys.executable, "-m", "infra.cli.main", "demo", "--events", str(events), "--titles", str(titles)]
+    env = {**os.environ, "TMPDIR": str(tmp_path), "PREMIERE_METRICS_PORT": "26000", "PYTHONUNBUFFERED": "1"}
+    demo = subprocess.Popen(
+        [*command, "--report", str(tmp_path)],
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while len(running_now := children(demo.pid)) < 2 + len(FLOWS) and time.monotonic() < deadline:
+            assert demo.poll() is None, demo.communicate()[0]
+            time.sleep(0.1)
+        assert len(running_now) >= 2 + len(FLOWS)
+        demo.send_signal(signal.SIGINT)
+        said, _ = demo.communicate(timeout=PATIENCE)
+    finally:
+        demo.kill()
+    assert demo.returncode == 130, said
+    assert said.endswith("Stopped.\n")
+    # A flow that was only being started dies with its parent: whoever is process 1 may be slow to collect it.
+    deadline = time.monotonic() + PATIENCE
+    while (left := {pid for pid in running_now if lives(pid)}) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
+    assert not list(tmp_path.glob("premiere-demo-*"))
+    assert not (tmp_path / "report.json").exists()

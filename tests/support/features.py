@@ -1,0 +1,98 @@
+"""Flow `features` with sinks in memory, and messages to feed it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
+from bytewax.testing import TestingSource, run_main
+
+from streaming.flows.features import build
+from streaming.kafka.source import Message
+from streaming.records import Activity, LogRecord, decode_log
+from streaming.state.user_history import Row
+
+NOW = 1_700_000_000_000  # ms
+
+
+class _Collected(StatefulSinkPartition[list[Any], None]):
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def write_batch(self, values: list[list[Any]]) -> None:
+        self.items += values
+
+    def snapshot(self) -> None:
+        return None
+
+
+class Collect(FixedPartitionedSink[list[Any], None]):
+    """Keeps what it gets, as it gets it: at least once."""
+
+    def __init__(self, parts: int = 1) -> None:
+        self.items: dict[str, list[Any]] = {str(part): [] for part in range(parts)}
+
+    def list_parts(self) -> list[str]:
+        return list(self.items)
+
+    def part_fn(self, item_key: str) -> int:
+        return int(item_key)
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Collected:
+        return _Collected(self.items[for_part])
+
+    def all(self) -> list[Any]:
+        return [one for part in self.items.values() for item in part for one in item]
+
+
+class Run:
+    """The flow with sinks in memory."""
+
+    def __init__(self, shards: int = 1) -> None:
+        self.activity, self.online, self.offline, self.dead = Collect(), Collect(shards), Collect(shards), Collect()
+        self.forgotten = Collect(shards)
+        self.shards = shards
+
+    def flow(self, source: Source[list[Message]], **settings: Any) -> Dataflow:
+        return build(
+            events=source,
+            activity=self.activity,
+            online=self.online,
+            offline=self.offline,
+            forgotten=self.forgotten,
+            dead_letters=self.dead,
+            shards=self.shards,
+            **settings,
+        )
+
+    def log(self) -> list[LogRecord]:
+        return [decode_log(record.value) for record in self.activity.all()]
+
+    def activities(self) -> list[Activity]:
+        return [record for record in self.log() if isinstance(record, Activity)]
+
+    def rows(self) -> dict[tuple[int, int], Row]:
+        """Offline rows by where their event lay."""
+        return {(row["partition"], row["offset"]): row for row in self.offline.all()}
+
+
+def event(user: str, title: str, ts: int, offset: int, partition: int = 0, **more: Any) -> Message:
+    value = json.dumps({"user": user, "title": title, "ts": ts, **more}).encode()
+    return Message("user-events", partition, offset, NOW + offset, user.encode(), value)
+
+
+def forget(user: str, offset: int, partition: int = 0, **more: Any) -> Message:
+    value = json.dumps({"user": user, "forget": True, **more}).encode()
+    return Message("user-events", partition, offset, NOW + offset, user.encode(), value)
+
+
+def polls(messages: Sequence[Message], size: int) -> list[list[Message]]:
+    return [list(messages[start : start + size]) for start in range(0, len(messages), size)]
+
+
+def play(source: Iterable[Any], shards: int = 1, **settings: Any) -> Run:
+    run = Run(shards)
+    run_main(run.flow(TestingSource(list(source)), **settings))
+    return run

@@ -1,0 +1,60 @@
+"""Flow `titles` with sinks in memory, and launches to feed it."""
+
+import json
+from typing import Any
+
+from bytewax.dataflow import Dataflow
+from bytewax.inputs import Source
+from bytewax.testing import TestingSource, run_main
+
+from features.text_encoders import Encoder
+from streaming.flows.titles import build
+from streaming.kafka.source import Message
+from streaming.records import Title, decode_title
+from streaming.topics import TITLE_LAUNCHES
+from tests.support.features import Collect
+
+NOW = 1_700_000_000_000  # ms, when the first launch was appended
+TOY: dict[str, Any] = {
+    "name": "Toy Story",
+    "genres": ["Animation"],
+    "overview": "A cowboy doll is jealous.",
+    "year": 1995,
+}
+
+
+def launch(title: str, offset: int = 0, **fields: Any) -> Message:
+    value = json.dumps({"title": title, **fields}).encode()
+    return Message(TITLE_LAUNCHES, 0, offset, NOW + offset, title.encode(), value)
+
+
+class Run:
+    """The flow with sinks in memory."""
+
+    def __init__(self, encode: Encoder) -> None:
+        self.titles, self.activity, self.online, self.offline, self.dead = (Collect() for _ in range(5))
+        self.encode = encode
+
+    def flow(self, source: Source[list[Message]]) -> Dataflow:
+        return build(
+            launches=source,
+            titles=self.titles,
+            activity=self.activity,
+            online=self.online,
+            offline=self.offline,
+            dead_letters=self.dead,
+            encode=self.encode,
+        )
+
+    def known(self) -> list[Title]:
+        return [decode_title(record.value) for record in self.titles.all()]
+
+    def reasons(self) -> list[str]:
+        return [dict(record.headers)["reason"].decode() for record in self.dead.all()]
+
+
+def play(encode: Encoder, *messages: Message, batch: int = 10) -> Run:
+    polls = [list(messages[start : start + batch]) for start in range(0, len(messages), batch)]
+    run = Run(encode)
+    run_main(run.flow(TestingSource(polls)))
+    return run

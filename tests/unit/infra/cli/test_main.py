@@ -1,0 +1,63 @@
+"""What somebody who types meets: help, one sentence where something is wrong, and exit codes that scripts can use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.cli.main import app
+from tests.support.paths import ROOT
+
+cli = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def empty_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No broker and no Redis are set."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("KAFKA_BOOTSTRAP_SERVERS", "PREMIERE_BOOTSTRAP_SERVERS", "REDIS_URL", "PREMIERE_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_every_command_has_help() -> None:
+    assert app.registered_commands
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert command.callback.__doc__, f"{command.callback.__name__} has no help"
+
+
+def test_an_error_of_the_world_is_one_sentence_and_exit_code_1() -> None:
+    result = cli.invoke(app, ["topics"])
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "premiere: No Kafka is known: run `premiere up`, or set PREMIERE_BOOTSTRAP_SERVERS.\n"
+
+
+@pytest.mark.parametrize("words", [["run", "nothing"], ["fly"], ["topics", "--delete"]])
+def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
+    assert cli.invoke(app, words).exit_code == 2
+
+
+def test_settings_are_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREMIERE_KAFKA_SASL_PASSWORD", "hush")
+    monkeypatch.setenv("REDIS_URL", "redis://:hush@h:1/0")
+    result = cli.invoke(app, ["settings"])
+    assert result.exit_code == 0
+    assert "hush" not in result.output
+    assert "redis://:**********@h:1/0" in result.output
+
+
+def test_topics_are_made_and_listed(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREMIERE_BOOTSTRAP_SERVERS", kafka)
+    result = cli.invoke(app, ["topics", "--create"])
+    assert result.exit_code == 0
+    assert "user-events      8" in result.output
+    assert "missing" not in result.output
+
+
+def test_help_does_not_wait_for_what_it_does_not_need() -> None:
+    script = "import sys, infra.cli.main; print({'torch', 'feast', 'bytewax', 'pydantic', 'pandas'} & set(sys.modules))"
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert child.stdout == "set()\n"

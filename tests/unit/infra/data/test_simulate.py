@@ -1,0 +1,78 @@
+"""The simulated audience: reproducible, launching all along, and with a taste that can be learned from text alone."""
+
+import numpy as np
+import pytest
+
+from infra.data.datasets import DataSet
+from infra.data.simulate import audience
+from model.metrics.baselines import Baselines
+from model.metrics.ranking import Prequential, average_rank
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return audience(users=60, titles=300, events=4000, days=90, seed=7)
+
+
+def test_a_seed_gives_the_same_audience_and_another_seed_another(data: DataSet) -> None:
+    again = audience(users=60, titles=300, events=4000, days=90, seed=7)
+    assert again.launches == data.launches
+    assert [again.event(k) for k in range(len(again))] == [data.event(k) for k in range(len(data))]
+    other = audience(users=60, titles=300, events=4000, days=90, seed=8)
+    assert other.event(0) != data.event(0)
+
+
+def test_sizes_are_those_asked_for(data: DataSet) -> None:
+    assert data.simulated
+    assert (len(data), len(data.launches)) == (4000, 300)
+    assert 55 <= len(data.users) <= 60
+
+
+def test_titles_launch_all_along_and_before_their_events(data: DataSet) -> None:
+    launched = {launch.title: launch.ts or 0 for launch in data.launches}
+    assert all(launched[data.event(k).title] < data.event(k).ts for k in range(len(data)))
+    in_last_third = data.launched > np.quantile(data.ts, 2 / 3)
+    assert 20 < in_last_third.sum() < 200
+
+
+def test_nobody_watches_a_title_twice(data: DataSet) -> None:
+    pairs = [(data.event(k).user, data.event(k).title) for k in range(len(data))]
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_sequels_carry_the_name_and_find_the_viewers_of_the_first_part(data: DataSet) -> None:
+    names = {launch.title: launch.name for launch in data.launches}
+    first = {name: title for title, name in names.items()}
+    sequels = {title: first[name[:-3]] for title, name in names.items() if name.endswith(" II") and name[:-3] in first}
+    assert len(sequels) > 10
+    viewers: dict[str, set[str]] = {}
+    for k in range(len(data)):
+        viewers.setdefault(data.event(k).title, set()).add(data.event(k).user)
+    watched = [(viewers.get(sequel, set()), viewers.get(original, set())) for sequel, original in sequels.items()]
+    of_fans = sum(len(sequel & original) for sequel, original in watched) / sum(len(sequel) for sequel, _ in watched)
+    by_chance = np.mean([len(original) for _, original in watched]) / len(data.users)
+    assert of_fans > 1.5 * by_chance
+
+
+def test_genres_and_recency_read_from_the_launches_beat_popularity(data: DataSet) -> None:
+    baselines, popularity, content = Baselines(), Prequential(), Prequential()
+    rows = {launch.title: row for row, launch in enumerate(data.launches)}
+    kinds = sorted({genre for launch in data.launches for genre in launch.genres})
+    genre_VG = np.array([[genre in launch.genres for genre in kinds] for launch in data.launches], float)
+    recent: dict[str, list[int]] = {}
+    for launch in data.launches:
+        baselines.launch(launch.title)
+    for k in range(len(data)):
+        event, past = data.event(k), recent.setdefault(data.event(k).user, [])
+        if k > len(data) // 5:
+            prior = baselines.title_events(event.title), baselines.user_events(event.user)
+            popularity.add(baselines.rank(event.user, event.title, event.ts)["popularity"], *prior)
+            taste_G = genre_VG[past[-4:]].sum(0)
+            age_V = (event.ts - data.launched) / 86_400_000
+            score_V = np.where(age_V > 0, (genre_VG @ taste_G) * (1 + 8 * np.exp(-np.maximum(age_V, 0) / 10)), -np.inf)
+            score_V[past] = -np.inf
+            content.add(average_rank(score_V, rows[event.title]), *prior)
+        baselines.count(event.user, event.title, event.ts)
+        past.append(rows[event.title])
+    for group in ("all", "new_titles", "no_event_titles"):
+        assert (content.report()["mrr"][group] or 0) > 1.3 * (popularity.report()["mrr"][group] or 0), group

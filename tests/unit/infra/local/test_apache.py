@@ -1,0 +1,129 @@
+"""Apache Kafka from its jars: fetched once, whole, and run by their classpath; without them, one sentence."""
+
+import http.server
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from infra.errors import ServiceError
+from infra.local import apache
+from infra.local.apache import ARTIFACTS, LISTED, classpath
+from infra.local.embedded import HOST, free_port, kafka_answers, start_kafka
+
+POM: Final = """<project><modelVersion>4.0.0</modelVersion>
+<groupId>{0}</groupId><artifactId>{1}</artifactId><version>{2}</version><dependencies>{3}</dependencies></project>"""
+DEPENDENCY: Final = """<dependency>
+<groupId>{0}</groupId><artifactId>{1}</artifactId><version>{2}</version><scope>{3}</scope></dependency>"""
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """A Maven repository of that folder: its URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def _add(root: Path, group: str, name: str, version: str, jar: bytes, needs: str = "") -> None:
+    folder = root / group.replace(".", "/") / name / version
+    folder.mkdir(parents=True)
+    (folder / f"{name}-{version}.pom").write_text(POM.format(group, name, version, needs))
+    (folder / f"{name}-{version}.jar").write_bytes(jar)
+
+
+def _repository(root: Path) -> None:
+    """What Maven Central has, small: the three artifacts; the first needs one to run and another for its tests."""
+    _add(root, "org.other", "run", "1.0", b"a jar")
+    needs = DEPENDENCY.format("org.other", "run", "1.0", "runtime")
+    needs += DEPENDENCY.format("org.other", "tested-with", "1.0", "test")
+    for artifact in ARTIFACTS:
+        group, name, _, version, _ = artifact.split(":")
+        _add(root, group, name, version, f"the jar {name}".encode(), needs)
+        needs = ""
+
+
+def test_jars_are_fetched_once_with_what_they_need(tmp_path: Path) -> None:
+    pytest.importorskip("jgo", reason="the extra [kafka] is not installed")
+    _repository(tmp_path / "central")
+    with _served(tmp_path / "central") as url:
+        jars = classpath(tmp_path / "jars", url).split(os.pathsep)
+    assert sorted(Path(jar).read_bytes() for jar in jars) == [
+        b"a jar",
+        b"the jar kafka-tools",
+        b"the jar kafka_2.13",
+        b"the jar slf4j-simple",
+    ]
+    assert classpath(tmp_path / "jars", url).split(os.pathsep) == jars  # nobody is asked again
+
+
+def test_what_an_interrupted_fetch_left_is_not_used(tmp_path: Path) -> None:
+    pytest.importorskip("jgo", reason="the extra [kafka] is not installed")
+    _repository(tmp_path / "central")
+    half = tmp_path / "jars" / "org" / "other" / "run" / "1.0" / "run-1.0.jar"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"a j")
+    with _served(tmp_path / "central") as url:
+        assert b"a jar" in [Path(jar).read_bytes() for jar in classpath(tmp_path / "jars", url).split(os.pathsep)]
+
+
+@pytest.mark.parametrize("missing", ["all", "a jar"])
+def test_without_the_repository_one_sentence_names_the_remedy(tmp_path: Path, missing: str) -> None:
+    pytest.importorskip("jgo", reason="the extra [kafka] is not installed")
+    _repository(tmp_path / "central")
+    (tmp_path / "central" / "org" / "other" / "run" / "1.0" / "run-1.0.jar").unlink()
+    with _served(tmp_path / "central") as url:
+        where = url if missing == "a jar" else f"http://127.0.0.1:{free_port()}"
+        with pytest.raises(
+            ServiceError, match=r"could not be fetched from http\S+ \(\w+\): go online, or set KAFKA_HOME"
+        ):
+            classpath(tmp_path / "jars", where)
+    assert not (tmp_path / "jars").exists()
+
+
+def test_without_the_extra_the_sentence_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jgo.maven", None)
+    with pytest.raises(ServiceError, match=r"pip install 'premiere\[kafka\]'.*KAFKA_HOME"):
+        classpath(tmp_path / "jars")
+
+
+def test_the_jars_alone_are_a_broker(tmp_path: Path, kafka_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    apache.cache().mkdir(parents=True)
+    (apache.cache() / LISTED).write_text(os.pathsep.join(map(str, (kafka_home / "libs").glob("*.jar"))))
+    with start_kafka(tmp_path / "node", broker="apache") as address:
+        assert kafka_answers(address)
+    assert "Kafka Server started" in (tmp_path / "node" / "kafka.log").read_text()
+
+
+def test_a_java_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path / "none"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    apache.cache().mkdir(parents=True)
+    (apache.cache() / LISTED).write_text("no.jar")
+    with pytest.raises(ServiceError, match=r"Apache Kafka cannot be run .*: is JAVA_HOME a Java 17\?"):
+        apache.prepare(apache.found(None), tmp_path, HOST, (1, 2))
+
+
+def test_without_java_the_sentence_says_where_to_get_one(
+    tmp_path: Path, kafka_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(apache, "find_spec", lambda name: None)
+    with pytest.raises(ServiceError, match=r"needs Java 17: set JAVA_HOME, .*\[kafka\]"):
+        apache.found(kafka_home)

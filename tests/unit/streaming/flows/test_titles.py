@@ -1,0 +1,285 @@
+"""Launches become titles: each rule of the flow, what cannot be used, and the whole way through real services."""
+
+import uuid
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSource, run_main
+from confluent_kafka import Producer
+
+from features.definitions import TITLE_ROW
+from features.store import offline_folder, open_store, write_title_semantics
+from features.text_encoders import Encoder, load_encoder
+from infra.topics import create
+from streaming.flows.titles import build, relaunch, sort
+from streaming.kafka.client import StreamError
+from streaming.kafka.sink import KafkaSink
+from streaming.kafka.source import KafkaSource, read_all
+from streaming.records import FLOOR_MS, Title, decode_log, decode_title
+from streaming.stores.feast_online import FeastSink
+from streaming.stores.parquet_log import ParquetSink
+from streaming.topics import ACTIVITY, DEAD_LETTERS, TITLE_LAUNCHES, TITLES, Topic
+from tests.support.titles import NOW, TOY, Run, launch, play
+
+
+@pytest.fixture(scope="module")
+def encode() -> Encoder:
+    return load_encoder()
+
+
+def test_a_launch_becomes_a_title_in_both_topics_and_a_row_in_both_stores(encode: Encoder) -> None:
+    run = play(encode, launch("1", 7, **TOY, ts=NOW - 5_000, released=-1_000))
+    (title,) = run.known()
+    assert msgspec.structs.replace(title, semantic=b"") == Title(
+        title="1",
+        name="Toy Story",
+        genres=["Animation"],
+        year=1995,
+        released=-1_000,
+        launched=NOW - 5_000,
+        stamp=(NOW - 5_000) * 1_000,
+        withdrawn=False,
+        semantic=b"",
+        appended=NOW + 7,
+        offset=7,
+    )
+    assert title.semantic == encode(["Toy Story. Animation. A cowboy doll is jealous."])[0].tobytes()
+    (record,), (logged,) = run.titles.all(), run.activity.all()
+    assert (record.topic, record.key) == (TITLES, b"1")
+    assert (logged.topic, logged.key) == (ACTIVITY, b"1")
+    assert decode_log(logged.value) == title
+    (row,) = run.offline.all()
+    assert run.online.all() == [row]
+    assert row == {
+        "title_id": "1",
+        "event_timestamp": datetime(2023, 11, 14, 22, 13, 15, tzinfo=UTC),
+        "created": datetime(2023, 11, 14, 22, 13, 20, 7000, tzinfo=UTC),
+        "name": "Toy Story",
+        "genres": ["Animation"],
+        "year": 1995,
+        "withdrawn": False,
+        "semantic": np.frombuffer(title.semantic, "<f4").tolist(),
+    }
+
+
+def test_a_launch_without_a_time_launched_when_it_was_appended(encode: Encoder) -> None:
+    (title,) = play(encode, launch("1", 3)).known()
+    assert (title.launched, title.stamp) == (NOW + 3, (NOW + 3) * 1000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "has_vector"),
+    [
+        ({}, False),
+        ({"name": "", "overview": " \n"}, False),
+        ({"name": "Amélie 🎬"}, True),
+        ({"overview": "Only this."}, True),
+        ({"genres": ["Drama"]}, True),
+        ({"text": {"tags": "slow burn"}}, True),
+        ({"name": "🧸"}, True),
+    ],
+)
+def test_any_text_gives_a_vector_and_none_gives_none(encode: Encoder, fields: dict[str, Any], has_vector: bool) -> None:
+    run = play(encode, launch("1", **fields))
+    (title,) = run.known()
+    assert len(title.semantic) == (256 * 4 if has_vector else 0)
+    assert len(run.offline.all()[0]["semantic"]) == (256 if has_vector else 0)
+    assert run.reasons() == []
+
+
+def test_a_relaunch_says_everything_anew_and_the_first_launch_stays(encode: Encoder) -> None:
+    first, second = play(encode, launch("1", 0, **TOY, ts=1_000), launch("1", 1, name="Toy Story 1", ts=9_000)).known()
+    assert (second.name, second.genres, second.year) == ("Toy Story 1", [], None)
+    assert (second.launched, second.stamp) == (1_000, 9_000_000)
+    assert first.semantic != second.semantic
+
+
+def test_a_relaunch_that_says_nothing_new_is_not_passed_on(encode: Encoder) -> None:
+    run = play(encode, launch("1", 0, **TOY), launch("1", 1, **TOY), launch("1", 2, **TOY, ts=5), batch=1)
+    assert [title.offset for title in run.known()] == [0]
+    assert len(run.offline.all()) == len(run.activity.all()) == 1
+
+
+def test_the_topics_order_decides_and_stamps_strictly_rise(encode: Encoder) -> None:
+    run = play(
+        encode,
+        launch("1", 0, name="a", ts=5_000),
+        launch("1", 1, name="b", ts=5_000),
+        launch("1", 2, name="c", ts=1_000),  # older by its own time, and still the news
+        launch("1", 3, name="d", ts=6_000),
+    )
+    assert [(title.name, title.stamp) for title in run.known()] == [
+        ("a", 5_000_000),
+        ("b", 5_000_001),
+        ("c", 5_000_002),
+        ("d", 6_000_000),
+    ]
+
+
+def test_a_stamp_lies_after_1970_and_the_launch_may_lie_before(encode: Encoder) -> None:
+    first, second = play(encode, launch("1", 0, ts=FLOOR_MS), launch("1", 1, name="x", ts=FLOOR_MS)).known()
+    assert (first.launched, first.stamp, second.stamp) == (FLOOR_MS, 1, 2)
+
+
+def test_a_withdrawal_keeps_what_is_known_and_a_launch_brings_the_title_back(encode: Encoder) -> None:
+    first, gone, back = play(
+        encode, launch("1", 0, **TOY), launch("1", 1, withdrawn=True), launch("1", 2, **TOY), batch=1
+    ).known()
+    assert (gone.withdrawn, gone.name, gone.genres, gone.semantic) == (True, first.name, first.genres, first.semantic)
+    assert (back.withdrawn, back.semantic, back.launched) == (False, first.semantic, first.launched)
+
+
+def test_a_withdrawal_counts_once_and_of_a_stranger_too(encode: Encoder) -> None:
+    run = play(encode, launch("1", 0, name="x", withdrawn=True), launch("1", 1, withdrawn=True))
+    assert [(title.withdrawn, title.name) for title in run.known()] == [(True, "x")]
+
+
+def test_unknown_fields_and_any_key_are_fine(encode: Encoder) -> None:
+    message = launch("1", mood="calm", name="x")._replace(key=None)
+    assert [title.name for title in play(encode, message).known()] == ["x"]
+
+
+def test_silence_passes_an_empty_batch_through_the_offline_sink_alone(encode: Encoder) -> None:
+    run = Run(encode)
+    run_main(run.flow(TestingSource([[launch("1")], []])))
+    assert run.offline.items["0"] == [run.offline.all(), []]
+    assert len(run.online.items["0"]) == len(run.titles.items["0"]) == 1
+
+
+def test_the_texts_of_a_poll_are_encoded_together_in_the_topics_order() -> None:
+    asked: list[list[str]] = []
+
+    def encode(texts: Any) -> Any:
+        asked.append(list(texts))
+        return np.ones((len(texts), 2), np.float32)
+
+    run = play(encode, *(launch(str(9 - n), n, name=f"t{n}") for n in range(9)))
+    assert asked == [[f"t{n}" for n in range(9)]]
+    assert [title.offset for title in run.known()] == list(range(9))
+
+
+@pytest.mark.parametrize("epoch", [timedelta(0), timedelta(days=1)])  # nothing is read again; everything is
+def test_a_crash_changes_no_record_that_follows(encode: Encoder, tmp_path: Path, epoch: timedelta) -> None:
+    polls = [
+        [launch("1", 0, **TOY, ts=9_000), launch("2", 1, name="x")],
+        [launch("1", 2, name="y", ts=1_000)],
+        [launch("1", 3, withdrawn=True), launch("2", 4, name="x")],
+    ]
+    straight = play(encode, *(message for poll in polls for message in poll), batch=2)
+    init_db_dir(tmp_path, 1)
+    crashed = Run(encode)
+    items: list[Any] = [*polls[:2], TestingSource.ABORT(), polls[2]]
+    for _ in range(2):
+        flow = crashed.flow(TestingSource(items))
+        run_main(flow, epoch_interval=epoch, recovery_config=RecoveryConfig(str(tmp_path)))
+    unique = list(dict.fromkeys(record.value for record in crashed.titles.all()))
+    assert unique == [record.value for record in straight.titles.all()]
+    assert len(unique) == 4
+
+
+def test_state_of_a_newer_version_is_refused(encode: Encoder, tmp_path: Path) -> None:
+    (arrival,) = sort([launch("1", **TOY)]).titles["1"]
+    state, _ = relaunch(None, arrival)
+    assert relaunch(state, arrival) == (state, None)
+    from streaming.flows.titles import _TitleLogic
+
+    with pytest.raises(StreamError, match="newer version"):
+        _TitleLogic((99, *state[1:]))
+
+
+def test_step_ids_are_part_of_what_is_kept(encode: Encoder) -> None:
+    flow = Run(encode).flow(TestingSource([]))
+    assert [step.step_id for step in steps(flow) if type(step).__name__ in ("input", "stateful_batch", "output")] == [
+        "titles.title_launches",
+        "titles.catalogue",
+        "titles.titles",
+        "titles.activity",
+        "titles.online",
+        "titles.offline",
+        "titles.dead_letters",
+    ]
+
+
+def steps(parent: Any) -> Iterator[Any]:
+    for step in parent.substeps:
+        yield step
+        yield from steps(step) if type(step).__name__ not in ("input", "stateful_batch", "output") else ()
+
+
+def test_the_whole_way_from_kafka_to_kafka_feast_and_the_log(
+    encode: Encoder, kafka: str, redis_url: str, tmp_path: Path
+) -> None:
+    config = {"bootstrap.servers": kafka}
+    names = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in (TITLE_LAUNCHES, TITLES, ACTIVITY, DEAD_LETTERS)}
+    create(config, [Topic(name, 1, {}) for name in names.values()])
+    store = open_store(redis_url, tmp_path / "feast", f"test_{uuid.uuid4().hex[:8]}")
+    log = offline_folder(tmp_path / "feast", "title_semantics")
+    (tmp_path / "recovery").mkdir()
+    init_db_dir(tmp_path / "recovery", 1)
+
+    def run() -> None:
+        flow = build(
+            launches=KafkaSource(config, names[TITLE_LAUNCHES], "titles", tail=False),
+            titles=Renamed(config, names),
+            activity=Renamed(config, names),
+            online=FeastSink(partial(write_title_semantics, store)),
+            offline=ParquetSink(log, 1, TITLE_ROW),
+            dead_letters=Renamed(config, names),
+            encode=encode,
+        )
+        recovery = RecoveryConfig(str(tmp_path / "recovery"))
+        run_main(flow, epoch_interval=timedelta(milliseconds=20), recovery_config=recovery)
+
+    produce(config, names[TITLE_LAUNCHES], [launch("1", **TOY).value, b"nonsense", launch("2", name="Amélie 🎬").value])
+    run()
+    produce(config, names[TITLE_LAUNCHES], [launch("1", withdrawn=True).value, launch("2", name="Amélie 🎬").value])
+    run()
+
+    known = [decode_title(message.value) for message in read_all(config, names[TITLES]) if message.value]
+    assert [(title.title, title.withdrawn, title.offset) for title in known] == [
+        ("1", False, 0),
+        ("2", False, 2),
+        ("1", True, 3),
+    ]
+    assert [decode_log(message.value) for message in read_all(config, names[ACTIVITY]) if message.value] == known
+    assert [message.value for message in read_all(config, names[DEAD_LETTERS])] == [b"nonsense"]
+    entities = [{"title_id": "1"}, {"title_id": "2"}]
+    features = ["title_semantics:name", "title_semantics:withdrawn", "title_semantics:semantic"]
+    values = store.get_online_features(features=features, entity_rows=entities).to_dict()
+    assert (values["name"], values["withdrawn"]) == (["Toy Story", "Amélie 🎬"], [True, False])
+    assert values["semantic"][0] == np.frombuffer(known[0].semantic, "<f4").tolist()
+    rows = pq.read_table(log).sort_by("created").to_pylist()
+    assert [(row["title_id"], row["withdrawn"]) for row in rows] == [("1", False), ("2", False), ("1", True)]
+
+
+class Renamed(KafkaSink):
+    """The sink, with this test's own topics in the place of the fixed ones."""
+
+    def __init__(self, config: dict[str, str], names: dict[str, str]) -> None:
+        super().__init__(config)
+        self.names = names
+
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> Any:
+        part = super().build_part(step_id, for_part, resume_state)
+        write, names = part.write_batch, self.names
+
+        def renamed(values: Any) -> None:
+            write([[record._replace(topic=names[record.topic]) for record in records] for records in values])
+
+        setattr(part, "write_batch", renamed)  # noqa: B010 - mypy knows it as a method
+        return part
+
+
+def produce(config: dict[str, str], topic: str, values: Iterable[bytes | None]) -> None:
+    producer = Producer(config)
+    for value in values:
+        producer.produce(topic, value, b"key")
+    assert producer.flush(10) == 0

