@@ -156,10 +156,10 @@ class Learner:
         if not question.ranked or not horizons or self.rng.random() >= self.settings.delayed:
             return [question]
         delay = int(self.rng.choice(horizons))
-        known = question.event - delay
+        known = question.event_index - delay
         if known < 1:
             return [question]
-        past = histories[question.history]
+        past = histories[question.history_index]
         now = int(past.times_L[known - 1])
         late = replace(question, past=past.before(known), now=now, delay=delay)
         return [late, question]
@@ -208,6 +208,6 @@ class Learner:
         self.steps = state["training"]["steps"]
 
 
-def _question(past: Past, event: int, history: int) -> Question:
-    now, target, action = (int(array_L[event]) for array_L in (past.times_L, past.rows_L, past.actions_L))
-    return Question(past.before(event), now, target, action, history, event)
+def _question(past: Past, event_index: int, history_index: int) -> Question:
+    now, target, action = (int(array_L[event_index]) for array_L in (past.times_L, past.rows_L, past.actions_L))
+    return Question(past.before(event_index), now, target, action, history_index, event_index)

@@ -32,8 +32,8 @@ class Question:
     now: int
     target: int
     action: int
-    history: int
-    event: int
+    history_index: int
+    event_index: int
     delay: int = 0
     ranked: bool = True
 
@@ -64,8 +64,8 @@ class Contender:
         horizons = self.sequence.settings.network.horizons
         fresh = np.array([n for n, q in enumerate(questions) if q.delay == 0], np.int64)
         if len(fresh):
-            window_N = np.array([questions[n].history for n in fresh])
-            event_N = np.array([questions[n].event for n in fresh])
+            window_N = np.array([questions[n].history_index for n in fresh])
+            event_N = np.array([questions[n].event_index for n in fresh])
             hidden_ND = self.sequence.before_events(histories, window_N, event_N)
             self.backbone_NV[fresh] = self.sequence.scores(hidden_ND, 0)
         for place, delay in enumerate(horizons[1:], 1):

@@ -97,7 +97,7 @@ class Later(Contender):
         for n, question in enumerate(questions):
             if question.delay:
                 continue
-            if self.done >= self.first and self.done % EVERY == 0 and 0 < self.delay < question.event:
+            if self.done >= self.first and self.done % EVERY == 0 and 0 < self.delay < question.event_index:
                 self.late[n] = events_ago(question.past, self.delay)
             self.done += 1
         asked = list(self.late.values())

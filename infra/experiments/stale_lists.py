@@ -139,10 +139,10 @@ class Asker(Contender):
             self.done += 1
         states = {_key(known): known for by_age in self.ages.values() for known in by_age.values()}
         self.place = {key: place for place, key in enumerate(states)}
-        pasts, times = [one.past for one in states.values()], [one.now for one in states.values()]
+        known_pasts, times = [one.past for one in states.values()], [one.now for one in states.values()]
         backbones = {id(way.backbone): way.backbone for way in self.ways.values()}
         self.hidden_SD: dict[int, Tensor] = {
-            key: backbone.now(pasts, times) for key, backbone in backbones.items() if states
+            key: backbone.now(known_pasts, times) for key, backbone in backbones.items() if states
         }
 
     def rank(self, on: View, question: Question, n: int, *_: object) -> Standing:  # type: ignore[override]

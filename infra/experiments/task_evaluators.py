@@ -106,7 +106,7 @@ class Heads(Asked):
             self.sequence.refresh(on.memory.catalogue)
         fresh = [n for n, question in enumerate(questions) if not question.delay]
         window_N, event_N, title_N = (
-            np.array([getattr(questions[n], of) for n in fresh], np.int64) for of in ("history", "event", "target")
+            np.array([getattr(questions[n], of) for n in fresh], np.int64) for of in ("history_index", "event_index", "target")
         )
         hidden_ND = self.sequence.before_events(histories, window_N, event_N)
         self.place = {n: place for place, n in enumerate(fresh)}

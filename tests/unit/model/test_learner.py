@@ -179,12 +179,12 @@ def test_a_contender_that_does_not_learn_ranks_without_a_trace() -> None:
     play(learner, stream.batches(12))
     contender, memory = learner.contenders["premiere"], learner.memory
     contender.learns = False
-    history = repeated("u1", ["t1", "t2", "t3", "t4"], 1)
-    past = Past("u1", memory.catalogue.find(history.titles), np.array(history.times), np.array(history.actions))
+    update = repeated("u1", ["t1", "t2", "t3", "t4"], 1)
+    past = Past("u1", memory.catalogue.find(update.titles), np.array(update.times), np.array(update.actions))
     target = int(np.flatnonzero(memory.titles().candidate_V)[0])
     questions = [
-        Question(past.before(3), history.times[3], target, PLAY, 0, 3, 0),
-        Question(past.before(1), history.times[0], target, PLAY, 0, 3, 2),
+        Question(past.before(3), update.times[3], target, PLAY, 0, 3, 0),
+        Question(past.before(1), update.times[0], target, PLAY, 0, 3, 2),
     ]
     on = candidates.view(memory)
     text_NV = candidates.text_scores(on, [question.past for question in questions])

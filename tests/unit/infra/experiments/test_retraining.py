@@ -125,9 +125,9 @@ def test_a_retrained_network_finds_the_checkerboard() -> None:
         histories.add(batch)
     memory = learner.memory
     limit = SETTINGS.sequence.network.history
-    pasts = [history for history, _ in histories.pasts(memory)]
-    windows = [piece for history in pasts for piece in pieces(history, range(len(history.rows_L)), limit)]
-    asked = [(history, [len(history.rows_L) - 1]) for history in pasts]
+    learned = [history for history, _ in histories.pasts(memory)]
+    windows = [piece for history in learned for piece in pieces(history, range(len(history.rows_L)), limit)]
+    asked = [(history, [len(history.rows_L) - 1]) for history in learned]
     few, many = (
         asked_alone(fitted(SETTINGS, memory, windows, epochs, Cost()), memory, asked, repeats=False)
         for epochs in (0, 40)

@@ -115,8 +115,8 @@ def test_what_ranks_are_the_averaged_weights(model: SequenceModel) -> None:
 
 
 def test_replay_is_scaled_down_to_nothing(model: SequenceModel) -> None:
-    history = [past([1, 2, 3])]
-    reports = [learn(model, history, catalogue(), replay, keep=False) for replay in (0.0, 1.0)]
+    histories = [past([1, 2, 3])]
+    reports = [learn(model, histories, catalogue(), replay, keep=False) for replay in (0.0, 1.0)]
     assert reports[0] is not None
     assert reports[1] is not None
     assert reports[0].positions == 1 < reports[1].positions

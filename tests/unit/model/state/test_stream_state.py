@@ -111,9 +111,9 @@ def play(memory: Memory, random: np.random.Generator, events: int) -> None:
         user, title = f"u{random.integers(15)}", f"t{random.integers(45)}"
         row = memory.row(title)
         memory.sequence += 1
-        history = histories.setdefault(user, [])
-        memory.count(past(memory, user, history[-12:]), row, 10**12 + n * HOUR)
-        history.append(title)
+        titles = histories.setdefault(user, [])
+        memory.count(past(memory, user, titles[-12:]), row, 10**12 + n * HOUR)
+        titles.append(title)
         if n % 20 == 0:
             memory.launch([launched(f"t{random.integers(45)}", directions(random, 1, D_TEXT)[0])])
             memory.make_room()
