@@ -30,14 +30,14 @@ from features.definitions import FORGOTTEN_ROW, USER_ROW, user, user_activity
 from features.rows import to_proto
 from features.store import offline_folder, open_store, write_user_activity
 from infra.data.producer import Delivery
-from infra.data.simulate import audience
+from infra.data.simulate import simulate
 from infra.local.embedded import start_kafka, start_redis
 from infra.topics import create
 from streaming.flows.features import build
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, read_all
 from streaming.records import action_code, decode_event, to_json
-from streaming.state.user_history import Arrival, History
+from streaming.state.user_history import UserEvent, UserHistory
 from streaming.stores.feast_online import FeastSink
 from streaming.stores.parquet_log import ParquetSink
 from streaming.topics import USER_EVENTS, topics
@@ -65,7 +65,7 @@ def filled(events: int, folder: Path) -> Iterator[dict[str, str]]:
     with start_kafka(folder) as address:
         config = {"bootstrap.servers": address}
         create(config, topics())
-        data, delivery = audience(users=events // 10, events=events), Delivery(config)
+        data, delivery = simulate(users=events // 10, events=events), Delivery(config)
         for k in range(events):
             event = data.event(k)
             delivery.send(USER_EVENTS, event.user, to_json(event))
@@ -133,13 +133,13 @@ def _opened(bench: Bench) -> Any:
 
 def rows_of(config: dict[str, str], most: int) -> list[dict[str, Any]]:
     """The features after each of the topic's first events."""
-    histories: dict[str, History] = {}
+    histories: dict[str, UserHistory] = {}
     rows = []
     for message in read_all(config, USER_EVENTS):
         event = decode_event(message.value or b"")
         where = message.partition, message.offset, message.appended
-        arrival = Arrival(event.user, event.title, event.ts, action_code(event), event.event_id, *where)
-        row = histories.setdefault(event.user, History()).apply(arrival)
+        arrival = UserEvent(event.user, event.title, event.ts, action_code(event), event.event_id, *where)
+        row = histories.setdefault(event.user, UserHistory()).apply(arrival)
         rows += [row] if row else []
         if len(rows) == most:
             break

@@ -96,7 +96,7 @@ def sampled(given: Batch) -> dict[str, Step]:
     return steps
 
 
-def local_catalogue(given: Batch) -> dict[str, Step]:
+def local_catalog(given: Batch) -> dict[str, Step]:
     """torch's loss over the titles of the batch; the other rows' positives become negatives too."""
     if not hasattr(functional, "linear_cross_entropy"):  # before torch 2.13
         return {}
@@ -125,7 +125,7 @@ def measure(rows: int, width: int, size: int, device: str, rounds: int) -> list[
     like = torch.bfloat16 if device == "cuda" else torch.float32
     given = batch(rows, width, size, like, device)
     case = f"N{rows} p{width} S{size} {torch.get_float32_matmul_precision() if device == 'cpu' else 'bf16'}"
-    variants = sampled(given) | local_catalogue(given) | full(given)
+    variants = sampled(given) | local_catalog(given) | full(given)
     alone = device == "cpu" and torch.get_num_threads() == 1
     seconds = in_turn(variants, rounds, clock=time.process_time if alone else time.perf_counter)
     return compare(case, seconds, "ours", unit="CPU ms" if alone else "ms") + compare_memory(case, variants, "ours")

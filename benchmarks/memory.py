@@ -27,7 +27,7 @@ from features.definitions import FORGOTTEN_ROW, USER_ROW
 from features.store import offline_folder, open_store, write_user_activity
 from infra.data.datasets import DataSet, load
 from infra.data.producer import Delivery
-from infra.data.simulate import audience
+from infra.data.simulate import simulate
 from infra.experiments.machine import resident_mib
 from infra.local.embedded import start_kafka, start_redis
 from infra.topics import create
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small simulated audience")
     given = parser.parse_args()
     size = 20_000 if given.quick else 200_000
-    data = load(given.events) if given.events else audience(users=size // 10, events=size)
+    data = load(given.events) if given.events else simulate(users=size // 10, events=size)
     looks: list[Look] = []
     stop = threading.Event()
     with ExitStack() as stack:

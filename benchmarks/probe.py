@@ -16,8 +16,8 @@ import redis
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 
 from infra.data.datasets import DataError, DataSet
-from infra.data.producer import Pace, Replay
-from infra.local.session import Loop, running
+from infra.data.producer import DatasetProducer, ProduceRate
+from infra.local.session import Session, running
 from infra.monitor.status import accounted
 from infra.settings import Settings
 from streaming.records import Event, Launch, to_json
@@ -36,7 +36,7 @@ class Probe:
     left out.
     """
 
-    def __init__(self, loop: Loop, every: int = 1, plain: bool = True) -> None:
+    def __init__(self, loop: Session, every: int = 1, plain: bool = True) -> None:
         self.config = loop.settings.kafka()
         self.redis: Any = redis.Redis.from_url(loop.settings.redis(), decode_responses=True)
         self.producer = Producer({**self.config, **_PRODUCER})
@@ -131,11 +131,11 @@ class Probe:
 
 
 @contextmanager
-def warmed(settings: Settings, data: DataSet, history: int) -> Iterator[Loop]:
+def warmed(settings: Settings, data: DataSet, history: int) -> Iterator[Session]:
     """The loop with the first `history` events learned and lists written, while the context lasts."""
-    with running(settings) as loop, Replay(data, loop.settings.kafka()) as replay:
+    with running(settings) as loop, DatasetProducer(data, loop.settings.kafka()) as replay:
         replay.launch_ahead()
-        replay.play(until=history, pace=Pace(in_flight=lambda: replay.events - accounted(loop.settings)))
+        replay.play(until=history, pace=ProduceRate(in_flight=lambda: replay.events - accounted(loop.settings)))
         while not loop.redis.exists(key(None)) or accounted(loop.settings) < history:
             loop.flows.check()
             time.sleep(0.2)

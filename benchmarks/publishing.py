@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from benchmarks.runner import Row, compare, in_turn, publish, row
 from benchmarks.world import TITLES, USERS, World, teach
 from infra.local.embedded import start_redis
-from model.recommender import Ranked, Recommender, TitleEncoder, Viewer
+from model.recommender import RankedEvent, Recommender, TitleEncoder, Viewer
 from streaming.records import Activity, NewEvent, Title
 from streaming.state.publisher import Publisher, PublishSettings
-from streaming.state.user_cache import KnownViewers
+from streaming.state.user_cache import UserCache
 from streaming.stores.redis_lists import Item, Placed, RedisSink
 
 SIZE, KEPT, CACHED, ASKED = 100, 5, 100_000, 256
@@ -51,13 +51,13 @@ Step = Callable[[], object]
 
 def plain(version: Recommender, viewers: Sequence[Viewer], now: int) -> list[list[list[str]]]:
     """What people write first: nothing is shortlisted, nothing shared between viewers or horizons."""
-    ids, found = version.memory.catalogue.ids, []
-    nothing = Ranked({}, {}, np.zeros(0, np.float32), np.zeros(len(version.horizons), np.float32), now)
+    ids, found = version.stream_state.catalog.ids, []
+    nothing = RankedEvent({}, {}, np.zeros(0, np.float32), np.zeros(len(version.horizons), np.float32), now)
     for viewer in viewers:
         lists_HS = []
         (score_HV,) = version.score([ids], [viewer], [nothing])
         for score_V in torch.from_numpy(score_HV):
-            score_V[version.memory.catalogue.find(viewer.seen or ())] = -torch.inf
+            score_V[version.stream_state.catalog.find(viewer.seen or ())] = -torch.inf
             lists_HS.append([ids[row] for row in score_V.sort(descending=True).indices[:SIZE].tolist()])
         found.append(lists_HS)
     return found
@@ -65,9 +65,9 @@ def plain(version: Recommender, viewers: Sequence[Viewer], now: int) -> list[lis
 
 def alone(version: Recommender, viewers: Sequence[Viewer], now: int) -> list[list[NDArray[np.int64]]]:
     """The backbone's own best of all titles: a pass, a product and a top SIZE for each horizon."""
-    pasts = [version._past(viewer) for viewer in viewers]
-    hidden_BD = version.sequence.now(pasts, [now] * len(viewers))
-    seen = [version.memory.catalogue.find(viewer.seen or ()) for viewer in viewers]
+    histories = [version._history(viewer) for viewer in viewers]
+    hidden_BD = version.sequence.now(histories, [now] * len(viewers))
+    seen = [version.stream_state.catalog.find(viewer.seen or ()) for viewer in viewers]
     found = []
     for place in range(len(version.horizons)):
         score_BV = version.sequence.scores(hidden_BD, place)
@@ -153,10 +153,10 @@ def launch(publisher: Publisher, encoder: TitleEncoder, world: World, rounds: in
     return compare(f"launch, {CACHED:,} viewers", in_turn(variants, rounds), "ours")
 
 
-def loop(viewers: KnownViewers, encoder: TitleEncoder, text_S: NDArray[np.float32]) -> list[str]:
+def loop(viewers: UserCache, encoder: TitleEncoder, text_S: NDArray[np.float32]) -> list[str]:
     """What people write first: a score for each viewer, the best of them."""
     e_P = encoder(text_S)
-    score = {user: float(viewers.query_UP[slot] @ e_P) for user, slot in viewers.slots.items()}
+    score = {user: float(viewers.query_UP[user_index] @ e_P) for user, user_index in viewers.user_indices.items()}
     return heapq.nlargest(ASKED, score, key=lambda user: score[user])
 
 

@@ -28,7 +28,7 @@ from infra.data.locate import find
 from infra.errors import PremiereError
 from infra.experiments.machine import resident_mib
 from infra.experiments.other_streams import HOUR, globo
-from infra.local.session import Loop
+from infra.local.session import Session
 from infra.monitor.lag import READS, Lag
 from infra.monitor.metric_totals import Tally, of_learner, since
 from infra.monitor.scrape import read
@@ -42,7 +42,7 @@ GLANCE: Final = 2.0  # seconds between two looks at the learner's lag alone
 EARLY: Final = 120.0  # seconds after which memory is compared with the end's
 WATCHED: Final = 20  # one event in so many is looked for in Redis: looking takes from what is measured
 SCORED: Final = 5  # one event in so many is ranked by the popularity of the hour
-RANKINGS: Final = ("premiere", "popularity_window", "cooccurrence")
+RANKINGS: Final = ("full", "popularity_recent", "cooccurrence")
 BENCHMARK: Final = "benchmark"  # this process, among the flows
 SERVICES: Final = "broker and Redis"
 MACHINE: Final = "machine"  # everything: what is beyond the sum of the others is the work of strangers
@@ -99,7 +99,7 @@ def waiting(lags: Sequence[Lag], topic: str) -> tuple[int, float]:
     return sum(lag.lag for lag in rows), max((lag.seconds or 0.0 for lag in rows), default=0.0)
 
 
-def look(loop: Loop, probe: Probe, history: int, at: float) -> Look:
+def look(loop: Session, probe: Probe, history: int, at: float) -> Look:
     """All of it; reading lags may take a second."""
     lags = loop.lags.read({"publish": READS["publish"]})
     learn = read(loop.settings, "learn")
@@ -130,7 +130,7 @@ def cores_of(before: Look, now: Look) -> dict[str, float]:
     return {name: (seconds - before.cpu[name]) / span for name, seconds in now.cpu.items() if name in before.cpu}
 
 
-def watch(loop: Loop, probe: Probe, history: int, sending: threading.Thread) -> Course:
+def watch(loop: Session, probe: Probe, history: int, sending: threading.Thread) -> Course:
     """Look until everything is sent, and once more when it is."""
     course, began, told = Course(), time.monotonic(), 0.0
     course.looks.append(look(loop, probe, history, 0.0))
@@ -171,7 +171,7 @@ def measure(settings: Settings, part: DataSet, history: int, rate: float) -> tup
         return course, probe
 
 
-def tally(loop: Loop) -> Tally:
+def tally(loop: Session) -> Tally:
     """The learner's sums now. Raises PremiereError where it does not answer."""
     for _ in range(30):
         if page := read(loop.settings, "learn"):
@@ -188,7 +188,7 @@ def popularity_of_the_hour(data: DataSet, first: int, every: int = SCORED) -> fl
     for k in range(len(data)):
         event = data.event(k)
         if k >= first and k % every == 0 and not baselines.has_seen(event.user, event.title):
-            found.append(1 / baselines.rank(event.user, event.title, event.ts)["popularity_window"])
+            found.append(1 / baselines.rank(event.user, event.title, event.ts)["popularity_recent"])
         baselines.count(event.user, event.title, event.ts)
     return float(np.mean(found)) if found else float("nan")
 
@@ -221,7 +221,7 @@ def rows(case: str, course: Course, event: list[float], hour: float) -> list[Row
     for name in end.cpu:
         found.append(row(case, f"{name}, processors", [one[name] for one in shares if name in one], "cores"))
     mrr = {name: course.tally[name].mean("mrr", "all") or float("nan") for name in RANKINGS}
-    base_mrr = mrr["popularity_window"]
+    base_mrr = mrr["popularity_recent"]
     mrr["popularity of the hour"] = hour
     return found + [row(case, f"MRR, {name}", [value], "MRR", value / base_mrr) for name, value in mrr.items()]
 

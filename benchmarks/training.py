@@ -23,7 +23,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.runner import Row, compare, compare_memory, in_turn, publish
-from model.sequence.network import Network, NetworkSettings, Titles, Windows, encode_events, encode_users, title_table
+from model.sequence.network import (
+    Network,
+    NetworkSettings,
+    TitleInputs,
+    Windows,
+    encode_events,
+    encode_users,
+    title_table,
+)
 from model.sequence.objective import ObjectiveSettings, train_step
 from model.sequence.optimizers import Optimisers, OptimSettings, RowwiseAdagrad
 
@@ -41,13 +49,13 @@ def workload(many: int, shortest: int) -> Windows:
     return Windows(title_BL, title_BL % 9 + 1, time_BL, torch.ones(many, HISTORY), length_B)
 
 
-def learner() -> tuple[Network, Optimisers, Titles]:
+def learner() -> tuple[Network, Optimisers, TitleInputs]:
     g = torch.Generator().manual_seed(2)
     network, settings = Network(NetworkSettings(width=WIDTH, blocks=BLOCKS, history=HISTORY)), OptimSettings()
     rows = RowwiseAdagrad(TITLES, network.settings.d_id, settings, g)
     semantic_VS = normalize(torch.randn(TITLES, network.settings.d_text, generator=g))
     count_V = torch.randint(0, 50, (TITLES,), generator=g).float()
-    titles = Titles(semantic_VS, rows.table_VE, count_V, torch.arange(TITLES), count_V)
+    titles = TitleInputs(semantic_VS, rows.table_VE, count_V, torch.arange(TITLES), count_V)
     return network, Optimisers(network, rows, settings), titles
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import ACTIONS
-from model.learner import Acted, Learner, LearnerSettings
+from model.learner import Learner, LearnerSettings, UserUpdate
 from model.recommender import Recommender, Viewer
-from model.state.stream_state import Launched, Past
+from model.state.stream_state import History, TitleMetadata
 
 TITLES, USERS, TOPICS, MOST, HISTORY = 10_000, 2_000, 50, 200, 100
 START, PACE = 1_700_000_000_000, 60_000  # ms: of the first event, and between two
@@ -49,9 +49,11 @@ class World:
         rows: NDArray[np.int64] = self.random.choice(len(weight_V), many, False, weight_V / weight_V.sum())
         return rows
 
-    def launches(self) -> list[Launched]:
+    def launches(self) -> list[TitleMetadata]:
         return [
-            Launched(f"t{n}", self.text_VS[n], [f"g{topic % 20}", f"h{topic % 7}"], 1960 + n % 60, START - n, False)
+            TitleMetadata(
+                f"t{n}", self.text_VS[n], [f"g{topic % 20}", f"h{topic % 7}"], 1960 + n % 60, START - n, False
+            )
             for n, topic in enumerate(self.topic_V.tolist())
         ]
 
@@ -73,20 +75,20 @@ def teach(world: World, learned: int = 600, batch: int = 50) -> Recommender:
         done[user] += 1
         if n < len(world.order) - learned:
             rows, times = world.histories[user][:at], np.array(world.times[user][:at], np.int64)
-            learner.memory.count(Past(f"u{user}", rows, times, actions[:at]), *_event(world, user, at))
+            learner.stream_state.count(History(f"u{user}", rows, times, actions[:at]), *_event(world, user, at))
             continue
         held.append((user, at))
         if len(held) == batch:
-            learner.observe(_acted(world, held))
+            learner.observe(_user_update(world, held))
             held = []
-    return Recommender(learner.memory, learner.contenders["premiere"])
+    return Recommender(learner.stream_state, learner.pipelines["full"])
 
 
 def _event(world: World, user: int, at: int) -> tuple[int, int]:
     return int(world.histories[user][at]), world.times[user][at]
 
 
-def _acted(world: World, held: Sequence[tuple[int, int]]) -> list[Acted]:
+def _user_update(world: World, held: Sequence[tuple[int, int]]) -> list[UserUpdate]:
     """One micro-batch."""
     batch = []
     for user in sorted({user for user, _ in held}):
@@ -95,5 +97,5 @@ def _acted(world: World, held: Sequence[tuple[int, int]]) -> list[Acted]:
         names = [f"t{row}" for row in world.histories[user][first:last].tolist()]
         new = [(at - first, n) for n, (one, at) in enumerate(held) if one == user]
         places, order = [at for at, _ in new], [n for _, n in new]
-        batch.append(Acted(f"u{user}", names, world.times[user][first:last], [PLAY] * len(names), places, order))
+        batch.append(UserUpdate(f"u{user}", names, world.times[user][first:last], [PLAY] * len(names), places, order))
     return batch

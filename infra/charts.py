@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from infra.monitor.scrape import Histogram
 
 COLOURS: Final = {
-    "premiere": "#d1495b",
+    "full": "#d1495b",
     "served": "#edae49",
     "cooccurrence": "#6c757d",
-    "popularity_window": "#9aa1a7",
+    "popularity_recent": "#9aa1a7",
     "popularity": "#c4c9cd",
     "event": "#00798c",
     "launch": "#edae49",
@@ -30,7 +30,7 @@ COLOURS: Final = {
 SERIES: Final = ("#6c757d", "#edae49", "#00798c", "#d1495b", "#3b6064", "#9aa1a7")  # one after another
 LOOK: Final[Any] = {  # matplotlib types each name
     "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "premiere",  # the same curves give the same bytes
+    "svg.hashsalt": "full",  # the same curves give the same bytes
     "font.family": "sans-serif",
     "font.size": 11,
     "axes.spines.top": False,
@@ -48,7 +48,7 @@ def means(lines: Mapping[str, Line], labels: Mapping[str, str]) -> str:
     """MRR over the live events, a line a ranking."""
     with _figure() as (axes, svg):
         for name, (x, y) in lines.items():
-            bold = name in ("premiere", "served")
+            bold = name in ("full", "served")
             axes.plot(x, y, color=COLOURS[name], lw=2.2 if bold else 1.6, label=labels[name], zorder=3 if bold else 2)
         axes.set_xlabel("live events so far")
         axes.set_ylabel("MRR")

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import WEIGHTS
-from model.pipeline import Contender, Question
+from model.pipeline import RankingPipeline, RankingRequest
 from model.sequence.model import SequenceModel, SequenceSettings
 from model.signals import candidates
 from model.signals.gather import gather
 from model.signals.ranker import Ranker, RankerSettings
-from model.state.stream_state import Launched, Memory, MemorySettings, Past
+from model.state.stream_state import History, MemorySettings, StreamState, TitleMetadata
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LearnerSettings:
     seed: int = 0
 
 
-class Acted(NamedTuple):
+class UserUpdate(NamedTuple):
     """A user's history in event-time order and which entries are new; `order` sorts new events across users."""
 
     user: str
@@ -47,7 +47,7 @@ class Acted(NamedTuple):
     order: Sequence[int]
 
 
-class Ranked(NamedTuple):
+class RankedEvent(NamedTuple):
     """One event as it was ranked: by contender; infinity where its title was no candidate; by none where it was left
     out. Counts are from before it. `best`: the titles that each would have shown, best first, where the learner tells
     them."""
@@ -64,150 +64,158 @@ class Ranked(NamedTuple):
 class Learned(NamedTuple):
     """What one micro-batch was: ranks in order, losses in nats by contender and part."""
 
-    ranked: list[Ranked]
+    ranked: list[RankedEvent]
     losses: dict[str, dict[str, float]]
 
 
-def new_contender(settings: LearnerSettings, backbone: bool = True) -> Contender:
+def new_pipeline(settings: LearnerSettings, backbone: bool = True) -> RankingPipeline:
     """A model at its beginning; without the backbone its signals are hidden from the ranker."""
     hidden = () if backbone else ("backbone", "backbone lead")
     ranker = Ranker(settings.ranker, settings.seed, hidden)
     sequence = SequenceModel(settings.sequence, settings.seed) if backbone else None
-    return Contender(ranker, sequence, settings.shortlist, settings.seed)
+    return RankingPipeline(ranker, sequence, settings.shortlist, settings.seed)
 
 
 class Learner:
     """A memory and the contenders that share it; the one named `premiere` is the model. `top`: how many titles of each
     ranking it tells."""
 
-    def __init__(self, settings: LearnerSettings, contenders: dict[str, Contender] | None = None, top: int = 0) -> None:
+    def __init__(
+        self, settings: LearnerSettings, pipelines: dict[str, RankingPipeline] | None = None, top: int = 0
+    ) -> None:
         self.top = top
         self.settings = settings
-        self.memory = Memory(settings.memory)
-        self.contenders = {"premiere": new_contender(settings)} if contenders is None else contenders
+        self.stream_state = StreamState(settings.memory)
+        self.pipelines = {"full": new_pipeline(settings)} if pipelines is None else pipelines
         self.rng = np.random.default_rng(settings.seed)
         self.steps = 0  # micro-batches
 
-    def observe(self, batch: Sequence[Launched | Acted], replay: float = 1.0, ranked: float = 1.0) -> Learned:
+    def observe(self, batch: Sequence[TitleMetadata | UserUpdate], replay: float = 1.0, ranked: float = 1.0) -> Learned:
         """Take in the batch's titles, rank its new events, count them, learn from them. `replay` scales what is learned
         again, `ranked` is the share of the events that are ranked, a fair sample: to rank one costs more than all else
         that is done with it. Titles come first: within a micro-batch an event may precede its title."""
         self._make_room()
-        self.memory.launch(item for item in batch if isinstance(item, Launched))
-        histories, new, questions = self._read([item for item in batch if isinstance(item, Acted)], ranked)
-        if not questions:
+        self.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
+        histories, new, requests = self._read([item for item in batch if isinstance(item, UserUpdate)], ranked)
+        if not requests:
             return Learned([], {})
-        self.memory.audience.make_room(Counter(q.past.user for q in questions))
-        on = candidates.view(self.memory)
-        asked = [question for question in questions if question.ranked]
-        text_NV = candidates.text_scores(on, [question.past for question in asked])
-        for contender in self.contenders.values():
-            contender.prepare(on, histories, asked)
+        self.stream_state.user_store.make_room(Counter(q.history.user for q in requests))
+        snapshot = candidates.view(self.stream_state)
+        query = [request for request in requests if request.ranked]
+        text_NV = candidates.text_scores(snapshot, [request.history for request in query])
+        for pipeline in self.pipelines.values():
+            pipeline.prepare(snapshot, histories, query)
         scored = enumerate(text_NV)
-        found = [self._rank(on, q, *next(scored)) if q.ranked else self._count(q, {}, {}) for q in questions]
-        losses = {name: c.learn(on, histories, new, replay) for name, c in self.contenders.items()}
-        for contender in self.contenders.values():
-            if contender.learns and contender.sequence is not None:
-                for past in histories:
-                    contender.sequence.keep(past, self.memory.audience.count(past.user))
+        found = [self._rank(snapshot, q, *next(scored)) if q.ranked else self._count(q, {}, {}) for q in requests]
+        losses = {name: c.learn(snapshot, histories, new, replay) for name, c in self.pipelines.items()}
+        for pipeline in self.pipelines.values():
+            if pipeline.learns and pipeline.sequence is not None:
+                for history in histories:
+                    pipeline.sequence.keep(history, self.stream_state.user_store.count(history.user))
         self.steps += 1
         return Learned([event for event in found if event is not None], losses)
 
-    def forget_user(self, user: str) -> None:
+    def erase_user(self, user: str) -> None:
         """Drop everything that is kept of a user. What weights and counters learned with it stays in them, and so do
         the ranker's last records: signals without a name."""
-        self.memory.audience.forget_user(user)
-        for contender in self.contenders.values():
-            if contender.sequence is not None:
-                contender.sequence.forget_user(user)
+        self.stream_state.user_store.erase_user(user)
+        for pipeline in self.pipelines.values():
+            if pipeline.sequence is not None:
+                pipeline.sequence.erase_user(user)
 
     def _make_room(self) -> None:
-        rows = self.memory.make_room()
+        rows = self.stream_state.make_room()
         if len(rows):
-            for contender in self.contenders.values():
-                if contender.sequence is not None:
-                    contender.sequence.forget_titles(rows)
+            for pipeline in self.pipelines.values():
+                if pipeline.sequence is not None:
+                    pipeline.sequence.evict_titles(rows)
 
-    def _read(self, batch: Sequence[Acted], ranked: float) -> tuple[list[Past], list[list[int]], list[Question]]:
+    def _read(
+        self, batch: Sequence[UserUpdate], ranked: float
+    ) -> tuple[list[History], list[list[int]], list[RankingRequest]]:
         """Histories as rows, and new events as questions, in their order."""
-        histories: list[Past] = []
+        histories: list[History] = []
         new: list[list[int]] = []
-        asked: list[tuple[int, Question]] = []
+        query: list[tuple[int, RankingRequest]] = []
         for item in batch:
-            self.memory.sequence += 1
+            self.stream_state.sequence += 1
             targets = [i for i in item.new if WEIGHTS[item.actions[i]] > 0]
-            rows_L = self.memory.catalogue.find(item.titles)
+            rows_L = self.stream_state.catalog.find(item.titles)
             for i in targets:
-                rows_L[i] = self.memory.row(item.titles[i])
-            past = Past(item.user, rows_L, np.array(item.times, np.int64), np.array(item.actions, np.int64))
+                rows_L[i] = self.stream_state.row(item.titles[i])
+            history = History(item.user, rows_L, np.array(item.times, np.int64), np.array(item.actions, np.int64))
             order = dict(zip(item.new, item.order, strict=True))
-            asked += [(order[i], _question(past, i, len(histories))) for i in targets]
-            histories.append(past)
+            query += [(order[i], _ranking_request(history, i, len(histories))) for i in targets]
+            histories.append(history)
             new.append(targets)
-        asked.sort(key=lambda pair: pair[0])
-        questions = [question for _, question in asked]
+        query.sort(key=lambda pair: pair[0])
+        requests = [request for _, request in query]
         if ranked < 1:
-            questions = [replace(q, ranked=bool(self.rng.random() < ranked)) for q in questions]
-        return histories, new, [q for question in questions for q in self._with_delayed(question, histories)]
+            requests = [replace(q, ranked=bool(self.rng.random() < ranked)) for q in requests]
+        return histories, new, [q for request in requests for q in self._with_delayed(request, histories)]
 
-    def _with_delayed(self, question: Question, histories: Sequence[Past]) -> list[Question]:
+    def _with_delayed(self, request: RankingRequest, histories: Sequence[History]) -> list[RankingRequest]:
         """For some events, first the same question as a reader of a list written `delay` events ago poses it."""
         horizons = self.settings.sequence.network.horizons[1:]
-        if not question.ranked or not horizons or self.rng.random() >= self.settings.delayed:
-            return [question]
+        if not request.ranked or not horizons or self.rng.random() >= self.settings.delayed:
+            return [request]
         delay = int(self.rng.choice(horizons))
-        known = question.event_index - delay
+        known = request.event_index - delay
         if known < 1:
-            return [question]
-        past = histories[question.history_index]
-        now = int(past.times_L[known - 1])
-        late = replace(question, past=past.before(known), now=now, delay=delay)
-        return [late, question]
+            return [request]
+        history = histories[request.history_index]
+        now = int(history.times_L[known - 1])
+        late = replace(request, history=history.before(known), now=now, delay=delay)
+        return [late, request]
 
-    def _rank(self, on: candidates.View, q: Question, n: int, text_V: NDArray[np.float32]) -> Ranked | None:
+    def _rank(
+        self, snapshot: candidates.CatalogSnapshot, q: RankingRequest, n: int, text_V: NDArray[np.float32]
+    ) -> RankedEvent | None:
         """Rank one question by every contender, then count it; a delayed one is only learned from."""
-        memory = self.memory
-        asked = memory.asked(q.past, q.now, q.delay)
-        gather(asked, on.titles, memory.counters, on.scratch)
-        seen = memory.audience.seen_by(q.past.user)
+        stream_state = self.stream_state
+        query = stream_state.query(q.history, q.now, q.delay)
+        gather(query, snapshot.titles, stream_state.counters, snapshot.scratch)
+        seen = stream_state.user_store.seen_by(q.history.user)
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
         if q.delay and not self.settings.repeats:  # the reader of an old list had not seen the last few yet
             blocked = seen[: max(len(seen) - q.delay, 0)]
-        found = {name: c.rank(on, q, n, asked, text_V, blocked, self.top) for name, c in self.contenders.items()}
+        found = {name: c.rank(snapshot, q, n, query, text_V, blocked, self.top) for name, c in self.pipelines.items()}
         if q.delay:
             return None
-        ids = memory.catalogue.ids
+        ids = stream_state.catalog.ids
         best = {name: [ids[row] for row in standing.best_T.tolist()] for name, standing in found.items()}
         return self._count(q, {name: standing.rank for name, standing in found.items()}, best if self.top else {})
 
-    def _count(self, q: Question, ranks: dict[str, float], best: Mapping[str, Sequence[str]]) -> Ranked:
-        memory = self.memory
-        before = int(memory.catalogue.count_V[q.target]), memory.audience.count(q.past.user)
-        memory.count(q.past, q.target, q.now, q.action)
-        return Ranked(q.past.user, memory.catalogue.ids[q.target], q.now, *before, ranks, best)
+    def _count(self, q: RankingRequest, ranks: dict[str, float], best: Mapping[str, Sequence[str]]) -> RankedEvent:
+        stream_state = self.stream_state
+        before = int(stream_state.catalog.count_V[q.target]), stream_state.user_store.count(q.history.user)
+        stream_state.count(q.history, q.target, q.now, q.action)
+        return RankedEvent(q.history.user, stream_state.catalog.ids[q.target], q.now, *before, ranks, best)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides what follows, in three parts: a server reads `memory` and `served` alone."""
-        n = len(self.memory.catalogue)
+        """Everything that decides what follows, in three parts: a server reads `stream_state` and `served` alone."""
+        n = len(self.stream_state.catalog)
         return {
-            "memory": self.memory.state_dict(),
-            "served": {name: contender.served_state(n) for name, contender in self.contenders.items()},
+            "stream_state": self.stream_state.state_dict(),
+            "served": {name: pipeline.served_state(n) for name, pipeline in self.pipelines.items()},
             "training": {
-                "contenders": {name: contender.training_state(n) for name, contender in self.contenders.items()},
+                "contenders": {name: pipeline.training_state(n) for name, pipeline in self.pipelines.items()},
                 "rng": self.rng.bit_generator.state,
                 "steps": self.steps,
             },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.memory.load_state_dict(state["memory"])
-        for name, contender in self.contenders.items():
-            contender.load_served(state["served"][name])
-            contender.load_training(state["training"]["contenders"][name])
+        self.stream_state.load_state_dict(state["stream_state"])
+        for name, pipeline in self.pipelines.items():
+            pipeline.load_served(state["served"][name])
+            pipeline.load_training(state["training"]["contenders"][name])
         self.rng.bit_generator.state = state["training"]["rng"]
         self.steps = state["training"]["steps"]
 
 
-def _question(past: Past, event_index: int, history_index: int) -> Question:
-    now, target, action = (int(array_L[event_index]) for array_L in (past.times_L, past.rows_L, past.actions_L))
-    return Question(past.before(event_index), now, target, action, history_index, event_index)
+def _ranking_request(history: History, event_index: int, history_index: int) -> RankingRequest:
+    now, target, action = (
+        int(array_L[event_index]) for array_L in (history.times_L, history.rows_L, history.actions_L)
+    )
+    return RankingRequest(history.before(event_index), now, target, action, history_index, event_index)

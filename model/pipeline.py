@@ -14,21 +14,21 @@ from numpy.typing import NDArray
 from model.metrics.ranking import average_rank
 from model.sequence.model import SequenceModel
 from model.signals import candidates
-from model.signals.candidates import View
+from model.signals.candidates import CatalogSnapshot
 from model.signals.ranker import Ranker
-from model.signals.table import Asked
+from model.signals.table import Query
 from model.state.catalog import NEVER
 from model.state.counters import CLOCKS
-from model.state.stream_state import Past
+from model.state.stream_state import History
 
 
 @dataclass(frozen=True)
-class Question:
-    """What did `past.user` take after `past`, at `now` ms? It was `target`, and `action` what they did. `history` and
+class RankingRequest:
+    """What did `history.user` take after `history`, at `now` ms? It was `target`, and `action` what they did. `history` and
     `event` say where in the batch it lies; `delay`: asked as if that many events were unknown; `ranked` false: it is
     only counted."""
 
-    past: Past
+    history: History
     now: int
     target: int
     action: int
@@ -38,14 +38,14 @@ class Question:
     ranked: bool = True
 
 
-class Standing(NamedTuple):
+class RankResult(NamedTuple):
     """The target's rank, and the rows of the best candidates, best first."""
 
     rank: float
     best_T: NDArray[np.int64]
 
 
-class Contender:
+class RankingPipeline:
     """`learns` false: frozen. `shortlist`: how many candidates the ranker orders."""
 
     def __init__(
@@ -54,67 +54,69 @@ class Contender:
         self.ranker, self.sequence, self.shortlist, self.learns = ranker, sequence, shortlist, learns
         self.rng = np.random.default_rng(seed)
 
-    def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
+    def prepare(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
         """Score all titles for the batch's questions, with the weights from before the batch."""
-        self.static_V = candidates.static_scores(on, self.ranker)
-        self.backbone_NV = np.zeros((len(questions), len(on.titles.candidate_V)), np.float32)
+        self.static_V = candidates.static_scores(snapshot, self.ranker)
+        self.backbone_NV = np.zeros((len(requests), len(snapshot.titles.candidate_V)), np.float32)
         if self.sequence is None:
             return
-        self.sequence.refresh(on.memory.catalogue)
+        self.sequence.refresh(snapshot.stream_state.catalog)
         horizons = self.sequence.settings.network.horizons
-        fresh = np.array([n for n, q in enumerate(questions) if q.delay == 0], np.int64)
+        fresh = np.array([n for n, q in enumerate(requests) if q.delay == 0], np.int64)
         if len(fresh):
-            window_N = np.array([questions[n].history_index for n in fresh])
-            event_N = np.array([questions[n].event_index for n in fresh])
+            window_N = np.array([requests[n].history_index for n in fresh])
+            event_N = np.array([requests[n].event_index for n in fresh])
             hidden_ND = self.sequence.before_events(histories, window_N, event_N)
             self.backbone_NV[fresh] = self.sequence.scores(hidden_ND, 0)
         for place, delay in enumerate(horizons[1:], 1):
-            late = [n for n, q in enumerate(questions) if q.delay == delay]
+            late = [n for n, q in enumerate(requests) if q.delay == delay]
             if late:
-                hidden_ND = self.sequence.now([questions[n].past for n in late], [questions[n].now for n in late])
+                hidden_ND = self.sequence.now([requests[n].history for n in late], [requests[n].now for n in late])
                 self.backbone_NV[late] = self.sequence.scores(hidden_ND, place)
 
     def rank(
         self,
-        on: View,
-        question: Question,
+        snapshot: CatalogSnapshot,
+        request: RankingRequest,
         n: int,
-        asked: Asked,
+        query: Query,
         text_V: NDArray[np.float32],
         blocked: NDArray[np.int32],
         top: int = 0,
-    ) -> Standing:
+    ) -> RankResult:
         """The target's rank and the `top` best; the record that learning needs is kept. `n` is the question's place in
         the batch."""
         settings = self.ranker.settings
-        known = len(on.titles.candidate_V)
+        known = len(snapshot.titles.candidate_V)
         easy = self.rng.integers(0, known, settings.easy) if self.learns else np.zeros(0, np.int64)
-        also = np.concatenate([[question.target], easy])
+        extra_rows = np.concatenate([[request.target], easy])
         found = candidates.find(
-            on,
+            snapshot,
             self.ranker,
-            asked,
-            question.past,
+            query,
+            request.history,
             text_V,
             self.backbone_NV[n],
             self.static_V,
             blocked,
             self.shortlist,
-            also,
+            extra_rows,
         )
-        place = np.flatnonzero(found.rows_C[: found.listed] == question.target)
-        candidate = bool(found.score_V[question.target] > -np.inf)
+        place = np.flatnonzero(found.rows_C[: found.listed] == request.target)
+        candidate = bool(found.score_V[request.target] > -np.inf)
         if self.learns and candidate:
-            self._remember(found, len(place) > 0, question.target)
-        if question.delay:
-            return Standing(0.0, np.zeros(0, np.int64))
+            self._remember(found, len(place) > 0, request.target)
+        if request.delay:
+            return RankResult(0.0, np.zeros(0, np.int64))
         best_T, score_C = found.rows_C[:0], np.zeros(0, np.float32)
         if len(place) or top:
             score_C = self.ranker.score(found.signals_CF[: found.listed])
             best_T = found.rows_C[np.argsort(-score_C, kind="stable")[:top]]
         if len(place):
-            return Standing(average_rank(score_C, int(place[0])), best_T)
-        return Standing(max(average_rank(found.score_V, question.target), found.listed + 1.0), best_T)
+            return RankResult(average_rank(score_C, int(place[0])), best_T)
+        return RankResult(max(average_rank(found.score_V, request.target), found.listed + 1.0), best_T)
 
     def _remember(self, found: candidates.Candidates, inside: bool, target: int) -> None:
         """Keep the target's signals beside a sample of the shortlist and of all other candidates."""
@@ -136,7 +138,7 @@ class Contender:
         self.ranker.remember(found.signals_CF[places], share)
 
     def learn(
-        self, on: View, histories: Sequence[Past], new: Sequence[Sequence[int]], replay: float
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], new: Sequence[Sequence[int]], replay: float
     ) -> dict[str, float]:
         """Take the batch's training steps; losses in nats of what took one."""
         if not self.learns:
@@ -144,10 +146,10 @@ class Contender:
         loss = self.ranker.learn()
         losses = {} if loss is None else {"ranker": loss}
         if self.sequence is not None:
-            catalogue = on.memory.catalogue
-            launched_M = np.flatnonzero(catalogue.born_V[: len(catalogue)] < NEVER)
-            frequency_V = np.expm1(on.titles.static_VS[:, CLOCKS - 1])  # by the slowest clock of events
-            known = catalogue, on.count_V, launched_M, frequency_V
+            catalog = snapshot.stream_state.catalog
+            launched_M = np.flatnonzero(catalog.born_V[: len(catalog)] < NEVER)
+            frequency_V = np.expm1(snapshot.titles.static_VS[:, CLOCKS - 1])  # by the slowest clock of events
+            known = catalog, snapshot.count_V, launched_M, frequency_V
             report = self.sequence.learn(histories, new, *known, replay)
             if report:
                 losses["backbone"] = report.loss

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from model import checkpoint
 from model.actions import ACTIONS
-from model.learner import LearnerSettings, new_contender
-from model.pipeline import Contender
+from model.learner import LearnerSettings, new_pipeline
+from model.pipeline import RankingPipeline
 from model.sequence.model import SequenceModel
 from model.sequence.network import Network, NetworkSettings
 from model.signals import candidates, table
-from model.signals.candidates import View
+from model.signals.candidates import CatalogSnapshot
 from model.signals.gather import gather
 from model.signals.scorer import Scorer
-from model.signals.table import Asked
-from model.state.stream_state import Launched, Memory, Past
+from model.signals.table import Query
+from model.state.stream_state import History, StreamState, TitleMetadata
 
 FRESH: Final = 64  # newest titles without an event, which compete for the places that a list keeps
 
@@ -43,7 +43,7 @@ class Viewer:
 
 
 @dataclass(frozen=True)
-class Ranked:
+class RankedEvent:
     """A viewer's lists by horizon (events of delay), best first, and their scores; with what a further title's score is
     made of: the query vector of horizon 0, the backbone's lead by horizon, and the moment (ms). `fresh` are the titles
     that places were kept for."""
@@ -59,26 +59,26 @@ class Ranked:
 class Recommender:
     """One version. `add` titles, then ask."""
 
-    def __init__(self, memory: Memory, contender: Contender) -> None:
-        assert contender.sequence is not None
-        self.memory, self.contender = memory, contender
-        self.sequence: SequenceModel = contender.sequence
+    def __init__(self, stream_state: StreamState, pipeline: RankingPipeline) -> None:
+        assert pipeline.sequence is not None
+        self.stream_state, self.pipeline = stream_state, pipeline
+        self.sequence: SequenceModel = pipeline.sequence
         self.horizons = self.sequence.settings.network.horizons
-        self.scorer = Scorer(contender.ranker, self.horizons)
+        self.scorer = Scorer(pipeline.ranker, self.horizons)
         self._look()
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], settings: LearnerSettings) -> "Recommender":
-        """The version in a learner's state: its parts `memory` and `served`."""
-        memory, contender = Memory(settings.memory), new_contender(settings)
-        memory.load_state_dict(state["memory"])
-        contender.load_served(state["served"]["premiere"])
-        return cls(memory, contender)
+        """The version in a learner's state: its parts `stream_state` and `served`."""
+        stream_state, pipeline = StreamState(settings.memory), new_pipeline(settings)
+        stream_state.load_state_dict(state["stream_state"])
+        pipeline.load_served(state["served"]["full"])
+        return cls(stream_state, pipeline)
 
     @classmethod
     def load(cls, url: str, settings: LearnerSettings) -> "Recommender":
         """The version at a checkpoint's URL. Raises CheckpointError, also where its network is another one."""
-        state, manifest = checkpoint.load(url, ("memory", "served"))
+        state, manifest = checkpoint.load(url, ("stream_state", "served"))
         network, default = _written(settings.sequence.network), _written(NetworkSettings())
         made = manifest.get("settings", {}).get("sequence", {}).get("network", network)
         if {**default, **made} != network:  # with what later settings do by default
@@ -88,77 +88,77 @@ class Recommender:
             )
         return cls.from_state(state, settings)
 
-    def add(self, titles: Sequence[Launched]) -> None:
+    def add(self, titles: Sequence[TitleMetadata]) -> None:
         """Take in titles that launched, changed or were withdrawn since the version was written."""
-        self.memory.launch(titles)
+        self.stream_state.launch(titles)
         if titles:
-            self._look(self.memory.catalogue.find(dict.fromkeys(title.title for title in titles)))
+            self._look(self.stream_state.catalog.find(dict.fromkeys(title.title for title in titles)))
 
-    def forget_user(self, user: str) -> None:
+    def erase_user(self, user: str) -> None:
         """Drop what the version keeps of a user: others' lists are made without it."""
-        self.memory.audience.forget_user(user)
+        self.stream_state.user_store.erase_user(user)
 
     def known(self, title: str) -> bool:
         """Whether the title is a candidate."""
-        row = self.memory.catalogue.rows.get(title)
-        return row is not None and bool(self.on.titles.candidate_V[row])
+        row = self.stream_state.catalog.rows.get(title)
+        return row is not None and bool(self.snapshot.titles.candidate_V[row])
 
     def room(self) -> int:
         """How many titles may still come."""
-        return max(0, self.memory.settings.most_titles - len(self.memory.catalogue.rows))
+        return max(0, self.stream_state.settings.most_titles - len(self.stream_state.catalog.rows))
 
     def encoder(self) -> "TitleEncoder":
         """This version's view of new titles, without the rest of it."""
         return TitleEncoder(self.sequence.served)
 
-    def recommend(self, viewers: Sequence[Viewer], now: int, size: int = 100, kept: int = 0) -> list[Ranked]:
+    def recommend(self, viewers: Sequence[Viewer], now: int, size: int = 100, kept: int = 0) -> list[RankedEvent]:
         """Each viewer's `size` best titles for every horizon, as of `now` ms or of their last event, if later; `kept`
         places go to the best of the fresh titles (see `choose`)."""
         if not viewers:
             return []
-        pasts = [self._past(viewer) for viewer in viewers]
-        moments = [_moment(past, now) for past in pasts]
-        hidden_BD = self.sequence.now(pasts, moments)
+        histories = [self._history(viewer) for viewer in viewers]
+        moments = [_moment(history, now) for history in histories]
+        hidden_BD = self.sequence.now(histories, moments)
         query_BHP = self._queries(hidden_BD)
-        backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.on, pasts)
-        static_V = candidates.static_scores(self.on, self.contender.ranker)
-        most, also = max(self.contender.shortlist, size), self.fresh_F if kept else self.fresh_F[:0]
+        backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.snapshot, histories)
+        static_V = candidates.static_scores(self.snapshot, self.pipeline.ranker)
+        most, extra_rows = max(self.pipeline.shortlist, size), self.fresh_F if kept else self.fresh_F[:0]
         listed_V, fresh_V = np.zeros((2, len(static_V)), bool)
-        fresh_V[also] = True
+        fresh_V[extra_rows] = True
         ranked = []
-        for b, (viewer, past, moment) in enumerate(zip(viewers, pasts, moments, strict=True)):
-            asked = self._gather(viewer, past, moment)
+        for b, (viewer, history, moment) in enumerate(zip(viewers, histories, moments, strict=True)):
+            query = self._gather(viewer, history, moment)
             scores = text_BV[b], backbone_BV[b], static_V
-            ranker, blocked = self.contender.ranker, self._blocked(viewer)
-            found = candidates.find(self.on, ranker, asked, past, *scores, blocked, most, also)
+            ranker, blocked = self.pipeline.ranker, self._blocked(viewer)
+            found = candidates.find(self.snapshot, ranker, query, history, *scores, blocked, most, extra_rows)
             listed = found.rows_C[: found.listed]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
             lead_H = backbone_HC[:, : found.listed].max(1, initial=-np.inf)
             lead_H[np.isneginf(lead_H)] = 0.0
             fits_C = found.score_V[found.rows_C] > -np.inf
             listed_V[listed] = True
-            fits_C[found.listed :] &= ~listed_V[also]  # not twice
+            fits_C[found.listed :] &= ~listed_V[extra_rows]  # not twice
             listed_V[listed] = False
             rows_C = found.rows_C[fits_C]
             score_HC = self.scorer(found.signals_CF[fits_C], backbone_HC[:, fits_C], lead_H)
             best = self._best(rows_C, fresh_V[rows_C], score_HC, size, kept)
-            ranked.append(Ranked(*best, query_BHP[b, 0], lead_H, moment, self.fresh))
+            ranked.append(RankedEvent(*best, query_BHP[b, 0], lead_H, moment, self.fresh))
         return ranked
 
     def score(
-        self, titles: Sequence[Sequence[str]], viewers: Sequence[Viewer], ranked: Sequence[Ranked]
+        self, titles: Sequence[Sequence[str]], viewers: Sequence[Viewer], ranked: Sequence[RankedEvent]
     ) -> list[NDArray[np.float32]]:
         """For each viewer, what some titles would have scored in `ranked`, which this version made: [H, titles]."""
-        pasts = [self._past(viewer) for viewer in viewers]
-        hidden_BD = self.sequence.now(pasts, [one.moment for one in ranked])
-        query_BHP, text_BV = self._queries(hidden_BD), candidates.text_scores(self.on, pasts)
-        suited_MV, scores = self.on.scratch.suited_MV, []
-        for b, (viewer, past, one) in enumerate(zip(viewers, pasts, ranked, strict=True)):
-            asked = self._gather(viewer, past, one.moment)
-            rows_C = self.memory.catalogue.find(titles[b])
+        histories = [self._history(viewer) for viewer in viewers]
+        hidden_BD = self.sequence.now(histories, [one.moment for one in ranked])
+        query_BHP, text_BV = self._queries(hidden_BD), candidates.text_scores(self.snapshot, histories)
+        suited_MV, scores = self.snapshot.scratch.suited_MV, []
+        for b, (viewer, history, one) in enumerate(zip(viewers, histories, ranked, strict=True)):
+            query = self._gather(viewer, history, one.moment)
+            rows_C = self.stream_state.catalog.find(titles[b])
             backbone_HC = self._backbone(query_BHP[b], rows_C)
             suited_MV[table.TEXT], suited_MV[table.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
-            signals_CF = candidates.read(self.on, asked, past, rows_C, float(one.lead[0]))
+            signals_CF = candidates.read(self.snapshot, query, history, rows_C, float(one.lead[0]))
             scores.append(self.scorer(signals_CF, backbone_HC, one.lead))
         return scores
 
@@ -171,29 +171,29 @@ class Recommender:
         kept: int,
     ) -> tuple[dict[int, list[str]], dict[int, NDArray[np.float32]]]:
         """The titles chosen and their scores, by horizon."""
-        ids, titles, scores = self.memory.catalogue.ids, {}, {}
+        ids, titles, scores = self.stream_state.catalog.ids, {}, {}
         for place, delay in enumerate(self.horizons):
             best = choose(score_HC[place], fresh_C, size, kept)
             titles[delay] = [ids[row] for row in rows_C[best].tolist()]
             scores[delay] = score_HC[place][best]
         return titles, scores
 
-    def _past(self, viewer: Viewer) -> Past:
-        rows_L = self.memory.catalogue.find(viewer.titles)
+    def _history(self, viewer: Viewer) -> History:
+        rows_L = self.stream_state.catalog.find(viewer.titles)
         times, actions = np.array(viewer.times, np.int64), np.array(viewer.actions, np.int64)
-        return Past(viewer.user, rows_L, times, actions)
+        return History(viewer.user, rows_L, times, actions)
 
-    def _gather(self, viewer: Viewer, past: Past, moment: int) -> Asked:
-        asked = self.memory.asked(past, moment)._replace(events=viewer.events)
-        gather(asked, self.on.titles, self.memory.counters, self.on.scratch)
-        return asked
+    def _gather(self, viewer: Viewer, history: History, moment: int) -> Query:
+        query = self.stream_state.query(history, moment)._replace(events=viewer.events)
+        gather(query, self.snapshot.titles, self.stream_state.counters, self.snapshot.scratch)
+        return query
 
     def _blocked(self, viewer: Viewer) -> NDArray[np.int32]:
         """Rows to leave out: what the server saw the viewer see, and what the learner did longer ago."""
         if viewer.seen is None:
             return np.zeros(0, np.int32)
-        rows = self.memory.catalogue.find(viewer.seen).astype(np.int32)
-        return np.concatenate([rows, self.memory.audience.seen_by(viewer.user)])
+        rows = self.stream_state.catalog.find(viewer.seen).astype(np.int32)
+        return np.concatenate([rows, self.stream_state.user_store.seen_by(viewer.user)])
 
     def _backbone(self, query_HP: NDArray[np.float32], rows_C: NDArray[np.int64]) -> NDArray[np.float32]:
         """Logits of some titles for every horizon: [H, C]."""
@@ -205,18 +205,18 @@ class Recommender:
         """What titles are multiplied with: [B, H, P]."""
         served, many = self.sequence.served, len(self.horizons)
         place_N = torch.arange(many).repeat(len(hidden_BD))
-        query_NP = served.query(hidden_BD.repeat_interleave(many, 0), place_N) * served.decoder.scale
+        query_NP = served.query(hidden_BD.repeat_interleave(many, 0), place_N) * served.horizon_head.scale
         query_BHP: NDArray[np.float32] = query_NP.view(len(hidden_BD), many, -1).numpy()
         return query_BHP
 
     def _look(self, rows: NDArray[np.int64] | None = None) -> None:
         """See the catalogue as it is now; only these rows are encoded, where given."""
-        self.sequence.refresh(self.memory.catalogue, rows)
-        self.on: View = candidates.view(self.memory)
-        catalogue = self.memory.catalogue
-        cold_M = np.flatnonzero(self.on.titles.candidate_V & (catalogue.count_V[: len(catalogue)] == 0))
-        self.fresh_F = cold_M[np.argsort(-catalogue.born_V[cold_M], kind="stable")[:FRESH]]
-        self.fresh = frozenset(catalogue.ids[row] for row in self.fresh_F.tolist())
+        self.sequence.refresh(self.stream_state.catalog, rows)
+        self.snapshot: CatalogSnapshot = candidates.view(self.stream_state)
+        catalog = self.stream_state.catalog
+        cold_M = np.flatnonzero(self.snapshot.titles.candidate_V & (catalog.count_V[: len(catalog)] == 0))
+        self.fresh_F = cold_M[np.argsort(-catalog.born_V[cold_M], kind="stable")[:FRESH]]
+        self.fresh = frozenset(catalog.ids[row] for row in self.fresh_F.tolist())
 
 
 @njit(cache=True)
@@ -260,20 +260,20 @@ class TitleEncoder:
         return e_P
 
 
-def _moment(past: Past, now: int) -> int:
+def _moment(history: History, now: int) -> int:
     """A question is never asked before the last thing known: one clock ahead must not turn time back."""
-    return max(now, int(past.times_L[-1])) if len(past.times_L) else now
+    return max(now, int(history.times_L[-1])) if len(history.times_L) else now
 
 
 def warm_up(settings: LearnerSettings) -> None:
     """Have everything compiled that serving needs: the first time on a machine that takes half a minute."""
-    memory = Memory(settings.memory)
+    stream_state = StreamState(settings.memory)
     text_S = np.ones(settings.memory.d_text, np.float32)
-    memory.launch([Launched(f"{n}", text_S, ["any"], 2000, 0, False) for n in range(3)])
-    contender = new_contender(settings)
-    contender.ranker.remember(contender.ranker.signals_NKF[0], contender.ranker.log_share_NK[0])
-    contender.ranker.learn()  # or else its network would not be asked
-    recommender = Recommender(memory, contender)
+    stream_state.launch([TitleMetadata(f"{n}", text_S, ["any"], 2000, 0, False) for n in range(3)])
+    pipeline = new_pipeline(settings)
+    pipeline.ranker.remember(pipeline.ranker.signals_NKF[0], pipeline.ranker.log_share_NK[0])
+    pipeline.ranker.learn()  # or else its network would not be asked
+    recommender = Recommender(stream_state, pipeline)
     viewer = Viewer("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)
     ranked = recommender.recommend([viewer], 1)
     recommender.score([["1"]], [viewer], ranked)

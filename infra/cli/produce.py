@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from infra.data.datasets import DataSet
-from infra.data.producer import Pace, Progress, Replay
+from infra.data.producer import DatasetProducer, ProduceProgress, ProduceRate
 from infra.demo.screen import clock
 from infra.monitor.scrape import read
 from infra.monitor.status import accounted
@@ -22,7 +22,7 @@ class Teller:
         self._say, self._every = say, every
         self._began = self._told = time.monotonic()
 
-    def __call__(self, now: Progress) -> None:
+    def __call__(self, now: ProduceProgress) -> None:
         """Take note of progress."""
         at = time.monotonic()
         if at - self._told < self._every and now.events < now.of:
@@ -46,5 +46,5 @@ def play(
         return replay.events - (accounted(settings) - began)
 
     held = learns and not (speed or rate)
-    with Replay(data, settings.kafka(), progress=Teller(say)) as replay:
-        return replay.play(pace=Pace(speed, rate, in_flight if held else None, LIMIT))
+    with DatasetProducer(data, settings.kafka(), progress=Teller(say)) as replay:
+        return replay.play(pace=ProduceRate(speed, rate, in_flight if held else None, LIMIT))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from infra.data.datasets import DataError, DataSet, load
-from infra.data.simulate import audience
+from infra.data.simulate import simulate
 
 FETCHED: Final = ("ml-latest-small", "ml-100k")  # under <data_dir>/data, best first
 
@@ -29,7 +29,7 @@ def find(
     for place in (data_dir / "data" / name for name in FETCHED):
         if _member(place, "events"):
             return _from_folder(place, text)
-    return audience(seed=seed)
+    return simulate(seed=seed)
 
 
 def _from_folder(folder: Path, text: Sequence[str]) -> DataSet:

@@ -39,7 +39,7 @@ class ReplayError(PremiereError):
     """A replay cannot go on; the message says why, and the remedy."""
 
 
-class Progress(NamedTuple):
+class ProduceProgress(NamedTuple):
     """How far a replay has come."""
 
     events: int  # produced
@@ -49,7 +49,7 @@ class Progress(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pace:
+class ProduceRate:
     """How fast: `speed` times the data's own pace, or `rate` events/s; either way with at most `limit` in flight.
 
     `in_flight` tells how many produced events are not yet learned; without it, nothing holds the replay back. It is
@@ -132,7 +132,7 @@ class Delivery:
         return ReplayError(f"Kafka at {self._address} did not take {lost} records{why}: is it running?")
 
 
-class Replay:
+class DatasetProducer:
     """A data set on its way into Kafka: `play` in parts, history first and then what is read live, then `close`."""
 
     def __init__(
@@ -141,7 +141,7 @@ class Replay:
         config: Mapping[str, Any],
         *,
         ahead: int = 300,
-        progress: Callable[[Progress], None] | None = None,
+        progress: Callable[[ProduceProgress], None] | None = None,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.monotonic,
         user_events: str = USER_EVENTS,
@@ -153,7 +153,7 @@ class Replay:
         self._progress, self._clock, self._reported = progress, clock, clock()
         self._known, self._since = 0, 0  # in flight when last asked, events produced since
 
-    def __enter__(self) -> "Replay":
+    def __enter__(self) -> "DatasetProducer":
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -173,13 +173,13 @@ class Replay:
         return self.launches
 
     def play(
-        self, until: int | None = None, pace: Pace | None = None, before: Callable[[Event], object] | None = None
+        self, until: int | None = None, pace: ProduceRate | None = None, before: Callable[[Event], object] | None = None
     ) -> int:
         """Produce events up to index `until`, delivered, or until `stop` is set; how many there were so far.
 
         `before` is called with each event just before it is produced: `Served.count` for history, `Served.watch` live.
         """
-        pace, end = pace or Pace(), len(self.data) if until is None else min(until, len(self.data))
+        pace, end = pace or ProduceRate(), len(self.data) if until is None else min(until, len(self.data))
         first, began = self.events, self._clock()
         while self.events < end:
             self._launch()
@@ -210,7 +210,7 @@ class Replay:
             self._delivery.send(self._title_launches, launch.title, to_json(launch))
             self.launches += 1
 
-    def _due(self, first: int, pace: Pace) -> float:
+    def _due(self, first: int, pace: ProduceRate) -> float:
         """Seconds after the beginning of this part at which the present event is due."""
         if pace.rate is not None:
             return (self.events - first) / pace.rate
@@ -223,7 +223,7 @@ class Replay:
             self._delivery.check()
             self._report()
 
-    def _wait_for_room(self, pace: Pace) -> None:
+    def _wait_for_room(self, pace: ProduceRate) -> None:
         """Wait while more than `limit` events are in flight, then until a quarter of that has been learned."""
         if pace.in_flight is None or self._known + self._since < pace.limit:
             return
@@ -247,4 +247,4 @@ class Replay:
         if self._progress and (last or self._clock() - self._reported >= _REPORT):
             self._reported = self._clock()
             ts = int(self.data.ts[self.events - 1]) if self.events else 0
-            self._progress(Progress(self.events, len(self.data), self.launches, ts))
+            self._progress(ProduceProgress(self.events, len(self.data), self.launches, ts))

@@ -40,7 +40,7 @@ _FILLER: Final = "a story of people who meet at the edge of town and must choose
 
 
 @dataclass(frozen=True)
-class _Catalogue:
+class _Catalog:
     """V titles over G genres."""
 
     genre: NDArray[np.float64]  # [V, G], rows sum to 1
@@ -49,20 +49,20 @@ class _Catalogue:
     sequel_of: NDArray[np.int64]  # -1: an original
 
 
-def audience(users: int = 600, titles: int = 2000, events: int = 40_000, days: float = 180, seed: int = 0) -> DataSet:
+def simulate(users: int = 600, titles: int = 2000, events: int = 40_000, days: float = 180, seed: int = 0) -> DataSet:
     """A data set of about so many viewers, titles and events over `days`."""
     random = np.random.default_rng(seed)
-    catalogue = _catalogue(random, titles, days)
-    rows = sorted(_watch(random, catalogue, users, events, days))
+    catalog = _catalog(random, titles, days)
+    rows = sorted(_watch(random, catalog, users, events, days))
     table = pd.DataFrame(rows[:events], columns=["ts", "user", "item", "action"])
     table["ts"] = _START_S + (table["ts"] * _DAY_S).astype(np.int64)
-    described = _describe(random, catalogue)
+    described = _describe(random, catalog)
     return from_tables(
         Table("simulated events", table), Table("simulated titles", described), name="simulated", simulated=True
     )
 
 
-def _catalogue(random: np.random.Generator, titles: int, days: float) -> _Catalogue:
+def _catalog(random: np.random.Generator, titles: int, days: float) -> _Catalog:
     genre_VG = random.dirichlet(np.full(len(_WORDS), 0.08), titles)
     launched_V = np.where(random.random(titles) < _AT_START, 0.0, random.random(titles) * days)
     launched_V.sort()
@@ -70,11 +70,11 @@ def _catalogue(random: np.random.Generator, titles: int, days: float) -> _Catalo
     for title in np.flatnonzero((random.random(titles) < _SEQUELS) & (np.arange(titles) > titles * _AT_START)):
         sequel_of_V[title] = original = random.integers(title // 2)
         genre_VG[title] = genre_VG[original]
-    return _Catalogue(genre_VG, random.lognormal(0, 0.8, titles), launched_V, sequel_of_V)
+    return _Catalog(genre_VG, random.lognormal(0, 0.8, titles), launched_V, sequel_of_V)
 
 
 def _watch(
-    random: np.random.Generator, catalogue: _Catalogue, users: int, events: int, days: float
+    random: np.random.Generator, catalog: _Catalog, users: int, events: int, days: float
 ) -> list[tuple[float, str, str, str]]:
     """All viewers' events as (day, user, item, action)."""
     share_U = np.minimum(random.pareto(2.5, users) + 0.3, 2.0)
@@ -83,53 +83,53 @@ def _watch(
         joined = random.random() * days * 0.8
         sessions = max(1, round(1.1 * events * share / _SESSION))
         start_S = np.sort(joined + random.random(sessions) * (days - joined))
-        rows += _stay(random, catalogue, f"viewer-{user}", start_S)
+        rows += _stay(random, catalog, f"viewer-{user}", start_S)
     return rows
 
 
 def _stay(
-    random: np.random.Generator, catalogue: _Catalogue, user: str, start_S: NDArray[np.float64]
+    random: np.random.Generator, catalog: _Catalog, user: str, start_S: NDArray[np.float64]
 ) -> list[tuple[float, str, str, str]]:
     """One viewer's events: a taste that turns into another over the stay, a genre a session, each title once."""
     first_G, last_G = random.dirichlet(np.full(len(_WORDS), 0.25), 2)
-    unseen_V = np.ones(len(catalogue.appeal))
+    unseen_V = np.ones(len(catalog.appeal))
     follow_V = np.zeros(len(unseen_V))  # boost of sequels whose first part this viewer watched
     rows = []
     for session, day in enumerate(start_S):
         part = session / len(start_S)
         mood = random.choice(len(_WORDS), p=(1 - part) * first_G + part * last_G)
         for step in range(1 + random.poisson(_SESSION - 1)):
-            title = _choose(random, catalogue, mood, day, unseen_V * (1 + follow_V))
+            title = _choose(random, catalog, mood, day, unseen_V * (1 + follow_V))
             if title is None:
                 break
             unseen_V[title] = 0
-            follow_V[catalogue.sequel_of == title] = 30.0
-            liked = random.random() < catalogue.genre[title, mood]
+            follow_V[catalog.sequel_of == title] = 30.0
+            liked = random.random() < catalog.genre[title, mood]
             rows.append((day + step * 0.02, user, f"title-{title}", "like" if liked else "play"))
     return rows
 
 
 def _choose(
-    random: np.random.Generator, catalogue: _Catalogue, mood: int, day: float, open_V: NDArray[np.float64]
+    random: np.random.Generator, catalog: _Catalog, mood: int, day: float, open_V: NDArray[np.float64]
 ) -> int | None:
     """A title that is out, mostly of the mood's genre, more likely when new and appealing."""
-    age_V = day - catalogue.launched
+    age_V = day - catalog.launched
     fresh_V = np.where(age_V > 0, 1 + 8 * np.exp(-age_V / _FRESH_DAYS), 0.0)
-    weight_V = open_V * fresh_V * catalogue.appeal * (0.01 + catalogue.genre[:, mood] ** 2)
+    weight_V = open_V * fresh_V * catalog.appeal * (0.01 + catalog.genre[:, mood] ** 2)
     total_V = np.cumsum(weight_V)
     return int(np.searchsorted(total_V, random.random() * total_V[-1], "right")) if total_V[-1] > 0 else None
 
 
-def _describe(random: np.random.Generator, catalogue: _Catalogue) -> pd.DataFrame:
+def _describe(random: np.random.Generator, catalog: _Catalog) -> pd.DataFrame:
     """Names and overviews made of the genres' words; a sequel carries its first part's name."""
     genres, words, filler = list(_WORDS), [text.split() for text in _WORDS.values()], _FILLER.split()
     names: list[str] = []
     rows = []
-    for title, genre_G in enumerate(catalogue.genre):
+    for title, genre_G in enumerate(catalog.genre):
         picked = [words[g][random.integers(10)] for g in random.choice(len(words), 12, p=genre_G)]
-        original = catalogue.sequel_of[title]
+        original = catalog.sequel_of[title]
         names.append(f"{names[original]} II" if original >= 0 else f"The {picked[0]} and the {picked[1]}".title())
         overview = " ".join(random.permutation([*picked, *filler[: random.integers(4, len(filler))]]))
         listed = [genres[g] for g in np.argsort(-genre_G) if genre_G[g] > 0.2][:3]
-        rows.append((f"title-{title}", names[-1], listed, overview, _START_S + catalogue.launched[title] * _DAY_S))
+        rows.append((f"title-{title}", names[-1], listed, overview, _START_S + catalog.launched[title] * _DAY_S))
     return pd.DataFrame(rows, columns=["item", "title", "genres", "overview", "launched_ts"])

@@ -18,7 +18,7 @@ from infra.data.datasets import DataSet
 from infra.data.download import fetch
 from infra.data.locate import find
 from infra.demo.report import Outcome, Portrait, as_json, summary, write
-from infra.demo.runner import Gait, Tour
+from infra.demo.runner import DemoRunner, Pacing
 from infra.demo.screen import Screen, clock
 from infra.local.session import running
 from infra.settings import Settings, shown
@@ -75,11 +75,11 @@ def demo(settings: Settings, data: DataSet, options: Options, screen: Screen) ->
 
     part = data if options.full else data.slice(int(len(data) * (1 - LAST)))
     endless = options.full or options.speed is not None
-    gait = Gait(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
+    gait = Pacing(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
     with _folder(options.keep, screen.say) as folder, screen:
         own = _own(settings, folder)
         with _log(own), running(own) as loop:
-            tour = Tour(loop, part, gait, screen.show, seconds)
+            tour = DemoRunner(loop, part, gait, screen.show, seconds)
             tour.run()
             result = outcome(tour, seconds())
         screen.say(f"Stopped everything after {clock(seconds())}.")
@@ -119,7 +119,7 @@ def _folder(keep: bool, say: Callable[[str], object]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def outcome(tour: Tour, seconds: float) -> Outcome:
+def outcome(tour: DemoRunner, seconds: float) -> Outcome:
     """What is to report, read while everything still runs."""
     assert tour.mark is not None
     status = tour.watch.status
@@ -149,7 +149,7 @@ def dead_events(config: Mapping[str, str]) -> int:
     return len({(h["partition"], h["offset"]) for h in headers if h.get("topic") == USER_EVENTS.encode()})
 
 
-def portraits(tour: Tour) -> list[Portrait]:
+def portraits(tour: DemoRunner) -> list[Portrait]:
     """Viewers of the live part, with what they watched and what they are shown, by name."""
     end, began = tour.replay.events, int(tour.data.ts[tour.half])
     late = {tour.viewers.name(launch.title) for launch in tour.data.launches if (launch.ts or 0) >= began}

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from infra.data.datasets import DataSet
-from infra.demo.screen import Viewer
+from infra.demo.screen import UserPortrait
 from streaming.records import Launch
 from streaming.stores.redis_lists import key, read
 
@@ -19,7 +19,7 @@ def named(launch: Launch) -> str:
     return f"{name} ({launch.year})" if launch.year and str(launch.year) not in name else name
 
 
-class Client:
+class ListClient:
     """Reads lists as an application does: it knows what it sent, so it takes the list of the delay that has passed."""
 
     def __init__(self, redis: Any) -> None:
@@ -47,21 +47,21 @@ class Client:
         return max(0, self._sent[user] - int(self.redis.hget(key(user), "events") or 0))
 
 
-class Viewers:
+class DemoUsers:
     """Looks viewers up, and remembers what was on each one's list at the last look."""
 
-    def __init__(self, client: Client, data: DataSet) -> None:
+    def __init__(self, client: ListClient, data: DataSet) -> None:
         self.client, self.data = client, data
         self.names = {launch.title: named(launch) for launch in data.launches}
         self._before: dict[str, set[str]] = {}
 
-    def look(self, user: str, until: int) -> Viewer:
+    def look(self, user: str, until: int) -> UserPortrait:
         """A viewer's last titles before the event of index `until`, and the list that lies in Redis now."""
         listed = self.client.read(user)[:LISTED]
         before = self._before.get(user, set(listed))
         self._before = {user: set(listed)}
         shown = [(self.name(title), title not in before) for title in listed]
-        return Viewer(user, [self.name(title) for title in self.watched(user, until)], shown)
+        return UserPortrait(user, [self.name(title) for title in self.watched(user, until)], shown)
 
     def watched(self, user: str, until: int) -> list[str]:
         """The viewer's last titles before the event of index `until`, newest first."""

@@ -30,7 +30,7 @@ WINDOW: Final = 2000  # scored events that a point of the curve covers; fewer in
 SLICES: Final = {
     "all": "all events",
     "new_titles": "new titles (fewer than 10 events)",
-    "no_event_titles": "titles with no event yet",
+    "unseen_titles": "titles with no event yet",
     "new_users": "new viewers (fewer than 5 events)",
 }
 _KINDS: Final = {"event": "a viewer's event changes the list", "launch": "a launched title enters a first list"}
@@ -91,7 +91,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "simulated": outcome.simulated,
         "events": outcome.events,
         "live_events": outcome.produced - outcome.mark.produced,
-        "scored": int(live["premiere"].scored[0]) if "premiere" in live else 0,
+        "scored": int(live["full"].scored[0]) if "full" in live else 0,
         "seconds": round(outcome.seconds, 1),
         "phases": {name: round(seconds, 1) for name, seconds in outcome.phases.items()},
         "counts": outcome.counts,
@@ -168,8 +168,8 @@ def summary(outcome: Outcome) -> str:
 
 def _against(mrr: Mapping[str, Mapping[str, float | None]]) -> str:
     """The model beside the best baseline."""
-    baselines = {n: m["all"] for n, m in mrr.items() if n not in ("premiere", "served") and m["all"] is not None}
-    own = mrr.get("premiere", {}).get("all")
+    baselines = {n: m["all"] for n, m in mrr.items() if n not in ("full", "served") and m["all"] is not None}
+    own = mrr.get("full", {}).get("all")
     if own is None or not baselines:
         return "No event was scored."
     name, best = max(baselines.items(), key=lambda item: item[1] or 0.0)

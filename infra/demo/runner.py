@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from infra.data.datasets import DataSet
-from infra.data.producer import Pace, Progress, Replay
-from infra.demo.demo_client import Client, Viewers
-from infra.demo.sampler import Sample, Watch
-from infra.demo.screen import Step, View, Viewer
+from infra.data.producer import DatasetProducer, ProduceProgress, ProduceRate
+from infra.demo.demo_client import DemoUsers, ListClient
+from infra.demo.sampler import Sample, Sampler
+from infra.demo.screen import ScreenState, ScreenStep, UserPortrait
 from infra.demo.served_evaluation import Served
 from infra.errors import PremiereError
 from infra.local.processes import tail
-from infra.local.session import Loop
+from infra.local.session import Session
 from infra.local.supervisor import FLOWS
 from infra.monitor.metric_totals import since, table
 from infra.monitor.status import accounted
@@ -36,7 +36,7 @@ HOLD: Final = 5.0  # seconds that a viewer stays on the screen
 
 
 @dataclass(frozen=True)
-class Gait:
+class Pacing:
     """How to go. limit: live events in flight · speed: times the data's own pace, live · until: seconds on the clock at
     which the live part ends, though not before it has lasted a minute."""
 
@@ -46,25 +46,25 @@ class Gait:
 
 
 @dataclass
-class Tour:
+class DemoRunner:
     """`samples` of `watch` tell what happened; `mark` is the one at which the live part began."""
 
-    loop: Loop
+    loop: Session
     data: DataSet
-    gait: Gait = Gait()
-    show: Callable[[View], object] = lambda view: None
+    gait: Pacing = Pacing()
+    show: Callable[[ScreenState], object] = lambda view: None
     clock: Callable[[], float] = time.monotonic  # seconds since the beginning
     phases: dict[str, float] = field(default_factory=dict)  # seconds that each took
     mark: Sample | None = None
 
     def __post_init__(self) -> None:
         self.half = int(len(self.data) * HISTORY)
-        self.client = Client(self.loop.redis)
-        self.viewers = Viewers(self.client, self.data)
+        self.client = ListClient(self.loop.redis)
+        self.viewers = DemoUsers(self.client, self.data)
         self.served = Served(self.client.serve, repeats=not self.loop.settings.filter_seen)
         self.stop = threading.Event()
-        self.replay = Replay(self.data, self.loop.settings.kafka(), progress=self._progress, stop=self.stop)
-        self.watch = Watch(self.loop.settings, self.loop.lags, self.replay, self.served, self.clock)
+        self.replay = DatasetProducer(self.data, self.loop.settings.kafka(), progress=self._progress, stop=self.stop)
+        self.watch = Sampler(self.loop.settings, self.loop.lags, self.replay, self.served, self.clock)
         self._phase, self._held, self._user = "", float("-inf"), ""
 
     def run(self) -> None:
@@ -78,7 +78,7 @@ class Tour:
                 self._wait(lambda now: now.accounted >= now.produced, lambda now: now.accounted)
             self.mark = self._still()
             with self._timed("live"):
-                pace = Pace(self.gait.speed, in_flight=self._in_flight, limit=self.gait.limit, patience=PATIENCE)
+                pace = ProduceRate(self.gait.speed, in_flight=self._in_flight, limit=self.gait.limit, patience=PATIENCE)
                 self.replay.play(pace=pace, before=self._before(self.served.watch))
             with self._timed("settling"):
                 self._wait(lambda now: now.accounted >= now.produced, lambda now: now.accounted)
@@ -99,7 +99,7 @@ class Tour:
 
         return before
 
-    def _progress(self, progress: Progress) -> None:
+    def _progress(self, progress: ProduceProgress) -> None:
         self._tick()
         if self.mark and self.clock() > max(self.gait.until, self.mark.seconds + LEAST):
             self.stop.set()
@@ -156,11 +156,11 @@ class Tour:
             f"The flows' logs end with:\n{ends}"
         )
 
-    def view(self) -> View:
+    def view(self) -> ScreenState:
         """What there is to see after the newest sample."""
         now, watch = self.watch.samples[-1], self.watch
         lately = watch.lately()
-        return View(
+        return ScreenState(
             data=self.data.name,
             simulated=self.data.simulated,
             seconds=now.seconds,
@@ -176,7 +176,7 @@ class Tour:
             viewer=self._viewer() if self.mark else None,
         )
 
-    def _steps(self, now: Sample) -> list[Step]:
+    def _steps(self, now: Sample) -> list[ScreenStep]:
         learned = self.watch.rate(lambda sample: sample.accounted)
         known = self.watch.rate(lambda sample: sample.known)
         parts = (
@@ -184,9 +184,9 @@ class Tour:
             ("history", min(now.accounted, self.half), self.half, 0.0 if self.mark else learned),
             ("live", max(0, now.accounted - self.half), len(self.data) - self.half, learned if self.mark else 0.0),
         )
-        return [Step(name, n, of, (of - n) / rate if rate and n < of else None) for name, n, of, rate in parts]
+        return [ScreenStep(name, n, of, (of - n) / rate if rate and n < of else None) for name, n, of, rate in parts]
 
-    def _viewer(self) -> Viewer | None:
+    def _viewer(self) -> UserPortrait | None:
         """Somebody who acted just now; the same for some seconds, so that one can read."""
         at = self.replay.events
         if self.clock() - self._held > HOLD and at:
@@ -196,4 +196,4 @@ class Tour:
 
 def _scored(sample: Sample) -> float:
     """Events that the learner has told the scores of."""
-    return float(sample.tally["premiere"].scored[0]) if "premiere" in sample.tally else 0.0
+    return float(sample.tally["full"].scored[0]) if "full" in sample.tally else 0.0

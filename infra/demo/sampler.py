@@ -7,7 +7,7 @@ means are differences of two samples.
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from infra.data.producer import Replay
+from infra.data.producer import DatasetProducer
 from infra.demo.served_evaluation import Served
 from infra.monitor import metric_totals as tally
 from infra.monitor.lag import Lags
@@ -36,11 +36,11 @@ class Sample(NamedTuple):
     tally: tally.Tally
 
 
-class Watch:
+class Sampler:
     """Takes samples of a replay into the loop. Its clock starts with it."""
 
     def __init__(
-        self, settings: Settings, lags: Lags, replay: Replay, served: Served, clock: Callable[[], float]
+        self, settings: Settings, lags: Lags, replay: DatasetProducer, served: Served, clock: Callable[[], float]
     ) -> None:
         self.samples: list[Sample] = []
         self.status = Status()  # the newest

@@ -1,7 +1,7 @@
 """The demo's screen: where the replay is, how fast and how fresh the loop is, how well it predicts, and for whom.
 
 On a terminal it is one picture that is drawn again and again; anywhere else (CI, a file) a line every few seconds says
-the same. What is shown is a `View`; drawing is a function of it.
+the same. What is shown is a `ScreenState`; drawing is a function of it.
 """
 
 import time
@@ -21,10 +21,10 @@ from rich.text import Text
 from infra.monitor.scrape import Histogram
 
 LABELS: Final = {
-    "premiere": "Premiere, ranked before it learns",
+    "full": "Premiere, ranked before it learns",
     "served": "Premiere, as served from Redis",
     "cooccurrence": "what follows the last title",
-    "popularity_window": "popular lately",
+    "popularity_recent": "popular lately",
     "popularity": "popular, all time",
 }
 SHOWN: Final = {"all": "all", "new_titles": "new titles", "new_users": "new viewers"}  # slice -> column
@@ -32,7 +32,7 @@ EVERY: Final = 5.0  # seconds between two lines where there is no terminal
 ROWS: Final = 5  # of a viewer's list
 
 
-class Step(NamedTuple):
+class ScreenStep(NamedTuple):
     """One part of the replay. `eta` in seconds, None where it is not known."""
 
     name: str
@@ -41,7 +41,7 @@ class Step(NamedTuple):
     eta: float | None = None
 
 
-class Viewer(NamedTuple):
+class UserPortrait(NamedTuple):
     """Somebody who just acted: what they did lately, newest first, and what lies in Redis for them, best first."""
 
     user: str
@@ -50,14 +50,14 @@ class Viewer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
+class ScreenState:
     """What there is to see at one moment."""
 
     data: str
     simulated: bool
     seconds: float  # since the demo began
     phase: str
-    steps: Sequence[Step]
+    steps: Sequence[ScreenStep]
     rate: float = 0.0  # events learned a second, lately
     in_flight: int = 0
     lag: Mapping[str, int] = field(default_factory=dict)  # "flow < topic" -> messages
@@ -65,10 +65,10 @@ class View:
     version: int | None = None
     launches: int = 0
     mrr: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # ranking -> slice, live part so far
-    viewer: Viewer | None = None
+    viewer: UserPortrait | None = None
 
 
-def draw(view: View) -> RenderableType:
+def draw(view: ScreenState) -> RenderableType:
     """The picture: 24 lines of 80 columns hold all that matters."""
     head = Text.assemble(("Premiere", "bold"), f"  {view.data}  {clock(view.seconds)}  {view.phase}")
     if view.simulated:
@@ -78,7 +78,7 @@ def draw(view: View) -> RenderableType:
     return Group(*parts, *([_viewer(view.viewer)] if view.viewer else []))
 
 
-def _bars(steps: Sequence[Step]) -> RenderableType:
+def _bars(steps: Sequence[ScreenStep]) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     for step in steps:
         left = "" if step.eta is None else f"{clock(step.eta)} left"
@@ -87,18 +87,18 @@ def _bars(steps: Sequence[Step]) -> RenderableType:
     return grid
 
 
-def _quality(view: View) -> RenderableType:
+def _quality(view: ScreenState) -> RenderableType:
     grid = Table("MRR, live part so far", box=None, pad_edge=False, header_style="bold")
     for name in SHOWN.values():
         grid.add_column(name, justify="right")
     for ranking, label in LABELS.items():
         means = view.mrr.get(ranking, {})
-        style = "bold green" if ranking in ("premiere", "served") else ""
+        style = "bold green" if ranking in ("full", "served") else ""
         grid.add_row(Text(label, style), *(Text(_mean(means.get(name)), style) for name in SHOWN))
     return grid
 
 
-def _loop(view: View) -> RenderableType:
+def _loop(view: ScreenState) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     version = "none yet" if view.version is None else str(view.version)
     grid.add_row("learned", f"{view.rate:,.0f} events/s, {view.in_flight:,} in flight")
@@ -118,7 +118,7 @@ def _lag(lag: Mapping[str, int]) -> RenderableType:
     return Text.assemble(("lag ", "dim"), said or "-")
 
 
-def _viewer(viewer: Viewer) -> RenderableType:
+def _viewer(viewer: UserPortrait) -> RenderableType:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -130,7 +130,7 @@ def _viewer(viewer: Viewer) -> RenderableType:
     return Panel(grid, title=f"viewer {viewer.user}, just now", title_align="left", padding=(0, 1))
 
 
-def line(view: View) -> str:
+def line(view: ScreenState) -> str:
     """The same in one line."""
     parts = [clock(view.seconds), view.phase]
     for step in view.steps:
@@ -196,7 +196,7 @@ class Screen:
         self._every, self._told = every, float("-inf")
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
-    def show(self, view: View) -> None:
+    def show(self, view: ScreenState) -> None:
         """Draw it; or say it, if the last line is old enough."""
         if self._live:
             self._live.update(draw(view), refresh=True)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from model.actions import WEIGHTS
-from model.metrics.beyond_accuracy import TOP, Exposure
+from model.metrics.beyond_accuracy import TOP, BeyondAccuracy
 from model.metrics.ranking import Prequential
 from streaming.records import Event, action_code
 
@@ -20,7 +20,7 @@ class Served:
 
     def __init__(self, read: Callable[[str], Sequence[str]], *, repeats: bool = False, window: int = 2000) -> None:
         self.ranking = Prequential(window)
-        self.exposure = Exposure()
+        self.exposure = BeyondAccuracy()
         self._read, self._repeats = read, repeats
         self._seen: dict[str, set[str]] = {}  # user -> titles
         self._user_events: dict[str, int] = {}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import DataSet
-from infra.experiments.harness import ALONE, Recorded, Say, Watched, stream, watched
+from infra.experiments.harness import ALONE, Instrumented, Recorded, Say, stream, watched
 from model.learner import Learner, LearnerSettings
 from model.signals.ranker import Ranker
 from model.signals.table import SIGNALS
@@ -173,10 +173,10 @@ def tables(cold: float, names: Sequence[str] = SIGNALS) -> dict[str, list[Row]]:
     }
 
 
-def contender(row: Row, settings: LearnerSettings, lender: Watched | None = None) -> Watched:
+def pipeline(row: Row, settings: LearnerSettings, shared_backbone: Instrumented | None = None) -> Instrumented:
     """The contender of a row."""
     changed = row.change(settings)
-    made = watched(changed, not row.lend, lender=lender if row.lend else None, delayed=row.delayed)
+    made = watched(changed, not row.lend, shared_backbone=shared_backbone if row.lend else None, delayed=row.delayed)
     if row.rankers > 1:
         made.ranker = Averaged(changed, row.rankers)
     elif row.lend:
@@ -188,17 +188,19 @@ def run(
     rows: Sequence[Row], data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say
 ) -> dict[str, dict[str, Any]]:
     """Each row's measures, the default's first."""
-    lender = watched(settings)
-    contenders = {DEFAULT: lender} | {r.label: contender(r, settings, lender) for r in rows if not r.apart}
-    recorded = stream(data, encode, Learner(settings, dict(contenders)), say, history=LONGEST)
+    shared_backbone = watched(settings)
+    pipelines = {DEFAULT: shared_backbone} | {
+        r.label: pipeline(r, settings, shared_backbone) for r in rows if not r.apart
+    }
+    recorded = stream(data, encode, Learner(settings, dict(pipelines)), say, history=LONGEST)
     for one in (row for row in rows if row.apart):
-        contenders[one.label] = contender(one, settings)
-        changed = Learner(one.change(settings), {one.label: contenders[one.label]})
+        pipelines[one.label] = pipeline(one, settings)
+        changed = Learner(one.change(settings), {one.label: pipelines[one.label]})
         recorded.ranks |= stream(data, encode, changed, say, history=LONGEST).ranks
-    return {name: measures(recorded, name, watching) for name, watching in contenders.items()}
+    return {name: measures(recorded, name, watching) for name, watching in pipelines.items()}
 
 
-def measures(recorded: Recorded, name: str, watching: Watched) -> dict[str, Any]:
+def measures(recorded: Recorded, name: str, watching: Instrumented) -> dict[str, Any]:
     """What the table says of a row."""
     own = watching.sequence is not None
     return {

@@ -23,21 +23,21 @@ from infra.experiments.harness import ALONE, Recorded, Say, head, rank_by, score
 from infra.experiments.verdicts import told
 from infra.run.learn import numerics
 from model.learner import Learner, LearnerSettings
-from model.metrics.popularity_buckets import AGES
-from model.pipeline import Contender, Question, Standing
-from model.signals.candidates import View
+from model.metrics.popularity_buckets import BUCKETS
+from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.signals.candidates import CatalogSnapshot
 from model.signals.ranker import Ranker
-from model.signals.table import Asked
+from model.signals.table import Query
 
 IDS, TEXTS, UNMASKED, MASKED = "id only", "semantic only", "both, never masked", "both, masked"
-NEIGHBOURS: Final = "text neighbours"
+NEIGHBORS: Final = "text neighbours"
 WITHOUT: Final = "no backbone"
 ROWS: Final = (IDS, TEXTS, UNMASKED, MASKED)
-NEW, WARM = AGES[0], AGES[-1]
+NEW, WARM = BUCKETS[0], BUCKETS[-1]
 MOST: Final = 0.01  # share of the warm titles' MRR that masking may cost
 
 
-class Neighbours(Contender):
+class Neighbours(RankingPipeline):
     """Ranks by the cosine of a title's text and the user's recent titles, and by nothing else."""
 
     def __init__(self, settings: LearnerSettings) -> None:
@@ -48,9 +48,15 @@ class Neighbours(Contender):
         """There is nothing to encode."""
 
     def rank(
-        self, on: View, question: Question, _n: int, _asked: Asked, text_V: NDArray[np.float32], *_: Any
-    ) -> Standing:
-        return Standing(rank_by(text_V, on, question, self.repeats), np.zeros(0, np.int64))
+        self,
+        snapshot: CatalogSnapshot,
+        request: RankingRequest,
+        _n: int,
+        _asked: Query,
+        text_V: NDArray[np.float32],
+        *_: Any,
+    ) -> RankResult:
+        return RankResult(rank_by(text_V, snapshot, request, self.repeats), np.zeros(0, np.int64))
 
 
 def cold_share(data: DataSet) -> float:
@@ -82,9 +88,9 @@ def report(
     first = int(len(data) * UNCOUNTED)
     measured = cold_share(data.slice(0, first))
     mask = measured if mask is None else mask
-    contenders: dict[str, Contender] = {name: watched(of) for name, of in variants(settings, mask).items()}
-    contenders |= {NEIGHBOURS: Neighbours(settings), WITHOUT: watched(settings, backbone=False)}
-    recorded = scored(stream(data, encode, Learner(settings, contenders), say))
+    pipelines: dict[str, RankingPipeline] = {name: watched(of) for name, of in variants(settings, mask).items()}
+    pipelines |= {NEIGHBORS: Neighbours(settings), WITHOUT: watched(settings, backbone=False)}
+    recorded = scored(stream(data, encode, Learner(settings, pipelines), say))
     ages = recorded.ages()
     return {
         **head(data, recorded),
@@ -92,7 +98,7 @@ def report(
         "mask": mask,
         "settings": asdict(settings),
         "ages": {age: int(inside.sum()) for age, inside in ages.items()},
-        "alone": _measures(recorded, {**{row: row + ALONE for row in ROWS}, NEIGHBOURS: NEIGHBOURS}),
+        "alone": _measures(recorded, {**{row: row + ALONE for row in ROWS}, NEIGHBORS: NEIGHBORS}),
         "lists": _measures(recorded, {**{row: row for row in ROWS}, WITHOUT: WITHOUT}),
     }
 
@@ -119,7 +125,7 @@ def lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"Of the first fifth of the events {found['cold_share']:.1%} met a title without an event; ids are masked"
     yield f"at {found['mask']:.1%}. Ages are half-open, from the first number up to the next column's."
     yield ""
-    yield f"{'events of the title':<24}" + "".join(f"{age:>9}" for age in AGES) * 2
+    yield f"{'events of the title':<24}" + "".join(f"{age:>9}" for age in BUCKETS) * 2
     yield f"{'MRR, then HR@10':<24}" + "".join(f"{count:>9,}" for count in found["ages"].values())
     for order, title in ORDERS.items():
         yield f"{title}:"
@@ -164,8 +170,8 @@ STYLES: Final[dict[str, tuple[str, str]]] = {
     IDS: (SERIES[1], "o-"),
     TEXTS: (SERIES[2], "o-"),
     UNMASKED: ("#8e6c8a", "o-"),
-    MASKED: (COLOURS["premiere"], "o-"),
-    NEIGHBOURS: (SERIES[0], "s--"),
+    MASKED: (COLOURS["full"], "o-"),
+    NEIGHBORS: (SERIES[0], "s--"),
     WITHOUT: (SERIES[0], "s--"),
 }
 
@@ -181,8 +187,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
                 colour, style = STYLES[row]
                 mrr = [math.nan if value is None else value for value in of["mrr"].values()]
                 label = f"{row} {found['mask']:.0%}" if row == MASKED else row
-                axes.plot(range(len(AGES)), mrr, style, color=colour, lw=2, ms=6, label=label)
-            axes.set_xticks(range(len(AGES)), [f"{age}\n({count:,})" for age, count in found["ages"].items()])
+                axes.plot(range(len(BUCKETS)), mrr, style, color=colour, lw=2, ms=6, label=label)
+            axes.set_xticks(range(len(BUCKETS)), [f"{age}\n({count:,})" for age, count in found["ages"].items()])
             axes.set(yscale="log", xlabel="events of the title before (scored events)", title=title)
             axes.legend(loc="lower right")
         places[0].set_ylabel("MRR")

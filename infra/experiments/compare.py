@@ -117,7 +117,7 @@ def report(
     assert (recorded.users, recorded.times) == (other.users, other.times)
     recorded.ranks |= other.ranks  # how often a title was met is A's to say: a memory that forgets is a setting too
     slices = recorded.slices()
-    del slices["no_event_titles"]  # the first of the ages
+    del slices["unseen_titles"]  # the first of the ages
     parts = slices | recorded.ages()
     rankings = [side + order for order in ORDERS for side in SIDES]
     return {
@@ -203,7 +203,7 @@ def _titled(part: str) -> str:
     return part.replace("_", " ") if part[0].isalpha() else f"titles of {part} events"
 
 
-COLOUR: Final = {"A": SERIES[0], "B": COLOURS["premiere"]}
+COLOUR: Final = {"A": SERIES[0], "B": COLOURS["full"]}
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:

@@ -20,49 +20,51 @@ import numpy as np
 from features.text_encoders import Encoder, launch_text
 from infra.data.datasets import DataSet
 from infra.run.learn import numerics
-from model.learner import Acted, Learner, LearnerSettings, Ranked, new_contender
+from model.learner import Learner, LearnerSettings, RankedEvent, UserUpdate, new_pipeline
 from model.metrics import beyond_accuracy, popularity_buckets
 from model.metrics.baselines import NAMES, Baselines
-from model.metrics.beyond_accuracy import TOP, Exposure
-from model.metrics.popularity_buckets import AGES, ByAge
+from model.metrics.beyond_accuracy import TOP, BeyondAccuracy
+from model.metrics.popularity_buckets import BUCKETS, ByPopularity
 from model.metrics.ranking import Prequential, table
-from model.pipeline import Contender
-from model.state.stream_state import Launched
+from model.pipeline import RankingPipeline
+from model.state.stream_state import TitleMetadata
 from streaming.records import HISTORY, Launch, action_code
 
 UNCOUNTED: Final = 0.2  # share of the events that is learned before the first is scored
-MODELS: Final = ("premiere", "features_only", "frozen")
+MODELS: Final = ("full", "no_backbone", "frozen")
 TAKEN: Final = "taken"  # what viewers chose, beside what they would have been shown
 BATCH: Final = 64  # events a micro-batch, as in the live learner
 
-Progress = Callable[[int, int, dict[str, Prequential]], None]  # events done, of how many, rankings so far
-Each = Callable[[int, Ranked, dict[str, float]], None]  # place in its micro-batch, a scored event, its rank by ranking
+OnProgress = Callable[[int, int, dict[str, Prequential]], None]  # events done, of how many, rankings so far
+Each = Callable[
+    [int, RankedEvent, dict[str, float]], None
+]  # place in its micro-batch, a scored event, its rank by ranking
 
 
 def evaluate(
     data: DataSet,
     encode: Encoder,
     settings: LearnerSettings,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     each: Each | None = None,
-    contenders: dict[str, Contender] | None = None,
+    pipelines: dict[str, RankingPipeline] | None = None,
 ) -> dict[str, Any]:
     """The report: events, scored, seconds, settings, and mrr, hr10 and ndcg10 by ranking and slice. `each` is told what
-    is scored; `contenders`: the first two of MODELS, for those who watch them."""
+    is scored; `pipelines`: the first two of MODELS, for those who watch them."""
     began = time.monotonic()
     numerics(1)  # the number of threads changes sums, and with them the last bit of every result
-    if contenders is None:
-        contenders = {"premiere": new_contender(settings), "features_only": new_contender(settings, backbone=False)}
-    learner = Learner(settings, contenders, TOP)
+    if pipelines is None:
+        pipelines = {"full": new_pipeline(settings), "no_backbone": new_pipeline(settings, backbone=False)}
+    learner = Learner(settings, pipelines, TOP)
     baselines = Baselines(repeats=settings.repeats)
     scores = Scores()
     first = int(len(data) * UNCOUNTED)
     done = 0
     for batch in micro_batches(data, encode):
-        if done + BATCH > first and "frozen" not in contenders:  # before the first that counts: all on the same events
-            contenders["frozen"] = frozen(contenders["premiere"])
+        if done + BATCH > first and "frozen" not in pipelines:  # before the first that counts: all on the same events
+            pipelines["frozen"] = frozen(pipelines["full"])
         for title in batch:
-            if isinstance(title, Launched):
+            if isinstance(title, TitleMetadata):
                 baselines.launch(title.title)
         for place, event in enumerate(learner.observe(batch).ranked):
             if done >= first and not baselines.has_seen(event.user, event.title):
@@ -73,8 +75,8 @@ def evaluate(
             done += 1
         if progress is not None:
             progress(done, len(data), scores.rankings)
-    scored = scores.rankings["premiere"].scored()["all"]
-    candidates = int(np.count_nonzero(learner.memory.titles().candidate_V))
+    scored = scores.rankings["full"].scored()["all"]
+    candidates = int(np.count_nonzero(learner.stream_state.titles().candidate_V))
     head = {"events": len(data), "scored": scored, "seconds": round(time.monotonic() - began, 1)}
     return {
         **head,
@@ -92,10 +94,10 @@ class Scores:
     def __init__(self) -> None:
         names = (*MODELS, *NAMES)
         self.rankings = {name: Prequential() for name in names}
-        self.ages = {name: ByAge() for name in names}
-        self.shown = {name: Exposure() for name in (*names, TAKEN)}
+        self.ages = {name: ByPopularity() for name in names}
+        self.shown = {name: BeyondAccuracy() for name in (*names, TAKEN)}
 
-    def add(self, event: Ranked, baselines: Baselines) -> dict[str, float]:
+    def add(self, event: RankedEvent, baselines: Baselines) -> dict[str, float]:
         """Score one event, which `baselines` have not counted yet; its rank by ranking."""
         ranks = event.ranks | baselines.rank(event.user, event.title, event.ts)
         for name, rank in ranks.items():
@@ -127,7 +129,7 @@ class RankFile:
         if self._file is not None:
             self._file.close()
 
-    def __call__(self, _place: int, event: Ranked, ranks: dict[str, float]) -> None:
+    def __call__(self, _place: int, event: RankedEvent, ranks: dict[str, float]) -> None:
         if self._file is None:
             return
         write = csv.writer(self._file, lineterminator="\n").writerow
@@ -137,16 +139,16 @@ class RankFile:
         write([event.user, event.title, event.ts, *map(repr, ranks.values())])
 
 
-def frozen(contender: Contender) -> Contender:
+def frozen(pipeline: RankingPipeline) -> RankingPipeline:
     """The contender as it is now; it learns no more."""
-    still = copy.copy(contender)
-    still.ranker = copy.deepcopy(contender.ranker)
-    still.sequence = copy.deepcopy(contender.sequence)
+    still = copy.copy(pipeline)
+    still.ranker = copy.deepcopy(pipeline.ranker)
+    still.sequence = copy.deepcopy(pipeline.sequence)
     still.learns = False
     return still
 
 
-def micro_batches(data: DataSet, encode: Encoder, most: int = HISTORY) -> Iterator[list[Launched | Acted]]:
+def micro_batches(data: DataSet, encode: Encoder, most: int = HISTORY) -> Iterator[list[TitleMetadata | UserUpdate]]:
     """The data set as the learner's micro-batches: launches that are due, then the users' histories, of at most `most`
     earlier events, with what is new."""
     titles = data.launches_with_events()
@@ -155,7 +157,7 @@ def micro_batches(data: DataSet, encode: Encoder, most: int = HISTORY) -> Iterat
     histories: dict[str, list[tuple[str, int, int]]] = {}
     at = 0
     for start in range(0, len(data), BATCH):
-        batch: list[Launched | Acted] = []
+        batch: list[TitleMetadata | UserUpdate] = []
         new: dict[str, list[int]] = {}
         for k in range(start, min(start + BATCH, len(data))):
             event = data.event(k)
@@ -168,16 +170,16 @@ def micro_batches(data: DataSet, encode: Encoder, most: int = HISTORY) -> Iterat
             history = histories[user] = histories[user][-most - len(order) :]
             names, times, actions = zip(*history, strict=True)
             places = range(len(history) - len(order), len(history))
-            batch.append(Acted(user, names, times, actions, places, order))
+            batch.append(UserUpdate(user, names, times, actions, places, order))
         yield batch
 
 
-def _launched(titles: list[Launch], encode: Encoder) -> list[Launched]:
+def _launched(titles: list[Launch], encode: Encoder) -> list[TitleMetadata]:
     texts = [launch_text(title.name, title.genres, title.overview, title.text) for title in titles]
     vectors = encode(texts)
     nothing = np.zeros(0, np.float32)
     return [
-        Launched(t.title, vector if vector.any() else nothing, t.genres, t.year, t.released, t.withdrawn)
+        TitleMetadata(t.title, vector if vector.any() else nothing, t.genres, t.year, t.released, t.withdrawn)
         for t, vector in zip(titles, vectors, strict=True)
     ]
 
@@ -192,7 +194,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"{report['data']}: {report['events']:,} events, {report['scored']:,} scored, {report['seconds']:.0f} s"
     yield f"{'MRR':<20}{'all':>9}{'new titles':>12}{'no event':>10}{'new users':>11}{'HR@10':>9}{'NDCG@10':>9}"
     for name, by_slice in report["mrr"].items():
-        cells = [by_slice[key] for key in ("all", "new_titles", "no_event_titles", "new_users")]
+        cells = [by_slice[key] for key in ("all", "new_titles", "unseen_titles", "new_users")]
         cells += [report["hr10"][name]["all"], report["ndcg10"][name]["all"]]
         shown = [f"{_cell(cell):>{w}}" for cell, w in zip(cells, (9, 12, 10, 11, 9, 9), strict=True)]
         yield f"{name:<20}" + "".join(shown)
@@ -203,7 +205,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _ages(by_age: dict[str, Any]) -> Iterator[str]:
-    yield f"{'events of the title':<20}" + "".join(f"{age:>9}" for age in AGES) * 2
+    yield f"{'events of the title':<20}" + "".join(f"{age:>9}" for age in BUCKETS) * 2
     yield f"{'MRR, then HR@10':<20}" + "".join(f"{count:>9,}" for count in by_age["scored"].values())
     for name, mrr in by_age["mrr"].items():
         cells = [*mrr.values(), *by_age["hr10"][name].values()]

@@ -12,7 +12,7 @@ import torch
 
 from infra.charts import LOOK, SERIES
 from model.sequence.backbone import PRESETS, Backbone, Dims
-from model.sequence.flops import PARTS, Step, measured, own, paper
+from model.sequence.flops import PARTS, TrainingStep, measured, own, paper
 from model.sequence.model import SequenceSettings
 from model.sequence.network import NetworkSettings, preset
 
@@ -35,7 +35,7 @@ def report(model: str, settings: SequenceSettings, titles: int) -> dict[str, Any
     shape = {"blocks": network.blocks, "width": network.width, "events": network.history}
     counted = measured(settings, titles) if parameters(preset(model)) <= MOST else None
     step = counted.step if counted else _step(settings)
-    whole = Step(step.tokens, step.rows, titles, titles)  # every title is a candidate, and made by the tower
+    whole = TrainingStep(step.tokens, step.rows, titles, titles)  # every title is a candidate, and made by the tower
     share = min(1.0, settings.objective.negatives / titles)
     return {
         "paper": {"setting": PAPER, "rows": [row(**PAPER, titles=many) for many in TITLES]},
@@ -79,7 +79,7 @@ def _head(d_out: int, width: int) -> int | None:
     return d_out if d_out < width else None
 
 
-def _step(settings: SequenceSettings) -> Step:
+def _step(settings: SequenceSettings) -> TrainingStep:
     """What a step of the default size handles, for a size whose own cannot be counted here."""
     small = SequenceSettings(preset("cpu", settings.network.horizons), settings.objective)
     return measured(small, 10_000).step

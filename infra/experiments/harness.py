@@ -20,87 +20,97 @@ from infra.data.datasets import DataSet
 from infra.errors import SettingsError
 from infra.experiments.evaluate import UNCOUNTED, micro_batches
 from model.actions import WEIGHTS
-from model.learner import Acted, Learner, LearnerSettings, Ranked, new_contender
+from model.learner import Learner, LearnerSettings, RankedEvent, UserUpdate, new_pipeline
 from model.metrics import bootstrap
 from model.metrics.baselines import Baselines
-from model.metrics.popularity_buckets import AGES, age_of
+from model.metrics.popularity_buckets import BUCKETS, bucket_of
 from model.metrics.ranking import NEW_TITLE, NEW_USER, SLICES, average_rank
-from model.pipeline import Contender, Question, Standing
-from model.signals.candidates import View
-from model.state.stream_state import Launched
+from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.signals.candidates import CatalogSnapshot
+from model.state.stream_state import TitleMetadata
 from streaming.records import HISTORY, action_code
 
 ALONE: Final = " alone"  # after a contender's name: the order of its backbone's score over all candidates
 POINTS: Final = 24  # of a curve
 EVERY: Final = 10.0  # seconds between two lines of progress
 
-Batch = list[Launched | Acted]
+Batch = list[TitleMetadata | UserUpdate]
 Say = Callable[[str], None]
 Before = Callable[[int, Batch], None]  # events done, what comes next
 Parts = Mapping[str, NDArray[np.bool_]]  # by name, which scored events
 
 
-class Watched(Contender):
-    """A contender whose backbone's own ranks and seconds are told. `lender`: another whose backbone's scores it reads,
+class Instrumented(RankingPipeline):
+    """A contender whose backbone's own ranks and seconds are told. `shared_backbone`: another whose backbone's scores it reads,
     instead of having one. `delayed` false: its ranker learns nothing from delayed questions."""
 
     alone: list[float]
     seconds: float
-    lender: Contender | None
+    shared_backbone: RankingPipeline | None
     delayed: bool
     repeats: bool
 
     @classmethod
     def of(
-        cls, contender: Contender, repeats: bool = False, lender: Contender | None = None, delayed: bool = True
+        cls,
+        pipeline: RankingPipeline,
+        repeats: bool = False,
+        shared_backbone: RankingPipeline | None = None,
+        delayed: bool = True,
     ) -> Self:
         """The same contender, watched."""
         made = cls.__new__(cls)
-        vars(made).update(vars(contender))
-        made.alone, made.seconds, made.lender, made.delayed, made.repeats = [], 0.0, lender, delayed, repeats
+        vars(made).update(vars(pipeline))
+        made.alone, made.seconds, made.shared_backbone, made.delayed, made.repeats = (
+            [],
+            0.0,
+            shared_backbone,
+            delayed,
+            repeats,
+        )
         return made
 
-    def prepare(self, on: View, *rest: Any, **named: Any) -> None:
+    def prepare(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> None:
         self.alone = []  # of this micro-batch; a new list, for a frozen copy had the old one too
         began = time.process_time()
-        super().prepare(on, *rest, **named)
-        if self.lender is not None:
-            self.backbone_NV = self.lender.backbone_NV
+        super().prepare(snapshot, *rest, **named)
+        if self.shared_backbone is not None:
+            self.backbone_NV = self.shared_backbone.backbone_NV
         self.seconds += time.process_time() - began
 
-    def rank(self, on: View, question: Question, n: int, *rest: Any, **named: Any) -> Standing:
-        if question.delay and not self.delayed:
-            return Standing(0.0, np.zeros(0, np.int64))
+    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
+        if request.delay and not self.delayed:
+            return RankResult(0.0, np.zeros(0, np.int64))
         began = time.process_time()
-        standing = super().rank(on, question, n, *rest, **named)
+        standing = super().rank(snapshot, request, n, *rest, **named)
         self.seconds += time.process_time() - began
-        if self.sequence is not None and not question.delay:
-            self.alone.append(rank_by(self.backbone_NV[n], on, question, self.repeats))
+        if self.sequence is not None and not request.delay:
+            self.alone.append(rank_by(self.backbone_NV[n], snapshot, request, self.repeats))
         return standing
 
     def told(self, place: int) -> dict[str, float]:
         """What is told of the micro-batch's event at `place`, by what follows the name."""
         return {ALONE: self.alone[place]} if self.alone else {}
 
-    def learn(self, on: View, *rest: Any, **named: Any) -> dict[str, float]:
+    def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
         began = time.process_time()
-        losses = super().learn(on, *rest, **named)
+        losses = super().learn(snapshot, *rest, **named)
         self.seconds += time.process_time() - began
         return losses
 
 
-def rank_by(score_V: NDArray[np.float32], on: View, question: Question, repeats: bool) -> float:
+def rank_by(score_V: NDArray[np.float32], snapshot: CatalogSnapshot, request: RankingRequest, repeats: bool) -> float:
     """The target's rank among all candidates by these scores alone; what the user has seen competes where `repeats`."""
-    open_V = np.where(on.titles.candidate_V, score_V, -np.inf)
+    open_V = np.where(snapshot.titles.candidate_V, score_V, -np.inf)
     if not repeats:
-        seen = on.memory.audience.seen_by(question.past.user)
+        seen = snapshot.stream_state.user_store.seen_by(request.history.user)
         open_V[seen[seen >= 0]] = -np.inf
-    return average_rank(open_V, question.target)
+    return average_rank(open_V, request.target)
 
 
-def watched(settings: LearnerSettings, backbone: bool = True, **options: Any) -> Watched:
+def watched(settings: LearnerSettings, backbone: bool = True, **options: Any) -> Instrumented:
     """A new contender."""
-    return Watched.of(new_contender(settings, backbone), settings.repeats, **options)
+    return Instrumented.of(new_pipeline(settings, backbone), settings.repeats, **options)
 
 
 class Recorded:
@@ -117,7 +127,7 @@ class Recorded:
     def __len__(self) -> int:
         return len(self.users)
 
-    def add(self, event: Ranked, ranks: Mapping[str, float]) -> None:
+    def add(self, event: RankedEvent, ranks: Mapping[str, float]) -> None:
         """Keep one event; every event has the same rankings."""
         self.users.append(event.user)
         self.titles.append(event.title)
@@ -138,8 +148,8 @@ class Recorded:
 
     def ages(self) -> dict[str, NDArray[np.bool_]]:
         """Which events each of AGES holds, by the title's events before."""
-        age_N = age_of(np.array(self.title_events, np.int64))
-        return {age: age_N == place for place, age in enumerate(AGES)}
+        age_N = bucket_of(np.array(self.title_events, np.int64))
+        return {age: age_N == place for place, age in enumerate(BUCKETS)}
 
     def mrr(self, name: str, parts: Parts | None = None) -> dict[str, float | None]:
         """By slice, or by the parts given; None where nothing was scored."""
@@ -188,16 +198,16 @@ def stream(
     seen = Baselines(repeats=repeats) if baselines is None else baselines
     first = int(len(data) * UNCOUNTED) if first is None else first
     recorded, done = Recorded(), 0
-    progress = Progress(len(data), say)
+    progress = ProgressPrinter(len(data), say)
     for batch in micro_batches(data, encode, history):
         for title in batch:
-            if isinstance(title, Launched):
+            if isinstance(title, TitleMetadata):
                 seen.launch(title.title)
         if before is not None:
             before(done, batch)
         for place, event in enumerate(learner.observe(batch).ranked):
             if done >= first and not seen.has_seen(event.user, event.title):
-                ranks = event.ranks | alone(learner.contenders, place)
+                ranks = event.ranks | alone(learner.pipelines, place)
                 if baselines is not None:
                     ranks |= baselines.rank(event.user, event.title, event.ts)
                 recorded.add(event, ranks)
@@ -207,9 +217,9 @@ def stream(
     return recorded
 
 
-def alone(contenders: Mapping[str, Contender], place: int) -> dict[str, float]:
+def alone(pipelines: Mapping[str, RankingPipeline], place: int) -> dict[str, float]:
     """What contenders that are watched tell of the micro-batch's event at `place`: ranks by backbones alone, mostly."""
-    watching = ((name, one) for name, one in contenders.items() if isinstance(one, Watched))
+    watching = ((name, one) for name, one in pipelines.items() if isinstance(one, Instrumented))
     return {name + of: rank for name, one in watching for of, rank in one.told(place).items()}
 
 
@@ -241,7 +251,7 @@ def head(data: DataSet, recorded: Recorded) -> dict[str, Any]:
     return {"data": data.name, "simulated": data.simulated, **size}
 
 
-class Progress:
+class ProgressPrinter:
     """A line every few seconds: how far, how long still, MRR so far."""
 
     def __init__(self, whole: int, say: Say) -> None:

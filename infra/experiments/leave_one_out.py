@@ -25,12 +25,12 @@ from infra.experiments.harness import Say
 from infra.experiments.user_sequences import Orders
 from infra.run.learn import numerics
 from model.metrics.ranking import MEASURES, measures_of
-from model.sequence.batch_training import catalogue_of, epoch, past_of, ranks
+from model.sequence.batch_training import catalog_of, epoch, history_of, ranks
 from model.sequence.model import SequenceModel, SequenceSettings
 from model.sequence.network import NetworkSettings
 from model.sequence.objective import ObjectiveSettings
 from model.sequence.optimizers import OptimSettings
-from model.state.catalog import Catalogue
+from model.state.catalog import Catalog
 
 TITLES: Final = 3  # of a user who is asked about
 PUBLISHED: Final = {  # NDCG@10 and HR@10 on ML-1M, all by one program on one split: eSASRec's repository
@@ -109,28 +109,28 @@ def popularity(parts: Split) -> dict[str, float]:
 
 
 def fit(
-    model: SequenceModel, catalogue: Catalogue, parts: Split, settings: EpochSettings, say: Say
+    model: SequenceModel, catalog: Catalog, parts: Split, settings: EpochSettings, say: Say
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Train until the validation titles are ranked no better; the curve, whose seconds are of training alone, and the
     served weights of its best epoch."""
     limit, rng = model.settings.network.history, np.random.default_rng(settings.seed)
-    pasts = [past_of(user, order_L, limit) for user, order_L in parts.train.items()]
+    histories = [history_of(user, order_L, limit) for user, order_L in parts.train.items()]
     began, wall, cpu = time.monotonic(), 0.0, 0.0
     curve: list[dict[str, float]] = []
     best: dict[str, Any] = {}
     for number in range(1, settings.most + 1):
         start, start_cpu = time.monotonic(), time.process_time()
-        loss = epoch(model, catalogue, pasts, settings.windows, rng)
+        loss = epoch(model, catalog, histories, settings.windows, rng)
         wall, cpu = wall + time.monotonic() - start, cpu + time.process_time() - start_cpu
         over = number == settings.most or time.monotonic() - began > settings.seconds
         if number % settings.every and not over:
             continue
-        found = measures(ranks(model, catalogue, *parts.asked["validation"]))
+        found = measures(ranks(model, catalog, *parts.asked["validation"]))
         curve.append({"epoch": number, "seconds": wall, "cpu_seconds": cpu, "loss": loss, **found})
         say(f"epoch {number:>3}  {wall:>6.0f} s  loss {loss:.4f}  validation NDCG@10 "
             f"{found['ndcg10']:.4f}  HR@10 {found['hr10']:.4f}")  # fmt: skip
         if curve[-1] is _best(curve):
-            best = model.served_state(len(catalogue))
+            best = model.served_state(len(catalog))
         waited = number - _best(curve)["epoch"]
         if over or waited >= settings.patience * settings.every:
             break
@@ -158,11 +158,11 @@ def report(
     sequence = replace(sequence, network=network)
     parts = split(orders)
     text_VS = encode(orders.texts) if encode is not None else np.zeros((len(orders.titles), network.d_text), np.float32)
-    catalogue = catalogue_of(orders.titles, text_VS, parts.count_V)
+    catalog = catalog_of(orders.titles, text_VS, parts.count_V)
     model = SequenceModel(sequence, settings.seed)
-    curve, best = fit(model, catalogue, parts, settings, say)
+    curve, best = fit(model, catalog, parts, settings, say)
     model.load_served(best)
-    test = measures(ranks(model, catalogue, *parts.asked["test"]))
+    test = measures(ranks(model, catalog, *parts.asked["test"]))
     return {
         "data": orders.name,
         "simulated": orders.simulated,
@@ -212,7 +212,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     with plt.rc_context(LOOK):
         figure, axes = plt.subplots(figsize=(9.5, 4.8), layout="constrained")
         minutes = [look["seconds"] / 60 for look in found["curve"]]
-        axes.plot(minutes, [look["ndcg10"] for look in found["curve"]], "o-", color=COLOURS["premiere"], lw=2, ms=4,
+        axes.plot(minutes, [look["ndcg10"] for look in found["curve"]], "o-", color=COLOURS["full"], lw=2, ms=4,
                   label="validation")  # fmt: skip
         at = found["best"]["seconds"] / 60
         axes.plot([at], [found["test"]["ndcg10"]], "*", color="black", ms=14, label="test, best epoch")

@@ -24,7 +24,7 @@ from infra.run.learn import numerics
 from model.actions import WEIGHTS
 from model.learner import Learner, LearnerSettings
 from model.metrics import bootstrap
-from model.pipeline import Contender
+from model.pipeline import RankingPipeline
 from model.sequence.tasks import ACTION, GENRE, LIKED, TASKS
 from streaming.records import action_code
 
@@ -48,10 +48,10 @@ def known_tasks(data: DataSet) -> dict[str, int]:
     return {task: many for task, many in classes.items() if many > 1}
 
 
-def contenders(settings: LearnerSettings, tasks: Sequence[str], weight: float) -> dict[str, Contender]:
+def pipelines(settings: LearnerSettings, tasks: Sequence[str], weight: float) -> dict[str, RankingPipeline]:
     """All that take part; of those that are trained on one further task, nobody asks a list."""
     shared = with_heads(settings, tasks, 1.0, weight, lists=True)
-    found: dict[str, Contender] = {TITLE: watched(settings), SHARED: shared}
+    found: dict[str, RankingPipeline] = {TITLE: watched(settings), SHARED: shared}
     found |= {task + ONLY: with_heads(settings, [task], 0.0, 1.0, lists=False) for task in tasks}
     for way in SIMPLE:
         asked = [task for task in tasks if TASKS[task].titled or way not in TITLED]
@@ -69,7 +69,7 @@ def report(
     tasks = known_tasks(data)
     panels, recorded = {}, Recorded()
     if tasks:
-        entered = contenders(settings, list(tasks), weight)
+        entered = pipelines(settings, list(tasks), weight)
         recorded = scored(stream(data, encode, Learner(settings, entered), say))
         panels = {LISTS: _ranked(recorded, ""), BACKBONE: _ranked(recorded, ALONE)}
         panels |= {WORDS[task]: _ranked(recorded, OF + task, task + ONLY) for task in tasks}
@@ -257,7 +257,7 @@ def _broken(title: str) -> str:
 def _style(name: str) -> tuple[dict[str, Any], float]:
     """How a contender is marked, and how far beside the middle."""
     if name not in SIMPLE:
-        colour = COLOURS["premiere"] if name == SHARED else SERIES[2]
+        colour = COLOURS["full"] if name == SHARED else SERIES[2]
         return {"color": colour, "marker": "o", "ms": 8, "lw": 0, "zorder": 3}, 0.1 if name == SHARED else -0.1
     colour = (SERIES[0], SERIES[5], SERIES[4], SERIES[1], "#8e6c8a")[SIMPLE.index(name)]
     return {"color": colour, "marker": "_", "ms": 26, "mew": 2, "lw": 0}, 0.0

@@ -51,15 +51,15 @@ def ml_1m(folder: Path) -> DataSet:
     columns = ["item", "title", "genres"]
     films = pd.read_csv(folder / "movies.dat", sep="::", engine="python", names=columns, encoding="latin-1", dtype=str)
     texts = pd.read_csv(folder / "overviews.csv", dtype=str)[["item", "year", "overview", "release_date"]]
-    titles = films.merge(texts, on="item", how="left")
+    titles = films.merge(texts, snapshot="item", how="left")
     return from_tables(Table("ml-1m", events), Table("movies.dat", titles), name="ml-1m in users' order")
 
 
 def compare(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, days: float = 30) -> dict[str, Any]:
     """The model, the same without its backbone, its backbone alone, and the simple ways, with paired intervals."""
-    contenders = {"premiere": watched(settings), "features_only": watched(settings, backbone=False)}
+    pipelines = {"full": watched(settings), "no_backbone": watched(settings, backbone=False)}
     baselines = Baselines(days=days, repeats=settings.repeats)
-    recorded = stream(data, encode, Learner(settings, dict(contenders)), say, baselines)
+    recorded = stream(data, encode, Learner(settings, dict(pipelines)), say, baselines)
     return {
         "events": len(data), "scored": len(recorded), "users": len(set(data.user.tolist())),
         "titles": len(set(data.title.tolist())), "days": days, **report(recorded),
@@ -70,7 +70,7 @@ def report(recorded: Recorded) -> dict[str, Any]:
     """Rankings, what the backbone adds, and how far the best simple way lies below."""
     mrr = {name: recorded.mrr(name) for name in recorded.ranks}
     best = max(NAMES, key=lambda name: mrr[name]["all"] or 0.0)
-    pairs = [("premiere", "features_only"), ("premiere", best), ("premiere" + ALONE, best)]
+    pairs = [("full", "no_backbone"), ("full", best), ("full" + ALONE, best)]
     return {
         "mrr": mrr,
         "best": best,
@@ -100,7 +100,9 @@ def rates(
             if done - at < LOOK and busy + wall < limit:
                 continue
             speed = {"events": done, "rate": (done - at) / wall, "cpu_rate": (done - at) / cpu}
-            looks[name].append({**speed, "resident": resident_mib(), "users": len(learner.memory.audience.slots)})
+            looks[name].append(
+                {**speed, "resident": resident_mib(), "users": len(learner.stream_state.user_store.user_indices)}
+            )
             say(f"{name}: {done:,} events, {speed['rate']:,.0f} a second, {resident_mib():,.0f} MiB")
             at, busy, wall, cpu = done, busy + wall, 0.0, 0.0
             if busy >= limit:

@@ -19,7 +19,7 @@ Find = Callable[[Any, Encoder, LearnerSettings, Say], dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Question:
+class ReportPart:
     """title: of its section · limit: events unless asked otherwise · of: whose data it asks (given, globo, ml-1m's
     orders) · find, lines, draw: the study."""
 
@@ -52,26 +52,26 @@ def _orders(orders: Orders, _encode: Encoder, settings: LearnerSettings, say: Sa
     return leave_one_out.report(orders, None, say, settings=leave_one_out.EpochSettings(seed=settings.seed))
 
 
-QUESTIONS: Final[dict[str, Question]] = {
-    "leave-one-out": Question(
+REPORT_PARTS: Final[dict[str, ReportPart]] = {
+    "leave-one-out": ReportPart(
         "Is it as good as the published models?", None, "ml-1m", _orders, leave_one_out.lines, leave_one_out.draw
     ),
-    "scaling-films": Question(
+    "scaling-films": ReportPart(
         "When does a bigger model pay? Films", 4_000, "given", _sizes, scaling_report.lines, scaling_report.draw
     ),
-    "scaling-globo": Question(
+    "scaling-globo": ReportPart(
         "When does a bigger model pay? News", 8_000, "globo", _sizes, scaling_report.lines, scaling_report.draw
     ),
-    "shadow": Question("The smallest size against the largest", 8_000, "given", _ends, compare.lines, compare.draw),
-    "flops": Question("What does a training token cost?", 1_000, "given", _costs, flops.lines, flops.draw),
-    "staleness": Question(
+    "shadow": ReportPart("The smallest size against the largest", 8_000, "given", _ends, compare.lines, compare.draw),
+    "flops": ReportPart("What does a training token cost?", 1_000, "given", _costs, flops.lines, flops.draw),
+    "staleness": ReportPart(
         "What does a list lose while it lies in the cache?", 6_000, "given", _ages, staleness.lines, staleness.draw
     ),
-    "coldstart": Question(
+    "coldstart": ReportPart(
         "What does it do for a title that nobody has watched?", 8_000, "given", coldstart.report, coldstart.lines,
         coldstart.draw,
     ),
-    "tasks": Question(
+    "tasks": ReportPart(
         "Does one backbone serve several tasks?", 8_000, "given", multitask.report, multitask.lines, multitask.draw
     ),
 }  # fmt: skip

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from infra.experiments.reports import QUESTIONS
+from infra.experiments.reports import REPORT_PARTS
 from infra.experiments.results_page import Files, figure_of, runs
 
 INTRO: Final = """\
@@ -20,7 +20,7 @@ def lines(found: Files, page: Path) -> Iterator[str]:
     """The page; figures are drawn on the way."""
     yield INTRO
     yield from runs(found)
-    for name, asked in QUESTIONS.items():
+    for name, asked in REPORT_PARTS.items():
         if name in found:
             path = figure_of(page, name)
             asked.draw(found[name]["found"], path)

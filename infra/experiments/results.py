@@ -27,13 +27,13 @@ from infra.data.datasets import DataSet
 from infra.data.locate import find
 from infra.experiments import ablations, evaluate, other_streams, reports_page, results_page, retraining, user_sequences
 from infra.experiments.coldstart import cold_share
-from infra.experiments.harness import ALONE, Progress, Recorded, Say, alone, watched
+from infra.experiments.harness import ALONE, ProgressPrinter, Recorded, Say, alone, watched
 from infra.experiments.machine import device
-from infra.experiments.reports import QUESTIONS, Question
+from infra.experiments.reports import REPORT_PARTS, ReportPart
 from infra.run.learn import learner_settings, numerics
 from infra.settings import load as load_settings
 from model import checkpoint
-from model.learner import LearnerSettings, Ranked
+from model.learner import LearnerSettings, RankedEvent
 from model.metrics.baselines import NAMES
 from model.signals.table import SIGNALS
 
@@ -54,21 +54,21 @@ class Part:
 
 def headline(encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
     """The whole evaluation, with curves and paired intervals."""
-    contenders = {name: watched(settings, backbone=name == "premiere") for name in evaluate.MODELS[:2]}
+    pipelines = {name: watched(settings, backbone=name == "full") for name in evaluate.MODELS[:2]}
     recorded = Recorded()
-    progress = Progress(len(data), say)
+    progress = ProgressPrinter(len(data), say)
 
-    def each(place: int, event: Ranked, ranks: dict[str, float]) -> None:
-        recorded.add(event, ranks | alone(contenders, place))
+    def each(place: int, event: RankedEvent, ranks: dict[str, float]) -> None:
+        recorded.add(event, ranks | alone(pipelines, place))
 
     def shown(done: int, _whole: int, _rankings: object) -> None:
         progress(done, recorded)
 
-    report = evaluate.evaluate(data, encode, settings, shown, each, dict(contenders))
+    report = evaluate.evaluate(data, encode, settings, shown, each, dict(pipelines))
     mrr = {name: recorded.mrr(name) for name in recorded.ranks}
     best = max(NAMES, key=lambda name: mrr[name]["all"] or 0.0)
-    rivals = ["features_only", "frozen", best]
-    pairs = [("premiere", rival) for rival in rivals] + [("premiere" + ALONE, best)]
+    rivals = ["no_backbone", "frozen", best]
+    pairs = [("full", rival) for rival in rivals] + [("full" + ALONE, best)]
     return {
         "report": report,
         "mrr": mrr,
@@ -111,7 +111,7 @@ def parts(
         where["globo"] = partial(other_streams.globo, clicks)
     if films:
         where["ml-1m"] = lambda limit: user_sequences.load(films / "ml1m_ordered.parquet", limit=limit)  # type: ignore[assignment, return-value]
-    for name, asked in QUESTIONS.items():
+    for name, asked in REPORT_PARTS.items():
         if asked.of in where:
             yield Part(name, asked.limit, where[asked.of], partial(answered, asked, encode, settings))
 
@@ -132,7 +132,7 @@ def pace(encode: Encoder, settings: LearnerSettings, minutes: float, data: DataS
     return {"minutes": minutes, "looks": other_streams.rates(data, encode, settings, minutes, say)}
 
 
-def answered(asked: Question, encode: Encoder, settings: LearnerSettings, data: Any, say: Say) -> dict[str, Any]:
+def answered(asked: ReportPart, encode: Encoder, settings: LearnerSettings, data: Any, say: Say) -> dict[str, Any]:
     """One of the questions; whoever reads clicks of news comes back to them."""
     return asked.find(data, encode, replace(settings, repeats=settings.repeats or asked.of == "globo"), say)
 
@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
 def publish(files: Path, page: Path) -> None:
     """The pages of the parts that are there; figures are drawn on the way."""
     found = {file.stem: json.loads(file.read_text()) for file in sorted(files.glob("*.json"))}
-    asked = {name: found.pop(name) for name in QUESTIONS if name in found}
+    asked = {name: found.pop(name) for name in REPORT_PARTS if name in found}
     page.parent.mkdir(parents=True, exist_ok=True)
     beside = page.with_name("answers.md")
     for path, parts, lines in ((page, found, results_page.lines), (beside, asked, reports_page.lines)):

@@ -10,17 +10,17 @@ from matplotlib.axes import Axes
 from infra.charts import COLOURS, LOOK, SERIES
 
 STYLES: Final[dict[str, tuple[str, str]]] = {  # colour, line: the same ranking looks the same in every figure
-    "premiere": (COLOURS["premiere"], "-"),
-    "online": (COLOURS["premiere"], "-"),
-    "premiere alone": (COLOURS["premiere"], ":"),
-    "online alone": (COLOURS["premiere"], ":"),
-    "features_only": (SERIES[2], "-"),
+    "full": (COLOURS["full"], "-"),
+    "online": (COLOURS["full"], "-"),
+    "full alone": (COLOURS["full"], ":"),
+    "online alone": (COLOURS["full"], ":"),
+    "no_backbone": (SERIES[2], "-"),
     "frozen": (SERIES[1], "-"),
     "retrained": (SERIES[2], "-"),
     "retrained alone": (SERIES[2], ":"),
     "retrained, counters too": (SERIES[1], "-"),
     "cooccurrence": (COLOURS["cooccurrence"], "--"),
-    "popularity_window": (COLOURS["popularity_window"], "--"),
+    "popularity_recent": (COLOURS["popularity_recent"], "--"),
     "popularity": (COLOURS["popularity"], "--"),
 }
 
@@ -43,7 +43,7 @@ def curves(curve: Mapping[str, Sequence[float]], labels: Mapping[str, str], path
         known = [name for name in STYLES if name in curve and name in labels]
         for name in known:
             colour, line = STYLES[name]
-            bold = colour == COLOURS["premiere"] and line == "-"
+            bold = colour == COLOURS["full"] and line == "-"
             axes.plot(
                 curve["events"], curve[name], line, color=colour, lw=2.4 if bold else 1.6, zorder=4 if bold else 3,
                 label=labels[name],
@@ -67,7 +67,7 @@ def bars(table: Mapping[str, Mapping[str, Any]], path: Path) -> None:
                 if gain is None:
                     continue
                 sure = gain["low"] > 0 or gain["high"] < 0
-                colour = (SERIES[2] if gain["mean"] > 0 else COLOURS["premiere"]) if sure else SERIES[5]
+                colour = (SERIES[2] if gain["mean"] > 0 else COLOURS["full"]) if sure else SERIES[5]
                 axes.barh(place, gain["mean"], 0.62, color=colour, alpha=0.75, zorder=2)
                 axes.plot([gain["low"], gain["high"]], [place, place], color="#333333", lw=1.3, zorder=3)
             axes.axvline(0, color="#666666", lw=1)
@@ -88,7 +88,7 @@ def _few() -> Any:
 def pace(looks: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
     """Events a second and resident memory over the events learned."""
     with figure(path, 1, 2, (11, 3.8)) as (left, right):
-        for colour, (label, seen) in zip((COLOURS["premiere"], SERIES[2], SERIES[1]), looks.items(), strict=False):
+        for colour, (label, seen) in zip((COLOURS["full"], SERIES[2], SERIES[1]), looks.items(), strict=False):
             events = [look["events"] for look in seen]
             left.plot(events, [look["rate"] for look in seen], "o-", ms=4, color=colour, label=label)
             right.plot(events, [look["resident"] for look in seen], "o-", ms=4, color=colour, label=label)

@@ -10,20 +10,20 @@ from typing import Any, Final
 from infra.experiments import ablations, evaluate, other_streams, results_figures
 
 SLICES: Final = {
-    "all": "all", "new_titles": "new titles", "no_event_titles": "no event", "new_users": "new users",
+    "all": "all", "new_titles": "new titles", "unseen_titles": "no event", "new_users": "new users",
 }  # fmt: skip
 LABELS: Final = {
-    "premiere": "Premiere",
+    "full": "Premiere",
     "online": "learning online",
-    "features_only": "Premiere without its backbone",
+    "no_backbone": "Premiere without its backbone",
     "frozen": "Premiere frozen after the first fifth",
-    "premiere alone": "the backbone alone",
+    "full alone": "the backbone alone",
     "online alone": "online, the backbone alone",
     "retrained": "retrained",
     "retrained alone": "retrained, the backbone alone",
     "retrained, counters too": "retrained, counters frozen too",
     "cooccurrence": "last-title co-occurrence",
-    "popularity_window": "popularity, recent",
+    "popularity_recent": "popularity, recent",
     "popularity": "popularity, all time",
 }
 INTRO: Final = """\
@@ -232,8 +232,8 @@ def rates(part: Mapping[str, Any], page: Path) -> Iterator[str]:
         if seen:
             rate = [look["rate"] for look in seen]
             ends = [f"{rate[0]:,.0f}", f"{rate[-1]:,.0f}", f"{min(rate):,.0f}", f"{seen[-1]['cpu_rate']:,.0f}"]
-            memory = [f"{seen[0]['resident']:,.0f}", f"{seen[-1]['resident']:,.0f}", f"{seen[-1]['users']:,.0f}"]
-            yield f"| {name} | {seen[-1]['events']:,.0f} | " + " | ".join([*ends, *memory]) + " |"
+            stream_state = [f"{seen[0]['resident']:,.0f}", f"{seen[-1]['resident']:,.0f}", f"{seen[-1]['users']:,.0f}"]
+            yield f"| {name} | {seen[-1]['events']:,.0f} | " + " | ".join([*ends, *stream_state]) + " |"
     path = figure_of(page, "rates")
     results_figures.pace(looks, path)
     yield f"\n![Events a second and memory]({path.name})"

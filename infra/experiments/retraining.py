@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import DataSet
 from infra.experiments.batch_retraining import Cost, Histories, asked_alone, fitted, pieces, refit
-from infra.experiments.harness import Batch, Recorded, Say, Watched, stream, watched
+from infra.experiments.harness import Batch, Instrumented, Recorded, Say, stream, watched
 from model.learner import Learner, LearnerSettings
 from model.metrics.baselines import Baselines
-from model.pipeline import Question, Standing
+from model.pipeline import RankingRequest, RankResult
 from model.signals import candidates
-from model.signals.candidates import View
+from model.signals.candidates import CatalogSnapshot
 from model.signals.gather import gather
-from model.state.stream_state import Launched, Memory, Past
+from model.state.stream_state import History, StreamState, TitleMetadata
 
 EVERY: Final = 2_000  # events between two retrainings
 EPOCHS: Final = (5, 10, 20)
@@ -43,41 +43,43 @@ ASKED: Final = 2_000  # events by which E is chosen, at most
 ONLINE, RETRAINED, STILL = NAMES = "online", "retrained", "retrained, counters too"
 
 
-class Served(Watched):
+class Served(Instrumented):
     """A contender whose weights stand still between retrainings, and that notes the records for the next one."""
 
-    def learn(self, on: View, *rest: Any, **named: Any) -> dict[str, float]:
+    def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
         return {}
 
 
 class Still(Served):
     """It reads counters as they were when it was last made, too."""
 
-    memory: Memory
-    on: View
+    stream_state: StreamState
+    snapshot: CatalogSnapshot
     text_NV: NDArray[np.float32]
 
-    def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
-        self.on = candidates.view(self.memory)
-        self.text_NV = candidates.text_scores(self.on, [question.past for question in questions])
-        super().prepare(self.on, histories, questions)
+    def prepare(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
+        self.snapshot = candidates.view(self.stream_state)
+        self.text_NV = candidates.text_scores(self.snapshot, [request.history for request in requests])
+        super().prepare(self.snapshot, histories, requests)
 
-    def rank(self, on: View, question: Question, n: int, *rest: Any, **named: Any) -> Standing:
-        asked = self.memory.asked(question.past, question.now, question.delay)
-        gather(asked, self.on.titles, self.memory.counters, self.on.scratch)
-        standing = super().rank(self.on, question, n, asked, self.text_NV[n], *rest[2:], **named)
+    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
+        asked = self.stream_state.query(request.history, request.now, request.delay)
+        gather(asked, self.snapshot.titles, self.stream_state.counters, self.snapshot.scratch)
+        standing = super().rank(self.snapshot, request, n, asked, self.text_NV[n], *rest[2:], **named)
         self.alone.clear()  # what it has seen lately, the copy does not know
         return standing
 
 
-class Online(Watched):
+class Online(Instrumented):
     """The learner as it is, its training counted."""
 
     cost: Cost
 
-    def learn(self, on: View, *rest: Any, **named: Any) -> dict[str, float]:
+    def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
         learn = super().learn
-        return self.cost.of(lambda: learn(on, *rest, **named))
+        return self.cost.of(lambda: learn(snapshot, *rest, **named))
 
 
 class Retraining:
@@ -94,53 +96,53 @@ class Retraining:
         """`done` events have been learned; `batch` comes next."""
         if done >= (len(self.times) + 1) * self.every:
             self.retrain(done)
-        still = self.learner.contenders[STILL]
+        still = self.learner.pipelines[STILL]
         assert isinstance(still, Still)
-        still.memory.launch(item for item in batch if isinstance(item, Launched))
+        still.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
         self.histories.add(batch)
 
     def retrain(self, done: int) -> None:
         """Everything anew from what happened so far."""
-        memory, limit = self.learner.memory, self.settings.sequence.network.history
-        pasts = list(self.histories.pasts(memory))
+        stream_state, limit = self.learner.stream_state, self.settings.sequence.network.history
+        histories = list(self.histories.histories(stream_state))
         tried: dict[int, float] = {}
         if (len(self.times) + 1).bit_count() == 1:  # the first time, the second, the fourth, the eighth
-            tried = self.search(done, pasts, limit)
+            tried = self.search(done, histories, limit)
             self.epochs = max(tried, key=lambda epochs: tried[epochs])
-        windows = [piece for past, _ in pasts for piece in pieces(past, range(len(past.rows_L)), limit)]
-        model = fitted(self.settings, memory, windows, self.epochs, self.cost)
+        windows = [piece for history, _ in histories for piece in pieces(history, range(len(history.rows_L)), limit)]
+        model = fitted(self.settings, stream_state, windows, self.epochs, self.cost)
         for name in (RETRAINED, STILL):
-            rival = self.learner.contenders[name]
+            rival = self.learner.pipelines[name]
             fresh = refit(self.settings.ranker, self.settings.seed)
             if self.times:  # what was noted before there was a network is left out
                 cost = self.records_cost if name == RETRAINED else Cost()  # the second row is no part of the price
                 fresh.fit(rival.ranker, max(1, round(self.settings.ranker.visits)), cost)
             rival.sequence, rival.ranker = model, fresh
             if isinstance(rival, Still):
-                rival.memory = copy.deepcopy(memory)
+                rival.stream_state = copy.deepcopy(stream_state)
         self.times.append({"events": done, "epochs": self.epochs, "windows": len(windows), "tried": tried})
         self.say(f"retrained after {done:,} events, {self.epochs} epochs of {len(windows):,} windows {tried or ''}")
 
-    def search(self, done: int, pasts: Sequence[tuple[Past, NDArray[np.int64]]], limit: int) -> dict[int, float]:
+    def search(self, done: int, histories: Sequence[tuple[History, NDArray[np.int64]]], limit: int) -> dict[int, float]:
         """MRR on the newest tenth by number of epochs over the rest."""
-        memory, newest = self.learner.memory, done - min(done // 10, ASKED)
-        cut = [(past, int(np.searchsorted(numbers, newest))) for past, numbers in pasts]
-        older = [piece for past, at in cut for piece in pieces(past.before(at), range(at), limit)]
-        asked = [(past, list(range(at, len(past.rows_L)))) for past, at in cut if at < len(past.rows_L)]
+        stream_state, newest = self.learner.stream_state, done - min(done // 10, ASKED)
+        cut = [(history, int(np.searchsorted(numbers, newest))) for history, numbers in histories]
+        older = [piece for history, at in cut for piece in pieces(history.before(at), range(at), limit)]
+        asked = [(history, list(range(at, len(history.rows_L)))) for history, at in cut if at < len(history.rows_L)]
         return {
             epochs: asked_alone(
-                fitted(self.settings, memory, older, epochs, Cost()), memory, asked, self.settings.repeats
+                fitted(self.settings, stream_state, older, epochs, Cost()), stream_state, asked, self.settings.repeats
             )
             for epochs in EPOCHS
         }
 
 
-def contenders(settings: LearnerSettings) -> tuple[Online, Served, Still]:
+def pipelines(settings: LearnerSettings) -> tuple[Online, Served, Still]:
     """All three at their beginning, as NAMES has them."""
     online = Online.of(watched(settings), settings.repeats)
     retrained = Served.of(watched(settings), settings.repeats)
     still = Still.of(watched(settings), settings.repeats)
-    online.cost, still.memory = Cost(), Memory(settings.memory)
+    online.cost, still.stream_state = Cost(), StreamState(settings.memory)
     for rival in (retrained, still):
         rival.ranker = refit(settings.ranker, settings.seed)
     return online, retrained, still
@@ -152,7 +154,7 @@ def run(
     """All three over the stream; measures, costs and curves. On a short stream retrainings are closer together: the
     second, from which on there is a ranker, must have been when the first fifth is over."""
     every = every or max(1, min(EVERY, len(data) // 10))
-    three = contenders(settings)
+    three = pipelines(settings)
     learner = Learner(settings, dict(zip(NAMES, three, strict=True)))
     schedule = Retraining(settings, learner, say, every)
     recorded = stream(data, encode, learner, say, Baselines(repeats=settings.repeats), schedule)

@@ -23,22 +23,22 @@ from infra.data.datasets import DataSet
 from infra.errors import SettingsError
 from infra.experiments.evaluate import UNCOUNTED
 from infra.experiments.flops import parameters
-from infra.experiments.harness import ALONE, Recorded, Say, Watched, actions, head, scored, stream, watched
-from infra.experiments.stale_lists import Known, Reading, alone_ranks, events_ago, final_ranks, reading
+from infra.experiments.harness import ALONE, Instrumented, Recorded, Say, actions, head, scored, stream, watched
+from infra.experiments.stale_lists import Known, ListRead, alone_ranks, events_ago, final_ranks, reading
 from infra.experiments.verdicts import FEW
 from infra.run.learn import numerics
-from model.learner import Learner, LearnerSettings, Ranked
+from model.learner import Learner, LearnerSettings, RankedEvent
 from model.metrics import bootstrap
 from model.metrics.ranking import NEW_TITLE
 from model.metrics.scaling_law import FEWEST, law, over_seeds
-from model.pipeline import Contender, Question, Standing
+from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.sequence.backbone import PRESETS, Dims
 from model.sequence.tasks import LIKED
 from model.signals import candidates
-from model.signals.candidates import View
+from model.signals.candidates import CatalogSnapshot
 from model.signals.gather import gather
 from model.signals.ranker import Ranker
-from model.state.stream_state import Past
+from model.state.stream_state import History
 
 DEFAULT: Final = ("16x1", "32x1", "64x2", "96x3", "128x4", "2m")
 WITHOUT: Final = "no backbone"
@@ -81,59 +81,61 @@ def sweep(names: Sequence[str], settings: LearnerSettings) -> dict[str, LearnerS
     return {name: sizes[name] for name in sorted(sizes, key=count.__getitem__)}
 
 
-class Later(Contender):
+class DelayedEvaluation(RankingPipeline):
     """Asks those who are watched for what comes after the next `delay` events, about one event in EVERY: as a list made
     that many events ago is read, less what was taken since (`infra.experiments.stale_lists`). It stands last in a learner, when
     the others are ready and their question is answered. Nobody learns from it."""
 
-    def __init__(self, settings: LearnerSettings, watching: Mapping[str, Watched], first: int) -> None:
+    def __init__(self, settings: LearnerSettings, watching: Mapping[str, Instrumented], first: int) -> None:
         super().__init__(Ranker(replace(settings.ranker, buffer=1)), None, learns=False)
         self.watching, self.first, self.repeats = watching, first, settings.repeats
         self.delay = settings.sequence.network.horizons[-1]
         self.recorded, self.done = Recorded(), 0
 
-    def prepare(self, on: View, _histories: Sequence[Past], questions: Sequence[Question]) -> None:
+    def prepare(
+        self, snapshot: CatalogSnapshot, _histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
         self.late: dict[int, Known] = {}  # by the question's place
-        for n, question in enumerate(questions):
-            if question.delay:
+        for n, request in enumerate(requests):
+            if request.delay:
                 continue
-            if self.done >= self.first and self.done % EVERY == 0 and 0 < self.delay < question.event_index:
-                self.late[n] = events_ago(question.past, self.delay)
+            if self.done >= self.first and self.done % EVERY == 0 and 0 < self.delay < request.event_index:
+                self.late[n] = events_ago(request.history, self.delay)
             self.done += 1
         asked = list(self.late.values())
-        self.late_NV = {name: _late(one, asked, on) for name, one in self.watching.items() if asked}
+        self.late_NV = {name: _late(one, asked, snapshot) for name, one in self.watching.items() if asked}
 
-    def rank(self, on: View, question: Question, n: int, *_: Any) -> Standing:
-        seen = on.memory.audience.seen_by(question.past.user)
-        if n in self.late and (self.repeats or question.target not in seen):
-            user, memory = question.past.user, on.memory
-            before = int(memory.catalogue.count_V[question.target]), memory.audience.count(user)
-            event = Ranked(user, memory.catalogue.ids[question.target], question.now, *before, {})
-            read = reading(question, self.late[n], seen, self.repeats)
-            self.recorded.add(event, self._ranks(on, read, list(self.late).index(n)))
-        return Standing(np.nan, np.zeros(0, np.int64))
+    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *_: Any) -> RankResult:
+        seen = snapshot.stream_state.user_store.seen_by(request.history.user)
+        if n in self.late and (self.repeats or request.target not in seen):
+            user, stream_state = request.history.user, snapshot.stream_state
+            before = int(stream_state.catalog.count_V[request.target]), stream_state.user_store.count(user)
+            event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *before, {})
+            read = reading(request, self.late[n], seen, self.repeats)
+            self.recorded.add(event, self._ranks(snapshot, read, list(self.late).index(n)))
+        return RankResult(np.nan, np.zeros(0, np.int64))
 
-    def _ranks(self, on: View, read: Reading, place: int) -> dict[str, float]:
-        past, now, missed = read.known
-        asked = on.memory.asked(past, now, missed)
-        gather(asked, on.titles, on.memory.counters, on.scratch)
-        text_V, nothing = candidates.text_scores(on, [past])[0], np.zeros(0, np.int64)
+    def _ranks(self, snapshot: CatalogSnapshot, read: ListRead, place: int) -> dict[str, float]:
+        history, now, missed = read.known
+        asked = snapshot.stream_state.query(history, now, missed)
+        gather(asked, snapshot.titles, snapshot.stream_state.counters, snapshot.scratch)
+        text_V, nothing = candidates.text_scores(snapshot, [history])[0], np.zeros(0, np.int64)
         ranks: dict[str, float] = {}
         for name, one in self.watching.items():
             scores = text_V, self.late_NV[name][place], one.static_V
-            found = candidates.find(on, one.ranker, asked, past, *scores, read.blocked, one.shortlist, nothing)
+            found = candidates.find(snapshot, one.ranker, asked, history, *scores, read.blocked, one.shortlist, nothing)
             ranks[name], _ = final_ranks(found, one.ranker, read)
             if one.sequence is not None:
-                score_V = np.where(on.titles.candidate_V, self.late_NV[name][place], -np.inf)
+                score_V = np.where(snapshot.titles.candidate_V, self.late_NV[name][place], -np.inf)
                 ranks[name + ALONE], _ = alone_ranks(score_V, read)
         return ranks
 
 
-def _late(one: Watched, asked: Sequence[Known], on: View) -> NDArray[np.float32]:
+def _late(one: Instrumented, asked: Sequence[Known], snapshot: CatalogSnapshot) -> NDArray[np.float32]:
     """The scores of these lists by the last horizon; zero without a backbone."""
     if one.sequence is None:
-        return np.zeros((len(asked), len(on.titles.candidate_V)), np.float32)
-    hidden_ND = one.sequence.now([known.past for known in asked], [known.now for known in asked])
+        return np.zeros((len(asked), len(snapshot.titles.candidate_V)), np.float32)
+    hidden_ND = one.sequence.now([known.history for known in asked], [known.now for known in asked])
     return one.sequence.scores(hidden_ND, len(one.sequence.settings.network.horizons) - 1)
 
 
@@ -147,7 +149,7 @@ def report(
         f"{name} {k}": watched(replace(of, seed=settings.seed + k)) for name, of in sizes.items() for k in range(seeds)
     }
     watching[WITHOUT] = watched(settings, backbone=False)
-    later = Later(settings, watching, int(len(data) * UNCOUNTED))
+    later = DelayedEvaluation(settings, watching, int(len(data) * UNCOUNTED))
     recorded = scored(stream(data, encode, Learner(settings, {**watching, LATER: later}), say))
     network = settings.sequence.network
     return {
@@ -169,7 +171,7 @@ def report(
 
 
 def _by_task(
-    data: DataSet, recorded: Recorded, later: Later, sizes: Mapping[str, LearnerSettings], seeds: int
+    data: DataSet, recorded: Recorded, later: DelayedEvaluation, sizes: Mapping[str, LearnerSettings], seeds: int
 ) -> dict[str, Any]:
     """What is found of each task that has enough events and users."""
     of_late = {f"after the next {later.delay} events": np.ones(len(later.recorded), bool)} if later.delay else {}

@@ -123,8 +123,8 @@ def end(of: Mapping[str, Any]) -> str:
     fit, top = of["law"], max(of["mrr"].values())
     p0 = fit["p0"]
     told = f"P0 {_value(p0['fit'])} {_bounds(p0)}"
-    past = [bound for bound in (p0["fit"], p0["high"]) if bound is not None and bound > 1]
-    over = ", of which what passes 1 is slack of the fit, for no MRR does" if past else ""
+    history = [bound for bound in (p0["fit"], p0["high"]) if bound is not None and bound > 1]
+    over = ", of which what passes 1 is slack of the fit, for no MRR does" if history else ""
     if fit["a"] is None:
         return f"the fit does not grow with size ({told})"
     if p0["fit"] is None or p0["high"] is None:

@@ -27,15 +27,15 @@ from infra.experiments.stale_lists import (
     HOURS,
     ORDERS,
     Aging,
-    Asker,
-    Way,
+    StaleListEvaluation,
+    Variant,
     events_age,
     hours_age,
     ranking,
 )
 from infra.experiments.verdicts import BETTER, JUDGEMENTS, WORSE, judged, told
 from infra.run.learn import numerics
-from model.learner import Learner, LearnerSettings, new_contender
+from model.learner import Learner, LearnerSettings, new_pipeline
 from model.signals.ranker import Ranker
 
 NEXT, HORIZONS, FIRST, AS_SET = "next event", "horizons", "horizons, its first alone", "as set"
@@ -74,32 +74,32 @@ def variants(settings: LearnerSettings) -> dict[str, LearnerSettings]:
     return {NEXT: trained((0,), (1,)), **single, HORIZONS: trained(DELAYS, widths), AS_SET: settings}
 
 
-def rivals(settings: LearnerSettings) -> tuple[dict[str, Aging], dict[str, Way]]:
+def rivals(settings: LearnerSettings) -> tuple[dict[str, Aging], dict[str, Variant]]:
     """The contenders, those that lend first, and the ways to serve their lists."""
     trained = variants(settings)
     aging = {
-        name: Aging.of(new_contender(of), settings.repeats, delayed=name in (HORIZONS, AS_SET))
+        name: Aging.of(new_pipeline(of), settings.repeats, delayed=name in (HORIZONS, AS_SET))
         for name, of in trained.items()
     }
-    taught = Aging.of(new_contender(settings, backbone=False), settings.repeats, lender=aging[NEXT])
+    taught = Aging.of(new_pipeline(settings, backbone=False), settings.repeats, shared_backbone=aging[NEXT])
     taught.ranker = Ranker(settings.ranker, settings.seed)  # which does see the backbone that is lent
-    ways: dict[str, Way] = {}
+    ways: dict[str, Variant] = {}
     for name, one in aging.items():
         assert one.sequence is not None
-        ways[name] = Way(one, one.sequence, trained[name].sequence.network.horizons)
+        ways[name] = Variant(one, one.sequence, trained[name].sequence.network.horizons)
     ways[FIRST] = replace(ways[HORIZONS], horizons=(0,))
-    ways[TAUGHT] = Way(taught, ways[NEXT].backbone, DELAYS, alone=False)
+    ways[TAUGHT] = Variant(taught, ways[NEXT].backbone, DELAYS, alone=False)
     return {**aging, TAUGHT: taught}, ways
 
 
 def report(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, every: int = EVERY) -> dict[str, Any]:
     """MRR by way, age, order and filter, and the paired differences; hours and final lists of one event in `every`."""
     numerics(1)
-    contenders, ways = rivals(settings)
-    asker = Asker(settings, ways, int(len(data) * UNCOUNTED), every)
+    pipelines, ways = rivals(settings)
+    asker = StaleListEvaluation(settings, ways, int(len(data) * UNCOUNTED), every)
     delays = replace(settings, sequence=variants(settings)[HORIZONS].sequence)  # that rankers learn from
     history = settings.memory.most_seen  # a list of some hours ago may lack more events than a log's record holds
-    stream(data, encode, Learner(delays, {**contenders, "ages": asker}), say, history=history)
+    stream(data, encode, Learner(delays, {**pipelines, "ages": asker}), say, history=history)
     return {
         **head(data, scored(asker.recorded)),
         "every": every,
@@ -110,7 +110,7 @@ def report(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, 
     }
 
 
-def _events(asker: Asker) -> dict[str, Any]:
+def _events(asker: StaleListEvaluation) -> dict[str, Any]:
     """Lists of some events ago, of events that have all ages."""
     ages = [events_age(k) for k in EVENTS]
     records = {ALONE: asker.recorded, "": asker.sampled}
@@ -124,7 +124,7 @@ def _events(asker: Asker) -> dict[str, Any]:
     }
 
 
-def _hours(asker: Asker) -> dict[str, Any]:
+def _hours(asker: StaleListEvaluation) -> dict[str, Any]:
     """Lists of some hours ago: of all events asked, and of those since which the viewer did something."""
     ages, gap_N = [hours_age(hours) for hours in HOURS], np.array(asker.gaps)
     asked = dict.fromkeys(ages, np.ones(len(asker.sampled), np.bool_))
@@ -148,7 +148,7 @@ def _asked(record: Recorded, name: str) -> NDArray[np.bool_]:
     return known_N
 
 
-def _tables(serving: Mapping[str, Way], record: Recorded, order: str, parts: Parts) -> dict[str, Any]:
+def _tables(serving: Mapping[str, Variant], record: Recorded, order: str, parts: Parts) -> dict[str, Any]:
     """By filter: MRR by way and age over the events of the age's part, and what is kept of the first age's MRR over the
     same; gains of one way over another."""
     first = next(iter(parts))
@@ -263,8 +263,8 @@ STYLES: Final[dict[str, tuple[str, str]]] = {
     "window 10": ("#a8742a", "o-"),
     AS_SET: (SERIES[2], "D-"),
     TAUGHT: (SERIES[5], "s--"),
-    FIRST: (COLOURS["premiere"], "o:"),
-    HORIZONS: (COLOURS["premiere"], "o-"),
+    FIRST: (COLOURS["full"], "o:"),
+    HORIZONS: (COLOURS["full"], "o-"),
 }
 
 

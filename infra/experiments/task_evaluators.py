@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infra.experiments.harness import Watched
+from infra.experiments.harness import Instrumented
 from model.actions import WEIGHTS
-from model.learner import LearnerSettings, new_contender
+from model.learner import LearnerSettings, new_pipeline
 from model.metrics.ranking import average_rank
-from model.pipeline import Contender, Question, Standing
+from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.sequence.tasks import ACTION, LIKED, TASKS
-from model.signals.candidates import View
+from model.signals.candidates import CatalogSnapshot
 from model.signals.ranker import Ranker
-from model.state.stream_state import Past
+from model.state.stream_state import History
 
 OF: Final = ": "  # between a contender's name and the task that a rank is of
 LIKING: Final = ": liking"  # after a contender's name: how likely it takes the viewer to finish or like the title
@@ -40,9 +40,11 @@ _WEIGHTS: Final = np.array(WEIGHTS)
 _LIKED: Final = LIKED.numpy()
 
 
-def true_classes(task: str, on: View, row_L: NDArray[np.int64], action_L: NDArray[np.int64]) -> NDArray[np.bool_]:
+def true_classes(
+    task: str, snapshot: CatalogSnapshot, row_L: NDArray[np.int64], action_L: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Which classes are true of events, [L, K]; of a title that is not known, no genre."""
-    genres = on.memory.catalogue.genres_VG[row_L]
+    genres = snapshot.stream_state.catalog.genres_VG[row_L]
     genres[row_L < 0] = -1
     truth_LK: NDArray[np.bool_] = TASKS[task].truth(torch.from_numpy(action_L), torch.from_numpy(genres)).numpy()
     return truth_LK
@@ -58,7 +60,7 @@ def class_rank(likely_K: NDArray[np.floating[Any]], truth_K: NDArray[np.bool_]) 
     return average_rank(rivals_K, best)
 
 
-class Asked(Watched, ABC):
+class TaskEvaluator(Instrumented, ABC):
     """`lists`: whether it ranks titles too; else it stands by the first of its tasks."""
 
     tasks: Sequence[str]
@@ -66,91 +68,106 @@ class Asked(Watched, ABC):
     answers: list[dict[str, float]]  # of this micro-batch's events
 
     @abstractmethod
-    def likely(self, task: str, on: View, question: Question, n: int) -> NDArray[np.floating[Any]]:
+    def likely(
+        self, task: str, snapshot: CatalogSnapshot, request: RankingRequest, n: int
+    ) -> NDArray[np.floating[Any]]:
         """How likely each class is, before the event."""
 
-    def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
+    def prepare(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
         self.answers, self.alone = [], []
         if self.lists:
-            super().prepare(on, histories, questions)
+            super().prepare(snapshot, histories, requests)
 
-    def rank(self, on: View, question: Question, n: int, *rest: Any, **named: Any) -> Standing:
-        found = super().rank(on, question, n, *rest, **named) if self.lists else Standing(0.0, np.zeros(0, np.int64))
-        if question.delay:
+    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
+        found = (
+            super().rank(snapshot, request, n, *rest, **named) if self.lists else RankResult(0.0, np.zeros(0, np.int64))
+        )
+        if request.delay:
             return found
         answer: dict[str, float] = {}
         for task in self.tasks:
-            likely_K = self.likely(task, on, question, n)
-            answer[OF + task] = class_rank(likely_K, _truth(task, on, question))
+            likely_K = self.likely(task, snapshot, request, n)
+            answer[OF + task] = class_rank(likely_K, _truth(task, snapshot, request))
             if task == ACTION:
                 answer[LIKING] = float(likely_K[_LIKED].sum())
         self.answers.append(answer)
-        return found if self.lists else Standing(answer[OF + self.tasks[0]], found.best_T)
+        return found if self.lists else RankResult(answer[OF + self.tasks[0]], found.best_T)
 
     def told(self, place: int) -> dict[str, float]:
         return super().told(place) | self.answers[place]
 
 
-def _truth(task: str, on: View, question: Question) -> NDArray[np.bool_]:
-    truth_K: NDArray[np.bool_] = true_classes(task, on, np.array([question.target]), np.array([question.action]))[0]
+def _truth(task: str, snapshot: CatalogSnapshot, request: RankingRequest) -> NDArray[np.bool_]:
+    truth_K: NDArray[np.bool_] = true_classes(task, snapshot, np.array([request.target]), np.array([request.action]))[0]
     return truth_K
 
 
-class Heads(Asked):
+class Heads(TaskEvaluator):
     """A network with heads answers."""
 
-    def prepare(self, on: View, histories: Sequence[Past], questions: Sequence[Question]) -> None:
-        super().prepare(on, histories, questions)
+    def prepare(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
+        super().prepare(snapshot, histories, requests)
         assert self.sequence is not None
         if not self.lists:
-            self.sequence.refresh(on.memory.catalogue)
-        fresh = [n for n, question in enumerate(questions) if not question.delay]
+            self.sequence.refresh(snapshot.stream_state.catalog)
+        fresh = [n for n, request in enumerate(requests) if not request.delay]
         window_N, event_N, title_N = (
-            np.array([getattr(questions[n], of) for n in fresh], np.int64) for of in ("history_index", "event_index", "target")
+            np.array([getattr(requests[n], of) for n in fresh], np.int64)
+            for of in ("history_index", "event_index", "target")
         )
         hidden_ND = self.sequence.before_events(histories, window_N, event_N)
         self.place = {n: place for place, n in enumerate(fresh)}
         self.likely_NK = {task: self.sequence.classes(task, hidden_ND, title_N) for task in self.tasks}
 
-    def likely(self, task: str, on: View, question: Question, n: int) -> NDArray[np.floating[Any]]:
+    def likely(
+        self, task: str, snapshot: CatalogSnapshot, request: RankingRequest, n: int
+    ) -> NDArray[np.floating[Any]]:
         likely_K: NDArray[np.float32] = self.likely_NK[task][self.place[n]]
         return likely_K
 
 
-class Simple(Asked):
+class Simple(TaskEvaluator):
     """Frequencies of the classes so far: of all, or of whom the way names, with those of all as PRIOR events."""
 
     way: str
     counts: dict[str, NDArray[np.float64]]  # by task, of all
     by_title: defaultdict[str, NDArray[np.float64]]  # of actions
 
-    def rank(self, on: View, question: Question, n: int, *rest: Any, **named: Any) -> Standing:
-        found = super().rank(on, question, n, *rest, **named)
-        if not question.delay:
+    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
+        found = super().rank(snapshot, request, n, *rest, **named)
+        if not request.delay:
             for task in self.tasks:
-                truth_K = _truth(task, on, question)
+                truth_K = _truth(task, snapshot, request)
                 self.counts[task] += truth_K
                 if task == ACTION:
-                    self.by_title[on.memory.catalogue.ids[question.target]] += truth_K
+                    self.by_title[snapshot.stream_state.catalog.ids[request.target]] += truth_K
         return found
 
-    def likely(self, task: str, on: View, question: Question, n: int) -> NDArray[np.floating[Any]]:
+    def likely(
+        self, task: str, snapshot: CatalogSnapshot, request: RankingRequest, n: int
+    ) -> NDArray[np.floating[Any]]:
         all_K: NDArray[np.float64] = self.counts[task] / self.counts[task].sum()
         if self.way == FREQUENT:
             return all_K
         if self.way == TITLE:
-            return self._of_title(on, question, all_K)
-        past = question.past
-        events_L = np.flatnonzero(_WEIGHTS[past.actions_L] > 0)[-LAST if self.way == RECENT else 0 :]
-        own_LK = true_classes(task, on, past.rows_L[events_L], past.actions_L[events_L])
+            return self._of_title(snapshot, request, all_K)
+        history = request.history
+        events_L = np.flatnonzero(_WEIGHTS[history.actions_L] > 0)[-LAST if self.way == RECENT else 0 :]
+        own_LK = true_classes(task, snapshot, history.rows_L[events_L], history.actions_L[events_L])
         viewer_K = _beside(own_LK.sum(0), all_K)
         if self.way == BOTH:  # as if viewer and title were independent, given the class
-            viewer_K *= self._of_title(on, question, all_K) / all_K
+            viewer_K *= self._of_title(snapshot, request, all_K) / all_K
             viewer_K /= viewer_K.sum()
         return viewer_K
 
-    def _of_title(self, on: View, question: Question, all_K: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _beside(self.by_title[on.memory.catalogue.ids[question.target]], all_K)
+    def _of_title(
+        self, snapshot: CatalogSnapshot, request: RankingRequest, all_K: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        return _beside(self.by_title[snapshot.stream_state.catalog.ids[request.target]], all_K)
 
 
 def _beside(own_K: NDArray[Any], all_K: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -160,7 +177,7 @@ def _beside(own_K: NDArray[Any], all_K: NDArray[np.float64]) -> NDArray[np.float
 
 def simple(settings: LearnerSettings, way: str, tasks: Sequence[str]) -> Simple:
     """One of SIMPLE; it has no gradients and learns by counting."""
-    made = Simple.of(Contender(Ranker(replace(settings.ranker, buffer=1)), None, learns=False), settings.repeats)
+    made = Simple.of(RankingPipeline(Ranker(replace(settings.ranker, buffer=1)), None, learns=False), settings.repeats)
     made.way, made.tasks, made.lists = way, tasks, False
     made.counts = {task: np.full(TASKS[task].classes, 1e-6) for task in tasks}
     made.by_title = defaultdict(lambda: np.zeros(TASKS[ACTION].classes))
@@ -175,6 +192,6 @@ def with_heads(
     objective = replace(s.objective, title_weight=title_weight, task_weight=task_weight)
     sequence = replace(s, network=replace(s.network, tasks=tuple(tasks)), objective=objective)
     ranker = settings.ranker if lists else replace(settings.ranker, buffer=1)
-    made = Heads.of(new_contender(replace(settings, sequence=sequence, ranker=ranker)), settings.repeats)
+    made = Heads.of(new_pipeline(replace(settings, sequence=sequence, ranker=ranker)), settings.repeats)
     made.tasks, made.lists = tasks, lists
     return made

@@ -12,7 +12,7 @@ from infra.monitor.lag import Lags
 from infra.settings import Settings
 
 
-class Loop(NamedTuple):
+class Session(NamedTuple):
     """What runs."""
 
     settings: Settings  # with the addresses of what was started
@@ -22,11 +22,11 @@ class Loop(NamedTuple):
 
 
 @contextmanager
-def running(settings: Settings, patience: Restarts | None = None) -> Iterator[Loop]:
+def running(settings: Settings, patience: Restarts | None = None) -> Iterator[Session]:
     """Start everything, and stop it on leaving, whatever happens. Raises PremiereError where something cannot start."""
     with ExitStack() as stack:
         ready = stack.enter_context(services(settings))
         lags = stack.enter_context(Lags(ready.kafka()))
         client = redis.Redis.from_url(ready.redis(), decode_responses=True)
         stack.callback(client.close)
-        yield Loop(ready, stack.enter_context(Supervisor(ready, patience=patience or Restarts())), lags, client)
+        yield Session(ready, stack.enter_context(Supervisor(ready, patience=patience or Restarts())), lags, client)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from infra.monitor.scrape import Scrape
 from model.metrics.ranking import MEASURES, SLICES, Prequential
 
-RANKINGS: Final = ("premiere", "served", "popularity", "popularity_window", "cooccurrence")  # the report's order
+RANKINGS: Final = ("full", "served", "popularity", "popularity_recent", "cooccurrence")  # the report's order
 SUM: Final = "premiere_prequential_sum"
 SCORED: Final = "premiere_prequential_scored"
 

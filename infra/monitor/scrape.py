@@ -25,7 +25,7 @@ STATES: Final = {  # gauges that every worker of a flow has: what the flow as a 
 TIMEOUT: Final = 2.0  # seconds for one page: a flow deep in numeric code answers late
 
 
-class Reading(NamedTuple):
+class MetricValue(NamedTuple):
     """One line of a page."""
 
     labels: Mapping[str, str]
@@ -36,22 +36,22 @@ class Reading(NamedTuple):
 class Scrape:
     """One flow's metrics at one moment, by sample name."""
 
-    readings: Mapping[str, list[Reading]] = field(default_factory=dict)
+    readings: Mapping[str, list[MetricValue]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """A page in Prometheus's text format."""
-        readings: dict[str, list[Reading]] = {}
+        readings: dict[str, list[MetricValue]] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                readings.setdefault(sample.name, []).append(Reading(sample.labels, sample.value))
+                readings.setdefault(sample.name, []).append(MetricValue(sample.labels, sample.value))
         return cls(readings)
 
     def value(self, name: str, **labels: str) -> float:
         """The sum of what carries these labels; 0 where nothing does."""
         return sum(reading.value for reading in self.find(name, **labels))
 
-    def find(self, name: str, **labels: str) -> list[Reading]:
+    def find(self, name: str, **labels: str) -> list[MetricValue]:
         """The readings of a sample that carry these labels."""
         found = self.readings.get(name, [])
         return [reading for reading in found if labels.items() <= reading.labels.items()]
@@ -72,7 +72,7 @@ class Scrape:
                     found.setdefault(name, {}).setdefault(tuple(sorted(labels.items())), []).append(value)
         return cls(
             {
-                name: [Reading(dict(labels), STATES.get(name, sum)(values)) for labels, values in by_labels.items()]
+                name: [MetricValue(dict(labels), STATES.get(name, sum)(values)) for labels, values in by_labels.items()]
                 for name, by_labels in found.items()
             }
         )

@@ -111,7 +111,7 @@ class _Notes:
 
 
 @dataclass
-class Kind:
+class ReasonGroup:
     """The letters of one kind."""
 
     letters: int = 0  # each once
@@ -125,7 +125,7 @@ class Kind:
 class Listing:
     """The whole topic, counted."""
 
-    kinds: dict[str, Kind] = field(default_factory=dict)
+    kinds: dict[str, ReasonGroup] = field(default_factory=dict)
     last: deque[Letter] = field(default_factory=deque)  # the newest letters, as many as were asked for
     end: int = 0  # offset after the last record that was seen
 
@@ -152,7 +152,7 @@ def listing(config: Mapping[str, str], reason: str | None = None, last: int = 0)
         name = FOREIGN if letter is None else letter.kind
         if {NOTE, FORGOTTEN} & dict(message.headers).keys() or reason not in (None, name):
             continue
-        kind = found.kinds.setdefault(name, Kind())
+        kind = found.kinds.setdefault(name, ReasonGroup())
         if double:
             kind.doubles += 1
             continue

@@ -145,7 +145,7 @@ def _read(config: Mapping[str, str], learner: LogLearner, version: Version) -> N
 
 def _facts(learner: LogLearner, version: Version, log: str) -> dict[str, Any]:
     """The manifest of a version that was derived again."""
-    mrr = learner.rankings["premiere"].recent()["mrr"]["all"]
+    mrr = learner.rankings["full"].recent()["mrr"]["all"]
     fields = {"step": learner.batches, "position": learner.position, "learned": learner.learned, "mrr": mrr}
     return {**fields, "log": log, "created": version.created, "made": made_with()}
 

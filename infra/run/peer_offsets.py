@@ -27,7 +27,7 @@ def group(worker: Worker) -> str:
     return GROUP if worker.index == 0 else f"{GROUP}-{worker.index}-of-{worker.count}"
 
 
-class Others:
+class PeerOffsets:
     """The committed offsets of the other workers, asked for by a thread until `stop`; each topic's only partition."""
 
     def __init__(self, config: Mapping[str, str], topics: Sequence[str], count: int, stop: threading.Event) -> None:
@@ -60,10 +60,10 @@ class Others:
                 self.least[of_topic[0].topic] = min(one.offset for one in of_topic)
 
 
-class Least(Mapping[int, int]):
+class MinOffset(Mapping[int, int]):
     """The smallest position of all workers on a topic, by partition; nothing where one of them is not known."""
 
-    def __init__(self, own: Mapping[int, int], others: Others, topic: str) -> None:
+    def __init__(self, own: Mapping[int, int], others: PeerOffsets, topic: str) -> None:
         self.own, self.others, self.topic = own, others, topic
 
     def __getitem__(self, partition: int) -> int:

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from infra.errors import TopicError
 from infra.monitor.lag import patient
 from infra.run.flow import Flow
-from infra.run.peer_offsets import GROUP, Least, Others, group
+from infra.run.peer_offsets import GROUP, MinOffset, PeerOffsets, group
 from infra.run.workers import ALONE, Worker
 from infra.settings import Settings
 from infra.topics import identity, partitions
@@ -38,33 +38,33 @@ def publish(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -
     from infra.run.learn import learner_settings, numerics
     from model.recommender import Recommender, warm_up
     from streaming.flows.publish import build, restore
-    from streaming.state.log_learner import launched
+    from streaming.state.log_learner import title_metadata
     from streaming.state.publisher import Publisher
-    from streaming.state.sharding import Share
+    from streaming.state.sharding import Shard
     from streaming.stores.redis_lists import RedisSink
 
     numerics(settings.threads)
     config, model = settings.kafka(), learner_settings(settings)
     warm_up(model)
-    publisher = Publisher(publish_settings(settings), Share(worker.index, worker.count))
+    publisher = Publisher(publish_settings(settings), Shard(worker.index, worker.count))
     tails = {t.TITLES: None, t.ACTIVITY: settings.publish_tail, t.MODEL_VERSIONS: None}
     starts = {topic: first(config, topic, most, worker) for topic, most in tails.items()}
-    past = {topic: _Past(config, topic, start, stop) for topic, start in starts.items()}
-    announced = restore(publisher, past[t.TITLES], past[t.ACTIVITY], past[t.MODEL_VERSIONS])
+    history = {topic: _Past(config, topic, start, stop) for topic, start in starts.items()}
+    announced = restore(publisher, history[t.TITLES], history[t.ACTIVITY], history[t.MODEL_VERSIONS])
     log.info("%d viewers and %d titles are known", len(publisher.viewers), len(publisher.titles.known))
     kinds = {"activity": t.ACTIVITY, "titles": t.TITLES, "versions": t.MODEL_VERSIONS}
     # What `restore` took is durable: a restart takes it again, and makes everybody's lists anew.
-    durable = {kind: {0: past[topic].next} for kind, topic in kinds.items()}
-    others = Others(config, list(kinds.values()), worker.count if worker.index == 0 else 1, stop)
+    durable = {kind: {0: history[topic].next} for kind, topic in kinds.items()}
+    others = PeerOffsets(config, list(kinds.values()), worker.count if worker.index == 0 else 1, stop)
 
     def source(kind: str) -> KafkaSource:
         topic = kinds[kind]
-        start, shown = {0: past[topic].next}, Least(durable[kind], others, topic)
+        start, shown = {0: history[topic].next}, MinOffset(durable[kind], others, topic)
         return KafkaSource(config, topic, group(worker), start=start, idle=IDLE, batch=POLL, stop=stop, durable=shown)
 
     def load(url: str, ahead: "Sequence[Title]") -> "Recommender":
         recommender = Recommender.load(url, model)
-        recommender.add([launched(title) for title in ahead])
+        recommender.add([title_metadata(title) for title in ahead])
         return recommender
 
     sources = [source(kind) for kind in kinds]

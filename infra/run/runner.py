@@ -83,9 +83,9 @@ def recovery(settings: Settings, flow: str) -> RecoveryConfig:
     """The flow's recovery store for the log as it is now, made where it is not; those of past embedded brokers go."""
     root = settings.data_dir / "recovery" / flow
     store = root / identity(settings.kafka(), READS[flow])
-    for past in root.glob(f"{EMBEDDED}*"):
-        if past != store:
-            shutil.rmtree(past, ignore_errors=True)
+    for history in root.glob(f"{EMBEDDED}*"):
+        if history != store:
+            shutil.rmtree(history, ignore_errors=True)
     if not store.exists():
         root.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="new-", dir=root))  # a store half made would be an error for ever

@@ -1,7 +1,7 @@
 """The three simple recommenders that the model must beat: counters, ranked before each event and updated after it.
 
 - `popularity`: events of a title so far.
-- `popularity_window`: events in the last `days`, ties broken by all-time popularity: win + 1e-6 pop.
+- `popularity_recent`: events in the last `days`, ties broken by all-time popularity: win + 1e-6 pop.
 - `cooccurrence`: how often a title directly followed the user's last one: c + 1e-3 win + 1e-6 pop.
 
 They rank among launched titles, less those the user has seen (unless `repeats`), average rank on ties; an event and its
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model.metrics.ranking import average_rank
 
-NAMES: Final = ("popularity", "popularity_window", "cooccurrence")
+NAMES: Final = ("popularity", "popularity_recent", "cooccurrence")
 _DAY_MS: Final = 86_400_000
 
 
@@ -119,7 +119,7 @@ class Baselines:
             self._seen += 1
         self._forget(user)
 
-    def forget_user(self, user: str) -> None:
+    def erase_user(self, user: str) -> None:
         """Drop what is kept of a user; what was counted stays counted."""
         if (viewer := self._viewers.pop(user, None)) is not None:
             self._seen -= len(viewer.seen)

@@ -15,7 +15,7 @@ TOP: Final = 10
 SHOWN: Final = ("coverage", "popularity", "with_new")
 
 
-class Exposure:
+class BeyondAccuracy:
     """Running measures of one ranking's lists."""
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Exposure:
         return {name: part / whole if whole else None for name, (part, whole) in zip(SHOWN, parts, strict=True)}
 
 
-def table(shown: Mapping[str, Exposure], candidates: int) -> dict[str, dict[str, float | None]]:
+def table(shown: Mapping[str, BeyondAccuracy], candidates: int) -> dict[str, dict[str, float | None]]:
     """The report's shape: `{"coverage": {ranking: value}, "popularity": ..., "with_new": ...}`."""
     reports = {name: one.report(candidates) for name, one in shown.items()}
     return {measure: {name: report[measure] for name, report in reports.items()} for measure in SHOWN}

@@ -51,13 +51,13 @@ def resampled(
 ) -> NDArray[np.float64]:
     """mean_DK of values of the same events, each draw of the same users for all of them."""
     _, code_N = np.unique(user_N, return_inverse=True)
-    many_U = np.bincount(code_N)
+    user_count_U = np.bincount(code_N)
     sum_UK = np.stack([np.bincount(code_N, value_N) for value_N in value_NK.T], 1)
-    users, rng = len(many_U), np.random.default_rng(seed)
+    users, rng = len(user_count_U), np.random.default_rng(seed)
     share_U = np.full(users, 1 / users)
     step = max(1, _AT_ONCE // users)
     means = []
     for start in range(0, draws, step):
         drawn_DU = rng.multinomial(users, share_U, min(step, draws - start))
-        means.append((drawn_DU @ sum_UK) / (drawn_DU @ many_U)[:, None])
+        means.append((drawn_DU @ sum_UK) / (drawn_DU @ user_count_U)[:, None])
     return np.concatenate(means)

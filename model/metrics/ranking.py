@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-SLICES: Final = ("all", "new_titles", "no_event_titles", "new_users")
+SLICES: Final = ("all", "new_titles", "unseen_titles", "new_users")
 MEASURES: Final = ("mrr", "hr10", "ndcg10")
 NEW_TITLE: Final = 10  # a title with fewer events so far is new
 NEW_USER: Final = 5  # a user with fewer events so far is new

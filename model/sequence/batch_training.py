@@ -14,54 +14,54 @@ from numpy.typing import NDArray
 from model.actions import ACTIONS
 from model.metrics.ranking import average_rank
 from model.sequence.model import SequenceModel
-from model.state.catalog import Catalogue
-from model.state.stream_state import Past
+from model.state.catalog import Catalog
+from model.state.stream_state import History
 
 ASKED = 256  # users ranked at once
 
 
-def catalogue_of(titles: Sequence[str], text_VS: NDArray[np.float32], count_V: NDArray[np.int64]) -> Catalogue:
+def catalog_of(titles: Sequence[str], text_VS: NDArray[np.float32], count_V: NDArray[np.int64]) -> Catalog:
     """Every title launched, with its text vector (zero: none) and its events in training."""
-    catalogue = Catalogue(text_VS.shape[1])
+    catalog = Catalog(text_VS.shape[1])
     for title, text_S in zip(titles, text_VS, strict=True):
-        catalogue.launch(catalogue.row(title, 0), text_S, (), None, None, 0)
-    catalogue.count_V[: len(titles)] = count_V
-    return catalogue
+        catalog.launch(catalog.row(title, 0), text_S, (), None, None, 0)
+    catalog.count_V[: len(titles)] = count_V
+    return catalog
 
 
-def past_of(user: str, order_L: NDArray[np.int64], limit: int) -> Past:
+def history_of(user: str, order_L: NDArray[np.int64], limit: int) -> History:
     """The last `limit` titles of an order as a history without times."""
     kept_L = order_L[-limit:]
-    return Past(user, kept_L, np.zeros_like(kept_L), np.full_like(kept_L, ACTIONS["play"].code))
+    return History(user, kept_L, np.zeros_like(kept_L), np.full_like(kept_L, ACTIONS["play"].code))
 
 
 def epoch(
-    model: SequenceModel, catalogue: Catalogue, pasts: Sequence[Past], windows: int, rng: np.random.Generator
+    model: SequenceModel, catalog: Catalog, histories: Sequence[History], windows: int, rng: np.random.Generator
 ) -> float:
     """Learn each history once, in random order, `windows` of them a step; the mean loss in nats."""
-    n = len(catalogue)
-    launched_M, count_V = np.arange(n), catalogue.count_V[:n]
-    order = rng.permutation(len(pasts))
+    n = len(catalog)
+    launched_M, count_V = np.arange(n), catalog.count_V[:n]
+    order = rng.permutation(len(histories))
     loss = positions = 0.0
     for start in range(0, len(order), windows):
-        some = [pasts[k] for k in order[start : start + windows]]
-        events = [range(len(past.rows_L)) for past in some]
-        report = model.learn(some, events, catalogue, count_V, launched_M, count_V)
+        some = [histories[k] for k in order[start : start + windows]]
+        events = [range(len(history.rows_L)) for history in some]
+        report = model.learn(some, events, catalog, count_V, launched_M, count_V)
         if report is not None:
             loss, positions = loss + report.loss * report.positions, positions + report.positions
     return loss / max(positions, 1)
 
 
 def ranks(
-    model: SequenceModel, catalogue: Catalogue, users: Sequence[tuple[str, NDArray[np.int64]]], target_N: Sequence[int]
+    model: SequenceModel, catalog: Catalog, users: Sequence[tuple[str, NDArray[np.int64]]], target_N: Sequence[int]
 ) -> NDArray[np.float64]:
     """rank_N of each user's target among all titles that are not in their order."""
-    model.refresh(catalogue)
+    model.refresh(catalog)
     limit = model.settings.network.history - 1  # training has no token further on: a window's last event is a target
     found: list[float] = []
     for start in range(0, len(users), ASKED):
         some = users[start : start + ASKED]
-        hidden_ND = model.now([past_of(user, order_L, limit) for user, order_L in some], [0] * len(some))
+        hidden_ND = model.now([history_of(user, order_L, limit) for user, order_L in some], [0] * len(some))
         score_NV = model.scores(hidden_ND, 0)
         for score_V, (_, order_L), target in zip(score_NV, some, target_N[start : start + ASKED], strict=True):
             score_V[order_L] = -np.inf

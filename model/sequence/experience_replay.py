@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 _ARRAYS: Final = ("title_NL", "time_NL", "action_NL", "length_N", "cut_N", "owner_N")
 
 
-class Replay:
+class DatasetProducer:
     """title_NL int32 rows (-1 pad), time_NL int64 ms, action_NL int8, length_N int16, cut_N whether the user had
     events before the window, owner_N int64 hash of the user; `written` windows ever."""
 
@@ -59,11 +59,11 @@ class Replay:
         age = np.floor(rng.exponential(self.recency * max(held, 1), n)).astype(np.int64)
         return (self.written - 1 - age % max(held, 1)) % self.size
 
-    def forget_titles(self, rows: NDArray[np.int64]) -> None:
+    def evict_titles(self, rows: NDArray[np.int64]) -> None:
         """Evicted titles become unknown ones."""
         self.title_NL[np.isin(self.title_NL, rows)] = -1
 
-    def forget_user(self, user: str) -> None:
+    def erase_user(self, user: str) -> None:
         """Empty the user's windows; they stay in the ring until their turn comes."""
         self.open.pop(user, None)
         self._empty(np.flatnonzero(self.owner_N == _hash(user)))

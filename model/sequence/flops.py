@@ -27,7 +27,7 @@ from torch import Generator, Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from model.sequence.model import SequenceSettings
-from model.sequence.network import Network, NetworkSettings, Titles, Windows
+from model.sequence.network import Network, NetworkSettings, TitleInputs, Windows
 from model.sequence.objective import batch_of, train_step
 from model.sequence.optimizers import Optimisers, RowwiseAdagrad
 
@@ -37,13 +37,13 @@ WINDOWS: Final = 8  # full histories in the step that is counted
 
 def paper(blocks: int, width: int, events: int, titles: float, sampled: float = 1.0, d_out: int | None = None) -> float:
     """FLOPs a training token; `sampled` is the share of the titles in a step, `d_out` the projected head's width."""
-    decoder = 12 * (d_out or width) * sampled * titles
+    horizon_head = 12 * (d_out or width) * sampled * titles
     head = 12 * width * d_out if d_out else 0
-    return blocks * (48 * width**2 + 12 * events * width) + decoder + head
+    return blocks * (48 * width**2 + 12 * events * width) + horizon_head + head
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """What one training step handles: tokens of the backbone, rows of the loss, different titles, negatives."""
 
     tokens: int
@@ -52,17 +52,17 @@ class Step:
     negatives: int
 
 
-def own(network: NetworkSettings, step: Step) -> dict[str, float]:
+def own(network: NetworkSettings, step: TrainingStep) -> dict[str, float]:
     """FLOPs a token by part, of a step over windows of the network's full history; heads of further tasks are left
     out."""
     s, d = network, network.width
     backbone = s.blocks * (66 * d**2 + 12 * s.history * d)  # gates make it 11 d^2 weights a block
     tower = 4 * s.d_text * d + 6 * s.d_id * d + 24 * d**2  # a text is given: it needs no gradient
-    decoder = step.rows * (6 * d * s.d_out + 6 * s.d_out * step.negatives) + step.titles * 6 * d * s.d_out
+    horizon_head = step.rows * (6 * d * s.d_out + 6 * s.d_out * step.negatives) + step.titles * 6 * d * s.d_out
     return {
         "backbone": float(backbone),
         "tower": tower * step.titles / step.tokens,
-        "decoder": decoder / step.tokens,
+        "decoder": horizon_head / step.tokens,
     }
 
 
@@ -70,7 +70,7 @@ def own(network: NetworkSettings, step: Step) -> dict[str, float]:
 class Counted:
     """A real step: what it handled, and FLOPs a token by part."""
 
-    step: Step
+    step: TrainingStep
     parts: dict[str, float]
 
 
@@ -81,7 +81,7 @@ def measured(settings: SequenceSettings, titles: int, seed: int = 0) -> Counted:
     batch = batch_of(windows, known, horizons, settings.objective, Generator().manual_seed(seed))
     assert batch is not None
     tokens = int(windows.length_B.sum())
-    step = Step(tokens, len(batch.rows.title_N), len(batch.title_U), settings.objective.negatives)
+    step = TrainingStep(tokens, len(batch.rows.title_N), len(batch.title_U), settings.objective.negatives)
     with counting() as counter:
         train_step(network, optimisers, known, windows, settings.objective, Generator().manual_seed(seed))
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
@@ -102,13 +102,13 @@ def _in_place(sum_shape: Sequence[int], left: Sequence[int], right: Sequence[int
     return 2 * left[0] * left[1] * right[1]
 
 
-def _made_up(settings: SequenceSettings, many: int, seed: int) -> tuple[Network, Optimisers, Titles, Windows]:
+def _made_up(settings: SequenceSettings, many: int, seed: int) -> tuple[Network, Optimisers, TitleInputs, Windows]:
     """A new network and something for it to learn, drawn at random."""
     shape, generator = settings.network, Generator().manual_seed(seed)
     network = Network(shape)
     rows = RowwiseAdagrad(many, shape.d_id, settings.optim, generator)
     text_VS = torch.randn(many, shape.d_text, generator=generator)
-    known = Titles(text_VS, rows.table_VE, torch.full((many,), 5.0), torch.arange(many), None)
+    known = TitleInputs(text_VS, rows.table_VE, torch.full((many,), 5.0), torch.arange(many), None)
     title_BL = torch.randint(many, (WINDOWS, shape.history), generator=generator)
     return network, Optimisers(network, rows, settings.optim), known, _full(title_BL)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 
-class Decoder(nn.Module):
+class HorizonHead(nn.Module):
     """Unit queries and unit candidates; `score = scale * <q, e>`."""
 
     def __init__(self, width: int, d_out: int, horizons: int, temperature: float, coldest: float) -> None:

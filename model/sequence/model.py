@@ -14,12 +14,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.sequence.experience_replay import Replay
-from model.sequence.network import Network, NetworkSettings, Titles, Windows, encode_events, encode_users, title_table
+from model.sequence.experience_replay import DatasetProducer
+from model.sequence.network import (
+    Network,
+    NetworkSettings,
+    TitleInputs,
+    Windows,
+    encode_events,
+    encode_users,
+    title_table,
+)
 from model.sequence.objective import ObjectiveSettings, StepReport, train_step
 from model.sequence.optimizers import Optimisers, OptimSettings, RowwiseAdagrad
-from model.state.catalog import Catalogue
-from model.state.stream_state import Past
+from model.state.catalog import Catalog
+from model.state.stream_state import History
 
 
 @dataclass(frozen=True)
@@ -48,21 +56,23 @@ class SequenceModel:
         self.rng = np.random.default_rng(seed)
         rows = RowwiseAdagrad(0, settings.network.d_id, settings.optim, self.generator)
         self.optimisers = Optimisers(self.network, rows, settings.optim)
-        self.replay = Replay(settings.windows, settings.network.history)
+        self.replay = DatasetProducer(settings.windows, settings.network.history)
         self.tower_VD, self.e_VP = torch.zeros(0), torch.zeros(0)
         self._serve()
 
-    def refresh(self, catalogue: Catalogue, rows: NDArray[np.int64] | None = None) -> None:
+    def refresh(self, catalog: Catalog, rows: NDArray[np.int64] | None = None) -> None:
         """Encode the catalogue with the served weights: before a micro-batch is scored. With `rows`, only those, which
         must include all that are new."""
-        self._grow(catalogue.capacity)
+        self._grow(catalog.capacity)
         at = slice(None) if rows is None else torch.from_numpy(rows)
-        semantic, table, count = self._known(catalogue, catalogue.count_V[: len(catalogue)])
-        tower_RD, e_RP = title_table(self.served, Titles(semantic[at], table[at], count[at], torch.zeros(0).long()))
+        semantic, table, count = self._known(catalog, catalog.count_V[: len(catalog)])
+        tower_RD, e_RP = title_table(
+            self.served, TitleInputs(semantic[at], table[at], count[at], torch.zeros(0).long())
+        )
         if rows is None:
             self.tower_VD, self.e_VP = tower_RD, e_RP
             return
-        fresh = len(catalogue) - len(self.e_VP)
+        fresh = len(catalog) - len(self.e_VP)
         self.tower_VD = torch.cat([self.tower_VD, tower_RD.new_zeros(fresh, tower_RD.shape[1])])
         self.e_VP = torch.cat([self.e_VP, e_RP.new_zeros(fresh, e_RP.shape[1])])
         self.tower_VD[at], self.e_VP[at] = tower_RD, e_RP
@@ -71,7 +81,7 @@ class SequenceModel:
     def scores(self, hidden_ND: Tensor, horizon: int) -> NDArray[np.float32]:
         """Logits of all titles for hidden states: [N, V] float32."""
         place_N = torch.full((len(hidden_ND),), horizon, dtype=torch.int64)
-        query_NP = self.served.query(hidden_ND, place_N) * self.served.decoder.scale
+        query_NP = self.served.query(hidden_ND, place_N) * self.served.horizon_head.scale
         return (query_NP @ self.e_VP.T).numpy()
 
     @torch.no_grad()
@@ -81,24 +91,24 @@ class SequenceModel:
         return logit_NK.softmax(1).numpy()
 
     def before_events(
-        self, histories: Sequence[Past], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
+        self, histories: Sequence[History], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
     ) -> Tensor:
         """hidden_ND just before event `event_N` of history `window_N`, as of that event's time."""
         windows, place_N = self._spans(histories, window_N, event_N)
         return encode_events(self.served, self.tower_VD, windows, *place_N)
 
-    def now(self, pasts: Sequence[Past], now_B: Sequence[int]) -> Tensor:
+    def now(self, histories: Sequence[History], now_B: Sequence[int]) -> Tensor:
         """hidden_BD after each history, as of `now_B` ms."""
         limit = self.settings.network.history
-        ends = [(past, len(past.rows_L)) for past in pasts]
-        windows = _windows([_Span(past, max(n - limit, 0), n, (), n > limit) for past, n in ends], limit)
+        ends = [(history, len(history.rows_L)) for history in histories]
+        windows = _windows([_Span(history, max(n - limit, 0), n, (), n > limit) for history, n in ends], limit)
         return encode_users(self.served, self.tower_VD, windows, torch.tensor(now_B, dtype=torch.int64))
 
     def learn(
         self,
-        histories: Sequence[Past],
+        histories: Sequence[History],
         new: Sequence[Sequence[int]],
-        catalogue: Catalogue,
+        catalog: Catalog,
         count_V: NDArray[np.float32],
         launched_M: NDArray[np.int64],
         frequency_V: NDArray[np.float32],
@@ -108,12 +118,12 @@ class SequenceModel:
 
         `count_V` is from before these events: counted in, no title would ever be met without an event.
         """
-        self._grow(catalogue.capacity)
+        self._grow(catalog.capacity)
         launched, frequency = torch.from_numpy(launched_M), torch.from_numpy(frequency_V)
-        genres = torch.from_numpy(catalogue.genres_VG[: len(count_V)])
-        titles = Titles(*self._known(catalogue, count_V), launched, frequency, genres)
+        genres = torch.from_numpy(catalog.genres_VG[: len(count_V)])
+        titles = TitleInputs(*self._known(catalog, count_V), launched, frequency, genres)
         limit = self.settings.network.history
-        fresh = [span for past, events in zip(histories, new, strict=True) for span in _cut(past, events, limit)]
+        fresh = [span for history, events in zip(histories, new, strict=True) for span in _cut(history, events, limit)]
         report = None
         for _ in range(self.settings.steps):
             windows = _windows(fresh + self._replayed(round(self.settings.replayed * replay)), limit)
@@ -122,19 +132,19 @@ class SequenceModel:
             )
         return report
 
-    def keep(self, past: Past, many: int) -> None:
+    def keep(self, history: History, many: int) -> None:
         """Put a user's history, new events included, into the replay buffer."""
-        self.replay.add(past.user, past.rows_L, past.times_L, past.actions_L, many)
+        self.replay.add(history.user, history.rows_L, history.times_L, history.actions_L, many)
 
-    def forget_user(self, user: str) -> None:
+    def erase_user(self, user: str) -> None:
         """Drop what is learned again of a user."""
-        self.replay.forget_user(user)
+        self.replay.erase_user(user)
 
-    def forget_titles(self, rows: NDArray[np.int64]) -> None:
+    def evict_titles(self, rows: NDArray[np.int64]) -> None:
         """Clear evicted rows; those that the table has not grown to yet will be drawn when it does."""
         known = rows[rows < len(self.optimisers.rows.table_VE)]
         self.optimisers.rows.reset(torch.from_numpy(known), self.generator)
-        self.replay.forget_titles(rows)
+        self.replay.evict_titles(rows)
 
     def served_state(self, titles: int) -> dict[str, Any]:
         """What scoring needs."""
@@ -179,9 +189,9 @@ class SequenceModel:
         if capacity > len(self.optimisers.rows.table_VE):
             self.optimisers.rows.grow(capacity, self.generator)
 
-    def _known(self, catalogue: Catalogue, count_V: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
+    def _known(self, catalog: Catalog, count_V: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
         n = len(count_V)
-        return torch.from_numpy(catalogue.semantic_VS[:n]), self.optimisers.rows.table_VE[:n], torch.from_numpy(count_V)
+        return torch.from_numpy(catalog.semantic_VS[:n]), self.optimisers.rows.table_VE[:n], torch.from_numpy(count_V)
 
     def _replayed(self, n: int) -> list["_Span"]:
         spans: list[_Span] = []
@@ -191,22 +201,22 @@ class SequenceModel:
             if not length:  # its user was forgotten
                 continue
             rows, actions = buffer.title_NL[at, :length], buffer.action_NL[at, :length]
-            past = Past("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
+            history = History("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
             start = int(self.rng.integers(length // 2 + 1)) if self.settings.shortened else 0
             cut = bool(buffer.cut_N[at] or start)  # the first event of a cut window has lost what came before it
-            spans.append(_Span(past, start, length, range(start + cut, length), cut))
+            spans.append(_Span(history, start, length, range(start + cut, length), cut))
         return spans
 
     def _spans(
-        self, histories: Sequence[Past], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
+        self, histories: Sequence[History], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
     ) -> tuple[Windows, tuple[Tensor, Tensor]]:
         """Bounded windows around the asked events, and where in them each lies."""
         limit = self.settings.network.history
         spans: list[_Span] = []
         place = np.zeros((2, len(event_N)), np.int64)
-        for w, past in enumerate(histories):
+        for w, history in enumerate(histories):
             asked = np.flatnonzero(window_N == w)
-            for span in _cut(past, event_N[asked].tolist(), limit):
+            for span in _cut(history, event_N[asked].tolist(), limit):
                 inside = asked[(event_N[asked] >= span.events[0]) & (event_N[asked] <= span.events[-1])]
                 place[0, inside], place[1, inside] = len(spans), event_N[inside] - span.start
                 spans.append(span)
@@ -216,25 +226,25 @@ class SequenceModel:
 class _Span(NamedTuple):
     """[start, stop) of a history, the events in it that count, and whether there were events before it."""
 
-    past: Past
+    history: History
     start: int
     stop: int
     events: Sequence[int]
     cut: bool
 
 
-def _cut(past: Past, events: Sequence[int], limit: int) -> list[_Span]:
+def _cut(history: History, events: Sequence[int], limit: int) -> list[_Span]:
     """Windows of at most `limit` events: the history itself where it fits, else each ending with asked events and at
     least half of it what came before."""
     spans: list[_Span] = []
     rest = sorted(events)
     if rest and rest[-1] < limit:
-        return [_Span(past, 0, rest[-1] + 1, rest, False)]
+        return [_Span(history, 0, rest[-1] + 1, rest, False)]
     while rest:
         part = [event for event in rest if event < rest[0] + limit // 2]
         stop = part[-1] + 1
         start = max(stop - limit, 0)
-        spans.append(_Span(past, start, stop, part, start > 0))
+        spans.append(_Span(history, start, stop, part, start > 0))
         rest = rest[len(part) :]
     return spans
 
@@ -248,8 +258,8 @@ def _windows(spans: Sequence[_Span], limit: int) -> Windows:
     time, weight = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
     for b, (span, n) in enumerate(zip(spans, lengths, strict=True)):
         part = slice(span.start, span.stop)
-        title[b, :n], time[b, :n] = span.past.rows_L[part], span.past.times_L[part]
-        action[b, :n] = span.past.actions_L[part]
+        title[b, :n], time[b, :n] = span.history.rows_L[part], span.history.times_L[part]
+        action[b, :n] = span.history.actions_L[part]
         weight[b, [event - span.start for event in span.events]] = 1
     arrays = tuple(torch.from_numpy(array) for array in (title, action, time, weight))
     length_B, cut_B = torch.tensor(lengths, dtype=torch.int64), torch.tensor([span.cut for span in spans])

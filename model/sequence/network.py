@@ -29,9 +29,9 @@ from model.sequence.backbone import (
     slots,
     time_bucket,
 )
-from model.sequence.horizon_head import Decoder
+from model.sequence.horizon_head import HorizonHead
 from model.sequence.tasks import TASKS, Head
-from model.sequence.title_tower import Tower
+from model.sequence.title_tower import TitleTower
 
 ENCODED: Final = 32  # windows encoded at once in serving: what they need stays in the processor's cache, nearly
 
@@ -91,7 +91,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Titles:
+class TitleInputs:
     """What a step may know of the catalogue: counts are from before the events that it learns."""
 
     semantic_VS: Tensor  # float32, unit rows; zero where there is no text
@@ -156,13 +156,13 @@ class Network(nn.Module):
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         s = self.settings = settings
-        self.tower = Tower(s.d_text, s.d_id, s.width, s.id_evidence, s.semantic)
+        self.tower = TitleTower(s.d_text, s.d_id, s.width, s.id_evidence, s.semantic)
         self.start = nn.Parameter(torch.randn(2, s.width) * 0.02)  # of a cut window, of a whole one
         self.action = nn.Embedding(s.actions, s.width)
         self.gap = nn.Embedding(TIME_BUCKETS, s.width)
         self.norm = nn.LayerNorm(s.width, bias=False)
         self.backbone = Backbone(Dims(s.width, s.blocks, s.heads), s.history + 1)
-        self.decoder = Decoder(s.width, s.d_out, len(s.horizons), s.temperature, s.coldest)
+        self.horizon_head = HorizonHead(s.width, s.d_out, len(s.horizons), s.temperature, s.coldest)
         for table in (self.action, self.gap):
             nn.init.normal_(table.weight, std=0.1)
         self.heads = nn.ModuleDict({name: Head(TASKS[name], s.width) for name in s.tasks})  # drawn last: others stay
@@ -201,12 +201,12 @@ class Network(nn.Module):
 
     def query(self, hidden_ND: Tensor, horizon_N: Tensor) -> Tensor:
         """q_NP of unit length; `horizon_N` are places in `settings.horizons`."""
-        q_NP: Tensor = self.decoder.query(hidden_ND, horizon_N)
+        q_NP: Tensor = self.horizon_head.query(hidden_ND, horizon_N)
         return q_NP
 
     def candidates(self, tower_VD: Tensor) -> Tensor:
         """e_VP of unit length."""
-        e_VP: Tensor = self.decoder.candidates(tower_VD)
+        e_VP: Tensor = self.horizon_head.candidates(tower_VD)
         return e_VP
 
     def head(self, task: str) -> Head:
@@ -217,7 +217,7 @@ class Network(nn.Module):
 
 
 @torch.no_grad()
-def title_table(network: Network, titles: Titles) -> tuple[Tensor, Tensor]:
+def title_table(network: Network, titles: TitleInputs) -> tuple[Tensor, Tensor]:
     """(tower_VD, e_VP) of the whole catalogue."""
     tower_VD = network.title_vectors(titles.semantic_VS, titles.id_VE, titles.count_V)
     return tower_VD, network.candidates(tower_VD)

@@ -24,7 +24,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from kernels.sampled_softmax import neg_lse, sampled_softmax_loss
-from model.sequence.network import Network, Titles, Tokens, Windows, tokens
+from model.sequence.network import Network, TitleInputs, Tokens, Windows, tokens
 from model.sequence.optimizers import Optimisers
 
 
@@ -89,7 +89,7 @@ def _proposal(n: int, launched_M: Tensor, frequency_V: Tensor | None, uniform: f
     return round(n * uniform), weight_M / weight_M.sum()
 
 
-def log_expected(n: int, titles: Titles, uniform: float, title_N: Tensor) -> Tensor:
+def log_expected(n: int, titles: TitleInputs, uniform: float, title_N: Tensor) -> Tensor:
     """How often each of these titles is to be expected among `n` negatives, as a log; of one that is not launched, as
     an even draw."""
     even, weight_M = _proposal(n, titles.launched_M, titles.frequency_V, uniform)
@@ -140,7 +140,7 @@ class Batch:
 
 
 def batch_of(
-    windows: Windows, titles: Titles, horizons: tuple[int, ...], settings: ObjectiveSettings, generator: Generator
+    windows: Windows, titles: TitleInputs, horizons: tuple[int, ...], settings: ObjectiveSettings, generator: Generator
 ) -> Batch | None:
     """Draw what a step needs drawn and make its titles unique; None where nothing can be learned."""
     assert len(settings.windows) == len(horizons), "a window for each horizon"
@@ -169,7 +169,7 @@ def batch_of(
 
 
 def row_losses(
-    network: Network, batch: Batch, titles: Titles, id_UE: Tensor, generator: Generator | None = None
+    network: Network, batch: Batch, titles: TitleInputs, id_UE: Tensor, generator: Generator | None = None
 ) -> Tensor:
     """loss_N in nats, unweighted; `id_UE` are the step's id rows, `generator` turns dropout on."""
     encoded = _encode(network, batch, titles, id_UE, generator)
@@ -177,7 +177,7 @@ def row_losses(
 
 
 def _encode(
-    network: Network, batch: Batch, titles: Titles, id_UE: Tensor, generator: Generator | None
+    network: Network, batch: Batch, titles: TitleInputs, id_UE: Tensor, generator: Generator | None
 ) -> tuple[Tensor, Tensor]:
     """(tower_UD of the step's titles, hidden_ND of its rows)."""
     tower_UD = network.title_vectors(
@@ -189,8 +189,8 @@ def _encode(
 
 def _title_losses(network: Network, batch: Batch, tower_UD: Tensor, hidden_ND: Tensor, weight_N: Tensor) -> Tensor:
     """loss_N of the title that comes."""
-    rows, decoder = batch.rows, network.decoder
-    query_NP = network.query(hidden_ND, rows.horizon_N) * decoder.scale
+    rows, horizon_head = batch.rows, network.horizon_head
+    query_NP = network.query(hidden_ND, rows.horizon_N) * horizon_head.scale
     title_UP = network.candidates(tower_UD)
     positive_NP = title_UP.index_select(0, batch.positive_N)
     negative_JP = title_UP.index_select(0, batch.negative_J)
@@ -202,7 +202,7 @@ def _title_losses(network: Network, batch: Batch, tower_UD: Tensor, hidden_ND: T
     return loss_N
 
 
-def _task_losses(network: Network, batch: Batch, titles: Titles, tower_UD: Tensor, hidden_ND: Tensor) -> Tensor:
+def _task_losses(network: Network, batch: Batch, titles: TitleInputs, tower_UD: Tensor, hidden_ND: Tensor) -> Tensor:
     """loss_N of all further tasks together, unweighted; 0 where a row asks at a later horizon."""
     assert titles.genres_VG is not None
     first_N = torch.nonzero(batch.rows.horizon_N == 0).flatten()
@@ -216,7 +216,7 @@ def _task_losses(network: Network, batch: Batch, titles: Titles, tower_UD: Tenso
 def train_step(
     network: Network,
     optimisers: Optimisers,
-    titles: Titles,
+    titles: TitleInputs,
     windows: Windows,
     settings: ObjectiveSettings,
     generator: Generator,

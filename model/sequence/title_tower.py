@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 
-class Tower(nn.Module):
+class TitleTower(nn.Module):
     """Title vectors from text vectors, id rows and the evidence behind them."""
 
     def __init__(self, d_text: int, d_id: int, width: int, id_evidence: float, semantic: bool = True) -> None:

@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 
 from model.signals import table
 from model.signals.ranker import Ranker
-from model.signals.table import SIGNALS, STATIC, TEXT_COLUMNS, Asked, Scratch, Titles
-from model.state.stream_state import Memory, Past
+from model.signals.table import SIGNALS, STATIC, TEXT_COLUMNS, Query, Scratch, TitleSignals
+from model.state.stream_state import History, StreamState
 
 _RECENCY = 0.9 ** np.arange(table.COMPARED, dtype=np.float32)
 
 
-class View(NamedTuple):
+class CatalogSnapshot(NamedTuple):
     """The memory as of one moment: what a batch of questions is answered from.
 
     text_VS: the titles' text less what all texts have in common, unit rows, zero without text · count_V: a copy of the
     events so far: what is counted later does not show
     """
 
-    memory: Memory
-    titles: Titles
+    stream_state: StreamState
+    titles: TitleSignals
     scratch: Scratch
     text_VS: NDArray[np.float32]
     count_V: NDArray[np.float32]
@@ -44,17 +44,19 @@ class Candidates(NamedTuple):
     score_V: NDArray[np.float32]
 
 
-def view(memory: Memory) -> View:
+def view(stream_state: StreamState) -> CatalogSnapshot:
     """The memory now."""
-    titles = memory.titles()
-    count_V = memory.catalogue.count_V[: len(memory.catalogue)].copy()
-    return View(memory, titles, memory.scratch(), _centred(memory, titles.has_text_V), count_V)
+    titles = stream_state.titles()
+    count_V = stream_state.catalog.count_V[: len(stream_state.catalog)].copy()
+    return CatalogSnapshot(
+        stream_state, titles, stream_state.scratch(), _centred(stream_state, titles.has_text_V), count_V
+    )
 
 
-def _centred(memory: Memory, has_text_V: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _centred(stream_state: StreamState, has_text_V: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Less the mean, for encoders put most of a cosine into what every text shares: on ml-small-2016 the share of next
     titles among the nearest hundred rises from .024 to .063 (749 samples)."""
-    semantic_VS = memory.catalogue.semantic_VS[: len(memory.catalogue)]
+    semantic_VS = stream_state.catalog.semantic_VS[: len(stream_state.catalog)]
     if not (texts := int(has_text_V.sum())):
         return semantic_VS
     text_VS: NDArray[np.float32] = semantic_VS - semantic_VS.sum(0) / texts
@@ -62,54 +64,56 @@ def _centred(memory: Memory, has_text_V: NDArray[np.bool_]) -> NDArray[np.float3
     return text_VS
 
 
-def text_scores(on: View, pasts: Sequence[Past]) -> NDArray[np.float32]:
+def text_scores(snapshot: CatalogSnapshot, histories: Sequence[History]) -> NDArray[np.float32]:
     """Cosine of each title's text and the user's recent taste, recent titles counting more: [N, V]."""
-    if not on.titles.has_text_V.any():
-        return np.zeros((len(pasts), len(on.text_VS)), np.float32)
-    taste_NS = np.zeros((len(pasts), on.text_VS.shape[1]), np.float32)
-    for n, past in enumerate(pasts):
-        recent = _recent_rows(past)
+    if not snapshot.titles.has_text_V.any():
+        return np.zeros((len(histories), len(snapshot.text_VS)), np.float32)
+    taste_NS = np.zeros((len(histories), snapshot.text_VS.shape[1]), np.float32)
+    for n, history in enumerate(histories):
+        recent = _recent_rows(history)
         if len(recent):
-            taste_S = _RECENCY[: len(recent)] @ on.text_VS[recent]
+            taste_S = _RECENCY[: len(recent)] @ snapshot.text_VS[recent]
             taste_NS[n] = taste_S / max(float(np.linalg.norm(taste_S)), 1e-6)
-    cosine_NV: NDArray[np.float32] = (torch.from_numpy(taste_NS) @ torch.from_numpy(on.text_VS).T).numpy()
+    cosine_NV: NDArray[np.float32] = (torch.from_numpy(taste_NS) @ torch.from_numpy(snapshot.text_VS).T).numpy()
     return cosine_NV
 
 
 def find(
-    on: View,
+    snapshot: CatalogSnapshot,
     ranker: Ranker,
-    asked: Asked,
-    past: Past,
+    query: Query,
+    history: History,
     text_V: NDArray[np.float32],
     backbone_V: NDArray[np.float32],
     static_V: NDArray[np.float32],
     blocked: NDArray[np.int32],
     most: int,
-    also: NDArray[np.int64],
+    extra_rows: NDArray[np.int64],
 ) -> Candidates:
-    """The `most` best candidates and the rows `also`, with all signals; the scratch must hold the asker (`gather`)."""
+    """The `most` best candidates and the rows `extra_rows`, with all signals; the scratch must hold the asker (`gather`)."""
     scores = (static_V, text_V, backbone_V)
-    rows_C, score_V = table.shortlist(asked, on.titles, on.scratch, ranker.weights_D, scores, blocked, most)
+    rows_C, score_V = table.shortlist(query, snapshot.titles, snapshot.scratch, ranker.weights_D, scores, blocked, most)
     listed = len(rows_C)
-    rows_C = np.concatenate([rows_C, also])
-    signals_CF = read(on, asked, past, rows_C, lead(backbone_V, rows_C[:listed]))
+    rows_C = np.concatenate([rows_C, extra_rows])
+    signals_CF = read(snapshot, query, history, rows_C, top_score(backbone_V, rows_C[:listed]))
     return Candidates(rows_C, listed, signals_CF, score_V)
 
 
-def lead(backbone_V: NDArray[np.float32], listed_C: NDArray[np.int64]) -> float:
+def top_score(backbone_V: NDArray[np.float32], listed_C: NDArray[np.int64]) -> float:
     """The backbone's best score in a shortlist."""
     return float(backbone_V[listed_C].max()) if len(listed_C) else 0.0
 
 
-def read(on: View, asked: Asked, past: Past, rows_C: NDArray[np.int64], best: float) -> NDArray[np.float32]:
+def read(
+    snapshot: CatalogSnapshot, query: Query, history: History, rows_C: NDArray[np.int64], best: float
+) -> NDArray[np.float32]:
     """All signals of the rows, text included; the scratch must hold the asker, `best` is the backbone's lead."""
     signals_CF = np.empty((len(rows_C), len(SIGNALS)), np.float32)
-    table.read(asked, on.titles, on.scratch, rows_C, best, signals_CF)
-    recent = _recent_rows(past)
+    table.read(query, snapshot.titles, snapshot.scratch, rows_C, best, signals_CF)
+    recent = _recent_rows(history)
     signals_CF[:, TEXT_COLUMNS] = 0
-    if len(recent) and len(rows_C) and on.titles.has_text_V.any():
-        cosine_CR = (torch.from_numpy(on.text_VS[rows_C]) @ torch.from_numpy(on.text_VS[recent]).T).numpy()
+    if len(recent) and len(rows_C) and snapshot.titles.has_text_V.any():
+        cosine_CR = (torch.from_numpy(snapshot.text_VS[rows_C]) @ torch.from_numpy(snapshot.text_VS[recent]).T).numpy()
         _closest(cosine_CR, signals_CF[:, TEXT_COLUMNS])
     return signals_CF
 
@@ -132,11 +136,11 @@ def _closest(cosine_CR: NDArray[np.float32], out_C3: NDArray[np.float32]) -> Non
         out_C3[c, 0], out_C3[c, 1], out_C3[c, 2] = cosine_CR[c, 0], first, near / few
 
 
-def static_scores(on: View, ranker: Ranker) -> NDArray[np.float32]:
+def static_scores(snapshot: CatalogSnapshot, ranker: Ranker) -> NDArray[np.float32]:
     """The part of the linear score that is the same for everybody: [V]."""
-    return np.asarray(on.titles.static_VS @ ranker.weights_D[: len(STATIC)])
+    return np.asarray(snapshot.titles.static_VS @ ranker.weights_D[: len(STATIC)])
 
 
-def _recent_rows(past: Past) -> NDArray[np.int64]:
-    rows = past.rows_L[: -table.COMPARED - 1 : -1]
+def _recent_rows(history: History) -> NDArray[np.int64]:
+    rows = history.rows_L[: -table.COMPARED - 1 : -1]
     return rows[rows >= 0]

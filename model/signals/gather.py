@@ -19,7 +19,7 @@ from model.signals.table import (
     GENRES,
     NEAR_RECENT,
     NEAR_SHARE,
-    NEIGHBOURS,
+    NEIGHBORS,
     STAGE,
     TAKEN_LATELY,
     TAKEN_OFTEN,
@@ -28,14 +28,14 @@ from model.signals.table import (
     TOGETHER_MOST,
     TOGETHER_RECENT,
     YEARS,
-    Asked,
+    Query,
     Scratch,
-    Titles,
+    TitleSignals,
     suit_genres,
 )
-from model.signals.user_knn import ask_alike
+from model.signals.user_knn import add_user_knn_signals
 from model.state.cooccurrence import Pairs
-from model.state.counters import CLOCKS, Counters, stage_of
+from model.state.counters import CLOCKS, Counters, activity_bucket
 
 YEARS_APART: Final = 12  # beyond which one title's year says nothing of another's
 HOUR: Final = 3_600_000  # ms
@@ -43,20 +43,20 @@ _FADE: Final = np.exp(-np.arange(YEARS_APART + 1) / 3.0)
 
 
 @njit(cache=True)
-def gather(asked: Asked, titles: Titles, counters: Counters, s: Scratch) -> None:
+def gather(query: Query, titles: TitleSignals, counters: Counters, s: Scratch) -> None:
     """Read everything about the asker into the scratch, but text and backbone: before `shortlist` and `read`."""
     s.sums_VM[:] = 0.0
-    _sum_followers(asked.recent_L, counters.follow, s.sums_VM)
-    _sum_near(asked.recent_L, counters.near, titles.rare_V, s.sums_VM)
-    _sum_together(asked, counters.together, titles.rare_V, s.sums_VM)
-    ask_alike(asked, titles, s)
-    _know_user(asked, titles, s)
-    _finish_sums(titles.rare_V, s.sums_VM)
-    _suit_taken(asked.recent_L, s.suited_MV)
-    _borrow(titles.near_VK, titles.share_VK, s.sums_VM, s.suited_MV[NEIGHBOURS])
+    _sum_followers(query.recent_L, counters.follow, s.sums_VM)
+    _sum_near(query.recent_L, counters.near, titles.inv_sqrt_count_V, s.sums_VM)
+    _sum_together(query, counters.together, titles.inv_sqrt_count_V, s.sums_VM)
+    add_user_knn_signals(query, titles, s)
+    _know_user(query, titles, s)
+    _finish_sums(titles.inv_sqrt_count_V, s.sums_VM)
+    _suit_taken(query.recent_L, s.suited_MV)
+    _borrow(titles.near_VK, titles.share_VK, s.sums_VM, s.suited_MV[NEIGHBORS])
     suit_genres(titles.genres_VG, s.genres_2G[0], s.suited_MV[GENRES])
     _suit_years(titles.year_V, s.user_Q, s.era_Y, s.suited_MV)
-    s.suited_MV[STAGE] = titles.stage_BV[stage_of(asked.events)]
+    s.suited_MV[STAGE] = titles.stage_BV[activity_bucket(query.events)]
 
 
 @njit(cache=True)
@@ -76,7 +76,7 @@ def _sum_followers(recent_L: NDArray[np.int32], follow: Pairs, sums_VM: NDArray[
 
 @njit(cache=True)
 def _sum_near(
-    recent_L: NDArray[np.int32], near: Pairs, rare_V: NDArray[np.float32], sums_VM: NDArray[np.float32]
+    recent_L: NDArray[np.int32], near: Pairs, inv_sqrt_count_V: NDArray[np.float32], sums_VM: NDArray[np.float32]
 ) -> None:
     to_VK, weight_VK = near.to_VK, near.weight_VK
     for j in range(min(10, recent_L.size)):
@@ -87,12 +87,14 @@ def _sum_near(
                 break
             w = recency * weight_VK[h, k]
             sums_VM[c, NEAR_RECENT] += w
-            sums_VM[c, NEAR_SHARE] += w * rare_V[h]
+            sums_VM[c, NEAR_SHARE] += w * inv_sqrt_count_V[h]
 
 
 @njit(cache=True)
-def _sum_together(asked: Asked, together: Pairs, rare_V: NDArray[np.float32], sums_VM: NDArray[np.float32]) -> None:
-    to_VK, weight_VK, recent_L, liking_L = together.to_VK, together.weight_VK, asked.recent_L, asked.liking_L
+def _sum_together(
+    query: Query, together: Pairs, inv_sqrt_count_V: NDArray[np.float32], sums_VM: NDArray[np.float32]
+) -> None:
+    to_VK, weight_VK, recent_L, liking_L = together.to_VK, together.weight_VK, query.recent_L, query.liking_L
     recency = np.float32(1.0)
     for j in range(recent_L.size):
         h, liking = recent_L[j], liking_L[j]
@@ -100,7 +102,7 @@ def _sum_together(asked: Asked, together: Pairs, rare_V: NDArray[np.float32], su
             c = to_VK[h, k]
             if c < 0:
                 break
-            w = weight_VK[h, k] * rare_V[h]
+            w = weight_VK[h, k] * inv_sqrt_count_V[h]
             sums_VM[c, TOGETHER_RECENT] += recency * w
             sums_VM[c, TOGETHER_ALL] += w
             sums_VM[c, TOGETHER_MOST] = max(sums_VM[c, TOGETHER_MOST], w)
@@ -109,11 +111,11 @@ def _sum_together(asked: Asked, together: Pairs, rare_V: NDArray[np.float32], su
 
 
 @njit(cache=True)
-def _know_user(asked: Asked, titles: Titles, s: Scratch) -> None:
+def _know_user(query: Query, titles: TitleSignals, s: Scratch) -> None:
     """Taste in genres and years, tempo: means over the history, the newest titles counting for more."""
     genres_2G, user_Q, era_Y = s.genres_2G, s.user_Q, s.era_Y
     genres_VG, year_V, static_VS = titles.genres_VG, titles.year_V, titles.static_VS
-    recent_L, times_L, liking_L, n = asked.recent_L, asked.times_L, asked.liking_L, asked.recent_L.size
+    recent_L, times_L, liking_L, n = query.recent_L, query.times_L, query.liking_L, query.recent_L.size
     genres_2G[:], user_Q[:], era_Y[:] = 0.0, 0.0, 0.0
     recency, years, total, popular = 1.0, 0.0, 0.0, 0.0
     for j in range(n):
@@ -133,14 +135,14 @@ def _know_user(asked: Asked, titles: Titles, s: Scratch) -> None:
                     era_Y[y] += recency * _FADE[abs(apart)]
         total += recency
         popular += recency * static_VS[h, CLOCKS]
-        user_Q[2] += 1.0 if asked.now - times_L[j] < HOUR else 0.0
+        user_Q[2] += 1.0 if query.now - times_L[j] < HOUR else 0.0
         user_Q[6] += liking_L[j] / n
         recency *= 0.9
     if n > 0:
         user_Q[1] = popular / total
         span = min(n, 10)
         user_Q[3] = np.log1p(max(times_L[0] - times_L[span - 1], 0) / 1000.0 / span)
-        user_Q[4] = np.log1p(max(asked.now - times_L[0], 0) / 1000.0)
+        user_Q[4] = np.log1p(max(query.now - times_L[0], 0) / 1000.0)
     if years > 0:
         user_Q[0] /= years
         for y in range(era_Y.size):
@@ -149,11 +151,11 @@ def _know_user(asked: Asked, titles: Titles, s: Scratch) -> None:
 
 
 @njit(cache=True)
-def _finish_sums(rare_V: NDArray[np.float32], sums_VM: NDArray[np.float32]) -> None:
+def _finish_sums(inv_sqrt_count_V: NDArray[np.float32], sums_VM: NDArray[np.float32]) -> None:
     """Shares by the title's own count where the sum grew with it; then square roots."""
-    for c in range(rare_V.size):
+    for c in range(inv_sqrt_count_V.size):
         for a in range(NEAR_SHARE, TOGETHER_LIKED + 1):
-            sums_VM[c, a] *= rare_V[c]
+            sums_VM[c, a] *= inv_sqrt_count_V[c]
     flat_X = sums_VM.reshape(-1)
     for x in range(flat_X.size):
         flat_X[x] = np.sqrt(max(flat_X[x], np.float32(0.0)))  # disliked, voted against: below zero

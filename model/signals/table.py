@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.state.catalog import CODES
 from model.state.counters import CLOCKS
-from model.state.interactions import Trail
+from model.state.interactions import InteractionIndex
 
 STATIC: Final = (
     *(f"popular {c}" for c in range(CLOCKS)),
@@ -52,14 +52,14 @@ SUITS: Final = len(_SUITED)
     TOGETHER_LIKED, ALIKE_USERS, ALIKE_SITTINGS, ALIKE_FITTED, AROUND_AFTER, AROUND_BEFORE, AROUND_LATELY,
     AROUND_ALIKE, AROUND_BREADTH,
 ) = range(SUMS)  # fmt: skip
-TAKEN_LATELY, TAKEN_OFTEN, TEXT, NEIGHBOURS, GENRES, YEARS, ERAS, STAGE, BACKBONE = range(SUITS)
+TAKEN_LATELY, TAKEN_OFTEN, TEXT, NEIGHBORS, GENRES, YEARS, ERAS, STAGE, BACKBONE = range(SUITS)
 POPULAR_WEEK: Final = 2  # a column of the clocks
 _DAY: Final = 86_400_000.0  # ms
 _YEAR: Final = 365.25 * _DAY
 _UNDATED: Final = np.iinfo(np.int64).min
 
 
-class Titles(NamedTuple):
+class TitleSignals(NamedTuple):
     """What the signals read of the titles, as of the start of a micro-batch: catalogue arrays and counts. static_VS are
     the STATIC signals; rare_V is 1 / sqrt(events + 1), said_V what a shared title says of two users: 1 / (1 + log(1 +
     events)); share_VK a text neighbour's say (cosine cubed), near_popular_V how popular these neighbours are; stage_BV
@@ -71,23 +71,23 @@ class Titles(NamedTuple):
     genres_VG: NDArray[np.int16]
     static_VS: NDArray[np.float32]
     stage_BV: NDArray[np.float32]
-    rare_V: NDArray[np.float32]
-    said_V: NDArray[np.float32]
+    inv_sqrt_count_V: NDArray[np.float32]
+    idf_V: NDArray[np.float32]
     near_VK: NDArray[np.int32]
     share_VK: NDArray[np.float32]
     near_popular_V: NDArray[np.float32]
     has_text_V: NDArray[np.bool_]
-    trail: Trail
+    interactions: InteractionIndex
 
 
-class Asked(NamedTuple):
+class Query(NamedTuple):
     """One question: a user's known titles newest first, their times (ms) and liking, the moment, and who asks."""
 
     recent_L: NDArray[np.int32]
     times_L: NDArray[np.int64]
     liking_L: NDArray[np.float32]
     now: int
-    slot: int  # the user's own slot in the audience, -1 for a stranger
+    user_index: int  # the user's own slot in the audience, -1 for a stranger
     events: int  # of the user so far
     delay: int  # events that will have passed when the answer is read
 
@@ -125,8 +125,8 @@ def scratch(titles: int, users: int) -> Scratch:
 
 
 def shortlist(
-    asked: Asked,
-    titles: Titles,
+    query: Query,
+    titles: TitleSignals,
     s: Scratch,
     weights_D: NDArray[np.float32],
     scores: tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]],
@@ -162,9 +162,9 @@ def suit_genres(genres_CG: NDArray[np.int16], taste_G: NDArray[np.float32], out_
 
 @njit(cache=True)
 def read(
-    asked: Asked, t: Titles, s: Scratch, rows: NDArray[np.int64], lead: float, out_CF: NDArray[np.float32]
+    query: Query, t: TitleSignals, s: Scratch, rows: NDArray[np.int64], top_score: float, out_CF: NDArray[np.float32]
 ) -> None:
-    """Every signal of the given rows but the text columns, into out_CF; `lead` is the backbone's best."""
+    """Every signal of the given rows but the text columns, into out_CF; `top_score` is the backbone's best."""
     at, first, second, static_VS = len(DENSE) + 3, len(STATIC), len(STATIC) + SUMS, t.static_VS
     sums_VM, suited_MV, has_text_V = s.sums_VM, s.suited_MV, t.has_text_V
     for i in range(rows.size):
@@ -178,16 +178,16 @@ def read(
         out_CF[i, at] = has_text_V[row]
     _read_borrowed(t.near_VK, t.share_VK, sums_VM, rows, out_CF[:, at + 1 : at + 5])
     out_CF[:, at + 5] = t.near_popular_V[rows]
-    _read_dates(asked.now, t.year_V, t.released_V, s.user_Q, rows, out_CF[:, at + 6 : at + 13])
+    _read_dates(query.now, t.year_V, t.released_V, s.user_Q, rows, out_CF[:, at + 6 : at + 13])
     suit_genres(t.genres_VG[rows], s.genres_2G[1], out_CF[:, at + 13])
     for i in range(rows.size):
-        out_CF[i, at + 14] = suited_MV[BACKBONE, rows[i]] - lead
+        out_CF[i, at + 14] = suited_MV[BACKBONE, rows[i]] - top_score
         out_CF[i, at + 15] = static_VS[rows[i], CLOCKS] - s.user_Q[1]
-    _read_takers(asked.slot, t.trail, s.overlap_U, rows, out_CF[:, at + 16 : at + 18])
-    out_CF[:, at + 18] = np.log1p(float(asked.events))
+    _read_takers(query.user_index, t.interactions, s.overlap_U, rows, out_CF[:, at + 16 : at + 18])
+    out_CF[:, at + 18] = np.log1p(float(query.events))
     out_CF[:, at + 19], out_CF[:, at + 20] = s.user_Q[4], np.log1p(s.user_Q[2])
     out_CF[:, at + 21], out_CF[:, at + 22] = s.user_Q[3], s.user_Q[6]
-    out_CF[:, at + 23] = np.log1p(float(asked.delay))
+    out_CF[:, at + 23] = np.log1p(float(query.delay))
 
 
 @njit(cache=True)
@@ -234,20 +234,24 @@ def _read_dates(
 
 @njit(cache=True)
 def _read_takers(
-    slot: int,
-    trail: Trail,
+    user_index: int,
+    interactions: InteractionIndex,
     overlap_U: NDArray[np.float32],
     rows: NDArray[np.int64],
     out_C2: NDArray[np.float32],
 ) -> None:
     """How much those who took the title lately share with the asker: in all, by the root of their number, and the
     most."""
-    taker_VA, taken_V, takers = trail.taker_VA, trail.taken_V, trail.taker_VA.shape[1]
+    title_users_VA, title_count_V, takers = (
+        interactions.title_users_VA,
+        interactions.title_count_V,
+        interactions.title_users_VA.shape[1],
+    )
     for i in range(rows.size):
         total, most, many = np.float32(0.0), np.float32(0.0), 0
-        for back in range(1, min(taken_V[rows[i]], takers) + 1):
-            u = taker_VA[rows[i], (taken_V[rows[i]] - back) % takers]
-            if u >= 0 and u != slot:
+        for back in range(1, min(title_count_V[rows[i]], takers) + 1):
+            u = title_users_VA[rows[i], (title_count_V[rows[i]] - back) % takers]
+            if u >= 0 and u != user_index:
                 total += overlap_U[u]
                 most = max(most, overlap_U[u])
                 many += 1

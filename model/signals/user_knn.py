@@ -26,11 +26,11 @@ from model.signals.table import (
     AROUND_BEFORE,
     AROUND_BREADTH,
     AROUND_LATELY,
-    Asked,
+    Query,
     Scratch,
-    Titles,
+    TitleSignals,
 )
-from model.state.interactions import Trail, newest_of
+from model.state.interactions import InteractionIndex, recent_titles_of
 
 SHARED: Final = 20  # titles back by which users are found alike
 AROUND: Final = 10  # titles back whose surroundings are read
@@ -43,43 +43,49 @@ SWEEPS: Final = 12
 
 
 @njit(cache=True)
-def ask_alike(asked: Asked, titles: Titles, s: Scratch) -> None:
+def add_user_knn_signals(query: Query, titles: TitleSignals, s: Scratch) -> None:
     """Add up what others took, in the rows of the scratch that are theirs; `overlap_U` stays, for `signals.read`."""
     for u in s.touched_N:
         if u < 0:
             break
         s.overlap_U[u] = 0.0
-    many = _share(asked, titles.trail, titles.said_V, s.overlap_U, s.touched_N)
-    _look_around(asked, titles.trail, s.overlap_U, s.mark_V, s.sums_VM)
+    many = _share(query, titles.interactions, titles.idf_V, s.overlap_U, s.touched_N)
+    _look_around(query, titles.interactions, s.overlap_U, s.mark_V, s.sums_VM)
     touched = s.touched_N[:many].copy()
     similar = s.overlap_U[touched]
     best = _best(similar)
     rows_AR = np.empty((best.size, RECENT), np.int32)
     many_A = np.empty(best.size, np.int64)
     for a in range(best.size):
-        many_A[a] = newest_of(titles.trail, touched[best[a]], rows_AR[a])
-    _take(asked.recent_L, similar[best], rows_AR, many_A, s.mark_V, s.sums_VM)
+        many_A[a] = recent_titles_of(titles.interactions, touched[best[a]], rows_AR[a])
+    _take(query.recent_L, similar[best], rows_AR, many_A, s.mark_V, s.sums_VM)
     _once(rows_AR[:FITTED], many_A, s.mark_V)
-    _fit(asked.recent_L, titles.said_V, rows_AR[:FITTED], many_A[:FITTED], s.weight_V, s.sums_VM[:, ALIKE_FITTED])
+    _fit(query.recent_L, titles.idf_V, rows_AR[:FITTED], many_A[:FITTED], s.weight_V, s.sums_VM[:, ALIKE_FITTED])
 
 
 @njit(cache=True)
 def _share(
-    asked: Asked,
-    trail: Trail,
-    said_V: NDArray[np.float32],
+    query: Query,
+    interactions: InteractionIndex,
+    idf_V: NDArray[np.float32],
     overlap_U: NDArray[np.float32],
     touched_N: NDArray[np.int32],
 ) -> int:
     """Who took the asker's last titles lately: slots into `touched_N`, what they share into `overlap_U`; how many."""
-    taker_VA, taken_V, many_U, recent_L, n = trail.taker_VA, trail.taken_V, trail.many_U, asked.recent_L, 0
-    takers = taker_VA.shape[1]
+    title_users_VA, title_count_V, user_count_U, recent_L, n = (
+        interactions.title_users_VA,
+        interactions.title_count_V,
+        interactions.user_count_U,
+        query.recent_L,
+        0,
+    )
+    takers = title_users_VA.shape[1]
     for j in range(min(SHARED, recent_L.size)):
         row = recent_L[j]
-        weight = np.float32(0.93**j) * said_V[row]
-        for back in range(1, min(taken_V[row], takers) + 1):
-            u = taker_VA[row, (taken_V[row] - back) % takers]
-            if u < 0 or u == asked.slot:
+        weight = np.float32(0.93**j) * idf_V[row]
+        for back in range(1, min(title_count_V[row], takers) + 1):
+            u = title_users_VA[row, (title_count_V[row] - back) % takers]
+            if u < 0 or u == query.user_index:
                 continue
             if overlap_U[u] == 0.0:
                 touched_N[n] = u
@@ -88,7 +94,7 @@ def _share(
     touched_N[n] = -1
     for i in range(n):
         u = touched_N[i]
-        overlap_U[u] /= np.sqrt(min(many_U[u], RECENT) + 10.0)
+        overlap_U[u] /= np.sqrt(min(user_count_U[u], RECENT) + 10.0)
     return n
 
 
@@ -103,26 +109,36 @@ def _best(similar_N: NDArray[np.float32]) -> NDArray[np.int64]:
 
 @njit(cache=True)
 def _look_around(
-    asked: Asked,
-    trail: Trail,
+    query: Query,
+    interactions: InteractionIndex,
     overlap_U: NDArray[np.float32],
     mark_V: NDArray[np.int8],
     sums_VM: NDArray[np.float32],
 ) -> None:
     """What others took after and before the asker's last titles: by nearness, by lateness, by likeness."""
-    taker_VA, nth_VA, taken_V, recent_L = trail.taker_VA, trail.nth_VA, trail.taken_V, asked.recent_L
-    row_E, start_U, room_U, many_U = trail.row_E, trail.start_U, trail.room_U, trail.many_U
-    recency, takers = np.float32(1.0), taker_VA.shape[1]
+    title_users_VA, event_index_VA, title_count_V, recent_L = (
+        interactions.title_users_VA,
+        interactions.event_index_VA,
+        interactions.title_count_V,
+        query.recent_L,
+    )
+    row_E, start_U, user_capacity_U, user_count_U = (
+        interactions.row_E,
+        interactions.start_U,
+        interactions.user_capacity_U,
+        interactions.user_count_U,
+    )
+    recency, takers = np.float32(1.0), title_users_VA.shape[1]
     mark_V[:] = 0
     for j in range(min(AROUND, recent_L.size)):
-        on, late = recent_L[j], np.float32(1.0)
-        for back in range(1, min(taken_V[on], takers) + 1):
-            place = (taken_V[on] - back) % takers
-            u = taker_VA[on, place]
-            if u < 0 or u == asked.slot:
+        snapshot, late = recent_L[j], np.float32(1.0)
+        for back in range(1, min(title_count_V[snapshot], takers) + 1):
+            place = (title_count_V[snapshot] - back) % takers
+            u = title_users_VA[snapshot, place]
+            if u < 0 or u == query.user_index:
                 continue
-            start, room, nth = start_U[u], room_U[u], nth_VA[on, place]
-            oldest, newest = max(many_U[u] - room, 0), many_U[u] - 1
+            start, room, nth = start_U[u], user_capacity_U[u], event_index_VA[snapshot, place]
+            oldest, newest = max(user_count_U[u] - room, 0), user_count_U[u] - 1
             if nth < oldest:  # the user went on since, further than is held
                 continue
             after, before = min(WINDOW, newest - nth), min(WINDOW, nth - oldest)
@@ -186,7 +202,7 @@ def _once(rows_AR: NDArray[np.int32], many_A: NDArray[np.int64], mark_V: NDArray
 @njit(cache=True)
 def _fit(
     recent_L: NDArray[np.int32],
-    said_V: NDArray[np.float32],
+    idf_V: NDArray[np.float32],
     rows_AR: NDArray[np.int32],
     many_A: NDArray[np.int64],
     weight_V: NDArray[np.float32],
@@ -197,15 +213,15 @@ def _fit(
     kernel_AA, own_A = np.zeros((fitted, fitted), np.float32), np.zeros(fitted, np.float32)
     for h in recent_L:
         if not weight_V[h]:
-            weight_V[h] = said_V[h]
-            mine += said_V[h]
+            weight_V[h] = idf_V[h]
+            mine += idf_V[h]
     for a in range(fitted):
         own_A[a] = _sum(weight_V, rows_AR[a], many_A[a])
     for h in recent_L:
         weight_V[h] = 0.0
     for a in range(fitted):
         for p in range(many_A[a]):
-            weight_V[rows_AR[a, p]] = said_V[rows_AR[a, p]]
+            weight_V[rows_AR[a, p]] = idf_V[rows_AR[a, p]]
         for b in range(a + 1):
             kernel_AA[a, b] = _sum(weight_V, rows_AR[b], many_A[b])
         for p in range(many_A[a]):

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.state.text_neighbors import TextNeighbours
+from model.state.text_neighbors import TextNeighbors
 
 NEVER: Final = np.iinfo(np.int64).max  # not launched, or withdrawn
 GENRES: Final = 6  # of a title that count
@@ -22,7 +22,7 @@ UNKNOWN: Final = np.iinfo(np.int64).min  # no release date
 _ARRAYS: Final = ("semantic_VS", "born_V", "count_V", "year_V", "released_V", "genres_VG", "seen_V")
 
 
-class Catalogue:
+class Catalog:
     """Rows of titles; arrays are of `capacity` rows, of which the first `len(self)` have been used.
 
     semantic_VS float32 text vector, zero without text · born_V int64 log sequence of the launch, or NEVER where no
@@ -40,7 +40,7 @@ class Catalogue:
         self.released_V = np.full(capacity, UNKNOWN, np.int64)
         self.genres_VG = np.full((capacity, GENRES), -1, np.int16)
         self.seen_V = np.zeros(capacity, np.int64)
-        self.similar = TextNeighbours(capacity)
+        self.text_neighbors = TextNeighbors(capacity)
         self.free: list[int] = []
 
     def __len__(self) -> int:
@@ -71,7 +71,7 @@ class Catalogue:
         released: int | None,
         sequence: int,
     ) -> None:
-        """Take in what a launch or a relaunch says; the first launch stays the title's birth. `find_similar`
+        """Take in what a launch or a relaunch says; the first launch stays the title's birth. `update_text_neighbors`
         follows."""
         self.semantic_VS[row] = 0 if semantic_S is None else semantic_S
         self.born_V[row] = min(int(self.born_V[row]), sequence)
@@ -79,10 +79,10 @@ class Catalogue:
         self.released_V[row] = UNKNOWN if released is None else released
         self.genres_VG[row] = genre_codes(genres)
 
-    def find_similar(self, rows: Sequence[int]) -> None:
+    def update_text_neighbors(self, rows: Sequence[int]) -> None:
         """Bring the text neighbours of launched rows up to date: once a batch, for it looks at all titles."""
         if rows:
-            self.similar.update(self.semantic_VS[: len(self)], sorted(set(rows)))
+            self.text_neighbors.update(self.semantic_VS[: len(self)], sorted(set(rows)))
 
     def withdraw(self, row: int) -> None:
         """No candidate any more; its events and its id stay."""
@@ -104,12 +104,17 @@ class Catalogue:
             self.ids[row] = ""
         self.semantic_VS[rows], self.born_V[rows], self.count_V[rows] = 0, NEVER, 0
         self.year_V[rows], self.released_V[rows], self.genres_VG[rows] = np.nan, UNKNOWN, -1
-        self.similar.forget(rows)
+        self.text_neighbors.forget(rows)
         self.free.extend(rows.tolist())
 
     def state_dict(self) -> dict[str, Any]:
         arrays = {name: getattr(self, name)[: len(self)].copy() for name in _ARRAYS}
-        return {"ids": list(self.ids), "free": list(self.free), "similar": self.similar.state_dict(len(self)), **arrays}
+        return {
+            "ids": list(self.ids),
+            "free": list(self.free),
+            "similar": self.text_neighbors.state_dict(len(self)),
+            **arrays,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.ids, self.free = [intern(title) for title in state["ids"]], list(state["free"])
@@ -118,7 +123,7 @@ class Catalogue:
             self._grow()
         for name in _ARRAYS:
             getattr(self, name)[: len(self.ids)] = state[name]
-        self.similar.load_state_dict(state["similar"])
+        self.text_neighbors.load_state_dict(state["similar"])
 
     def _take_row(self, title: str) -> int:
         title = intern(title)  # as histories are: found by identity, without comparing letters
@@ -134,10 +139,10 @@ class Catalogue:
         return row
 
     def _grow(self) -> None:
-        fresh = Catalogue(self.semantic_VS.shape[1], self.capacity)
+        fresh = Catalog(self.semantic_VS.shape[1], self.capacity)
         for name in _ARRAYS:
             setattr(self, name, np.concatenate([getattr(self, name), getattr(fresh, name)]))
-        self.similar.grow(self.capacity)
+        self.text_neighbors.grow(self.capacity)
 
 
 def genre_codes(genres: Sequence[str]) -> NDArray[np.int16]:

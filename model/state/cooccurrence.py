@@ -49,7 +49,7 @@ def add_pair(pairs: Pairs, a: int, b: int, weight: float) -> None:
         to[weakest], weights[weakest] = b, weight
 
 
-def forget_rows(pairs: Pairs, rows: NDArray[np.int64]) -> None:
+def evict_rows(pairs: Pairs, rows: NDArray[np.int64]) -> None:
     """Clear evicted titles' own neighbours and every mention of them."""
     gone = np.zeros(len(pairs.to_VK) + 1, bool)  # the last entry answers for EMPTY
     gone[rows] = True

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.state.cooccurrence import Pairs, add_pair, empty_pairs, forget_rows
+from model.state.cooccurrence import Pairs, add_pair, empty_pairs, evict_rows
 
 HALF_LIVES_MS: Final = (3_600_000.0, 86_400_000.0, 7 * 86_400_000.0, 30 * 86_400_000.0, 365 * 86_400_000.0)
 HALF_LIVES_EVENTS: Final = (500.0, 5_000.0)
@@ -105,7 +105,7 @@ def liked(counters: Counters, count_V: NDArray[np.float32]) -> NDArray[np.float3
 
 
 @njit(cache=True)
-def stage_of(events: int) -> int:
+def activity_bucket(events: int) -> int:
     """Which stage of a user's life so many events are."""
     for stage, end in enumerate(STAGES):
         if events < end:
@@ -113,7 +113,7 @@ def stage_of(events: int) -> int:
     return len(STAGES)
 
 
-class Kind(NamedTuple):
+class EventKind(NamedTuple):
     """What an event was: how much its title was liked, and how many events its user had before."""
 
     liking: float
@@ -122,12 +122,12 @@ class Kind(NamedTuple):
 
 @njit(cache=True)
 def count_event(
-    counters: Counters, gain_C: NDArray[np.float32], row: int, recent_L: NDArray[np.int32], kind: Kind
+    counters: Counters, gain_C: NDArray[np.float32], row: int, recent_L: NDArray[np.int32], kind: EventKind
 ) -> None:
     """Count one event on `row` by a user whose titles before it, newest first, are `recent_L`."""
     for c in range(gain_C.size):
         counters.popular_VC[row, c] += gain_C[c]
-    counters.stage_VB[row, stage_of(kind.events)] += 1.0
+    counters.stage_VB[row, activity_bucket(kind.events)] += 1.0
     counters.last_V[row] = np.int64(counters.now_C[0])
     counters.liking_V[row] += kind.liking
     weight = 1.0
@@ -144,12 +144,12 @@ def count_event(
         add_pair(counters.together, row, other, 1.0)
 
 
-def forget_titles(counters: Counters, rows: NDArray[np.int64]) -> None:
+def evict_titles(counters: Counters, rows: NDArray[np.int64]) -> None:
     """Clear evicted rows."""
     counters.popular_VC[rows], counters.stage_VB[rows], counters.liking_V[rows] = 0, 0, 0
     counters.last_V[rows] = _NEVER
     for pairs in (counters.follow, counters.near, counters.together):
-        forget_rows(pairs, rows)
+        evict_rows(pairs, rows)
 
 
 def grown(counters: Counters, titles: int) -> Counters:

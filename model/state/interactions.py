@@ -15,44 +15,60 @@ from numba import njit
 from numpy.typing import NDArray
 
 NONE: Final = -1
-TAKERS: Final = 64
+USERS_PER_TITLE: Final = 64
 
 
-class Trail(NamedTuple):
+class InteractionIndex(NamedTuple):
     """row_E: the arena, title rows (NONE where forgotten); a user's ring begins at start_U and has room_U places, event
     `i` of many_U so far lies at `i % room` · taker_VA: user slots (NONE where forgotten), nth_VA: which event of that
-    user's it was; the `i`th of taken_V events on a title lies at `i % TAKERS`"""
+    user's it was; the `i`th of taken_V events on a title lies at `i % USERS_PER_TITLE`"""
 
     row_E: NDArray[np.int32]
     start_U: NDArray[np.int64]
-    room_U: NDArray[np.int64]
-    many_U: NDArray[np.int64]
-    taker_VA: NDArray[np.int32]
-    nth_VA: NDArray[np.int32]
-    taken_V: NDArray[np.int64]
+    user_capacity_U: NDArray[np.int64]
+    user_count_U: NDArray[np.int64]
+    title_users_VA: NDArray[np.int32]
+    event_index_VA: NDArray[np.int32]
+    title_count_V: NDArray[np.int64]
 
 
-def empty_trail(places: int, users: int, titles: int) -> Trail:
+def empty_index(places: int, users: int, titles: int) -> InteractionIndex:
     """Nothing yet, with room; a user has none before `widen`."""
-    start_U, room_U, many_U = (np.zeros(users, np.int64) for _ in range(3))
-    taker_VA, nth_VA = (np.full((titles, TAKERS), NONE, np.int32) for _ in range(2))
-    return Trail(np.full(places, NONE, np.int32), start_U, room_U, many_U, taker_VA, nth_VA, np.zeros(titles, np.int64))
+    start_U, user_capacity_U, user_count_U = (np.zeros(users, np.int64) for _ in range(3))
+    title_users_VA, event_index_VA = (np.full((titles, USERS_PER_TITLE), NONE, np.int32) for _ in range(2))
+    return InteractionIndex(
+        np.full(places, NONE, np.int32),
+        start_U,
+        user_capacity_U,
+        user_count_U,
+        title_users_VA,
+        event_index_VA,
+        np.zeros(titles, np.int64),
+    )
 
 
 @njit(cache=True)
-def add_event(trail: Trail, slot: int, row: int) -> None:
+def add_event(interactions: InteractionIndex, user_index: int, row: int) -> None:
     """The user took the title; there must be room."""
-    nth, place = trail.many_U[slot], trail.taken_V[row] % trail.taker_VA.shape[1]
-    trail.row_E[trail.start_U[slot] + nth % trail.room_U[slot]] = row
-    trail.taker_VA[row, place], trail.nth_VA[row, place] = slot, nth
-    trail.many_U[slot] += 1
-    trail.taken_V[row] += 1
+    nth, place = (
+        interactions.user_count_U[user_index],
+        interactions.title_count_V[row] % interactions.title_users_VA.shape[1],
+    )
+    interactions.row_E[interactions.start_U[user_index] + nth % interactions.user_capacity_U[user_index]] = row
+    interactions.title_users_VA[row, place], interactions.event_index_VA[row, place] = user_index, nth
+    interactions.user_count_U[user_index] += 1
+    interactions.title_count_V[row] += 1
 
 
 @njit(cache=True)
-def newest_of(trail: Trail, slot: int, rows_R: NDArray[np.int32]) -> int:
+def recent_titles_of(interactions: InteractionIndex, user_index: int, rows_R: NDArray[np.int32]) -> int:
     """A user's newest titles, newest first, into `rows_R`; how many there are, at most its length."""
-    row_E, start, room, many = trail.row_E, trail.start_U[slot], trail.room_U[slot], trail.many_U[slot]
+    row_E, start, room, many = (
+        interactions.row_E,
+        interactions.start_U[user_index],
+        interactions.user_capacity_U[user_index],
+        interactions.user_count_U[user_index],
+    )
     n, nth = 0, many - 1
     while n < rows_R.size and nth >= max(many - room, 0):
         row = row_E[start + (nth if nth < room else nth % room)]
@@ -64,67 +80,83 @@ def newest_of(trail: Trail, slot: int, rows_R: NDArray[np.int32]) -> int:
 
 
 @njit(cache=True)
-def forget_slot(trail: Trail, slot: int) -> None:
+def remove_user(interactions: InteractionIndex, user_index: int) -> None:
     """Take a user out: nobody's taker, and no titles."""
-    start, room, many = trail.start_U[slot], trail.room_U[slot], trail.many_U[slot]
+    start, room, many = (
+        interactions.start_U[user_index],
+        interactions.user_capacity_U[user_index],
+        interactions.user_count_U[user_index],
+    )
     if many > room:  # titles whose takers still name the user may be held no more
-        for row in range(len(trail.taker_VA)):
-            _leave(trail.taker_VA[row], slot)
+        for row in range(len(interactions.title_users_VA)):
+            _leave(interactions.title_users_VA[row], user_index)
     for place in range(start, start + min(many, room)):
-        if trail.row_E[place] >= 0:
-            _leave(trail.taker_VA[trail.row_E[place]], slot)
-        trail.row_E[place] = NONE
-    trail.many_U[slot] = 0
+        if interactions.row_E[place] >= 0:
+            _leave(interactions.title_users_VA[interactions.row_E[place]], user_index)
+        interactions.row_E[place] = NONE
+    interactions.user_count_U[user_index] = 0
 
 
 @njit(cache=True)
-def _leave(taker_A: NDArray[np.int32], slot: int) -> None:
+def _leave(taker_A: NDArray[np.int32], user_index: int) -> None:
     for a in range(taker_A.size):
-        if taker_A[a] == slot:
+        if taker_A[a] == user_index:
             taker_A[a] = NONE
 
 
-def forget_rows(trail: Trail, rows_M: NDArray[np.int64]) -> None:
+def evict_rows(interactions: InteractionIndex, rows_M: NDArray[np.int64]) -> None:
     """Take titles out: taken by nobody."""
-    gone_V = np.zeros(len(trail.taken_V) + 1, bool)  # the last entry answers for NONE
+    gone_V = np.zeros(len(interactions.title_count_V) + 1, bool)  # the last entry answers for NONE
     gone_V[rows_M] = True
-    trail.row_E[gone_V[trail.row_E]] = NONE
-    trail.taker_VA[rows_M], trail.taken_V[rows_M] = NONE, 0
+    interactions.row_E[gone_V[interactions.row_E]] = NONE
+    interactions.title_users_VA[rows_M], interactions.title_count_V[rows_M] = NONE, 0
 
 
-def widen(trail: Trail, slot: int, start: int, room: int) -> None:
+def widen(interactions: InteractionIndex, user_index: int, start: int, room: int) -> None:
     """Move a user's ring, which must not have turned yet, to a larger place of the arena."""
-    old, held = trail.start_U[slot], trail.many_U[slot]
-    trail.row_E[start : start + held] = trail.row_E[old : old + held]
-    trail.row_E[old : old + held] = NONE  # or it would stay when the user is forgotten
-    trail.start_U[slot], trail.room_U[slot] = start, room
+    old, held = interactions.start_U[user_index], interactions.user_count_U[user_index]
+    interactions.row_E[start : start + held] = interactions.row_E[old : old + held]
+    interactions.row_E[old : old + held] = NONE  # or it would stay when the user is forgotten
+    interactions.start_U[user_index], interactions.user_capacity_U[user_index] = start, room
 
 
-def grown(trail: Trail, places: int = 0, users: int = 0, titles: int = 0) -> Trail:
+def grown(interactions: InteractionIndex, places: int = 0, users: int = 0, titles: int = 0) -> InteractionIndex:
     """The same with room for so many more."""
-    more = empty_trail(places, users, titles)
-    return Trail(*(np.concatenate([mine, new]) for mine, new in zip(trail, more, strict=True)))
+    more = empty_index(places, users, titles)
+    return InteractionIndex(*(np.concatenate([mine, new]) for mine, new in zip(interactions, more, strict=True)))
 
 
-def trail_state(trail: Trail, users: int, titles: int) -> dict[str, Any]:
+def index_state(interactions: InteractionIndex, users: int, titles: int) -> dict[str, Any]:
     """Everything that is held, as copies: users' rings one after the other, then titles'."""
-    held_VA = np.arange(TAKERS) < trail.taken_V[:titles, None]
+    held_VA = np.arange(USERS_PER_TITLE) < interactions.title_count_V[:titles, None]
     return {
-        "row_N": trail.row_E[_places(trail.start_U[:users], np.minimum(trail.many_U, trail.room_U)[:users])],
-        "many_U": trail.many_U[:users].copy(),
-        "taker_N": trail.taker_VA[:titles][held_VA],
-        "nth_N": trail.nth_VA[:titles][held_VA],
-        "taken_V": trail.taken_V[:titles].copy(),
+        "row_N": interactions.row_E[
+            _places(
+                interactions.start_U[:users],
+                np.minimum(interactions.user_count_U, interactions.user_capacity_U)[:users],
+            )
+        ],
+        "many_U": interactions.user_count_U[:users].copy(),
+        "taker_N": interactions.title_users_VA[:titles][held_VA],
+        "nth_N": interactions.event_index_VA[:titles][held_VA],
+        "taken_V": interactions.title_count_V[:titles].copy(),
     }
 
 
-def load_trail(trail: Trail, state: dict[str, Any]) -> None:
-    """Take the state into `trail`, where each user of it has room."""
+def load_index(interactions: InteractionIndex, state: dict[str, Any]) -> None:
+    """Take the state into `interactions`, where each user of it has room."""
     users, titles = len(state["many_U"]), len(state["taken_V"])
-    trail.many_U[:users], trail.taken_V[:titles] = state["many_U"], state["taken_V"]
-    trail.row_E[_places(trail.start_U[:users], np.minimum(trail.many_U, trail.room_U)[:users])] = state["row_N"]
-    held_VA = np.arange(TAKERS) < trail.taken_V[:titles, None]
-    trail.taker_VA[:titles][held_VA], trail.nth_VA[:titles][held_VA] = state["taker_N"], state["nth_N"]
+    interactions.user_count_U[:users], interactions.title_count_V[:titles] = state["many_U"], state["taken_V"]
+    interactions.row_E[
+        _places(
+            interactions.start_U[:users], np.minimum(interactions.user_count_U, interactions.user_capacity_U)[:users]
+        )
+    ] = state["row_N"]
+    held_VA = np.arange(USERS_PER_TITLE) < interactions.title_count_V[:titles, None]
+    interactions.title_users_VA[:titles][held_VA], interactions.event_index_VA[:titles][held_VA] = (
+        state["taker_N"],
+        state["nth_N"],
+    )
 
 
 def _places(start_U: NDArray[np.int64], held_U: NDArray[np.int64]) -> NDArray[np.int64]:

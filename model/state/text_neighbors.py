@@ -7,12 +7,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-NEIGHBOURS: Final = 16
+NEIGHBORS: Final = 16
 NONE: Final = -1
 BLOCK: Final = 256  # rows updated at once: bounds the V x block matrix of cosines
 
 
-class TextNeighbours:
+class TextNeighbors:
     """`to_VK` int32 rows of the nearest titles (-1: none), `cosine_VK` float32 their similarity, unordered.
 
     Exact for titles that only ever come; where a title's text changes or it is evicted, the lists it leaves keep a gap
@@ -20,8 +20,8 @@ class TextNeighbours:
     """
 
     def __init__(self, capacity: int) -> None:
-        self.to_VK = np.full((capacity, NEIGHBOURS), NONE, np.int32)
-        self.cosine_VK = np.zeros((capacity, NEIGHBOURS), np.float32)
+        self.to_VK = np.full((capacity, NEIGHBORS), NONE, np.int32)
+        self.cosine_VK = np.zeros((capacity, NEIGHBORS), np.float32)
 
     def update(self, semantic_VS: NDArray[np.float32], rows: Sequence[int]) -> None:
         """Find these rows' neighbours afresh and let them enter others' lists; rows without text have none."""
@@ -36,8 +36,8 @@ class TextNeighbours:
         cosine_MV = semantic_VS[rows_M] @ semantic_VS.T
         cosine_MV[np.arange(len(rows_M)), rows_M] = 0
         near_MK = np.arange(cosine_MV.shape[1])[None].repeat(len(rows_M), 0)
-        if near_MK.shape[1] > NEIGHBOURS:
-            near_MK = np.argpartition(-cosine_MV, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
+        if near_MK.shape[1] > NEIGHBORS:
+            near_MK = np.argpartition(-cosine_MV, NEIGHBORS, axis=1)[:, :NEIGHBORS]
         near_cosine_MK = np.take_along_axis(cosine_MV, near_MK, 1)
         filled = near_cosine_MK > 0
         self.to_VK[rows_M, : near_MK.shape[1]] = np.where(filled, near_MK, NONE)
@@ -60,7 +60,7 @@ class TextNeighbours:
 
     def grow(self, capacity: int) -> None:
         """Room for `capacity` rows."""
-        fresh = TextNeighbours(capacity - len(self.to_VK))
+        fresh = TextNeighbors(capacity - len(self.to_VK))
         self.to_VK = np.concatenate([self.to_VK, fresh.to_VK])
         self.cosine_VK = np.concatenate([self.cosine_VK, fresh.cosine_VK])
 

@@ -39,7 +39,7 @@ from streaming.records import (
     decode_forget,
     to_msgpack,
 )
-from streaming.state.user_history import EPOCH, Arrival, History, Row, State
+from streaming.state.user_history import EPOCH, Row, State, UserEvent, UserHistory
 from streaming.topics import ACTIVITY
 
 LARGEST: Final = 65_536  # bytes of an event; all of a dead letter is kept up to this
@@ -52,10 +52,10 @@ LATE: Final = Counter("premiere_late_events", "events put before one of the same
 FORGOTTEN: Final = Counter("premiere_forgotten", "requests to forget a user, each ends a history")
 
 
-class Sorted(NamedTuple):
+class ParsedEvents(NamedTuple):
     """A poll: its events by user, and what cannot be used. Both empty: nothing came for a while."""
 
-    users: dict[str, list[Arrival | Forgotten]]
+    users: dict[str, list[UserEvent | Forgotten]]
     rejected: list[Outgoing]  # and notes of requests to forget, each behind the letters that it covers
 
 
@@ -106,10 +106,10 @@ def build(
     return flow
 
 
-def sort(poll: list[Message], future: timedelta = FUTURE) -> Sorted:
+def sort(poll: list[Message], future: timedelta = FUTURE) -> ParsedEvents:
     """Validate a poll: its events by user, in the order they came, and a dead letter for each other message."""
     ahead = int(future.total_seconds() * 1000)
-    users: dict[str, list[Arrival | Forgotten]] = {}
+    users: dict[str, list[UserEvent | Forgotten]] = {}
     rejected = []
     for message in poll:
         try:
@@ -119,7 +119,7 @@ def sort(poll: list[Message], future: timedelta = FUTURE) -> Sorted:
                 rejected.append(forgotten_note(message))
         except Rejected as reason:
             rejected.append(dead_letter(message, str(reason)))
-    return Sorted(users, rejected)
+    return ParsedEvents(users, rejected)
 
 
 def _forget(message: Message) -> Forgotten | None:
@@ -142,7 +142,7 @@ def _check_key(message: Message, user: str) -> None:
         raise Rejected("key: the message's key is not its user, so the user's events would not stay in one partition")
 
 
-def _arrival(message: Message, ahead: int) -> Arrival:
+def _arrival(message: Message, ahead: int) -> UserEvent:
     """A valid event. Raises Rejected."""
     event = decode(decode_event, message, LARGEST)
     _check_key(message, event.user)
@@ -152,23 +152,23 @@ def _arrival(message: Message, ahead: int) -> Arrival:
         raise Rejected(f"unknown action: {event.action!r}") from None
     check_times(event.ts, message.appended, ahead)
     where = message.partition, message.offset, message.appended
-    return Arrival(event.user, event.title, event.ts, action, event.event_id, *where)
+    return UserEvent(event.user, event.title, event.ts, action, event.event_id, *where)
 
 
-class _UserLogic(StatefulBatchLogic[list[Arrival | Forgotten], Update, State]):
+class _UserLogic(StatefulBatchLogic[list[UserEvent | Forgotten], Update, State]):
     """One user's history in the engine's hands."""
 
     __slots__ = ("history", "most", "size")
 
     def __init__(self, size: int, state: State | None) -> None:
-        self.size, self.history = size, History(size, state)
+        self.size, self.history = size, UserHistory(size, state)
         self.most = max(1, int(size * MOST))
 
-    def on_batch(self, values: list[list[Arrival | Forgotten]]) -> tuple[list[Update], bool]:
+    def on_batch(self, values: list[list[UserEvent | Forgotten]]) -> tuple[list[Update], bool]:
         """Take in the user's events of one poll, or of several at once. A user who is forgotten leaves no state."""
         arrivals = values[0] if len(values) == 1 else list(chain.from_iterable(values))
         update = Update([], [], [])
-        events: list[Arrival] = []
+        events: list[UserEvent] = []
         for arrival in arrivals:
             if isinstance(arrival, Forgotten):
                 self._take(events, update)
@@ -180,7 +180,7 @@ class _UserLogic(StatefulBatchLogic[list[Arrival | Forgotten], Update, State]):
         _count(update.rows, len(arrivals) - len(update.forgotten))
         return [update] if update.records else [], self.history.count == 0
 
-    def _take(self, events: list[Arrival], update: Update) -> None:
+    def _take(self, events: list[UserEvent], update: Update) -> None:
         for start in range(0, len(events), self.most):
             rows = [row for event in events[start : start + self.most] if (row := self.history.apply(event))]
             if rows:
@@ -188,7 +188,7 @@ class _UserLogic(StatefulBatchLogic[list[Arrival | Forgotten], Update, State]):
                 update.records.append(self.history.activity(events[0].user))
 
     def _forget(self, asked: Forgotten, update: Update) -> None:
-        self.history = History(self.size)
+        self.history = UserHistory(self.size)
         update.records.append(asked)
         update.forgotten.append(
             {

@@ -112,7 +112,7 @@ class _Step:
 
     def _manifest(self) -> dict[str, Any]:
         learner = self.learner
-        mrr = learner.rankings["premiere"].recent()["mrr"]["all"]
+        mrr = learner.rankings["full"].recent()["mrr"]["all"]
         return {
             "step": learner.batches,
             "position": learner.position,
@@ -146,5 +146,5 @@ def report(learner: LogLearner) -> None:
         for place in SLICES:
             value = recent[place]
             RECENT.labels(name, place).set(float("nan") if value is None else value)
-    for place, count in learner.rankings["premiere"].scored().items():
+    for place, count in learner.rankings["full"].scored().items():
         SCORED.labels(place).set(count)

@@ -62,7 +62,7 @@ class Content(NamedTuple):
     withdrawn: bool
 
 
-class Arrival(NamedTuple):
+class TitleLaunch(NamedTuple):
     """A valid launch, and where it came from."""
 
     title: str
@@ -83,10 +83,10 @@ class Change(NamedTuple):
     offset: int
 
 
-class Sorted(NamedTuple):
+class ParsedLaunches(NamedTuple):
     """A poll: its launches by title, and what cannot be used. Both empty: nothing came for a while."""
 
-    titles: dict[str, list[Arrival]]
+    titles: dict[str, list[TitleLaunch]]
     rejected: list[Outgoing]
 
 
@@ -122,10 +122,10 @@ def build(
     return flow
 
 
-def sort(poll: list[Message], future: timedelta = FUTURE) -> Sorted:
+def sort(poll: list[Message], future: timedelta = FUTURE) -> ParsedLaunches:
     """Validate a poll: its launches by title, in the order they came, and a dead letter for each other message."""
     ahead = int(future.total_seconds() * 1000)
-    titles: dict[str, list[Arrival]] = {}
+    titles: dict[str, list[TitleLaunch]] = {}
     rejected = []
     for message in poll:
         try:
@@ -133,10 +133,10 @@ def sort(poll: list[Message], future: timedelta = FUTURE) -> Sorted:
             titles.setdefault(arrival.title, []).append(arrival)
         except Rejected as reason:
             rejected.append(dead_letter(message, str(reason)))
-    return Sorted(titles, rejected)
+    return ParsedLaunches(titles, rejected)
 
 
-def _arrival(message: Message, ahead: int) -> Arrival:
+def _arrival(message: Message, ahead: int) -> TitleLaunch:
     """A valid launch. Raises Rejected."""
     launch = decode(decode_launch, message, LARGEST)
     appended = message.appended
@@ -148,7 +148,7 @@ def _arrival(message: Message, ahead: int) -> Arrival:
         raise Rejected(f"out of range: released at {launch.released} ms")
     if len(launch.genres) > GENRES or any(len(genre) > GENRE for genre in launch.genres):
         raise Rejected(f"out of range: more than {GENRES} genres, or one of more than {GENRE} characters")
-    return Arrival(launch.title, _content(launch), ts, appended, message.offset)
+    return TitleLaunch(launch.title, _content(launch), ts, appended, message.offset)
 
 
 def _content(launch: Launch) -> Content:
@@ -156,7 +156,7 @@ def _content(launch: Launch) -> Content:
     return Content(launch.name, tuple(launch.genres), launch.year, launch.released, text, launch.withdrawn)
 
 
-def relaunch(state: State | None, arrival: Arrival) -> tuple[State, Change | None]:
+def relaunch(state: State | None, arrival: TitleLaunch) -> tuple[State, Change | None]:
     """What is known after a launch, and what changed by it: None where it says nothing new."""
     title, content, ts, appended, offset = arrival
     stamp, launched, known = max(ts * 1000, 1), ts, None
@@ -171,7 +171,7 @@ def relaunch(state: State | None, arrival: Arrival) -> tuple[State, Change | Non
     return (FORMAT, stamp, launched, *content), Change(title, content, launched, stamp, appended, offset)
 
 
-class _TitleLogic(StatefulBatchLogic[list[Arrival], Change, State]):
+class _TitleLogic(StatefulBatchLogic[list[TitleLaunch], Change, State]):
     """What is known of one title, in the engine's hands."""
 
     __slots__ = ("state",)
@@ -181,7 +181,7 @@ class _TitleLogic(StatefulBatchLogic[list[Arrival], Change, State]):
             raise StreamError(f"A title's state of format {state[0]} was written by a newer version: run that one.")
         self.state = state
 
-    def on_batch(self, values: list[list[Arrival]]) -> tuple[list[Change], bool]:
+    def on_batch(self, values: list[list[TitleLaunch]]) -> tuple[list[Change], bool]:
         """Take in the title's launches of one poll, or of several at once."""
         changes = []
         for arrival in (arrival for arrivals in values for arrival in arrivals):

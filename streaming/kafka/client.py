@@ -103,7 +103,7 @@ class Outage:
             log.warning("%s: Kafka answers again.", self.what)
 
 
-class Witness:
+class BrokerProbe:
     """Tells whether a broker that a client has lost is there: a client that is new asks it, in a thread.
 
     For a client that lived through an outage may stay deaf for ever. Where the first broker that comes back knows of

@@ -56,7 +56,7 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
 
     def __init__(self, config: Mapping[str, str], stop: threading.Event) -> None:
         self.config, self.stop = client.producing(config), stop
-        self.outage, self.witness = client.Outage("Writing"), client.Witness(config)
+        self.outage, self.broker_probe = client.Outage("Writing"), client.BrokerProbe(config)
         self.least, self.moved = sys.maxsize, 0.0  # while we wait: the fewest records that did, since when (monotonic)
         self.stopping = 0.0  # since when we wait although the flow is to stop
         self.failure: str | None = None
@@ -133,8 +133,8 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
 
     def _deaf(self) -> bool:
         """Whether a new client reaches the broker, and this one does not."""
-        if time.monotonic() - self.witness.answered > client.DEAF:
-            self.witness.ask()
+        if time.monotonic() - self.broker_probe.answered > client.DEAF:
+            self.broker_probe.ask()
             return False
         try:
             self.producer.list_topics(timeout=_ANSWER)

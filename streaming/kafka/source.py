@@ -72,7 +72,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         self.heard = time.monotonic()  # when any partition that this process reads last brought something
         self.reached: dict[int, int] = {}  # where partitions ended, for `commit`
         self.closing = float("inf")  # monotonic seconds: until when their consumers are waited for
-        self.witness = client.Witness(self.config)
+        self.broker_probe = client.BrokerProbe(self.config)
 
     def list_parts(self) -> list[str]:
         """The topic's partitions. Raises BrokerSilentError, TopicMissingError."""
@@ -201,10 +201,10 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         client says so itself; where it does not, long after a new one has found the broker, it never will."""
         if not self.outage.on:
             return self.outage.count > self.trusted
-        if self.source.witness.answered < self.outage.since:
-            self.source.witness.ask()
+        if self.source.broker_probe.answered < self.outage.since:
+            self.source.broker_probe.ask()
             return False
-        return now - self.source.witness.answered > client.DEAF
+        return now - self.source.broker_probe.answered > client.DEAF
 
     def _replace(self, now: float) -> None:
         """Read on with a new client. What the old one had fetched is fetched again."""

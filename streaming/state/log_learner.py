@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from prometheus_client import Counter
 
-from model.learner import Acted, Learned, Learner
+from model.learner import Learned, Learner, UserUpdate
 from model.metrics.baselines import NAMES, Baselines
 from model.metrics.ranking import Prequential
-from model.state.stream_state import Launched
+from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
 from streaming.records import Activity, Forgotten, LogRecord, Tick, Title, decode_log
 
@@ -44,14 +44,14 @@ class LogSettings:
     checkpoint_batches: int = 60
     window: int = 65_536
 
-    def pace(self, rate: float) -> "Pace":
+    def pace(self, rate: float) -> "LoadLevel":
         """What is done at so many events/s: freshness comes before replay, and before knowing every rank."""
         ranked = min(1.0, self.ranked / max(rate, 1e-9))
         replay = min(1.0, max(self.least_replay, self.capacity / max(rate, 1e-9)))
-        return Pace(min(round(self.batch / ranked), self.most_batch), replay, ranked)
+        return LoadLevel(min(round(self.batch / ranked), self.most_batch), replay, ranked)
 
 
-class Pace(NamedTuple):
+class LoadLevel(NamedTuple):
     """Events a micro-batch, share of the usual replay, share of the events that are ranked."""
 
     batch: int
@@ -59,7 +59,7 @@ class Pace(NamedTuple):
     ranked: float
 
 
-class Once:
+class Deduplicator:
     """Which events have been learned: the newest `window` offsets of each source partition."""
 
     def __init__(self, window: int) -> None:
@@ -90,8 +90,8 @@ class LogLearner:
     def __init__(self, learner: Learner, settings: LogSettings) -> None:
         self.learner, self.settings = learner, settings
         self.baselines = Baselines(repeats=learner.settings.repeats)
-        self.rankings = {name: Prequential() for name in ("premiere", *NAMES)}
-        self.once = Once(settings.window)
+        self.rankings = {name: Prequential() for name in ("full", *NAMES)}
+        self.once = Deduplicator(settings.window)
         self.position, self.learned, self.duplicates, self.unlaunched, self.batches = 0, 0, 0, 0, 0
         self.rates: deque[tuple[int, int]] = deque()  # (record time, new events)
         self.batch, self.replay, self.ranked = settings.pace(0)
@@ -157,7 +157,7 @@ class LogLearner:
 
     def load_state_dict(self, state: Mapping[str, Any], same_log: bool = True) -> None:
         """Go on from a checkpoint. On another log the weights go on, while position and identities begin anew."""
-        self.learner.load_state_dict({part: state[part] for part in ("memory", "served", "training")})
+        self.learner.load_state_dict({part: state[part] for part in ("stream_state", "served", "training")})
         log = state["log"]
         self.batches = log["batches"]  # it names checkpoints, so it runs on from log to log
         self.baselines.load_state_dict(log["baselines"])
@@ -174,17 +174,17 @@ class LogLearner:
         if self._pending:
             self._close()
         if self.once.first(asked.partition, asked.offset):
-            self.learner.forget_user(asked.user)
-            self.baselines.forget_user(asked.user)
+            self.learner.erase_user(asked.user)
+            self.baselines.erase_user(asked.user)
             self._fresh = True
 
-    def _item(self, record: Title | Activity, appended: int) -> Launched | Acted | None:
+    def _item(self, record: Title | Activity, appended: int) -> TitleMetadata | UserUpdate | None:
         if isinstance(record, Activity):
-            return self._acted(record, appended)
+            return self._user_update(record, appended)
         (self.baselines.withdraw if record.withdrawn else self.baselines.launch)(record.title)
-        return launched(record)
+        return title_metadata(record)
 
-    def _acted(self, record: Activity, appended: int) -> Acted | None:
+    def _user_update(self, record: Activity, appended: int) -> UserUpdate | None:
         """The activity with those of its new events that have not been learned; None where none is left."""
         fresh = [event for event in record.new if self.once.first(event.partition, event.offset)]
         self.duplicates += len(record.new) - len(fresh)
@@ -195,7 +195,7 @@ class LogLearner:
         while appended - self.rates[0][0] > RATE_MS:
             self.rates.popleft()
         new = sorted(event.index for event in fresh)
-        return Acted(record.user, record.titles, record.times, record.actions, new, [record.times[i] for i in new])
+        return UserUpdate(record.user, record.titles, record.times, record.actions, new, [record.times[i] for i in new])
 
     def _close(self) -> None:
         """Learn what is pending; only here does anything of it enter the state."""
@@ -213,12 +213,12 @@ class LogLearner:
         for event in result.ranked:
             # An event of a title that the viewer has seen is no target: it is left out of every list.
             if event.ranks and not self.baselines.has_seen(event.user, event.title):
-                ranks = self.baselines.rank(event.user, event.title, event.ts) | {"premiere": event.ranks["premiere"]}
-                self.unlaunched += ranks["premiere"] == float("inf")
+                ranks = self.baselines.rank(event.user, event.title, event.ts) | {"full": event.ranks["full"]}
+                self.unlaunched += ranks["full"] == float("inf")
                 for name, ranking in self.rankings.items():
                     ranking.add(ranks[name], event.title_events, event.user_events)
             self.baselines.count(event.user, event.title, event.ts)
-        self.losses |= result.losses.get("premiere", {})
+        self.losses |= result.losses.get("full", {})
 
     def _due(self, appended: int) -> bool:
         if not self._saved_at:
@@ -232,7 +232,7 @@ class LogLearner:
         return True
 
 
-def launched(title: Title) -> Launched:
+def title_metadata(title: Title) -> TitleMetadata:
     """A title as the model takes it."""
     semantic = np.frombuffer(title.semantic, np.float32)
-    return Launched(title.title, semantic, title.genres, title.year, title.released, title.withdrawn)
+    return TitleMetadata(title.title, semantic, title.genres, title.year, title.released, title.withdrawn)

@@ -21,16 +21,16 @@ from itertools import islice
 from statistics import median_low
 from typing import Final
 
-from model.recommender import Ranked, Recommender, TitleEncoder
+from model.recommender import RankedEvent, Recommender, TitleEncoder
 from streaming.records import Activity, Forgotten, Title
-from streaming.state.log_learner import launched
-from streaming.state.sharding import Share
-from streaming.state.title_cache import KnownTitles
-from streaming.state.user_cache import NONE, KnownViewer, KnownViewers, insert
+from streaming.state.log_learner import title_metadata
+from streaming.state.sharding import Shard
+from streaming.state.title_cache import TitleCache
+from streaming.state.user_cache import NONE, CachedUser, UserCache, insert
 from streaming.stores.redis_lists import Erased, Item, Placed, Prediction, Withdrawn
 
 ENCODERS: Final = 8  # versions whose view of new titles is kept
-AGES: Final = 65  # events by which the stream's own time is told
+BUCKETS: Final = 65  # events by which the stream's own time is told
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ class PublishSettings:
 class Publisher:
     """`number` is the version served, `recommender` that version at work; `share` are the viewers it is for."""
 
-    def __init__(self, settings: PublishSettings | None = None, share: Share | None = None) -> None:
-        self.settings, self.share = settings or PublishSettings(), share or Share()
-        self._nobody: tuple[None, ...] = (None,) if self.share.common else ()
-        self.viewers = KnownViewers(self.settings.users)
-        self.anyone = KnownViewer(None)  # whoever has not been seen
-        self.titles = KnownTitles()
+    def __init__(self, settings: PublishSettings | None = None, share: Shard | None = None) -> None:
+        self.settings, self.share = settings or PublishSettings(), share or Shard()
+        self._nobody: tuple[None, ...] = (None,) if self.share.is_primary else ()
+        self.viewers = UserCache(self.settings.users)
+        self.fallback = CachedUser(None)  # whoever has not been seen
+        self.titles = TitleCache()
         self.number = NONE
         self.recommender: Recommender | None = None
         self.acted: OrderedDict[str, tuple[int, list[int]]] = OrderedDict()  # offset in the log, append times
@@ -67,14 +67,14 @@ class Publisher:
         self._left: dict[str, set[str | None]] = {}  # title -> those it has still to be tried on
         self._entered: Counter[str] = Counter()
         self._out: list[Item] = []
-        self._ages: deque[int] = deque(maxlen=AGES)  # ms between event and append time
+        self._ages: deque[int] = deque(maxlen=BUCKETS)  # ms between event and append time
         self._tokens, self._filled = self.settings.budget, 0.0
 
     def remember(self, activity: Activity) -> bool:
         """Take in what a user did, and compute nothing. False where it is old, or the user is of another share."""
         for event in activity.new[-1:]:
             self._ages.append(event.appended - activity.times[event.index])
-        return self.share.holds(activity.user) and self.viewers.act(activity)
+        return self.share.owns(activity.user) and self.viewers.act(activity)
 
     def act(self, activity: Activity, offset: int) -> None:
         """A user acted; `offset` is the activity's in the log."""
@@ -85,26 +85,26 @@ class Publisher:
     def forget(self, asked: Forgotten) -> None:
         """A user is to be forgotten: what is cached goes, and Redis is told."""
         user = asked.user
-        if not self.share.holds(user):
+        if not self.share.owns(user):
             if self.recommender is not None:
-                self.recommender.forget_user(user)  # a version knows everybody
+                self.recommender.erase_user(user)  # a version knows everybody
             return
         if self.viewers.forget(user, asked.offset):
             self.acted.pop(user, None)
             self._settle(user, {})
             if self.recommender is not None:
-                self.recommender.forget_user(user)
+                self.recommender.erase_user(user)
         self._out.append(Erased(user, asked.offset))
 
     def launch(self, titles: Sequence[Title]) -> None:
         """Titles launched, changed or were withdrawn."""
         withdrawn = self.titles.withdrawn
         news = self.titles.take(titles)
-        if self.titles.withdrawn != withdrawn and self.share.common:
+        if self.titles.withdrawn != withdrawn and self.share.is_primary:
             self._out.append(Withdrawn(self.titles.withdrawn))
         if self.recommender is None or not news:
             return
-        self.recommender.add([launched(title) for title in news])
+        self.recommender.add([title_metadata(title) for title in news])
         for title in news:
             if not title.withdrawn:
                 self._try(title)
@@ -112,11 +112,11 @@ class Publisher:
     def serve(self, number: int, recommender: Recommender, ahead: Sequence[Title]) -> None:
         """Serve a version from now on; `ahead` are the titles it does not know. Everybody's lists are due."""
         self.titles.complete(recommender, ahead)
-        if self.recommender is None and self.share.common:
+        if self.recommender is None and self.share.is_primary:
             self._out.append(Withdrawn(self.titles.withdrawn))  # whatever an earlier process left there
         self.number, self.recommender = number, recommender
         self.viewers.outdate()
-        self.anyone.ranked = None
+        self.fallback.ranked = None
         cached = sorted(self.viewers.versions())[-ENCODERS:]
         self._encoders = {n: encoder for n, encoder in self._encoders.items() if n in cached}
         self._encoders[number] = recommender.encoder()
@@ -163,7 +163,7 @@ class Publisher:
 
     def _try(self, title: Title) -> None:
         """Choose whom a launch is tried on."""
-        semantic, most = launched(title).semantic, -(-self.settings.asked // self.share.workers)
+        semantic, most = title_metadata(title).semantic, -(-self.settings.asked // self.share.workers)
         if len(semantic):
             nearest = self.viewers.nearest({n: e(semantic) for n, e in self._encoders.items()}, most)
         else:
@@ -175,16 +175,16 @@ class Publisher:
         elif title.title not in self._left:
             self._out.append(Placed(title.title, 0, *self.share))
 
-    def _find(self, users: Sequence[str | None]) -> list[KnownViewer]:
+    def _find(self, users: Sequence[str | None]) -> list[CachedUser]:
         """The viewers, without those who have left the cache."""
-        found = [self.anyone if user is None else self.viewers.get(user) for user in users]
+        found = [self.fallback if user is None else self.viewers.get(user) for user in users]
         for user, known in zip(users, found, strict=True):
             if known is None:
                 self._settle(user, {})
         return [known for known in found if known is not None]
 
     def _rank(
-        self, known: Sequence[KnownViewer], now: int, cause: str, fresh: dict[str, tuple[int, ...]] | None = None
+        self, known: Sequence[CachedUser], now: int, cause: str, fresh: dict[str, tuple[int, ...]] | None = None
     ) -> list[Item]:
         """New lists."""
         if not known or self.recommender is None:
@@ -197,7 +197,9 @@ class Publisher:
             for one, lists in zip(known, ranked, strict=True)
         ]
 
-    def _prediction(self, known: KnownViewer, ranked: Ranked, cause: str, fresh: tuple[int, ...] = ()) -> Prediction:
+    def _prediction(
+        self, known: CachedUser, ranked: RankedEvent, cause: str, fresh: tuple[int, ...] = ()
+    ) -> Prediction:
         self.viewers.keep(known, ranked, self.number)
         entered = self._settle(known.user, ranked.titles)
         revision = (known.offset, self.number, self.titles.newest)
@@ -226,7 +228,7 @@ class Publisher:
         current = [one for one in known if one.version == self.number]
         return self._rank(stale, now, "launch") + self._insert(current)
 
-    def _insert(self, known: Sequence[KnownViewer]) -> list[Item]:
+    def _insert(self, known: Sequence[CachedUser]) -> list[Item]:
         """Put launches into lists of this version, where they belong."""
         if not known or self.recommender is None:
             return []
@@ -243,7 +245,7 @@ class Publisher:
                 items.append(self._prediction(one, after, "launch"))
         return items
 
-    def _shown_to(self, known: KnownViewer, title: str) -> bool:
+    def _shown_to(self, known: CachedUser, title: str) -> bool:
         return title not in self.titles.withdrawn and not (self.settings.filter_seen and title in known.seen)
 
     def _refresh(self, now: int) -> list[Item]:
@@ -252,7 +254,7 @@ class Publisher:
         most = self._need()
         while self.refreshing and len(users) < most:
             user = self.refreshing.popleft()
-            known = self.anyone if user is None else self.viewers.get(user)
+            known = self.fallback if user is None else self.viewers.get(user)
             if known is not None and known.version != self.number:
                 users.append(user)
         self._tokens -= len(users)

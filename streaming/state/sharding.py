@@ -4,17 +4,17 @@ import zlib
 from typing import NamedTuple
 
 
-class Share(NamedTuple):
+class Shard(NamedTuple):
     """One of `workers` shares; the first also serves whom nobody has seen, and what all viewers have in common."""
 
     worker: int = 0
     workers: int = 1
 
-    def holds(self, user: str) -> bool:
+    def owns(self, user: str) -> bool:
         """Whether the user is of this share."""
         return self.workers == 1 or zlib.crc32(user.encode()) % self.workers == self.worker
 
     @property
-    def common(self) -> bool:
+    def is_primary(self) -> bool:
         """Whether this share has what belongs to no viewer."""
         return self.worker == 0

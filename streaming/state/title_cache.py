@@ -5,12 +5,12 @@ from typing import Final
 
 from model.recommender import Recommender
 from streaming.records import Title
-from streaming.state.log_learner import launched
+from streaming.state.log_learner import title_metadata
 
 BEFORE: Final = -1  # an offset before the log's first
 
 
-class KnownTitles:
+class TitleCache:
     """The newest of each title; `newest` is the offset of the newest launch, `withdrawn` those that are."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class KnownTitles:
         news = {title.title for title in ahead}
         odd = [t for t in self.known.values() if recommender.known(t.title) == t.withdrawn and t.title not in news]
         odd.sort(key=lambda title: -title.stamp)
-        recommender.add([launched(title) for title in (*ahead, *odd[: recommender.room()])])
+        recommender.add([title_metadata(title) for title in (*ahead, *odd[: recommender.room()])])
 
     def _is_ahead(self, title: Title, position: int) -> bool:
         stamp, offset = self._logged.get(title.title, (0, BEFORE))

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import WEIGHTS
-from model.recommender import Ranked, Viewer, choose
+from model.recommender import RankedEvent, Viewer, choose
 from streaming.records import Activity
 
 NONE: Final = -1  # no version
 
 
 @dataclass(slots=True, eq=False)
-class KnownViewer:
+class CachedUser:
     """offset: newest in `user-events` · appended: its append time (ms) · events: all so far, targets: those that count
     as one · ranked: the last lists, made by `version`; None once a newer version is served."""
 
@@ -35,7 +35,7 @@ class KnownViewer:
     targets: int = 0
     offset: int = 0
     appended: int = 0
-    ranked: Ranked | None = None
+    ranked: RankedEvent | None = None
     version: int = NONE
 
     def viewer(self, filter_seen: bool) -> Viewer:
@@ -44,22 +44,22 @@ class KnownViewer:
         return Viewer(self.user or "", self.titles, self.times, self.actions, seen, self.targets)
 
 
-class KnownViewers:
+class UserCache:
     """At most `most` viewers, at most `most_seen` seen titles each."""
 
     def __init__(self, most: int = 50_000, most_seen: int = 4096) -> None:
         self.most, self.most_seen = most, most_seen
-        self.known: OrderedDict[str, KnownViewer] = OrderedDict()  # the longest inactive first
+        self.known: OrderedDict[str, CachedUser] = OrderedDict()  # the longest inactive first
         self.query_UP = np.zeros((0, 0), np.float32)
         self.version_U = np.full(0, NONE, np.int64)
-        self.slots: dict[str, int] = {}
+        self.user_indices: dict[str, int] = {}
         self.users: list[str] = []  # by slot
         self.free: list[int] = []
 
     def __len__(self) -> int:
         return len(self.known)
 
-    def get(self, user: str) -> KnownViewer | None:
+    def get(self, user: str) -> CachedUser | None:
         """The viewer, if known."""
         return self.known.get(user)
 
@@ -95,12 +95,12 @@ class KnownViewers:
         self._leave(user)
         return True
 
-    def keep(self, known: KnownViewer, ranked: Ranked, version: int) -> None:
+    def keep(self, known: CachedUser, ranked: RankedEvent, version: int) -> None:
         """Remember what a viewer is served now."""
         known.ranked, known.version = ranked, version
         if known.user is not None and known.user in self.known:
-            slot = self._slot(known.user, len(ranked.query))
-            self.query_UP[slot], self.version_U[slot] = ranked.query, version
+            user_index = self._slot(known.user, len(ranked.query))
+            self.query_UP[user_index], self.version_U[user_index] = ranked.query, version
 
     def outdate(self) -> None:
         """A new version is served: lists do not compare with its scores, and are most of what a viewer takes."""
@@ -116,13 +116,13 @@ class KnownViewers:
                 np.copyto(score_U, self.query_UP @ e_P, where=mine_U)
         best = np.argpartition(-score_U, most)[:most] if len(score_U) > most else np.arange(len(score_U))
         best = best[score_U[best] > -np.inf]
-        return [self.users[slot] for slot in best[np.argsort(-score_U[best], kind="stable")]]
+        return [self.users[user_index] for user_index in best[np.argsort(-score_U[best], kind="stable")]]
 
     def versions(self) -> set[int]:
         """The versions whose query vectors are cached."""
         return set(np.unique(self.version_U).tolist()) - {NONE}
 
-    def _see(self, known: KnownViewer, fresh: Iterable[int]) -> None:
+    def _see(self, known: CachedUser, fresh: Iterable[int]) -> None:
         for i in fresh:
             if WEIGHTS[known.actions[i]] > 0:
                 known.targets += 1
@@ -131,38 +131,40 @@ class KnownViewers:
         while len(known.seen) > self.most_seen:
             del known.seen[next(iter(known.seen))]
 
-    def _enter(self, user: str) -> KnownViewer:
+    def _enter(self, user: str) -> CachedUser:
         if len(self.known) >= self.most:
             self._leave(next(iter(self.known)))
-        known = self.known[user] = KnownViewer(user)
+        known = self.known[user] = CachedUser(user)
         return known
 
     def _leave(self, user: str) -> None:
         self.known.pop(user, None)
-        if (slot := self.slots.pop(user, None)) is not None:
-            self.version_U[slot], self.query_UP[slot], self.users[slot] = NONE, 0, ""
-            self.free.append(slot)
+        if (user_index := self.user_indices.pop(user, None)) is not None:
+            self.version_U[user_index], self.query_UP[user_index], self.users[user_index] = NONE, 0, ""
+            self.free.append(user_index)
 
     def _slot(self, user: str, width: int) -> int:
-        if (slot := self.slots.get(user)) is not None:
-            return slot
+        if (user_index := self.user_indices.get(user)) is not None:
+            return user_index
         if self.free:
-            slot = self.free.pop()
-            self.users[slot] = user
+            user_index = self.free.pop()
+            self.users[user_index] = user
         else:
-            slot = len(self.users)
+            user_index = len(self.users)
             self.users.append(user)
-            if slot == len(self.version_U):
-                room = max(64, slot)
+            if user_index == len(self.version_U):
+                room = max(64, user_index)
                 self.query_UP = np.concatenate(
-                    [self.query_UP.reshape(slot, width), np.zeros((room, width), np.float32)]
+                    [self.query_UP.reshape(user_index, width), np.zeros((room, width), np.float32)]
                 )
                 self.version_U = np.concatenate([self.version_U, np.full(room, NONE, np.int64)])
-        self.slots[user] = slot
-        return slot
+        self.user_indices[user] = user_index
+        return user_index
 
 
-def insert(ranked: Ranked, titles: Sequence[str], score_HT: NDArray[np.float32], size: int, kept: int = 0) -> Ranked:
+def insert(
+    ranked: RankedEvent, titles: Sequence[str], score_HT: NDArray[np.float32], size: int, kept: int = 0
+) -> RankedEvent:
     """The lists with fresh `titles` where their scores put them; one that lay in a list already moves."""
     lists, scores, fresh = dict(ranked.titles), dict(ranked.scores), ranked.fresh | set(titles)
     new = set(titles)

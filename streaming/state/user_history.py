@@ -29,7 +29,7 @@ Row = dict[str, Any]  # a row of the view `user_activity`
 State = tuple[int, int, tuple[str, ...], bytes, bytes, bytes]  # format, count, titles, times, actions, ids
 
 
-class Arrival(NamedTuple):
+class UserEvent(NamedTuple):
     """A valid event of one user, and where it came from."""
 
     user: str
@@ -42,7 +42,7 @@ class Arrival(NamedTuple):
     appended: int  # Kafka record time, ms
 
 
-class History:
+class UserHistory:
     """The newest `size` events of a user, oldest first, and how many there were."""
 
     __slots__ = ("actions", "count", "ids", "new", "size", "times", "titles")
@@ -59,7 +59,7 @@ class History:
         self.ids = ids
         self.new: list[tuple[int, int, int, int]] = []  # index, partition, offset, appended
 
-    def apply(self, arrival: Arrival) -> Row | None:
+    def apply(self, arrival: UserEvent) -> Row | None:
         """Take in an event: the user's features after it, or None where its event id was seen before."""
         if arrival.event_id is not None and not self._remember(arrival.event_id):
             return None
@@ -102,7 +102,7 @@ class History:
         self.ids = (self.ids + digest)[-IDS * _HASH :]
         return True
 
-    def _insert(self, arrival: Arrival) -> int:
+    def _insert(self, arrival: UserEvent) -> int:
         """Put an event at its place, after those of the same time: its index."""
         times = self.times
         if not times or times[-1] <= arrival.ts:
@@ -121,7 +121,7 @@ class History:
         if (excess := len(self.times) - self.size) > 0:
             del self.titles[:excess], self.times[:excess], self.actions[:excess]
 
-    def _row(self, arrival: Arrival) -> Row:
+    def _row(self, arrival: UserEvent) -> Row:
         """The features as they are now. Its time rises with each event, or the store would ignore the row."""
         back = -1 - min(SHOWN, self.size)
         newest = self.times[-1]

@@ -102,14 +102,14 @@ def _finish(root: Path) -> None:
 
 def _merge(root: Path, today: date, marks: Marks, safe: date) -> tuple[int, int, int]:
     """Past days' files into one a day: files merged, files written, rows left out."""
-    past: dict[date, list[Path]] = {}
+    history: dict[date, list[Path]] = {}
     for small in _movable(root, safe):
         if small.day is None:
             small.path.unlink()
         elif small.day < today:
-            past.setdefault(small.day, []).append(small.path)
+            history.setdefault(small.day, []).append(small.path)
     merged, erased = 0, 0
-    for day, small_files in sorted(past.items()):
+    for day, small_files in sorted(history.items()):
         inputs = sorted(path for path, of in _days(root) if of == day) + small_files
         name = f"day-{day}-{hashlib.sha256(' '.join(path.name for path in inputs).encode()).hexdigest()[:12]}.parquet"
         with held(root):
@@ -120,7 +120,7 @@ def _merge(root: Path, today: date, marks: Marks, safe: date) -> tuple[int, int,
                 path.unlink()
             sync(root)
         merged += len(inputs)
-    return merged, len(past), erased
+    return merged, len(history), erased
 
 
 def _erase(root: Path, marks: Marks) -> int:

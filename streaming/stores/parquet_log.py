@@ -46,7 +46,7 @@ ROWS_STAGED = Counter("premiere_offline_rows", "rows staged for the offline log"
 PUBLISHED = Counter("premiere_offline_files", "files published to the offline log", ["log"])
 
 
-class Progress(NamedTuple):
+class SinkState(NamedTuple):
     """What a part's snapshot says; kept as a plain tuple, with the version of its format first."""
 
     format: int
@@ -91,7 +91,7 @@ class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
         if self._fresh:  # else: a crash in the middle of an epoch; its staged files are not listed anywhere
             self._publish()
 
-    def _start(self) -> Progress:
+    def _start(self) -> SinkState:
         """Begin a generation; one that was begun before and never confirmed did not happen."""
         if self._mark.exists():
             for file in self._files(self._mark.read_text()):
@@ -100,9 +100,9 @@ class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
         generation = uuid.uuid4().hex[:8]
         self._mark.write_text(generation)
         sync(self._stage)
-        return Progress(FORMAT, generation, 0, ())
+        return SinkState(FORMAT, generation, 0, ())
 
-    def _resume(self, progress: Progress) -> Progress:
+    def _resume(self, progress: SinkState) -> SinkState:
         """Go on from a snapshot, with exactly the files that it knows of."""
         self._progress = progress
         self._mark.unlink(missing_ok=True)
@@ -146,7 +146,7 @@ class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
         sync(self._stage)
         ROWS_STAGED.labels(self._root.name).inc(self._rows)
         self._batches, self._rows = [], 0
-        self._progress = Progress(FORMAT, generation, number + 1, (*pending, name))
+        self._progress = SinkState(FORMAT, generation, number + 1, (*pending, name))
 
     def _files(self, generation: str) -> Iterator[Path]:
         return self._root.glob(f"{self._part}-{generation}-*.parquet")
@@ -172,12 +172,12 @@ class ParquetSink(FixedPartitionedSink[list[dict[str, Any]], tuple[Any, ...]]):
         return _Part(self._root, for_part, self._schema, resume_state)
 
 
-def _read(state: tuple[Any, ...]) -> Progress:
+def _read(state: tuple[Any, ...]) -> SinkState:
     if state[0] != FORMAT:
         raise StreamError(
             f"Progress of format {state[0]} in the offline log was written by a newer version: run that one."
         )
-    return Progress(*state)
+    return SinkState(*state)
 
 
 @contextmanager

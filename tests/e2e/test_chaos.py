@@ -7,7 +7,7 @@ from typing import Any, Final
 import pytest
 
 from infra.data.datasets import DataSet
-from infra.data.simulate import audience
+from infra.data.simulate import simulate
 from infra.local.supervisor import FLOWS
 from tests.support.chaos import Counts, Disturb, Found, compare, run, settings
 from tests.support.kafka import HOME
@@ -19,7 +19,7 @@ RATE: Final = 40.0  # events/s
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    return audience(users=20, titles=TITLES, events=600, days=60, seed=5)
+    return simulate(users=20, titles=TITLES, events=600, days=60, seed=5)
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ import pytest
 
 from infra.cli.produce import play
 from infra.data.datasets import DataSet
-from infra.data.simulate import audience
+from infra.data.simulate import simulate
 from infra.demo.command import dead_events, outcome
 from infra.demo.report import Outcome, as_json
-from infra.demo.runner import Gait, Tour
-from infra.local.session import Loop, running
+from infra.demo.runner import DemoRunner, Pacing
+from infra.local.session import Session, running
 from infra.local.supervisor import FLOWS
 from infra.monitor.metrics_server import free_base
 from infra.monitor.status import accounted
@@ -40,11 +40,11 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    return audience(users=50, titles=150, events=1500, days=60, seed=3)
+    return simulate(users=50, titles=150, events=1500, days=60, seed=3)
 
 
 @pytest.fixture(scope="module")
-def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Everything, running, on a log of its own."""
     folder = tmp_path_factory.mktemp("loop")
     port = free_base(Settings(metrics_port=25_000))
@@ -53,16 +53,16 @@ def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop
 
 
 @pytest.fixture(scope="module")
-def tour(loop: Loop, data: DataSet) -> Tour:
+def tour(loop: Session, data: DataSet) -> DemoRunner:
     """The data set, played: half as history, half live."""
     began = time.monotonic()
-    made = Tour(loop, data, Gait(limit=500), clock=lambda: time.monotonic() - began)
+    made = DemoRunner(loop, data, Pacing(limit=500), clock=lambda: time.monotonic() - began)
     made.run()
     return made
 
 
 @pytest.fixture(scope="module")
-def found(tour: Tour) -> Outcome:
+def found(tour: DemoRunner) -> Outcome:
     """What the run showed, before any test added to it."""
     return outcome(tour, tour.clock())
 
@@ -80,7 +80,7 @@ def test_model_baselines_and_what_was_served_are_scored_on_the_live_part(found: 
     assert report["live_events"] == live
     assert live / 4 < report["scored"] <= live  # beyond 200 events/s a fair sample; nobody repeats a title
     for measure in MEASURES:
-        assert set(report[measure]) == {"premiere", "served", "popularity", "popularity_window", "cooccurrence"}
+        assert set(report[measure]) == {"full", "served", "popularity", "popularity_recent", "cooccurrence"}
         assert all(set(means) == set(SLICES) for means in report[measure].values())
     assert all(means["all"] > 0 for means in report["mrr"].values())
     assert report["freshness_ms"]["event"]["p50"] is not None
@@ -88,7 +88,7 @@ def test_model_baselines_and_what_was_served_are_scored_on_the_live_part(found: 
 
 
 def test_redis_holds_a_list_for_every_viewer_of_titles_launched_and_unseen(
-    loop: Loop, tour: Tour, data: DataSet
+    loop: Session, tour: DemoRunner, data: DataSet
 ) -> None:
     launched = {launch.title for launch in data.launches}
     for user in data.users:
@@ -102,12 +102,12 @@ def test_redis_holds_a_list_for_every_viewer_of_titles_launched_and_unseen(
         assert not seen & set(listed), user
 
 
-def test_a_viewer_nobody_has_seen_gets_the_default_list(loop: Loop, tour: Tour) -> None:
+def test_a_viewer_nobody_has_seen_gets_the_default_list(loop: Session, tour: DemoRunner) -> None:
     assert loop.redis.exists(DEFAULT)
     assert read(loop.redis, "nobody has seen me")
 
 
-def store(loop: Loop) -> object:
+def store(loop: Session) -> object:
     """Feast as anybody opens it."""
     import features.feast_import  # noqa: F401 - Feast comes sooner without torch
 
@@ -117,7 +117,7 @@ def store(loop: Loop) -> object:
     return FeatureStore(repo_path=str(loop.settings.data_dir / "feast"))
 
 
-def test_feasts_own_client_reads_what_the_stream_wrote(loop: Loop, tour: Tour, data: DataSet) -> None:
+def test_feasts_own_client_reads_what_the_stream_wrote(loop: Session, tour: DemoRunner, data: DataSet) -> None:
     last = len(data) - 1
     user, title = data.event(last).user, data.launches[0]
     features = ["user_activity:event_count", "user_activity:last_title", "user_activity:recent_titles"]
@@ -131,7 +131,7 @@ def test_feasts_own_client_reads_what_the_stream_wrote(loop: Loop, tour: Tour, d
     assert len(rows["semantic"][0]) == 256
 
 
-def test_history_is_right_at_every_point_in_time(loop: Loop, tour: Tour, data: DataSet) -> None:
+def test_history_is_right_at_every_point_in_time(loop: Session, tour: DemoRunner, data: DataSet) -> None:
     busiest = int(pd.Series(data.user).value_counts().index[0])
     own = (data.user == busiest).nonzero()[0]
     distinct = [k for k in range(1, len(own)) if data.ts[own[k]] > data.ts[own[k - 1]] + 1000][:5]
@@ -154,7 +154,7 @@ def test_history_is_right_at_every_point_in_time(loop: Loop, tour: Tour, data: D
     assert rows["last_title"].tolist() == [data.titles[data.title[own[k - 1]]] for k in distinct]
 
 
-def test_a_bad_message_ends_as_a_dead_letter_with_its_reason(loop: Loop, found: Outcome) -> None:
+def test_a_bad_message_ends_as_a_dead_letter_with_its_reason(loop: Session, found: Outcome) -> None:
     before = accounted(loop.settings)
     late = Event(user="from the future", title="title-1", ts=int(time.time() * 1000) + 10**9)
     send(loop, (USER_EVENTS, "bad", b"{this is not JSON"), (USER_EVENTS, late.user, to_json(late)))
@@ -167,7 +167,7 @@ def test_a_bad_message_ends_as_a_dead_letter_with_its_reason(loop: Loop, found: 
     assert letters[to_json(late)]["reason"].decode().startswith("in the future: ")
 
 
-def test_an_event_sent_twice_is_learned_once(loop: Loop, found: Outcome, data: DataSet) -> None:
+def test_an_event_sent_twice_is_learned_once(loop: Session, found: Outcome, data: DataSet) -> None:
     before = tour_counts(loop)
     event = Event(user=data.users[0], title="title-2", ts=int(data.ts[-1]), event_id="once")
     send(loop, *[(USER_EVENTS, event.user, to_json(event))] * 2)
@@ -175,7 +175,7 @@ def test_an_event_sent_twice_is_learned_once(loop: Loop, found: Outcome, data: D
     assert tour_counts(loop) == (before[0] + 1, before[1] + 1)
 
 
-def tour_counts(loop: Loop) -> tuple[int, int]:
+def tour_counts(loop: Session) -> tuple[int, int]:
     """Events learned, and dropped as doubles."""
     from infra.monitor.status import look
 
@@ -183,7 +183,7 @@ def tour_counts(loop: Loop) -> tuple[int, int]:
     return now.learned, now.duplicates
 
 
-def test_a_launch_enters_lists_that_it_was_not_in(loop: Loop, tour: Tour, data: DataSet) -> None:
+def test_a_launch_enters_lists_that_it_was_not_in(loop: Session, tour: DemoRunner, data: DataSet) -> None:
     like = data.launches[0]
     sequel = Launch(title="sequel", name=f"{like.name} II", genres=like.genres, overview=like.overview, year=2025)
     assert not any("sequel" in read(loop.redis, user) for user in data.users)
@@ -194,7 +194,7 @@ def test_a_launch_enters_lists_that_it_was_not_in(loop: Loop, tour: Tour, data: 
     within(loop, "its freshness", lambda: tour.watch.sample("after") and tour.watch.status.freshness(**kind).count)
 
 
-def test_a_data_set_can_be_replayed_into_a_loop_that_runs(loop: Loop, found: Outcome, data: DataSet) -> None:
+def test_a_data_set_can_be_replayed_into_a_loop_that_runs(loop: Session, found: Outcome, data: DataSet) -> None:
     before, said = accounted(loop.settings), list[str]()
     assert play(loop.settings, data.slice(len(data) - 40), said.append, None, None) == 40
     within(loop, "40 events more", lambda: accounted(loop.settings) >= before + 40)

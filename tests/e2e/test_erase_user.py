@@ -17,7 +17,7 @@ import pytest
 
 from features.store import knows_user, open_store
 from infra.errors import PremiereError, ServiceError, SettingsError, TopicError
-from infra.local.session import Loop, running
+from infra.local.session import Session, running
 from infra.operate import erase_user as forgetting
 from infra.operate.compaction_schedule import settled
 from infra.settings import Settings
@@ -38,7 +38,7 @@ TITLES: Final = 30
 
 
 @pytest.fixture(scope="module")
-def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
+def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     """Everything, running, on a log of its own, with thirty titles and ten viewers."""
     folder = tmp_path_factory.mktemp("forget")
     with running(Settings(data_dir=folder, bootstrap_servers="", redis_url="", checkpoint_seconds=1)) as started:
@@ -57,18 +57,18 @@ def watched(user: str, title: int) -> tuple[str, str, bytes]:
     return USER_EVENTS, user, to_json(Event(user=user, title=f"t{title}", ts=round(time.time() * 1000)))
 
 
-def events(loop: Loop, user: str) -> int:
+def events(loop: Session, user: str) -> int:
     """How many events the user's lists know of."""
     return int(loop.redis.hget(key(user), "events") or 0)
 
 
-def requests(loop: Loop) -> list[int]:
+def requests(loop: Session) -> list[int]:
     """Where in the learner's log requests to forget lie."""
     log = read_all(loop.settings.kafka(), ACTIVITY)
     return [message.offset for message in log if isinstance(decode_log(message.value or b""), Forgotten)]
 
 
-def offline(loop: Loop) -> list[str]:
+def offline(loop: Session) -> list[str]:
     """The users of the offline log's rows; asked again where a compaction removes a file meanwhile."""
     root = loop.settings.data_dir / "feast" / "offline" / "user_activity"
     try:
@@ -78,7 +78,7 @@ def offline(loop: Loop) -> list[str]:
     return found
 
 
-def newest_state(loop: Loop, beyond: int) -> Any:
+def newest_state(loop: Session, beyond: int) -> Any:
     """The newest checkpoint that holds the log up to an offset."""
     for url in reversed(checkpoint.present(loop.settings.checkpoints_url())):
         if checkpoint.read_manifest(url)["position"] > beyond:
@@ -86,7 +86,7 @@ def newest_state(loop: Loop, beyond: int) -> Any:
     return None
 
 
-def nothing_is_left(loop: Loop) -> None:
+def nothing_is_left(loop: Session) -> None:
     """In no store, nor in any state."""
     assert set(loop.redis.hgetall(key(GONE))) == {"log", "revision"}
     assert read(loop.redis, GONE) == read(loop.redis, "a viewer nobody has seen") != []
@@ -99,7 +99,7 @@ def nothing_is_left(loop: Loop) -> None:
     assert holds(state, GONE) == []
 
 
-def test_a_forgotten_viewer_is_gone_everywhere(loop: Loop) -> None:
+def test_a_forgotten_viewer_is_gone_everywhere(loop: Session) -> None:
     within(loop, "lists", lambda: events(loop, GONE) == 12)
     within(loop, "rows in the offline log", lambda: offline(loop).count(GONE) == 12)
     said: list[str] = []
@@ -109,7 +109,7 @@ def test_a_forgotten_viewer_is_gone_everywhere(loop: Loop) -> None:
     nothing_is_left(loop)
 
 
-def test_a_replay_from_the_logs_beginning_brings_nothing_back(loop: Loop) -> None:
+def test_a_replay_from_the_logs_beginning_brings_nothing_back(loop: Session) -> None:
     before = len(requests(loop))
     shutil.rmtree(loop.settings.data_dir / "recovery" / "features")
     os.kill(loop.flows.pids()["features"], signal.SIGKILL)
@@ -120,7 +120,7 @@ def test_a_replay_from_the_logs_beginning_brings_nothing_back(loop: Loop) -> Non
     nothing_is_left(loop)
 
 
-def test_who_comes_back_is_new_and_gets_lists_of_their_own(loop: Loop) -> None:
+def test_who_comes_back_is_new_and_gets_lists_of_their_own(loop: Session) -> None:
     send(loop, watched(GONE, 20))
     within(loop, "lists", lambda: events(loop, GONE) == 1)
     assert "t20" not in read(loop.redis, GONE)
@@ -128,7 +128,7 @@ def test_who_comes_back_is_new_and_gets_lists_of_their_own(loop: Loop) -> None:
     within(loop, "the row in the offline log", lambda: offline(loop).count(GONE) == 1)
 
 
-def test_a_viewer_nobody_knows_can_be_forgotten_and_an_id_that_cannot_be_is_refused(loop: Loop) -> None:
+def test_a_viewer_nobody_knows_can_be_forgotten_and_an_id_that_cannot_be_is_refused(loop: Session) -> None:
     said: list[str] = []
     forgetting.forget(loop.settings, "nobody knows them", PATIENCE, said.append)
     assert said[-1].startswith("Gone:")
@@ -137,7 +137,7 @@ def test_a_viewer_nobody_knows_can_be_forgotten_and_an_id_that_cannot_be_is_refu
             forgetting.forget(loop.settings, user, 1, said.append)
 
 
-def test_what_does_not_happen_in_time_is_said_and_stays_asked(loop: Loop) -> None:
+def test_what_does_not_happen_in_time_is_said_and_stays_asked(loop: Session) -> None:
     said: list[str] = []
     publish = loop.flows.pids()["publish"]
     os.kill(publish, signal.SIGSTOP)

@@ -15,7 +15,7 @@ from infra.settings import Settings
 from streaming import topics as t
 from streaming.kafka.source import read_all
 from streaming.records import Launch, Title, decode_title, to_json
-from streaming.state.sharding import Share
+from streaming.state.sharding import Shard
 from streaming.stores.redis_lists import DEFAULT, WITHDRAWN, key
 from tests.support.trained_version import DATA, version
 from tests.support.workers import (
@@ -98,7 +98,7 @@ def test_titles_shared_and_killed_are_each_known_as_by_one_process(stack: Settin
 
 def test_viewers_of_all_shares_are_served_whatever_the_number_of_processes(disturbed: Settings, tmp_path: Path) -> None:
     stack, want = disturbed, {activity.user: activity.count for activity in activities(disturbed)}
-    assert {Share(0, 2).holds(user) for user in want} == {True, False}
+    assert {Shard(0, 2).owns(user) for user in want} == {True, False}
     send(stack, t.MODEL_VERSIONS, [("", to_json(version(stack, tmp_path)))])
     client: Any = redis.Redis.from_url(stack.redis(), decode_responses=True)
 

@@ -18,7 +18,7 @@ from streaming.flows.features import sort as sort_events
 from streaming.flows.titles import sort as sort_launches
 from streaming.kafka import dead_letters
 from streaming.kafka.source import Message, read_all
-from streaming.state.user_history import Arrival
+from streaming.state.user_history import UserEvent
 from streaming.stores.redis_lists import WITHDRAWN, Prediction, RedisSink, key, read
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS, topics
 from tests.support.docs import CONTRACTS, LOCAL_KAFKA, _block
@@ -107,7 +107,7 @@ def test_the_producers_example_sends_what_the_flows_can_use(kafka: str) -> None:
     taken, launched = sort_events(events), sort_launches(launches)
     assert (taken.rejected, launched.rejected) == ([], [])
     (event,) = taken.users[user]
-    assert isinstance(event, Arrival)
+    assert isinstance(event, UserEvent)
     assert event.title == title
     assert launched.titles[title][0].content.name == "Night Train"
 

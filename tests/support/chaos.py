@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from features.store import offline_folder, open_store
 from infra.data.datasets import DataSet
-from infra.data.producer import Pace, Replay
+from infra.data.producer import DatasetProducer, ProduceRate
 from infra.local.processes import tail
-from infra.local.session import Loop, running
+from infra.local.session import Session, running
 from infra.local.supervisor import Restarts
 from infra.monitor.metrics_server import free_base
 from infra.monitor.status import look
@@ -35,7 +35,7 @@ FEATURES: Final = [f"user_activity:{name}" for name in ("event_count", "last_tit
 HOLD: Final = 400  # events in flight where nothing is killed
 
 Say = Callable[[str], object]
-Disturb = Callable[[Loop, Replay, int, Say], None]  # plays on until that event, and does harm on the way
+Disturb = Callable[[Session, DatasetProducer, int, Say], None]  # plays on until that event, and does harm on the way
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Counts:
 def run(settings: Settings, data: DataSet, disturb: Disturb | None, say: Say) -> Found:
     """The data set through a loop of its own, disturbed or not, until everything is learned and served."""
     with running(settings, RESTARTS) as loop:
-        with Replay(data, loop.settings.kafka(), ahead=len(data)) as replay:
+        with DatasetProducer(data, loop.settings.kafka(), ahead=len(data)) as replay:
             if disturb is None:
-                replay.play(pace=Pace(in_flight=lambda: replay.events - _learned(loop), limit=HOLD))
+                replay.play(pace=ProduceRate(in_flight=lambda: replay.events - _learned(loop), limit=HOLD))
             else:
                 disturb(loop, replay, len(data), say)
         settle(loop, len(data), say)
@@ -78,12 +78,12 @@ def run(settings: Settings, data: DataSet, disturb: Disturb | None, say: Say) ->
         return _found(loop, data, say)
 
 
-def _learned(loop: Loop) -> int:
+def _learned(loop: Session) -> int:
     loop.flows.check()
     return look(loop.settings, loop.lags).learned
 
 
-def settle(loop: Loop, events: int, say: Say) -> None:
+def settle(loop: Session, events: int, say: Say) -> None:
     """Wait until every event is learned, in a checkpoint, and in its viewer's lists."""
     best, since = -1, time.monotonic()
     while True:
@@ -102,15 +102,15 @@ def settle(loop: Loop, events: int, say: Say) -> None:
     time.sleep(3)  # more than an epoch: what was written becomes durable, and would be doubled by now
 
 
-def _logs(loop: Loop) -> str:
+def _logs(loop: Session) -> str:
     return "\n\n".join(f"{log.name}\n{tail(log)}" for log in sorted((loop.settings.data_dir / "logs").glob("*.log")))
 
 
-def _checkpoints(loop: Loop) -> list[str]:
+def _checkpoints(loop: Session) -> list[str]:
     return checkpoint.present(loop.settings.checkpoints_url())
 
 
-def _found(loop: Loop, data: DataSet, say: Say) -> Found:
+def _found(loop: Session, data: DataSet, say: Say) -> Found:
     folder = loop.settings.data_dir.resolve() / "feast"
     table = pq.read_table(offline_folder(folder, "user_activity"))
     rows = [tuple(map(_plain, row.values())) for row in table.drop_columns(["created"]).to_pylist()]
@@ -129,7 +129,7 @@ def _found(loop: Loop, data: DataSet, say: Say) -> Found:
     return Found(rows, features, served, manifest["learned"], repeated, weights)
 
 
-def _weights(loop: Loop, manifest: dict[str, Any]) -> tuple[dict[str, bool], int]:
+def _weights(loop: Session, manifest: dict[str, Any]) -> tuple[dict[str, bool], int]:
     """Whether a learner that was never disturbed, on the same log, has the same checkpoint, file by file."""
     numerics(loop.settings.threads)
     logs = LogSettings(checkpoint=round(loop.settings.checkpoint_seconds * 1000))

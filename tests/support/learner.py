@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from model.actions import ACTIONS
-from model.learner import Acted, LearnerSettings
+from model.learner import LearnerSettings, UserUpdate
 from model.sequence.model import SequenceSettings
 from model.sequence.network import NetworkSettings
 from model.sequence.objective import ObjectiveSettings
 from model.signals.ranker import RankerSettings
-from model.state.stream_state import Launched, MemorySettings
+from model.state.stream_state import MemorySettings, TitleMetadata
 from streaming.kafka.source import Message
 from streaming.records import Activity, Forgotten, LogRecord, NewEvent, Tick, Title, to_msgpack
 from streaming.topics import ACTIVITY
@@ -39,9 +39,9 @@ def launched(
     year: int | None = None,
     released: int | None = None,
     withdrawn: bool = False,
-) -> Launched:
+) -> TitleMetadata:
     vector = np.zeros(0, np.float32) if semantic is None else semantic
-    return Launched(title, vector, genres, year, released, withdrawn)
+    return TitleMetadata(title, vector, genres, year, released, withdrawn)
 
 
 def directions(random: np.random.Generator, many: int, width: int = D_TEXT) -> NDArray[np.float32]:
@@ -61,7 +61,7 @@ class Stream:
         self.histories: dict[str, list[tuple[str, int, int]]] = {}
         self.launches = 0
 
-    def launch(self) -> Launched:
+    def launch(self) -> TitleMetadata:
         """The next title; now and then an earlier one again, or its withdrawal."""
         random, kind = self.random, self.random.random()
         number = self.launches if kind > 0.2 else int(random.integers(self.launches + 1))
@@ -83,22 +83,24 @@ class Stream:
         self.events += 1
         return user, len(history) - 1, self.events
 
-    def batch(self, launches: int = 2, events: int = 9) -> list[Launched | Acted]:
+    def batch(self, launches: int = 2, events: int = 9) -> list[TitleMetadata | UserUpdate]:
         """What one micro-batch of a learner may be."""
-        batch: list[Launched | Acted] = [self.launch() for _ in range(launches)]
+        batch: list[TitleMetadata | UserUpdate] = [self.launch() for _ in range(launches)]
         new: dict[str, list[tuple[int, int]]] = {}
         for _ in range(events):
             user, place, number = self.happen()
             new.setdefault(user, []).append((place, number))
-        return batch + [self.acted(user, places) for user, places in new.items()]
+        return batch + [self.user_update(user, places) for user, places in new.items()]
 
-    def acted(self, user: str, new: Sequence[tuple[int, int]], history: int = 20) -> Acted:
+    def user_update(self, user: str, new: Sequence[tuple[int, int]], history: int = 20) -> UserUpdate:
         """A user's bounded history with its new events, (place, number) each."""
         first = max(len(self.histories[user]) - history, 0)
         titles, times, actions = zip(*self.histories[user][first:], strict=True)
-        return Acted(user, titles, times, actions, [place - first for place, _ in new], [number for _, number in new])
+        return UserUpdate(
+            user, titles, times, actions, [place - first for place, _ in new], [number for _, number in new]
+        )
 
-    def batches(self, many: int) -> list[list[Launched | Acted]]:
+    def batches(self, many: int) -> list[list[TitleMetadata | UserUpdate]]:
         return [self.batch() for _ in range(many)]
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from model.sequence.network import (
     Network,
     NetworkSettings,
-    Titles,
+    TitleInputs,
     Windows,
 )
 
@@ -26,10 +26,10 @@ def a_network() -> Network:
     return network
 
 
-def titles() -> Titles:
+def titles() -> TitleInputs:
     g = torch.Generator().manual_seed(22)
     counts = torch.arange(V).float()
-    return Titles(torch.randn(V, 6, generator=g), torch.randn(V, 4, generator=g), counts, torch.arange(V))
+    return TitleInputs(torch.randn(V, 6, generator=g), torch.randn(V, 4, generator=g), counts, torch.arange(V))
 
 
 def some_windows(lengths: tuple[int, ...] = (5, 0, 9, 2, 7)) -> Windows:

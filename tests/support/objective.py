@@ -6,7 +6,7 @@ from torch import Generator
 from model.sequence.network import (
     Network,
     NetworkSettings,
-    Titles,
+    TitleInputs,
     Windows,
 )
 from model.sequence.objective import ObjectiveSettings
@@ -32,11 +32,11 @@ def windows_of(titles: list[list[int]], weight: float = 1.0) -> Windows:
     return Windows(title_BL, torch.full_like(title_BL, 3), time_BL, torch.full(title_BL.shape, weight), length_B)
 
 
-def learner(v: int, shape: NetworkSettings = SHAPE, lr: float = 3e-3) -> tuple[Network, Optimisers, Titles]:
+def learner(v: int, shape: NetworkSettings = SHAPE, lr: float = 3e-3) -> tuple[Network, Optimisers, TitleInputs]:
     torch.manual_seed(32)
     network = Network(shape)
     settings = OptimSettings(lr=lr, row_init=0.3)
     rows = RowwiseAdagrad(v, shape.d_id, settings, generator(33))
     semantic_VS = torch.randn(v, shape.d_text, generator=generator(34))
-    titles = Titles(semantic_VS, rows.table_VE, torch.full((v,), 5.0), torch.arange(v), torch.rand(v))
+    titles = TitleInputs(semantic_VS, rows.table_VE, torch.full((v,), 5.0), torch.arange(v), torch.rand(v))
     return network, Optimisers(network, rows, settings), titles

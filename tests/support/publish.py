@@ -10,8 +10,8 @@ from msgspec import structs
 
 from features.text_encoders import launch_text, load_encoder
 from infra.data.datasets import DataSet
-from infra.data.simulate import audience
-from model.learner import Acted, Learner, LearnerSettings
+from infra.data.simulate import simulate
+from model.learner import Learner, LearnerSettings, UserUpdate
 from model.recommender import Recommender
 from model.sequence.model import SequenceSettings
 from model.sequence.network import NetworkSettings
@@ -20,7 +20,7 @@ from model.signals.ranker import RankerSettings
 from model.state.stream_state import MemorySettings
 from streaming.kafka.source import Message
 from streaming.records import Activity, Launch, NewEvent, Title, action_code
-from streaming.state.log_learner import launched
+from streaming.state.log_learner import title_metadata
 from streaming.state.publisher import Publisher
 from streaming.stores.redis_lists import Item, Prediction
 
@@ -36,7 +36,7 @@ class World:
     """An audience of some twelve viewers and 60 titles: `titles` and `activities` as the log has them, in order."""
 
     def __init__(self, events: int = 300) -> None:
-        self.data: DataSet = audience(users=12, titles=60, events=events, days=90, seed=4)
+        self.data: DataSet = simulate(users=12, titles=60, events=events, days=90, seed=4)
         self.encode = load_encoder()
         self.titles = [self.title(launch, offset) for offset, launch in enumerate(self.data.launches)]
         self.activities: list[Activity] = []
@@ -77,13 +77,13 @@ def world() -> World:
 @lru_cache(maxsize=1)
 def _state() -> dict[str, Any]:
     learner = Learner(SETTINGS)
-    learner.observe([launched(title) for title in world().titles])
+    learner.observe([title_metadata(title) for title in world().titles])
     for start in range(0, len(world().activities), 10):
         batch = world().activities[start : start + 10]
         new = [[event.index for event in one.new] for one in batch]
         order = [[event.offset for event in one.new] for one in batch]
         learner.observe(
-            [Acted(a.user, a.titles, a.times, a.actions, n, o) for a, n, o in zip(batch, new, order, strict=True)]
+            [UserUpdate(a.user, a.titles, a.times, a.actions, n, o) for a, n, o in zip(batch, new, order, strict=True)]
         )
     return learner.state_dict()
 

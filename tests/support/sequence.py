@@ -5,28 +5,28 @@ import pytest
 
 from model.sequence.model import SequenceModel
 from model.sequence.objective import StepReport
-from model.state.catalog import NEVER, Catalogue
-from model.state.stream_state import Past
+from model.state.catalog import NEVER, Catalog
+from model.state.stream_state import History
 from tests.support.learner import D_TEXT, NETWORK, PLAY, SEQUENCE, directions
 
 TITLES, LIMIT = 12, NETWORK.history
 
 
-def catalogue(titles: int = TITLES) -> Catalogue:
-    made = Catalogue(D_TEXT, 8)
+def catalog(titles: int = TITLES) -> Catalog:
+    made = Catalog(D_TEXT, 8)
     for n, text in enumerate(directions(np.random.default_rng(1), titles)):
         made.launch(made.row(f"t{n}", n + 1), text, [], None, None, n + 1)
     made.count_V[:titles] = 5
     return made
 
 
-def past(rows: list[int], user: str = "u") -> Past:
+def history(rows: list[int], user: str = "u") -> History:
     n = len(rows)
-    return Past(user, np.array(rows, np.int64), np.arange(n, dtype=np.int64) * 60_000, np.full(n, PLAY, np.int64))
+    return History(user, np.array(rows, np.int64), np.arange(n, dtype=np.int64) * 60_000, np.full(n, PLAY, np.int64))
 
 
 def learn(
-    model: SequenceModel, histories: list[Past], titles: Catalogue, replay: float = 1.0, keep: bool = True
+    model: SequenceModel, histories: list[History], titles: Catalog, replay: float = 1.0, keep: bool = True
 ) -> StepReport | None:
     """The last event of each history is new."""
     n = len(titles)
@@ -39,22 +39,22 @@ def learn(
     return report
 
 
-def rounds(model: SequenceModel, titles: Catalogue, steps: int, seed: int = 2) -> list[float]:
+def rounds(model: SequenceModel, titles: Catalog, steps: int, seed: int = 2) -> list[float]:
     random, losses = np.random.default_rng(seed), []
     for step in range(steps):
-        histories = [past(random.integers(0, TITLES, random.integers(1, 16)).tolist(), f"u{u}") for u in range(4)]
+        histories = [history(random.integers(0, TITLES, random.integers(1, 16)).tolist(), f"u{u}") for u in range(4)]
         model.refresh(titles)
         report = learn(model, histories, titles)
         assert report is not None
         losses.append(report.loss)
         if step % 5 == 4:
-            model.forget_titles(np.array([step % TITLES]))
+            model.evict_titles(np.array([step % TITLES]))
     return losses
 
 
 @pytest.fixture
 def model() -> SequenceModel:
     made = SequenceModel(SEQUENCE, seed=1)
-    rounds(made, catalogue(), 4)
-    made.refresh(catalogue())
+    rounds(made, catalog(), 4)
+    made.refresh(catalog())
     return made

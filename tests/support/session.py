@@ -8,7 +8,7 @@ import pytest
 
 from infra.data.producer import Delivery
 from infra.local.processes import tail
-from infra.local.session import Loop
+from infra.local.session import Session
 from infra.local.supervisor import FLOWS
 
 PATIENCE: Final = 90.0  # seconds for anything to happen: a busy machine starts four processes that import torch
@@ -16,7 +16,7 @@ PATIENCE: Final = 90.0  # seconds for anything to happen: a busy machine starts 
 T = TypeVar("T")
 
 
-def within(loop: Loop, what: str, ask: Callable[[], T | None]) -> T:
+def within(loop: Session, what: str, ask: Callable[[], T | None]) -> T:
     """The first answer that is something, asked again and again for as long as our patience lasts."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
@@ -28,7 +28,7 @@ def within(loop: Loop, what: str, ask: Callable[[], T | None]) -> T:
     pytest.fail(f"not within {PATIENCE:g} s: {what}; the flows' logs end with\n{ends}")
 
 
-def send(loop: Loop, *records: tuple[str, str, bytes]) -> None:
+def send(loop: Session, *records: tuple[str, str, bytes]) -> None:
     """Topic, key, value of each, delivered."""
     delivery = Delivery(loop.settings.kafka())
     for topic, name, value in records:

@@ -25,7 +25,7 @@ from streaming import topics as t
 from streaming.kafka.client import producing
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, decode_log, to_json
-from streaming.state.log_learner import Once
+from streaming.state.log_learner import Deduplicator
 from tests.support.features import Run
 
 PATIENCE: Final = 120.0  # seconds: interpreters start, on a machine that does other things too
@@ -41,10 +41,10 @@ class Team:
         command = [sys.executable, "-m", "infra.cli.main", "run", flow, "--workers", str(workers)]
         self.process = spawn(command, self.log, {**os.environ, **settings.environment()})
 
-    def until(self, what: str, holds: Callable[[], bool]) -> None:
+    def until(self, what: str, owns: Callable[[], bool]) -> None:
         """Wait, within bounds, while the flow lives."""
         deadline = time.monotonic() + PATIENCE
-        while not holds():
+        while not owns():
             assert self.process.poll() is None, (what, tail(self.log, 30))
             assert time.monotonic() < deadline, (what, tail(self.log, 30))
             time.sleep(0.1)
@@ -149,7 +149,7 @@ def activities(settings: Settings) -> list[Activity]:
 
 def learned(log: Sequence[Activity]) -> Counter[tuple[int, int]]:
     """How often each event would be learned, by partition and offset."""
-    once = Once(1_000_000)
+    once = Deduplicator(1_000_000)
     new = ((event.partition, event.offset) for activity in log for event in activity.new)
     return Counter(at for at in new if once.first(*at))
 

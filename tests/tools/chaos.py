@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from infra.data.datasets import DataSet
-from infra.data.producer import Pace, Replay
-from infra.data.simulate import audience
+from infra.data.producer import DatasetProducer, ProduceRate
+from infra.data.simulate import simulate
 from infra.local.embedded import free_port, start_kafka, start_redis
-from infra.local.session import Loop
+from infra.local.session import Session
 from infra.local.supervisor import FLOWS
 from tests.support.chaos import PATIENCE, Counts, Disturb, Found, Say, compare, run, settings, settle
 
@@ -52,18 +52,18 @@ class Kills:
         self.order = [flow for flow in FLOWS for _ in range(each)]
         self.random.shuffle(self.order)
 
-    def __call__(self, loop: Loop, replay: Replay, until: int, say: Say) -> None:
+    def __call__(self, loop: Session, replay: DatasetProducer, until: int, say: Say) -> None:
         """Play on."""
         begin, size = replay.events, until - replay.events
         for number, flow in enumerate(self.order):
             first, last = (begin + size * k // len(self.order) for k in (number, number + 1))
-            replay.play(self.random.randrange(first, last), Pace(rate=self.rate))
+            replay.play(self.random.randrange(first, last), ProduceRate(rate=self.rate))
             _kill(loop, flow)
-            replay.play(last, Pace(rate=self.rate))
+            replay.play(last, ProduceRate(rate=self.rate))
             say(f"kill {number + 1} of {len(self.order)}: {flow}; {replay.events:,} events sent")
 
 
-def _kill(loop: Loop, flow: str) -> None:
+def _kill(loop: Session, flow: str) -> None:
     """SIGKILL, to a flow that runs: one that is down is waited for."""
     give_up = time.monotonic() + PATIENCE
     while flow not in loop.flows.pids():
@@ -81,23 +81,23 @@ class Outage:
     def __init__(self, service: "Service", seconds: float, rate: float = 100.0) -> None:
         self.service, self.seconds, self.rate = service, seconds, rate
 
-    def __call__(self, loop: Loop, replay: Replay, until: int, say: Say) -> None:
+    def __call__(self, loop: Session, replay: DatasetProducer, until: int, say: Say) -> None:
         """Play on; while Kafka is away nothing can be sent."""
         half = (replay.events + until) // 2
-        replay.play(half, Pace(rate=self.rate))
+        replay.play(half, ProduceRate(rate=self.rate))
         settle(loop, half, say)
         before = loop.flows.pids()
         self.service.stop()
         say(f"{self.service.name} is gone for {self.seconds:g} s")
         end = time.monotonic() + self.seconds
         if self.service.home is None:
-            replay.play(min(until, half + int(self.rate * self.seconds / 2)), Pace(rate=self.rate))
+            replay.play(min(until, half + int(self.rate * self.seconds / 2)), ProduceRate(rate=self.rate))
         while time.monotonic() < end:
             loop.flows.check()
             time.sleep(0.1)
         self.service.start()
         say(f"{self.service.name} is back")
-        replay.play(until, Pace(rate=self.rate))
+        replay.play(until, ProduceRate(rate=self.rate))
         assert loop.flows.pids() == before, "a flow did not wait"
 
 
@@ -107,7 +107,7 @@ class Several:
     def __init__(self, *parts: Disturb) -> None:
         self.parts = parts
 
-    def __call__(self, loop: Loop, replay: Replay, until: int, say: Say) -> None:
+    def __call__(self, loop: Session, replay: DatasetProducer, until: int, say: Say) -> None:
         """Play on."""
         begin, size = replay.events, until - replay.events
         for number, part in enumerate(self.parts, 1):
@@ -151,7 +151,7 @@ def stage(name: str, folder: Path, data: DataSet, want: Found, disturb: Disturb,
 
 def stages(home: Path | None, options: argparse.Namespace, folder: Path, say: Say) -> Iterator[tuple[str, Report]]:
     """Every disturbed run on one broker, beside one undisturbed run."""
-    data = audience(users=options.events // 20, titles=TITLES, events=options.events, days=60, seed=options.seed)
+    data = simulate(users=options.events // 20, titles=TITLES, events=options.events, days=60, seed=options.seed)
     given: dict[str, Any] = {"kafka_home": home}
     say("undisturbed:")
     want = run(settings(folder / "undisturbed", **given), data, None, say)

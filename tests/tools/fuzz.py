@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Producer
 
-from infra.local.session import Loop, running
+from infra.local.session import Session, running
 from infra.monitor.status import Status, look
 from streaming.kafka.client import producing
 from streaming.kafka.dead_letters import FORGOTTEN
@@ -116,7 +116,7 @@ def _json(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields).encode()
 
 
-def fuzz(loop: Loop, count: int, seed: int, say: Say) -> dict[str, Any]:
+def fuzz(loop: Session, count: int, seed: int, say: Say) -> dict[str, Any]:
     """Send, wait until all is read, and count. Raises AssertionError where something does not add up."""
     alive, sent = loop.flows.pids(), Counter[str]()
     producer = Producer(producing(loop.settings.kafka()))
@@ -146,7 +146,7 @@ def fuzz(loop: Loop, count: int, seed: int, say: Say) -> dict[str, Any]:
     return found
 
 
-def _letters(loop: Loop) -> set[tuple[str, bytes, bytes]]:
+def _letters(loop: Session) -> set[tuple[str, bytes, bytes]]:
     """Topic, partition and offset of each message that has a dead letter; every one has a reason."""
     found = set()
     for message in read_all(loop.settings.kafka(), DEAD_LETTERS):
@@ -158,7 +158,7 @@ def _letters(loop: Loop) -> set[tuple[str, bytes, bytes]]:
     return found
 
 
-def _read(loop: Loop, say: Say) -> Status:
+def _read(loop: Session, say: Say) -> Status:
     """The loop once both flows have read everything and the learner has learned what they took."""
     best, since, told = -1.0, time.monotonic(), 0.0
     while True:
@@ -177,7 +177,7 @@ def _read(loop: Loop, say: Say) -> Status:
         time.sleep(0.5)
 
 
-def _served(loop: Loop, producer: Producer) -> None:
+def _served(loop: Session, producer: Producer) -> None:
     """A viewer who acts now gets a list."""
     event = Event(user="afterwards", title="title 1", ts=NOW_MS)
     producer.produce(USER_EVENTS, to_json(event), event.user.encode())

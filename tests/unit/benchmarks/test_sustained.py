@@ -81,7 +81,7 @@ def test_services_are_the_children_that_are_no_flows() -> None:
 
 def test_the_rows_compare_memory_with_the_early_look_and_accuracy_with_the_window() -> None:
     looks = [looked(0, 0, 0, 50, 0), looked(120, 300, 290, 100, 60), looked(150, 600, 560, 150, 69)]
-    tally = {"premiere": sums(0.3, 4), "popularity_window": sums(0.1, 4), "cooccurrence": sums(0.2, 4)}
+    tally = {"full": sums(0.3, 4), "popularity_recent": sums(0.1, 4), "cooccurrence": sums(0.2, 4)}
     course = Course(looks, [(20.0, 10), (40.0, 70), (60.0, 40)], tally)
     found = {row.variant: row for row in rows("case", course, [0.05] * 100, 0.15)}
     assert (found["behind at worst"].median, found["behind at the end"].median) == (70, 40)

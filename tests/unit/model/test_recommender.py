@@ -10,9 +10,9 @@ import pytest
 from model import checkpoint
 from model.checkpoint import CheckpointError
 from model.recommender import Recommender, Viewer, choose
-from model.state.stream_state import Launched
+from model.state.stream_state import TitleMetadata
 from streaming.records import Activity
-from streaming.state.log_learner import launched
+from streaming.state.log_learner import title_metadata
 from tests.support.publish import SETTINGS, recommender, state, world
 
 
@@ -73,26 +73,26 @@ def test_what_the_learner_saw_longer_ago_is_left_out_too() -> None:
 
 
 def test_titles_added_one_by_one_look_as_titles_encoded_all_at_once() -> None:
-    extra = [launched(world().title(launch, 900)) for launch in world().data.launches[:3]]
+    extra = [title_metadata(world().title(launch, 900)) for launch in world().data.launches[:3]]
     fresh = [one._replace(title=f"new-{n}", year=1999) for n, one in enumerate(extra)]
     one_by_one, at_once = recommender(), recommender()
     for title in fresh:
         one_by_one.add([title])
     at_once.add(fresh)
-    at_once.sequence.refresh(at_once.memory.catalogue)
+    at_once.sequence.refresh(at_once.stream_state.catalog)
     np.testing.assert_allclose(one_by_one.sequence.e_VP.numpy(), at_once.sequence.e_VP.numpy(), atol=1e-6)
     assert one_by_one.recommend(viewers(), now())[0].titles == at_once.recommend(viewers(), now())[0].titles
 
 
 def test_a_new_title_is_seen_alike_by_the_version_and_by_its_encoder() -> None:
-    version, title = recommender(), launched(world().titles[7])._replace(title="new")
+    version, title = recommender(), title_metadata(world().titles[7])._replace(title="new")
     version.add([title])
-    row = version.memory.catalogue.rows["new"]
+    row = version.stream_state.catalog.rows["new"]
     np.testing.assert_allclose(version.encoder()(title.semantic), version.sequence.e_VP[row].numpy(), atol=1e-6)
 
 
 def test_a_withdrawn_title_is_no_candidate_until_it_is_launched_again() -> None:
-    version, title = recommender(), launched(world().titles[7])
+    version, title = recommender(), title_metadata(world().titles[7])
     version.add([title._replace(withdrawn=True)])
     assert not version.known(title.title)
     assert all(title.title not in one.titles[0] for one in version.recommend(viewers(), now(), 60))
@@ -102,7 +102,7 @@ def test_a_withdrawn_title_is_no_candidate_until_it_is_launched_again() -> None:
 
 def test_a_title_nobody_described_and_a_viewer_nobody_has_seen_are_ranked() -> None:
     version = recommender()
-    version.add([Launched("bare", np.zeros(0, np.float32), (), None, None, False)])
+    version.add([TitleMetadata("bare", np.zeros(0, np.float32), (), None, None, False)])
     (ranked,) = version.recommend([Viewer("", [], [], [], (), 0)], now(), 100)
     assert "bare" in ranked.titles[0]
     assert all(np.isfinite(scores).all() for scores in ranked.scores.values())
@@ -150,7 +150,7 @@ def test_places_are_kept_for_titles_without_a_history(fresh: str, size: int, kep
 
 def test_nobody_meets_only_what_has_proved_itself() -> None:
     version = recommender()
-    fresh = [launched(world().titles[n])._replace(title=f"new-{n}", year=None) for n in range(6)]
+    fresh = [title_metadata(world().titles[n])._replace(title=f"new-{n}", year=None) for n in range(6)]
     version.add(fresh)
     for ranked in version.recommend(viewers(), now(), 12, 2):
         for titles in ranked.titles.values():

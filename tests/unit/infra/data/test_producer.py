@@ -10,8 +10,8 @@ from typing import NamedTuple
 import pytest
 
 from infra.data.datasets import DataSet
-from infra.data.producer import Delivery, Pace, Progress, Replay, ReplayError
-from infra.data.simulate import audience
+from infra.data.producer import DatasetProducer, Delivery, ProduceProgress, ProduceRate, ReplayError
+from infra.data.simulate import simulate
 from infra.demo.served_evaluation import Served, rank_in
 from infra.local.embedded import HOST, free_port
 from infra.topics import create
@@ -27,8 +27,8 @@ class Log(NamedTuple):
     events: str
     launches: str
 
-    def replay(self, data: DataSet, **options: object) -> Replay:
-        return Replay(data, self.config, user_events=self.events, title_launches=self.launches, **options)  # type: ignore[arg-type]
+    def replay(self, data: DataSet, **options: object) -> DatasetProducer:
+        return DatasetProducer(data, self.config, user_events=self.events, title_launches=self.launches, **options)  # type: ignore[arg-type]
 
     def read_events(self) -> list[Event]:
         return [decode_event(message.value or b"") for message in read_all(self.config, self.events)]
@@ -47,7 +47,7 @@ def log(kafka: str) -> Log:
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    return audience(users=20, titles=80, events=600, days=60, seed=2)
+    return simulate(users=20, titles=80, events=600, days=60, seed=2)
 
 
 def all_events(data: DataSet) -> list[Event]:
@@ -110,23 +110,23 @@ def test_no_more_events_are_in_flight_than_the_limit(log: Log, data: DataSet) ->
         most = max(most, replay.events + 1 - learned)
 
     with replay:
-        replay.play(pace=Pace(in_flight=in_flight, limit=40), before=note)
+        replay.play(pace=ProduceRate(in_flight=in_flight, limit=40), before=note)
     assert len(log.read_events()) == 600
     assert 30 <= most <= 40
 
 
 def test_a_loop_that_stands_still_is_an_error_and_not_a_wait_without_end(log: Log, data: DataSet) -> None:
     with log.replay(data) as replay, pytest.raises(ReplayError, match="without one being learned: `premiere status`"):
-        replay.play(pace=Pace(in_flight=lambda: 99, limit=10, patience=0.05))
+        replay.play(pace=ProduceRate(in_flight=lambda: 99, limit=10, patience=0.05))
     assert len(log.read_events()) <= 10
 
 
-@pytest.mark.parametrize("pace", [Pace(rate=200), Pace(speed=200)])
-def test_events_go_out_when_they_are_due(log: Log, data: DataSet, pace: Pace) -> None:
+@pytest.mark.parametrize("pace", [ProduceRate(rate=200), ProduceRate(speed=200)])
+def test_events_go_out_when_they_are_due(log: Log, data: DataSet, pace: ProduceRate) -> None:
     part = data.slice(0, 40)
     began, sent = time.monotonic(), []
     if pace.speed:
-        pace = Pace(speed=float(part.ts[-1] - part.ts[0]) / 1000 / 0.3)  # the whole in 0.3 s
+        pace = ProduceRate(speed=float(part.ts[-1] - part.ts[0]) / 1000 / 0.3)  # the whole in 0.3 s
     with log.replay(part, clock=lambda: time.monotonic() - began) as replay:
         replay.play(pace=pace, before=lambda _: sent.append(time.monotonic() - began))
     due = [
@@ -139,16 +139,16 @@ def test_events_go_out_when_they_are_due(log: Log, data: DataSet, pace: Pace) ->
 def test_a_stop_ends_a_replay_where_it_is(log: Log, data: DataSet) -> None:
     stop = threading.Event()
     with log.replay(data, stop=stop) as replay:
-        played = replay.play(pace=Pace(rate=1000), before=lambda _: stop.set() if replay.events == 41 else None)
+        played = replay.play(pace=ProduceRate(rate=1000), before=lambda _: stop.set() if replay.events == 41 else None)
     assert played == 42
     assert log.read_events() == all_events(data)[:42]
 
 
 def test_progress_is_told_to_the_end(log: Log, data: DataSet) -> None:
-    told: list[Progress] = []
+    told: list[ProduceProgress] = []
     with log.replay(data, progress=told.append) as replay:
         replay.play()
-    assert told[-1] == Progress(600, 600, len(data.launches), int(data.ts[-1]))
+    assert told[-1] == ProduceProgress(600, 600, len(data.launches), int(data.ts[-1]))
 
 
 def test_a_producer_that_lived_through_an_outage_is_not_written_with(log: Log) -> None:
@@ -177,9 +177,9 @@ def test_a_broker_that_is_not_there_is_named() -> None:
 
 def test_a_pace_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ReplayError, match="not both"):
-        Pace(speed=2, rate=2)
+        ProduceRate(speed=2, rate=2)
     with pytest.raises(ReplayError, match="above 0"):
-        Pace(rate=0)
+        ProduceRate(rate=0)
 
 
 def test_the_rank_is_the_place_in_the_list() -> None:
@@ -218,7 +218,7 @@ def test_what_a_viewer_has_seen_and_what_is_no_target_is_not_scored() -> None:
             found.append(served.score(event))
             served.count(event)
         assert found == scored
-        assert served.ranking.scored()["no_event_titles"] == 2  # an impression does not make a title known
+        assert served.ranking.scored()["unseen_titles"] == 2  # an impression does not make a title known
 
 
 def test_what_the_lists_show_is_measured_by_counts_from_before_the_event() -> None:

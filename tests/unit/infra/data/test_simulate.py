@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 
 from infra.data.datasets import DataSet
-from infra.data.simulate import audience
+from infra.data.simulate import simulate
 from model.metrics.baselines import Baselines
 from model.metrics.ranking import Prequential, average_rank
 
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    return audience(users=60, titles=300, events=4000, days=90, seed=7)
+    return simulate(users=60, titles=300, events=4000, days=90, seed=7)
 
 
 def test_a_seed_gives_the_same_audience_and_another_seed_another(data: DataSet) -> None:
-    again = audience(users=60, titles=300, events=4000, days=90, seed=7)
+    again = simulate(users=60, titles=300, events=4000, days=90, seed=7)
     assert again.launches == data.launches
     assert [again.event(k) for k in range(len(again))] == [data.event(k) for k in range(len(data))]
-    other = audience(users=60, titles=300, events=4000, days=90, seed=8)
+    other = simulate(users=60, titles=300, events=4000, days=90, seed=8)
     assert other.event(0) != data.event(0)
 
 
@@ -63,16 +63,16 @@ def test_genres_and_recency_read_from_the_launches_beat_popularity(data: DataSet
     for launch in data.launches:
         baselines.launch(launch.title)
     for k in range(len(data)):
-        event, past = data.event(k), recent.setdefault(data.event(k).user, [])
+        event, history = data.event(k), recent.setdefault(data.event(k).user, [])
         if k > len(data) // 5:
             prior = baselines.title_events(event.title), baselines.user_events(event.user)
             popularity.add(baselines.rank(event.user, event.title, event.ts)["popularity"], *prior)
-            taste_G = genre_VG[past[-4:]].sum(0)
+            taste_G = genre_VG[history[-4:]].sum(0)
             age_V = (event.ts - data.launched) / 86_400_000
             score_V = np.where(age_V > 0, (genre_VG @ taste_G) * (1 + 8 * np.exp(-np.maximum(age_V, 0) / 10)), -np.inf)
-            score_V[past] = -np.inf
+            score_V[history] = -np.inf
             content.add(average_rank(score_V, rows[event.title]), *prior)
         baselines.count(event.user, event.title, event.ts)
-        past.append(rows[event.title])
-    for group in ("all", "new_titles", "no_event_titles"):
+        history.append(rows[event.title])
+    for group in ("all", "new_titles", "unseen_titles"):
         assert (content.report()["mrr"][group] or 0) > 1.3 * (popularity.report()["mrr"][group] or 0), group

@@ -8,8 +8,8 @@ import pytest
 from redis import Redis
 
 from infra.data.datasets import DataSet
-from infra.data.simulate import audience
-from infra.demo.demo_client import Client, Viewers, named
+from infra.data.simulate import simulate
+from infra.demo.demo_client import DemoUsers, ListClient, named
 from infra.local.embedded import start_redis
 from streaming.records import Launch
 from streaming.stores.redis_lists import connect, key
@@ -25,7 +25,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    return audience(users=20, titles=80, events=600, days=60, seed=2)
+    return simulate(users=20, titles=80, events=600, days=60, seed=2)
 
 
 def put(redis: Redis, user: str | None, lists: dict[int, list[str]], events: int) -> None:
@@ -36,7 +36,7 @@ def put(redis: Redis, user: str | None, lists: dict[int, list[str]], events: int
 
 def test_a_client_takes_the_list_of_the_delay_that_has_passed(redis: Redis) -> None:
     put(redis, "ann", {0: ["now"], 3: ["soon"], 10: ["later"]}, events=1)
-    client, found = Client(redis), []
+    client, found = ListClient(redis), []
     for _ in range(13):
         client.sent("ann")
         found += client.serve("ann")
@@ -45,13 +45,13 @@ def test_a_client_takes_the_list_of_the_delay_that_has_passed(redis: Redis) -> N
 
 
 def test_a_look_on_behalf_of_the_screen_is_not_counted(redis: Redis) -> None:
-    client = Client(redis)
+    client = ListClient(redis)
     client.read("ann")
     assert not client.behind
 
 
 def test_a_viewer_is_shown_by_names_and_what_is_new_on_the_list_is_marked(redis: Redis, data: DataSet) -> None:
-    viewers, user = Viewers(Client(redis), data), data.users[3]
+    viewers, user = DemoUsers(ListClient(redis), data), data.users[3]
     titles = [launch.title for launch in data.launches[:3]]
     put(redis, user, {0: titles[:2]}, events=9)
     first = viewers.look(user, len(data))
@@ -64,7 +64,7 @@ def test_a_viewer_is_shown_by_names_and_what_is_new_on_the_list_is_marked(redis:
 
 
 def test_a_title_without_a_name_is_shown_by_its_id(redis: Redis, data: DataSet) -> None:
-    assert Viewers(Client(redis), data).name("nobody described it") == "nobody described it"
+    assert DemoUsers(ListClient(redis), data).name("nobody described it") == "nobody described it"
     assert named(Launch(title="7")) == "7"
     assert named(Launch(title="7", name="Up", year=2009)) == "Up (2009)"
     assert named(Launch(title="7", name="Up (2009)", year=2009)) == "Up (2009)"
@@ -72,7 +72,7 @@ def test_a_title_without_a_name_is_shown_by_its_id(redis: Redis, data: DataSet) 
 
 def test_the_busiest_viewers_are_chosen_and_one_who_is_new(redis: Redis, data: DataSet) -> None:
     first, until = 300, len(data)
-    chosen = Viewers(Client(redis), data).lively(first, until)
+    chosen = DemoUsers(ListClient(redis), data).lively(first, until)
     old = set(data.user[:first].tolist())
     rows = [data.users.index(user) for user in chosen]
     assert len(set(chosen)) == len(chosen) == 4

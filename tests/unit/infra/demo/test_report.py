@@ -16,10 +16,10 @@ from infra.demo.sampler import Sample
 from infra.demo.screen import results
 from infra.monitor.metric_totals import Sums
 from infra.monitor.scrape import Histogram
-from model.metrics.beyond_accuracy import Exposure
+from model.metrics.beyond_accuracy import BeyondAccuracy
 from model.metrics.ranking import MEASURES, SLICES
 
-RANKINGS = {"premiere": 0.06, "served": 0.05, "cooccurrence": 0.03, "popularity_window": 0.016, "popularity": 0.018}
+RANKINGS = {"full": 0.06, "served": 0.05, "cooccurrence": 0.03, "popularity_recent": 0.016, "popularity": 0.018}
 BOUNDS = (0.1, 0.25, 0.5, 1.0, float("inf"))
 LIVE = 1000  # events
 
@@ -197,7 +197,9 @@ def test_a_simulated_audience_is_said_so(outcome: Outcome) -> None:
 
 def test_a_run_without_freshness_or_scores_is_drawn_too(outcome: Outcome) -> None:
     empty = outcome.mark._replace(tally={}, freshness={"event": Histogram(), "launch": Histogram()})
-    bare = replace(outcome, mark=empty, samples=[empty, empty], portraits=[], behind={}, shown=Exposure().report(0))
+    bare = replace(
+        outcome, mark=empty, samples=[empty, empty], portraits=[], behind={}, shown=BeyondAccuracy().report(0)
+    )
     assert "Nothing was measured." in page(bare)
     assert "No event was scored." in summary(bare)
     assert as_json(bare)["scored"] == 0

@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from infra.demo.screen import LABELS, Screen, Step, View, Viewer, clock, draw, line
+from infra.demo.screen import LABELS, Screen, ScreenState, ScreenStep, UserPortrait, clock, draw, line
 from infra.monitor.scrape import Histogram
 
 FRESH = Histogram((0.1, 0.5, float("inf")), (50, 100, 100))
@@ -16,12 +16,16 @@ LAG = {
     "publish < model-versions": 0,
     "publish < titles": 0,
 }
-VIEW = View(
+VIEW = ScreenState(
     data="ml-small-2016",
     simulated=False,
     seconds=93,
     phase="live",
-    steps=[Step("titles", 7031, 7031), Step("history", 20001, 20001), Step("live", 3120, 20001, 130.0)],
+    steps=[
+        ScreenStep("titles", 7031, 7031),
+        ScreenStep("history", 20001, 20001),
+        ScreenStep("live", 3120, 20001, 130.0),
+    ],
     rate=151.2,
     in_flight=187,
     lag=LAG,
@@ -29,11 +33,11 @@ VIEW = View(
     version=41,
     launches=7200,
     mrr={name: {"all": 0.01 * (k + 1), "new_titles": None} for k, name in enumerate(LABELS)},
-    viewer=Viewer("431", ["Alien", "Up"], [("Heat", True), ("A title [with brackets]", False)]),
+    viewer=UserPortrait("431", ["Alien", "Up"], [("Heat", True), ("A title [with brackets]", False)]),
 )
 
 
-def text(view: View, width: int) -> list[str]:
+def text(view: ScreenState, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), record=True)
     console.print(draw(view))
     return console.export_text().splitlines()
@@ -61,7 +65,7 @@ def test_all_that_matters_is_drawn() -> None:
 
 
 def test_a_simulated_audience_is_said_so() -> None:
-    assert "SIMULATED" in text(View("simulated", True, 1, "titles", []), 80)[0]
+    assert "SIMULATED" in text(ScreenState("simulated", True, 1, "titles", []), 80)[0]
 
 
 def test_it_fits_a_terminal_of_24_lines_and_80_columns() -> None:
@@ -84,7 +88,7 @@ def test_the_same_is_one_line() -> None:
 
 
 def test_nothing_known_yet_is_drawn_too() -> None:
-    empty = View("a", False, 0, "titles", [Step("titles", 0, 0)])
+    empty = ScreenState("a", False, 0, "titles", [ScreenStep("titles", 0, 0)])
     assert "none yet" in "\n".join(text(empty, 80))
     assert line(empty) == "0:00 | titles 0/0 | 0 events/s | lag 0"
 

@@ -19,7 +19,7 @@ from model.sequence.optimizers import DenseOptimiser, OptimSettings
 from tests.support.learner import SEQUENCE
 from tests.support.network import SETTINGS, a_network, later, some_windows, titles
 from tests.support.objective import SHAPE, WANTED, generator, learner, windows_of
-from tests.support.sequence import catalogue, past
+from tests.support.sequence import catalog, history
 from tests.support.sequence import learn as learn_sequence
 
 NEARLY = 1e-5
@@ -85,14 +85,14 @@ def test_replayed_windows_begin_anywhere_in_their_first_half_where_that_is_set()
     begun = set()
     model = SequenceModel(replace(SEQUENCE, shortened=True), seed=1)
     for rows in ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]):
-        model.keep(past(rows, f"u{rows[0]}"), len(rows))
+        model.keep(history(rows, f"u{rows[0]}"), len(rows))
     for span in model._replayed(200):
         assert span.stop == 6
         assert list(span.events) == list(range(span.start + span.cut, 6))
         assert span.cut is (span.start > 0)
         begun.add(span.start)
     assert begun == {0, 1, 2, 3}
-    assert learn_sequence(model, [past([1, 2, 3])], catalogue()) is not None
+    assert learn_sequence(model, [history([1, 2, 3])], catalog()) is not None
 
 
 class Mixed(nn.Module):

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from infra.data.datasets import DataSet
 from infra.experiments import coldstart
-from infra.experiments.coldstart import IDS, MASKED, NEIGHBOURS, ROWS, TEXTS, UNMASKED, WITHOUT, cold_share, variants
+from infra.experiments.coldstart import IDS, MASKED, NEIGHBORS, ROWS, TEXTS, UNMASKED, WITHOUT, cold_share, variants
 from infra.experiments.evaluate import write
-from model.metrics.popularity_buckets import AGES
+from model.metrics.popularity_buckets import BUCKETS
 from model.sequence.network import Network
 from tests.support.evaluation import SETTINGS, START, data_of
 from tests.support.learner import D_TEXT, NETWORK
@@ -60,11 +60,11 @@ def found() -> dict[str, Any]:
 
 def test_where_the_text_tells_everything_rows_that_read_it_win_on_new_titles(found: dict[str, Any]) -> None:
     alone = found["alone"]
-    assert list(alone) == [*ROWS, NEIGHBOURS]
-    for row in (TEXTS, UNMASKED, MASKED, NEIGHBOURS):
+    assert list(alone) == [*ROWS, NEIGHBORS]
+    for row in (TEXTS, UNMASKED, MASKED, NEIGHBORS):
         assert alone[row]["mrr"]["0"] > 2 * alone[IDS]["mrr"]["0"]
     assert alone[IDS]["gain"]["0"]["high"] < 0  # no chance
-    assert alone[NEIGHBOURS]["hr10"]["0"] > 0.95  # the titles of a channel are a handful
+    assert alone[NEIGHBORS]["hr10"]["0"] > 0.95  # the titles of a channel are a handful
 
 
 def test_the_lists_hide_it_for_their_ranker_reads_texts_too(found: dict[str, Any]) -> None:
@@ -95,8 +95,8 @@ def test_texts_without_ids_are_exactly_that() -> None:
 
 def judged(low: float, high: float) -> str:
     """What is said where masking moves the warm titles' MRR of .5 by so much."""
-    gains = {age: {"mean": (low + high) / 2, "low": low, "high": high} for age in AGES}
-    row = {"mrr": dict.fromkeys(AGES, 0.5), "gain": gains}
+    gains = {age: {"mean": (low + high) / 2, "low": low, "high": high} for age in BUCKETS}
+    row = {"mrr": dict.fromkeys(BUCKETS, 0.5), "gain": gains}
     rows = {UNMASKED: row, MASKED: row}
     return next(coldstart.verdicts({"alone": rows, "lists": rows}))
 

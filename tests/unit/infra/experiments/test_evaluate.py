@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 from infra.data.datasets import DataSet
 from infra.experiments import evaluate
-from model.learner import Acted, Learner, new_contender
-from model.state.stream_state import Launched
+from model.learner import Learner, UserUpdate, new_pipeline
+from model.state.stream_state import TitleMetadata
 from streaming.records import HISTORY
 from tests.support.evaluation import DAY, SETTINGS, START, checkerboard, data_of, no_text
 from tests.support.learner import directions
 
-MODELS: Final = ["premiere", "features_only", "frozen", "popularity", "popularity_window", "cooccurrence"]
+MODELS: Final = ["full", "no_backbone", "frozen", "popularity", "popularity_recent", "cooccurrence"]
 MEASURED: Final = ("coverage", "popularity", "with_new")  # of what is shown
-SLICES: Final = ["all", "new_titles", "no_event_titles", "new_users"]
+SLICES: Final = ["all", "new_titles", "unseen_titles", "new_users"]
 
 
 def some_text(texts: Sequence[str]) -> NDArray[np.float32]:
@@ -35,8 +35,8 @@ def report() -> dict[str, Any]:
 
 def test_on_a_checkerboard_the_model_beats_popularity_clearly(report: dict[str, Any]) -> None:
     mrr = {name: of["all"] for name, of in report["mrr"].items()}
-    assert mrr["premiere"] > 1.3 * mrr["popularity"]
-    assert mrr["features_only"] > 1.3 * mrr["popularity"]
+    assert mrr["full"] > 1.3 * mrr["popularity"]
+    assert mrr["no_backbone"] > 1.3 * mrr["popularity"]
 
 
 def test_the_report_has_the_shape_that_others_read(report: dict[str, Any], tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_report_tells_how_titles_are_ranked_by_their_age(report: dict[str, A
         for name, means in by_age[measure].items():
             total = sum((means[age] or 0.0) * count for age, count in by_age["scored"].items())
             assert total / report["scored"] == pytest.approx(report[measure][name]["all"])
-    assert by_age["mrr"]["premiere"]["0"] == pytest.approx(report["mrr"]["premiere"]["no_event_titles"])
+    assert by_age["mrr"]["full"]["0"] == pytest.approx(report["mrr"]["full"]["unseen_titles"])
 
 
 def test_the_report_tells_what_was_shown_beside_what_was_taken(report: dict[str, Any]) -> None:
@@ -78,7 +78,7 @@ def test_the_report_tells_what_was_shown_beside_what_was_taken(report: dict[str,
     assert all(0 <= value <= 1 for value in [*shown["coverage"].values(), *shown["with_new"].values()])
     taken = sum(report["by_age"]["scored"][age] for age in ("0", "1-4")) / report["scored"]
     assert taken <= shown["with_new"]["taken"] <= 1  # 5 to 9 events are new, too
-    assert shown["popularity"]["popularity"] > shown["popularity"]["premiere"]  # the charts are what they are
+    assert shown["popularity"]["popularity"] > shown["popularity"]["full"]  # the charts are what they are
 
 
 def test_a_ranking_that_only_repeats_the_charts_is_seen_to() -> None:
@@ -91,7 +91,7 @@ def test_a_ranking_that_only_repeats_the_charts_is_seen_to() -> None:
     of_charts, of_viewers = ({measure: shown[measure][n] for measure in MEASURED} for n in ("popularity", "taken"))
     assert of_charts == {"coverage": 10 / 58, "popularity": 12.0, "with_new": 0.0}
     assert of_viewers == {"coverage": 48 / 58, "popularity": 4.5, "with_new": 1.0}
-    assert shown["coverage"]["premiere"] > 10 / 58
+    assert shown["coverage"]["full"] > 10 / 58
 
 
 def test_the_same_data_and_seed_give_the_same_report_and_progress_is_told() -> None:
@@ -113,7 +113,7 @@ def test_where_people_come_back_to_the_same_titles_the_seen_ones_stay_in_the_ran
     assert with_seen["scored"] == 240
     assert without["scored"] < 100  # an event on a title that was seen is no target then
     assert with_seen["settings"]["repeats"] is True
-    assert with_seen["mrr"]["premiere"]["all"] > with_seen["mrr"]["popularity"]["all"]
+    assert with_seen["mrr"]["full"]["all"] > with_seen["mrr"]["popularity"]["all"]
 
 
 def late_titles() -> DataSet:
@@ -139,11 +139,11 @@ def test_a_title_is_in_nobodys_candidates_before_its_launch_and_always_before_it
         ranked = learner.observe(batch).ranked
         done += len(ranked)
         end = data.event(done - 1).ts
-        catalogue, candidate_V = learner.memory.catalogue, learner.memory.titles().candidate_V
-        candidates = {catalogue.ids[row] for row in np.flatnonzero(candidate_V)}
+        catalog, candidate_V = learner.stream_state.catalog, learner.stream_state.titles().candidate_V
+        candidates = {catalog.ids[row] for row in np.flatnonzero(candidate_V)}
         assert candidates == {title for title, ts in launch_of.items() if ts < end and title in data.titles}
         later += len(data.titles) - len(candidates)
-        assert all(np.isfinite(event.ranks["premiere"]) for event in ranked)  # launched just before, at the latest
+        assert all(np.isfinite(event.ranks["full"]) for event in ranked)  # launched just before, at the latest
     assert done == 240
     assert later > 20
 
@@ -153,10 +153,10 @@ def test_micro_batches_carry_every_event_once_with_the_history_up_to_it() -> Non
     seen: dict[str, list[str]] = {}
     orders = []
     for batch in evaluate.micro_batches(data, no_text):
-        assert all(isinstance(item, Launched | Acted) for item in batch)
-        acted = [item for item in batch if isinstance(item, Acted)]
-        assert len({item.user for item in acted}) == len(acted)
-        for item in acted:
+        assert all(isinstance(item, TitleMetadata | UserUpdate) for item in batch)
+        user_update = [item for item in batch if isinstance(item, UserUpdate)]
+        assert len({item.user for item in user_update}) == len(user_update)
+        for item in user_update:
             seen.setdefault(item.user, []).extend(item.titles[place] for place in item.new)
             assert list(item.titles) == seen[item.user][-HISTORY - len(item.new) :]
             orders += list(item.order)
@@ -166,30 +166,32 @@ def test_micro_batches_carry_every_event_once_with_the_history_up_to_it() -> Non
 def test_titles_that_never_have_an_event_are_no_candidates_and_empty_text_is_none() -> None:
     data = data_of([(0, 0, START), (1, 1, START + 9)], [{"item": n, "title": "x"} for n in range(4)])
     assert len(data.launches) == 4
-    launched = [item for batch in evaluate.micro_batches(data, no_text) for item in batch if isinstance(item, Launched)]
+    launched = [
+        item for batch in evaluate.micro_batches(data, no_text) for item in batch if isinstance(item, TitleMetadata)
+    ]
     assert sorted(item.title for item in launched) == ["0", "1"]
     assert all(len(item.semantic) == 0 for item in launched)
 
 
 def test_a_frozen_contender_ranks_with_what_it_knew_and_the_living_one_goes_on() -> None:
-    contender = new_contender(SETTINGS)
-    learner = Learner(SETTINGS, {"premiere": contender})
+    pipeline = new_pipeline(SETTINGS)
+    learner = Learner(SETTINGS, {"full": pipeline})
     batches = list(evaluate.micro_batches(checkerboard(256), some_text))
     for batch in batches[:2]:
         learner.observe(batch)
-    learner.contenders["frozen"] = still = evaluate.frozen(contender)
+    learner.pipelines["frozen"] = still = evaluate.frozen(pipeline)
     first = learner.observe(batches[2])
-    assert all(event.ranks["premiere"] == event.ranks["frozen"] for event in first.ranked)  # before it learns more
+    assert all(event.ranks["full"] == event.ranks["frozen"] for event in first.ranked)  # before it learns more
     assert first.losses["frozen"] == {}
     weights, sequence = still.ranker.weights_D.copy(), still.sequence
     assert sequence is not None
-    assert contender.sequence is not None
+    assert pipeline.sequence is not None
     averages = {name: value.clone() for name, value in sequence.served.state_dict().items()}
     second = learner.observe(batches[3])
-    assert any(event.ranks["premiere"] != event.ranks["frozen"] for event in second.ranked)
+    assert any(event.ranks["full"] != event.ranks["frozen"] for event in second.ranked)
     assert (still.ranker.weights_D == weights).all()
     assert all(torch.equal(value, averages[name]) for name, value in sequence.served.state_dict().items())
-    living = contender.sequence.served.state_dict()
+    living = pipeline.sequence.served.state_dict()
     assert any(not torch.equal(value, averages[name]) for name, value in living.items())
 
 
@@ -197,10 +199,10 @@ def test_a_frozen_contender_changes_nothing_for_the_living_one() -> None:
     batches = list(evaluate.micro_batches(checkerboard(192), some_text))
     ranks = []
     for freeze in (False, True):
-        learner = Learner(SETTINGS, {"premiere": new_contender(SETTINGS)})
+        learner = Learner(SETTINGS, {"full": new_pipeline(SETTINGS)})
         learner.observe(batches[0])
         if freeze:
-            learner.contenders["frozen"] = evaluate.frozen(learner.contenders["premiere"])
+            learner.pipelines["frozen"] = evaluate.frozen(learner.pipelines["full"])
         ranked = [event for batch in batches[1:] for event in learner.observe(batch).ranked]
-        ranks.append([event.ranks["premiere"] for event in ranked])
+        ranks.append([event.ranks["full"] for event in ranked])
     assert ranks[0] == ranks[1]

@@ -11,7 +11,7 @@ from matplotlib import image
 
 from infra.experiments import flops as costs
 from infra.experiments.evaluate import write
-from model.sequence.flops import PARTS, Step, measured, own, paper
+from model.sequence.flops import PARTS, TrainingStep, measured, own, paper
 from model.sequence.model import SequenceSettings
 from model.sequence.network import NetworkSettings, preset
 from tests.support.learner import SEQUENCE
@@ -50,7 +50,7 @@ def test_the_default_step_too() -> None:
     settings = SequenceSettings()
     found = measured(settings, titles=2000)
     assert found.parts == pytest.approx(own(settings.network, found.step), rel=1e-12)
-    assert sum(found.parts.values()) < own(settings.network, Step(800, 800, 2000, 10**6))["decoder"]
+    assert sum(found.parts.values()) < own(settings.network, TrainingStep(800, 800, 2000, 10**6))["decoder"]
 
 
 @pytest.fixture(scope="module")

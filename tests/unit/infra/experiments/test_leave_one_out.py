@@ -20,7 +20,7 @@ from infra.experiments import leave_one_out as loo
 from infra.experiments import user_sequences
 from infra.experiments.leave_one_out import EpochSettings
 from infra.experiments.user_sequences import Orders
-from model.sequence.batch_training import catalogue_of, past_of, ranks
+from model.sequence.batch_training import catalog_of, history_of, ranks
 from model.sequence.model import SequenceModel
 from model.sequence.network import NetworkSettings
 from tests.support.evaluation import checkerboard
@@ -87,11 +87,11 @@ def test_training_ends_when_validation_gets_no_better_and_the_best_epoch_is_kept
     assert isinstance(best, dict)
     assert best["ndcg10"] == max(look["ndcg10"] for look in curve)
     assert curve[-1]["epoch"] == best["epoch"] + 3 < 50
-    catalogue = catalogue_of(noise.titles, np.zeros((TITLES, 256), np.float32), loo.split(noise).count_V)
+    catalog = catalog_of(noise.titles, np.zeros((TITLES, 256), np.float32), loo.split(noise).count_V)
     model = SequenceModel(replace(SMALL, network=replace(SMALL.network, semantic=False)), 0)
     until = EpochSettings(windows=16, most=int(best["epoch"]), patience=50)
-    loo.fit(model, catalogue, loo.split(noise), until, quiet)
-    assert loo.measures(ranks(model, catalogue, *loo.split(noise).asked["test"])) == found["test"]
+    loo.fit(model, catalog, loo.split(noise), until, quiet)
+    assert loo.measures(ranks(model, catalog, *loo.split(noise).asked["test"])) == found["test"]
 
 
 def enumerate_(rows: NDArray[np.int64]) -> list[tuple[str, NDArray[np.int64]]]:
@@ -105,16 +105,16 @@ def test_time_that_is_over_ends_training_after_an_epoch() -> None:
 
 def test_ranks_are_among_titles_that_are_not_in_the_order() -> None:
     model = SequenceModel(SMALL, 0)
-    catalogue = catalogue_of([f"t{v}" for v in range(5)], np.zeros((5, 256), np.float32), np.ones(5, np.int64))
+    catalog = catalog_of([f"t{v}" for v in range(5)], np.zeros((5, 256), np.float32), np.ones(5, np.int64))
     order_L = np.array([0, 3, 1])
-    both = ranks(model, catalogue, [("u", order_L)] * 2, [2, 4])
+    both = ranks(model, catalog, [("u", order_L)] * 2, [2, 4])
     assert sorted(both.tolist()) == [1, 2]
 
 
 def test_a_history_is_the_end_of_an_order() -> None:
-    past = past_of("u", np.arange(9), 4)
-    assert past.rows_L.tolist() == [5, 6, 7, 8]
-    assert len(past.actions_L) == len(past.times_L) == 4
+    history = history_of("u", np.arange(9), 4)
+    assert history.rows_L.tolist() == [5, 6, 7, 8]
+    assert len(history.actions_L) == len(history.times_L) == 4
 
 
 def test_popularity_ranks_by_events_in_training_less_what_was_seen() -> None:

@@ -201,7 +201,7 @@ def test_without_tasks_nothing_differs_by_a_bit() -> None:
     plain, losses = learned(SMALL)
     weightless, other = learned(tasked(0.0))
     assert differences(losses, other) == []
-    one, two = (learner.contenders["premiere"].sequence for learner in (plain, weightless))
+    one, two = (learner.pipelines["full"].sequence for learner in (plain, weightless))
     assert one is not None
     assert two is not None
     shared = {name: value for name, value in two.network.state_dict().items() if not name.startswith("heads.")}
@@ -209,8 +209,8 @@ def test_without_tasks_nothing_differs_by_a_bit() -> None:
     assert differences(dict(one.network.state_dict()), shared) == []
     assert differences(one.optimisers.rows.state_dict(), two.optimisers.rows.state_dict()) == []
     weighed, _ = learned(tasked(1.0))
-    assert differences(plain.memory.state_dict(), weighed.memory.state_dict()) == []
-    three = weighed.contenders["premiere"].sequence
+    assert differences(plain.stream_state.state_dict(), weighed.stream_state.state_dict()) == []
+    three = weighed.pipelines["full"].sequence
     assert three is not None
     assert not torch.equal(
         one.network.backbone.state_dict().popitem()[1], three.network.backbone.state_dict().popitem()[1]
@@ -228,11 +228,11 @@ def test_a_learner_with_tasks_survives_a_restart_bit_for_bit(tmp_path: Path) -> 
     for batch in batches[6:]:
         assert differences(learner.observe(batch), again.observe(batch)) == []
     assert differences(learner.state_dict(), again.state_dict()) == []
-    sequence = again.contenders["premiere"].sequence
+    sequence = again.pipelines["full"].sequence
     assert sequence is not None
     assert sequence.served.head(GENRE).classes.weight.any()
     server = SequenceModel(sequence.settings)  # reads what is served, and nothing of the training
-    server.load_served(sequence.served_state(len(again.memory.catalogue)))
+    server.load_served(sequence.served_state(len(again.stream_state.catalog)))
     assert differences(dict(server.served.state_dict()), dict(sequence.served.state_dict())) == []
 
 

@@ -17,13 +17,13 @@ from infra.data.datasets import DataSet
 from infra.experiments import ablations, coldstart, other_streams, results, results_page
 from infra.experiments.ablations import DEFAULT, Row
 from infra.experiments.harness import ALONE, Recorded, stream, watched
-from infra.experiments.reports import QUESTIONS
-from model.learner import Learner, Ranked, new_contender
+from infra.experiments.reports import REPORT_PARTS
+from model.learner import Learner, RankedEvent, new_pipeline
 from model.signals.ranker import Ranker
 from model.signals.table import DENSE, SIGNALS
 from tests.support.evaluation import SETTINGS, checkerboard, no_text
 
-SLICES = ["all", "new_titles", "no_event_titles", "new_users"]
+SLICES = ["all", "new_titles", "unseen_titles", "new_users"]
 
 
 def quiet(_line: str) -> None:
@@ -38,7 +38,7 @@ def data() -> DataSet:
 def recorded_of(rows: Sequence[tuple[str, int, int, dict[str, float]]]) -> Recorded:
     recorded = Recorded()
     for user, title_events, user_events, ranks in rows:
-        recorded.add(Ranked(user, "t", 0, title_events, user_events, {}), ranks)
+        recorded.add(RankedEvent(user, "t", 0, title_events, user_events, {}), ranks)
     return recorded
 
 
@@ -46,36 +46,36 @@ def test_what_is_recorded_becomes_means_pairs_and_curves() -> None:
     rows = [("a", 0, 0, {"x": 1.0, "y": 2.0}), ("a", 9, 9, {"x": 2.0, "y": math.inf})]
     rows += [("b", 10, 4, {"x": 4.0, "y": 4.0}), ("b", 50, 50, {"x": 4.0, "y": 2.0})]
     recorded = recorded_of(rows)
-    assert recorded.mrr("x") == {"all": 0.5, "new_titles": 0.75, "no_event_titles": 1.0, "new_users": 0.625}
+    assert recorded.mrr("x") == {"all": 0.5, "new_titles": 0.75, "unseen_titles": 1.0, "new_users": 0.625}
     gain = recorded.gain("x", "y")
     assert gain["all"] == {"mean": 0.1875, "low": -0.125, "high": 0.5, "events": 4, "users": 2}  # of b, of a
-    assert gain["no_event_titles"] is not None
-    assert gain["no_event_titles"]["mean"] == 0.5
+    assert gain["unseen_titles"] is not None
+    assert gain["unseen_titles"]["mean"] == 0.5
     assert recorded.curve(["y"], points=2) == {"events": [2.0, 4.0], "y": [0.25, 0.375]}
     assert recorded.curve(points=9)["events"] == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_a_slice_without_events_has_no_mean_and_no_gain() -> None:
     recorded = recorded_of([("a", 20, 20, {"x": 1.0, "y": 1.0})])
-    assert recorded.mrr("x") == {"all": 1.0, "new_titles": None, "no_event_titles": None, "new_users": None}
+    assert recorded.mrr("x") == {"all": 1.0, "new_titles": None, "unseen_titles": None, "new_users": None}
     assert recorded.gain("x", "y")["new_users"] is None
 
 
 def test_watching_changes_no_rank_and_a_lent_backbone_is_the_same_one(data: DataSet) -> None:
-    plain = stream(data, no_text, Learner(SETTINGS, {"premiere": new_contender(SETTINGS)}), quiet)
+    plain = stream(data, no_text, Learner(SETTINGS, {"full": new_pipeline(SETTINGS)}), quiet)
     watching = watched(SETTINGS)
-    borrower = ablations.contender(Row("same", lend=True), SETTINGS, watching)
-    seen = stream(data, no_text, Learner(SETTINGS, {"premiere": watching, "borrower": borrower}), quiet)
+    borrower = ablations.pipeline(Row("same", lend=True), SETTINGS, watching)
+    seen = stream(data, no_text, Learner(SETTINGS, {"full": watching, "borrower": borrower}), quiet)
     assert len(plain) == len(seen) == 256  # the first fifth is not kept
-    assert seen.ranks["premiere"] == plain.ranks["premiere"]
-    assert seen.ranks["borrower"] == plain.ranks["premiere"]
+    assert seen.ranks["full"] == plain.ranks["full"]
+    assert seen.ranks["borrower"] == plain.ranks["full"]
     assert "borrower" + ALONE not in seen.ranks
     assert watching.seconds > 0
 
 
 def test_a_backbone_alone_ranks_among_what_its_user_has_not_seen(data: DataSet) -> None:
-    recorded = stream(data, no_text, Learner(SETTINGS, {"premiere": watched(SETTINGS)}), quiet)
-    alone = recorded.ranks["premiere" + ALONE]
+    recorded = stream(data, no_text, Learner(SETTINGS, {"full": watched(SETTINGS)}), quiet)
+    alone = recorded.ranks["full" + ALONE]
     assert len(alone) == len(recorded)
     left = [60 - events for events in recorded.user_events]  # of 60 titles, none comes twice
     assert all(1 <= rank <= most for rank, most in zip(alone, left, strict=True))
@@ -106,9 +106,9 @@ def test_every_row_differs_from_the_default_in_what_it_names() -> None:
 
 def test_hidden_signals_weigh_nothing_in_the_shortlist_either(data: DataSet) -> None:
     hidden = ("popular ever", "followed recent", "gap")
-    lender = watched(SETTINGS)
-    blind = ablations.contender(Row("blind", without=hidden, lend=True), SETTINGS, lender)
-    stream(data, no_text, Learner(SETTINGS, {"premiere": lender, "blind": blind}), quiet)
+    shared_backbone = watched(SETTINGS)
+    blind = ablations.pipeline(Row("blind", without=hidden, lend=True), SETTINGS, shared_backbone)
+    stream(data, no_text, Learner(SETTINGS, {"full": shared_backbone, "blind": blind}), quiet)
     weights = dict(zip(DENSE, blind.ranker.weights_D.tolist(), strict=True))
     assert weights["popular ever"] == weights["followed recent"] == 0.0
     assert weights["popular 0"] != 0.0
@@ -211,7 +211,7 @@ def test_the_questions_have_a_page_of_their_own_and_leave_the_other_as_it_is(eve
 
 def test_every_study_is_a_part_of_the_evidence() -> None:
     named = {command.__name__ for command in experiments.COMMANDS} - {"evaluate"}
-    assert named <= {name.split("-")[0] for name in QUESTIONS}
+    assert named <= {name.split("-")[0] for name in REPORT_PARTS}
 
 
 def test_another_question_is_asked_anew(events: Path, tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_another_stream_tells_what_the_backbone_adds(data: DataSet) -> None:
     found = other_streams.compare(data, no_text, replace(SETTINGS, repeats=True), quiet, other_streams.HOUR)
     assert (found["events"], found["scored"], found["users"]) == (320, 256, 20)
     gain = found["gains"][0]
-    assert (gain["of"], gain["over"]) == ("premiere", "features_only")
+    assert (gain["of"], gain["over"]) == ("full", "no_backbone")
     assert gain["gain"]["all"]["mean"] == pytest.approx(
-        found["mrr"]["premiere"]["all"] - found["mrr"]["features_only"]["all"]
+        found["mrr"]["full"]["all"] - found["mrr"]["no_backbone"]["all"]
     )

@@ -11,9 +11,9 @@ from infra.experiments import retraining
 from infra.experiments.batch_retraining import COUNTED, Cost, Histories, asked_alone, fitted, pieces
 from infra.experiments.evaluate import micro_batches
 from infra.experiments.harness import Batch, Say, stream
-from infra.experiments.retraining import NAMES, ONLINE, RETRAINED, STILL, Retraining, contenders
+from infra.experiments.retraining import NAMES, ONLINE, RETRAINED, STILL, Retraining, pipelines
 from model.learner import Learner, LearnerSettings
-from model.state.stream_state import Past
+from model.state.stream_state import History
 from tests.support.evaluation import SETTINGS, checkerboard, no_text
 
 PLAY, IMPRESSION = 3, 1
@@ -23,14 +23,14 @@ def quiet(_line: str) -> None:
     """Progress that nobody reads."""
 
 
-def past(events: int, action: int = PLAY) -> Past:
-    return Past("u", np.arange(events), np.arange(events) * 1000, np.full(events, action))
+def history(events: int, action: int = PLAY) -> History:
+    return History("u", np.arange(events), np.arange(events) * 1000, np.full(events, action))
 
 
 @pytest.mark.parametrize("events", [1, 9, 10, 11, 37])
 def test_windows_hold_every_event_once_with_half_a_window_before_it(events: int) -> None:
     learned: list[int] = []
-    for window, asked in pieces(past(events), range(events), limit=10):
+    for window, asked in pieces(history(events), range(events), limit=10):
         assert len(window.rows_L) <= 11  # one more than a window says that there was something before it
         learned += window.rows_L[asked].tolist()
         for event in asked:
@@ -39,7 +39,7 @@ def test_windows_hold_every_event_once_with_half_a_window_before_it(events: int)
 
 
 def test_what_is_context_only_is_no_target() -> None:
-    assert list(pieces(past(4, IMPRESSION), range(4), limit=10)) == []
+    assert list(pieces(history(4, IMPRESSION), range(4), limit=10)) == []
 
 
 def test_costs_are_those_of_every_step_from_those_counted() -> None:
@@ -73,17 +73,17 @@ class Watching(Retraining):
         super().__call__(done, batch)
         weights = {}
         for name in (RETRAINED, STILL):
-            rival = self.learner.contenders[name]
+            rival = self.learner.pipelines[name]
             assert rival.sequence is not None
             state = [*rival.sequence.served.parameters(), *rival.ranker.network.parameters()]
             weights[name] = torch.cat([p.detach().flatten() for p in state]).clone()
-        still = self.learner.contenders[STILL]
+        still = self.learner.pipelines[STILL]
         assert isinstance(still, retraining.Still)
-        self.noted.append((done, len(self.times), weights, still.memory.events))
+        self.noted.append((done, len(self.times), weights, still.stream_state.events))
 
 
 def test_retraining_comes_with_the_first_micro_batch_that_is_due_and_nothing_moves_in_between() -> None:
-    learner = Learner(SETTINGS, dict(zip(NAMES, contenders(SETTINGS), strict=True)))
+    learner = Learner(SETTINGS, dict(zip(NAMES, pipelines(SETTINGS), strict=True)))
     schedule = Watching(SETTINGS, learner, quiet, every=100)
     stream(checkerboard(480), no_text, learner, quiet, before=schedule)
     assert [one["events"] for one in schedule.times] == [128, 256, 320, 448]  # the first past each hundred
@@ -108,13 +108,13 @@ def test_the_report_has_all_three_and_what_they_cost() -> None:
 
 
 def test_a_copy_of_the_counters_follows_launches_and_no_event() -> None:
-    three = contenders(SETTINGS)
+    three = pipelines(SETTINGS)
     learner = Learner(SETTINGS, dict(zip(NAMES, three, strict=True)))
     stream(checkerboard(192), no_text, learner, quiet, before=Retraining(SETTINGS, learner, quiet, every=10_000))
     still = three[2]
-    assert still.memory.catalogue.ids == learner.memory.catalogue.ids
-    assert (still.memory.events, learner.memory.events) == (0, 192)
-    assert not still.memory.counters.popular_VC.any()
+    assert still.stream_state.catalog.ids == learner.stream_state.catalog.ids
+    assert (still.stream_state.events, learner.stream_state.events) == (0, 192)
+    assert not still.stream_state.counters.popular_VC.any()
 
 
 def test_a_retrained_network_finds_the_checkerboard() -> None:
@@ -123,13 +123,13 @@ def test_a_retrained_network_finds_the_checkerboard() -> None:
     for batch in micro_batches(data, no_text):
         learner.observe(batch)
         histories.add(batch)
-    memory = learner.memory
+    stream_state = learner.stream_state
     limit = SETTINGS.sequence.network.history
-    learned = [history for history, _ in histories.pasts(memory)]
+    learned = [history for history, _ in histories.histories(stream_state)]
     windows = [piece for history in learned for piece in pieces(history, range(len(history.rows_L)), limit)]
     asked = [(history, [len(history.rows_L) - 1]) for history in learned]
     few, many = (
-        asked_alone(fitted(SETTINGS, memory, windows, epochs, Cost()), memory, asked, repeats=False)
+        asked_alone(fitted(SETTINGS, stream_state, windows, epochs, Cost()), stream_state, asked, repeats=False)
         for epochs in (0, 40)
     )
     assert many > 1.5 * few  # by heart: the events asked are among those learned

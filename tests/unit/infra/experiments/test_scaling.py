@@ -13,22 +13,22 @@ from typer.testing import CliRunner
 
 from infra.cli.main import app
 from infra.data.datasets import from_tables
-from infra.data.simulate import audience
+from infra.data.simulate import simulate
 from infra.data.tables import Table
 from infra.errors import SettingsError
 from infra.experiments import scaling, scaling_report
 from infra.experiments.evaluate import write
 from infra.experiments.flops import parameters
 from infra.experiments.harness import Recorded, stream, watched
-from infra.experiments.scaling import LATER, WITHOUT, Later, dims, sweep
-from model.learner import Learner, LearnerSettings, Ranked
+from infra.experiments.scaling import LATER, WITHOUT, DelayedEvaluation, dims, sweep
+from model.learner import Learner, LearnerSettings, RankedEvent
 from model.metrics.bootstrap import resampled
 from model.metrics.scaling_law import Floats, law, over_seeds
-from model.pipeline import Question
+from model.pipeline import RankingRequest
 from model.sequence.backbone import PRESETS, Dims
 from model.sequence.network import preset
 from model.signals import candidates
-from model.state.stream_state import Past
+from model.state.stream_state import History
 from tests.support.evaluation import SETTINGS, START, data_of, no_text
 
 N: Final = np.array([3e3, 1e4, 9e4, 3e5, 8e5, 2e6])
@@ -149,18 +149,18 @@ def test_a_sweep_changes_the_backbone_alone_and_goes_from_small_to_large() -> No
 
 def test_late_questions_know_what_was_known_some_events_ago_and_nobody_learns_from_them() -> None:
     settings = replace(SETTINGS, delayed=0.0)
-    data = audience(8, 40, 160)
+    data = simulate(8, 40, 160)
     whole = {name: watched(settings) for name in ("a", "b")}
-    later = Later(settings, {"a": whole["a"]}, first=32)
+    later = DelayedEvaluation(settings, {"a": whole["a"]}, first=32)
     recorded = stream(data, no_text, Learner(settings, {**whole, LATER: later}), lambda _line: None)
     assert recorded.ranks["a"] == recorded.ranks["b"]
     assert 0 < len(later.recorded) < len(recorded) / 3
     learner = Learner(settings)
-    past = Past("u", np.arange(9), np.arange(9) * 1000, np.ones(9, np.int64))
-    questions = [Question(past.before(k), 1000 * k, k, 1, 0, k) for k in range(9)]
-    later = Later(settings, {}, first=0)
-    later.prepare(candidates.view(learner.memory), [past], questions)
-    assert {n: (late.past.rows_L.tolist(), late.now) for n, late in later.late.items()} == {
+    history = History("u", np.arange(9), np.arange(9) * 1000, np.ones(9, np.int64))
+    requests = [RankingRequest(history.before(k), 1000 * k, k, 1, 0, k) for k in range(9)]
+    later = DelayedEvaluation(settings, {}, first=0)
+    later.prepare(candidates.view(learner.stream_state), [history], requests)
+    assert {n: (late.history.rows_L.tolist(), late.now) for n, late in later.late.items()} == {
         4: ([0, 1], 1000),  # two events ago; event 0 has no past, and the others' turn is not come
         8: ([0, 1, 2, 3, 4, 5], 5000),
     }
@@ -171,7 +171,7 @@ def test_where_all_but_one_title_was_taken_since_an_old_list_is_right() -> None:
     titles = [{"item": item, "title": f"t{item}", "launched_ts": START - 300} for item in range(9)]
     settings = replace(SETTINGS, delayed=0.0)
     watching = {"a": watched(settings), WITHOUT: watched(settings, backbone=False)}
-    later = Later(settings, watching, first=0)
+    later = DelayedEvaluation(settings, watching, first=0)
     stream(data_of(rows, titles), no_text, Learner(settings, {**watching, LATER: later}), lambda _line: None)
     last = [n for n, title in enumerate(later.recorded.titles) if title == "8"]
     assert len(last) == 3
@@ -189,7 +189,7 @@ def test_tasks_are_by_what_was_done_and_by_genre() -> None:
     recorded = Recorded()
     for n, seen in enumerate((0, 9, 10)):
         event = data.event(n)
-        recorded.add(Ranked(event.user, event.title, event.ts, seen, n, {}), {})
+        recorded.add(RankedEvent(event.user, event.title, event.ts, seen, n, {}), {})
     found = {task: inside.tolist() for task, inside in scaling.tasks(data, recorded).items()}
     assert found == {
         "the next event": [True, True, True],
@@ -202,7 +202,7 @@ def test_tasks_are_by_what_was_done_and_by_genre() -> None:
     }
     plain = data_of([(1, 2, START), (1, 3, START + 9)])
     recorded = Recorded()
-    recorded.add(Ranked("1", "2", START * 1000, 0, 0, {}), {})
+    recorded.add(RankedEvent("1", "2", START * 1000, 0, 0, {}), {})
     assert list(scaling.tasks(plain, recorded)) == ["the next event", "titles of fewer than 10 events"]
 
 
@@ -211,7 +211,7 @@ def found() -> dict[str, Any]:
     network = replace(SETTINGS.sequence.network, heads=1)
     settings = replace(SETTINGS, sequence=replace(SETTINGS.sequence, network=network))
     sizes = ("16x1", "4x1", "8x1", "12x2", "32x2")
-    return scaling.report(audience(24, 120, 640), no_text, settings, lambda _line: None, sizes, seeds=2)
+    return scaling.report(simulate(24, 120, 640), no_text, settings, lambda _line: None, sizes, seeds=2)
 
 
 def test_the_report_of_a_sweep_adds_up(found: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from infra.experiments.stale_lists import (
     LEFT,
     ORDERS,
     Known,
-    Reading,
+    ListRead,
     alone_ranks,
     events_age,
     events_ago,
@@ -48,11 +48,11 @@ from infra.experiments.staleness import (
     verdicts,
 )
 from model.actions import ACTIONS
-from model.pipeline import Question
+from model.pipeline import RankingRequest
 from model.signals.candidates import Candidates
 from model.signals.ranker import Ranker
 from model.signals.table import COLUMN, SIGNALS
-from model.state.stream_state import Past
+from model.state.stream_state import History
 from tests.support.evaluation import SETTINGS, START, data_of, no_text
 from tests.support.learner import RANKER
 
@@ -71,17 +71,17 @@ def wheel(events: int, users: int = 6) -> DataSet:
     return data_of(rows)
 
 
-def past_of(rows: Sequence[int], hours: Sequence[int] = (), actions: Sequence[str] = ()) -> Past:
+def history_of(rows: Sequence[int], hours: Sequence[int] = (), actions: Sequence[str] = ()) -> History:
     """Clicks at the turn of the hour, unless told."""
     times, did = hours or range(len(rows)), actions or ["click"] * len(rows)
     codes = np.array([ACTIONS[action].code for action in did], np.int64)
-    return Past("u", np.array(rows, np.int64), np.array(times, np.int64) * HOUR, codes)
+    return History("u", np.array(rows, np.int64), np.array(times, np.int64) * HOUR, codes)
 
 
-def read_later(target: int, past: Past, seen: Sequence[int], k: int, repeats: bool = False) -> Reading:
+def read_later(target: int, history: History, seen: Sequence[int], k: int, repeats: bool = False) -> ListRead:
     """A list of `k` events ago."""
-    question = Question(past, 99 * HOUR, target, ACTIONS["click"].code, 0, len(past.rows_L))
-    return reading(question, events_ago(past, k), np.array(seen, np.int32), repeats)
+    request = RankingRequest(history, 99 * HOUR, target, ACTIONS["click"].code, 0, len(history.rows_L))
+    return reading(request, events_ago(history, k), np.array(seen, np.int32), repeats)
 
 
 @pytest.fixture(scope="module")
@@ -95,17 +95,17 @@ def found() -> dict[str, Any]:
 
 
 def test_a_list_of_some_events_ago_is_made_without_them_at_the_time_of_the_last_one_known() -> None:
-    past = past_of([7, 8, 9], hours=[1, 5, 6])
+    history = history_of([7, 8, 9], hours=[1, 5, 6])
     for k, rows, hour in ((0, [7, 8, 9], 6), (1, [7, 8], 5), (2, [7], 1)):
-        known = events_ago(past, k)
-        assert (known.past.rows_L.tolist(), known.now, known.missed) == (rows, hour * HOUR, k)
+        known = events_ago(history, k)
+        assert (known.history.rows_L.tolist(), known.now, known.missed) == (rows, hour * HOUR, k)
 
 
 def test_a_list_of_some_hours_ago_is_made_from_what_is_older() -> None:
-    past = past_of([7, 8, 9], hours=[1, 5, 6])
+    history = history_of([7, 8, 9], hours=[1, 5, 6])
     for hours, rows in ((0, [7, 8, 9]), (1, [7, 8, 9]), (2, [7, 8]), (3, [7]), (6, [7]), (12, [])):
-        known = hours_ago(past, 7 * HOUR, hours)
-        assert (known.past.rows_L.tolist(), known.now) == (rows, (7 - hours) * HOUR)
+        known = hours_ago(history, 7 * HOUR, hours)
+        assert (known.history.rows_L.tolist(), known.now) == (rows, (7 - hours) * HOUR)
         assert known.missed == 3 - len(rows)
 
 
@@ -121,8 +121,8 @@ def test_what_was_taken_since_gives_its_places_to_what_stands_behind_it() -> Non
 
     def ranks(target: int, *since: int) -> tuple[float, float]:
         found = Candidates(np.arange(5), 5, signals_CF, score_V.copy())
-        known = Known(past_of([]), 0, len(since))
-        return final_ranks(found, ranker, Reading(target, known, np.zeros(0, np.int32), np.array(since, np.int32)))
+        known = Known(history_of([]), 0, len(since))
+        return final_ranks(found, ranker, ListRead(target, known, np.zeros(0, np.int32), np.array(since, np.int32)))
 
     assert ranks(3) == (4, 4)
     assert ranks(3, 0, 4) == (3, 4)  # what stands behind the target takes no place
@@ -132,25 +132,25 @@ def test_what_was_taken_since_gives_its_places_to_what_stands_behind_it() -> Non
 
 def test_a_list_leaves_out_what_was_seen_when_it_was_made_and_its_reader_what_was_taken_since() -> None:
     score_V = np.array([1, 2, 3, 4, 5, 6, 7, 8], np.float32)
-    past = past_of([7, 3, 6, 5, 7])  # of these 7 was known before
+    history = history_of([7, 3, 6, 5, 7])  # of these 7 was known before
     for k, since, ranks in ((0, [], (2, 2)), (2, [5], (2, 3)), (3, [5, 6], (2, 4)), (4, [3, 5, 6], (2, 5))):
-        read = read_later(2, past, [7, 3, 6, 5, -1], k)
+        read = read_later(2, history, [7, 3, 6, 5, -1], k)
         assert (read.since.tolist(), read.blocked.tolist()) == (since, sorted({3, 5, 6, 7} - set(since)))
         assert alone_ranks(score_V.copy(), read) == ranks  # 4 is above it throughout
-    read = read_later(2, past, [7, 3, 6, 5, -1], 4, repeats=True)
+    read = read_later(2, history, [7, 3, 6, 5, -1], 4, repeats=True)
     assert alone_ranks(score_V.copy(), read) == (6, 6)
     assert len(read.since) == len(read.blocked) == 0
 
 
 def test_what_was_merely_shown_since_can_be_taken() -> None:
     score_V = np.array([1, 2, 3, 4], np.float32)
-    past = past_of([1, 2], actions=["click", "impression"])
-    read = read_later(2, past, seen=[1], k=1)
+    history = history_of([1, 2], actions=["click", "impression"])
+    read = read_later(2, history, seen=[1], k=1)
     assert alone_ranks(score_V.copy(), read) == (2, 2)  # behind 3
     assert read.since.tolist() == []
-    disliked = past_of([1, 2, 3], actions=["click", "click", "dislike"])
+    disliked = history_of([1, 2, 3], actions=["click", "click", "dislike"])
     assert read_later(0, disliked, seen=[1, 2], k=2).since.tolist() == [2]
-    shown_before = past_of([2, 1, 2], actions=["impression", "click", "click"])
+    shown_before = history_of([2, 1, 2], actions=["impression", "click", "click"])
     read = read_later(0, shown_before, seen=[1, 2], k=1)
     assert (read.since.tolist(), read.blocked.tolist()) == ([2], [1])  # it was in the list, for it was not seen yet
 
@@ -189,9 +189,9 @@ def test_what_each_backbone_and_ranker_learns_from() -> None:
     assert [asked[row] for row in WINDOWS] == [((0,), (3,)), ((0,), (5,)), ((0,), (10,))]
     assert asked[HORIZONS][0] == DELAYS
     assert trained[AS_SET] == SETTINGS
-    contenders, ways = rivals(SETTINGS)
-    assert {name for name, one in contenders.items() if one.delayed} == {HORIZONS, AS_SET, TAUGHT}
-    assert ways[TAUGHT].backbone is contenders[NEXT].sequence
+    pipelines, ways = rivals(SETTINGS)
+    assert {name for name, one in pipelines.items() if one.delayed} == {HORIZONS, AS_SET, TAUGHT}
+    assert ways[TAUGHT].backbone is pipelines[NEXT].sequence
 
 
 def gained(low: float, high: float, users: int = 30) -> dict[str, float]:

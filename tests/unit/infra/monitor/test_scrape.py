@@ -33,7 +33,7 @@ def endpoint() -> Iterator[Settings]:
     settings = Settings(metrics_port=free_base(Settings(metrics_port=23_400)))
     gauge = Gauge("test_scrape_sum", "sums", ["ranking", "measure", "slice"])
     delays = Observed("test_scrape_seconds", "delays", buckets=(0.1, 1.0))
-    gauge.labels("premiere", "mrr", "all").set(4.5)
+    gauge.labels("full", "mrr", "all").set(4.5)
     for seconds in (0.05, 0.3, 0.5, 7.0):
         delays.observe(seconds)
     serve(settings, "learn")
@@ -45,7 +45,7 @@ def endpoint() -> Iterator[Settings]:
 def test_a_flows_page_is_read_over_the_wire(endpoint: Settings) -> None:
     page = read(endpoint, "learn")
     assert page is not None
-    assert page.value("test_scrape_sum", ranking="premiere", measure="mrr") == 4.5
+    assert page.value("test_scrape_sum", ranking="full", measure="mrr") == 4.5
     assert Histogram.of(page, "test_scrape_seconds").below == (1, 3, 4)
 
 
@@ -95,7 +95,7 @@ def learner_page(ranking: Prequential) -> str:
     """The lines that the learner serves of one ranking."""
     sums = of_ranking(ranking)
     lines = [
-        f'premiere_prequential_sum{{ranking="premiere",measure="{m}",slice="{s}"}} {float(sums.total[i, j])!r}'
+        f'premiere_prequential_sum{{ranking="full",measure="{m}",slice="{s}"}} {float(sums.total[i, j])!r}'
         for i, m in enumerate(MEASURES)
         for j, s in enumerate(SLICES)
     ]
@@ -114,9 +114,9 @@ def test_a_part_of_the_stream_is_the_difference_of_two_looks() -> None:
     found = table(since(of_learner(Scrape.parse(learner_page(whole))), before))
     want = part.report()
     for measure in MEASURES:
-        assert found[measure]["premiere"]["all"] == pytest.approx(want[measure]["all"])
-        assert found[measure]["premiere"]["new_users"] == pytest.approx(want[measure]["new_users"])
-        assert found[measure]["premiere"]["new_titles"] is None  # none of the part was on a new title
+        assert found[measure]["full"]["all"] == pytest.approx(want[measure]["all"])
+        assert found[measure]["full"]["new_users"] == pytest.approx(want[measure]["new_users"])
+        assert found[measure]["full"]["new_titles"] is None  # none of the part was on a new title
 
 
 def test_a_ranking_that_begins_later_counts_from_zero() -> None:

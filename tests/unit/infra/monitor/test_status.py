@@ -59,7 +59,7 @@ def metrics() -> None:
     POSITION.set(70)
     LOSS.labels("sequence").set(2.5)
     SCORED.labels("all").set(50)
-    SUM.labels("premiere", "mrr", "all").set(2.5)
+    SUM.labels("full", "mrr", "all").set(2.5)
     EVENTS.inc(66)
     DOUBLES.inc(2)
     LETTERS.labels("test status").inc(3)
@@ -73,7 +73,7 @@ def test_scripts_get_everything(settings: Settings, metrics: None) -> None:
     assert found["learner"]["learned"] == 64
     assert found["learner"]["position"] == 70
     assert found["loss"]["sequence"] == 2.5
-    assert found["mrr"]["premiere"]["all"] == 0.05
+    assert found["mrr"]["full"]["all"] == 0.05
     assert found["events"]["dead_lettered"]["test status"] >= 3
     assert 80 < found["freshness_ms"]["event"]["p50"] < 130
     assert found["version"]["number"] >= 0

@@ -8,23 +8,23 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from infra.run.peer_offsets import EVERY, Least, Others, group
+from infra.run.peer_offsets import EVERY, MinOffset, PeerOffsets, group
 from infra.run.publish import first
 from infra.run.workers import ALONE, Worker
 from infra.topics import create
 from streaming.records import Forgotten
 from streaming.state.publisher import Publisher, PublishSettings
-from streaming.state.sharding import Share
+from streaming.state.sharding import Shard
 from streaming.stores.redis_lists import Erased, Item, Placed, Prediction, Withdrawn
 from streaming.topics import Topic
 from tests.support.publish import NOW, activity, by_user, do_all, recommender, world
 from tests.support.publisher import ROOMY, more, new_title, unseen
 from tests.support.streams import deadline, produce
 
-SHARES = [Share(worker, 3) for worker in range(3)]
+SHARES = [Shard(worker, 3) for worker in range(3)]
 
 
-def ready(share: Share, settings: PublishSettings = ROOMY) -> Publisher:
+def ready(share: Shard, settings: PublishSettings = ROOMY) -> Publisher:
     """A publisher of one share, which has read the whole log and serves the world's version."""
     publisher = Publisher(settings, share)
     publisher.titles.take(world().titles, live=False)
@@ -39,7 +39,7 @@ def lists(items: list[Item]) -> dict[str | None, dict[int, list[str]]]:
 
 
 def test_shares_write_together_what_one_process_writes() -> None:
-    alone = do_all(ready(Share()))
+    alone = do_all(ready(Shard()))
     shared = [do_all(ready(share)) for share in SHARES]
     written = [set(lists(items)) for items in shared]
     assert all(users - {None} for users in written)
@@ -64,7 +64,7 @@ def test_who_acts_is_recomputed_by_the_share_that_holds_them() -> None:
     one = more(user, *unseen(user)[:1])
     for share, publisher in zip(SHARES, publishers, strict=True):
         publisher.act(one, 5)
-        assert list(by_user(do_all(publisher))) == ([user] if share.holds(user) else [])
+        assert list(by_user(do_all(publisher))) == ([user] if share.owns(user) else [])
 
 
 def test_a_launch_is_tried_on_as_many_viewers_and_its_counts_add_up() -> None:
@@ -82,7 +82,7 @@ def test_a_launch_is_tried_on_as_many_viewers_and_its_counts_add_up() -> None:
 
 
 def test_a_share_without_viewers_says_at_once_that_a_launch_entered_nothing() -> None:
-    publisher = Publisher(ROOMY, Share(1, 2))
+    publisher = Publisher(ROOMY, Shard(1, 2))
     publisher.titles.take(world().titles, live=False)
     publisher.serve(0, recommender(), [])
     publisher.launch([new_title()])
@@ -96,9 +96,9 @@ def test_only_the_share_that_holds_a_forgotten_viewer_writes_the_tombstone_and_e
         do_all(publisher)
         publisher.forget(Forgotten(user=user, partition=0, offset=1001, appended=NOW))
         erased = [item for item in do_all(publisher) if isinstance(item, Erased)]
-        assert erased == ([Erased(user, 1001)] if share.holds(user) else [])
+        assert erased == ([Erased(user, 1001)] if share.owns(user) else [])
         assert publisher.recommender is not None
-        assert publisher.recommender.memory.audience.slot(user) == -1
+        assert publisher.recommender.stream_state.user_store.user_index(user) == -1
 
 
 def test_a_strangers_first_activity_is_of_one_share() -> None:
@@ -122,7 +122,7 @@ def test_the_group_is_at_the_smallest_position_and_nowhere_before_all_are_known(
     create(config, [Topic(topic, 1, {})])
     monkeypatch.setattr("infra.run.peer_offsets.GROUP", topic)  # a group of this test's own
     own = {0: 50}
-    least = Least(own, others := Others(config, [topic], 3, stop), topic)
+    least = MinOffset(own, others := PeerOffsets(config, [topic], 3, stop), topic)
     commit(config, group(Worker(1, 3)), topic, 70)
     time.sleep(2 * EVERY)
     assert (least.get(0), dict(least)) == (None, {})  # the third has not said where it is
@@ -152,7 +152,7 @@ def test_a_new_worker_begins_no_later_than_all_there_were(kafka: str, topic: str
 
 def test_a_process_alone_is_at_its_own_position(stop: threading.Event) -> None:
     own = {0: 5}
-    least = Least(own, Others({}, ["activity"], 1, stop), "activity")
+    least = MinOffset(own, PeerOffsets({}, ["activity"], 1, stop), "activity")
     assert (least.get(0), dict(least), len(least)) == (5, {0: 5}, 1)
     assert group(ALONE) == group(Worker(0, 4)) == "publish"
 
@@ -163,7 +163,7 @@ def commit(config: dict[str, str], name: str, topic: str, offset: int) -> None:
     consumer.close()
 
 
-def seen(least: Least, offset: int) -> None:
+def seen(least: MinOffset, offset: int) -> None:
     """Wait, within bounds, until the smallest position is this."""
     late = deadline(30)
     while least.get(0) != offset:

@@ -16,7 +16,7 @@ from infra.monitor.metrics_server import port
 from infra.monitor.scrape import Histogram, Scrape
 from infra.run import worker_group
 from infra.settings import Settings
-from streaming.state.sharding import Share
+from streaming.state.sharding import Shard
 
 WAITS = """
 import os, signal, sys, time
@@ -132,14 +132,14 @@ def test_each_worker_has_a_port_of_its_own() -> None:
 
 
 def test_every_user_is_of_one_share_and_only_one_has_what_is_common() -> None:
-    shares = [Share(worker, 3) for worker in range(3)]
+    shares = [Shard(worker, 3) for worker in range(3)]
     users = [f"user {k} ü" for k in range(3000)]
-    held = [sum(share.holds(user) for user in users) for share in shares]
+    held = [sum(share.owns(user) for user in users) for share in shares]
     assert sum(held) == len(users)
-    assert all(sum(share.holds(user) for share in shares) == 1 for user in users)
+    assert all(sum(share.owns(user) for share in shares) == 1 for user in users)
     assert min(held) > 800
-    assert [share.common for share in shares] == [True, False, False]
-    assert all(Share().holds(user) for user in users)
+    assert [share.is_primary for share in shares] == [True, False, False]
+    assert all(Shard().owns(user) for user in users)
 
 
 def test_the_pages_of_workers_become_one_account() -> None:

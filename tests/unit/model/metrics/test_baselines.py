@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from infra.data.datasets import DataSet, load
-from infra.data.simulate import audience
+from infra.data.simulate import simulate
 from model.metrics.baselines import NAMES, Baselines
 from model.metrics.ranking import Prequential
 from streaming.records import Event
@@ -21,7 +21,7 @@ ML_SMALL = Path(os.environ.get("PREMIERE_DATA", ""))
 
 @pytest.fixture(scope="module")
 def small() -> DataSet:
-    return audience(users=25, titles=60, events=1200, days=60, seed=5)
+    return simulate(users=25, titles=60, events=1200, days=60, seed=5)
 
 
 def steps(data: DataSet, baselines: Baselines) -> Iterator[Event]:
@@ -46,26 +46,26 @@ def ranks(data: DataSet, baselines: Baselines) -> list[dict[str, float]]:
 def plainly(data: DataSet, days: float, repeats: bool) -> list[dict[str, float]]:
     """The same from the definitions, recounted from the whole past for each event."""
     launched = {launch.title: launch.ts or 0 for launch in data.launches_with_events()}
-    past: list[Event] = []
+    history: list[Event] = []
     found = []
     for index in range(len(data)):
         now = data.event(index)
-        seen = {e.title for e in past if e.user == now.user and not repeats}
-        own = [e.title for e in past if e.user == now.user]
+        seen = {e.title for e in history if e.user == now.user and not repeats}
+        own = [e.title for e in history if e.user == now.user]
         titles = [t for t, ts in launched.items() if ts < now.ts and t not in seen]
-        recent = [e.title for e in past if e.ts >= now.ts - days * DAY_MS]
+        recent = [e.title for e in history if e.ts >= now.ts - days * DAY_MS]
         follows: dict[str, float] = {}
         last: dict[str, str] = {}
-        for event in past:
+        for event in history:
             if own and last.get(event.user) == own[-1]:
                 follows[event.title] = follows.get(event.title, 0) + 1
             last[event.user] = event.title
-        pop = {t: float([e.title for e in past].count(t)) for t in titles}
+        pop = {t: float([e.title for e in history].count(t)) for t in titles}
         win = {t: float(recent.count(t)) for t in titles}
         window = {t: win[t] + pop[t] * 1e-6 for t in titles}
         follow = {t: follows.get(t, 0.0) + win[t] * 1e-3 + pop[t] * 1e-6 for t in titles}
         found.append({n: place(s, now.title) for n, s in zip(NAMES, (pop, window, follow), strict=True)})
-        past.append(now)
+        history.append(now)
     return found
 
 
@@ -119,7 +119,7 @@ def test_an_event_is_in_the_window_up_to_its_full_length() -> None:
     for title, ts in (("often", 0), ("often", 1), ("once", 2)):
         baselines.launch(title)
         baselines.count(f"viewer {ts}", title, ts)
-    rank = {ts: baselines.rank("bob", "once", ts)["popularity_window"] for ts in range(DAY_MS, DAY_MS + 4)}
+    rank = {ts: baselines.rank("bob", "once", ts)["popularity_recent"] for ts in range(DAY_MS, DAY_MS + 4)}
     assert rank == {DAY_MS: 2, DAY_MS + 1: 2, DAY_MS + 2: 1, DAY_MS + 3: 2}  # at last both are out: popularity decides
 
 
@@ -132,8 +132,8 @@ def test_one_succession_outweighs_hundreds_of_recent_events() -> None:
     for viewer in range(500):
         baselines.count(f"viewer {viewer}", "hit", 2)
     baselines.count("bob", "first", 3)
-    assert baselines.rank("bob", "second", 4) == {"popularity": 2, "popularity_window": 2, "cooccurrence": 1}
-    assert baselines.rank("bob", "hit", 4) == {"popularity": 1, "popularity_window": 1, "cooccurrence": 2}
+    assert baselines.rank("bob", "second", 4) == {"popularity": 2, "popularity_recent": 2, "cooccurrence": 1}
+    assert baselines.rank("bob", "hit", 4) == {"popularity": 1, "popularity_recent": 1, "cooccurrence": 2}
 
 
 def test_an_unlaunched_and_a_withdrawn_title_have_rank_infinity() -> None:
@@ -188,7 +188,7 @@ def test_the_published_figures_come_out() -> None:
     mrr = {name: [round(v or 0, 4) for v in ranking.report()["mrr"].values()] for name, ranking in rankings.items()}
     assert mrr == {
         "popularity": [0.0186, 0.0005, 0.0002, 0.0312],
-        "popularity_window": [0.0158, 0.0070, 0.0002, 0.0314],
+        "popularity_recent": [0.0158, 0.0070, 0.0002, 0.0314],
         "cooccurrence": [0.0318, 0.0088, 0.0002, 0.0564],
     }
     top = {
@@ -197,7 +197,7 @@ def test_the_published_figures_come_out() -> None:
     }
     assert top == {
         "popularity": [0.0363, 0.0182],
-        "popularity_window": [0.0297, 0.0147],
+        "popularity_recent": [0.0297, 0.0147],
         "cooccurrence": [0.0607, 0.0342],
     }
 
@@ -209,8 +209,8 @@ def test_a_forgotten_user_is_a_stranger_and_the_counts_stay() -> None:
     for user in ("u", "v"):
         for ts, title in enumerate("ab"):
             baselines.count(user, title, ts)
-    baselines.forget_user("u")
-    baselines.forget_user("nobody")
+    baselines.erase_user("u")
+    baselines.erase_user("nobody")
     assert (baselines.user_events("u"), baselines.has_seen("u", "a"), baselines.title_events("a")) == (0, False, 2)
     assert baselines.rank("u", "a", 5) == baselines.rank("stranger", "a", 5)
     assert baselines.state_dict()["users"] == ["v"]

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from model.sequence.experience_replay import Replay
+from model.sequence.experience_replay import DatasetProducer
 from tests.support.learner import differences
 
 
-def add(replay: Replay, user: str, many: int, first: int = 0) -> None:
+def add(replay: DatasetProducer, user: str, many: int, first: int = 0) -> None:
     """A history of `many` events, titles numbered from `first` on."""
     rows = np.arange(first, first + many, dtype=np.int64)
     replay.add(user, rows, rows * 10, rows % 5, many)
 
 
-def windows(replay: Replay) -> list[list[int]]:
+def windows(replay: DatasetProducer) -> list[list[int]]:
     """Titles held, by place."""
     held = []
     for n in range(len(replay)):
@@ -26,7 +26,7 @@ def windows(replay: Replay) -> list[list[int]]:
 
 
 def test_a_window_grows_with_its_user_until_half_of_it_is_new() -> None:
-    replay = Replay(8, 6)
+    replay = DatasetProducer(8, 6)
     for many in (1, 2, 4):
         add(replay, "u", many)
     assert windows(replay) == [[0, 1, 2, 3]]
@@ -38,7 +38,7 @@ def test_a_window_grows_with_its_user_until_half_of_it_is_new() -> None:
 
 
 def test_users_do_not_disturb_each_other_and_the_oldest_windows_go() -> None:
-    replay = Replay(3, 4)
+    replay = DatasetProducer(3, 4)
     for n, user in enumerate("abcd"):
         add(replay, user, 2, first=10 * n)
     assert sorted(windows(replay)) == [[10, 11], [20, 21], [30, 31]]
@@ -48,14 +48,14 @@ def test_users_do_not_disturb_each_other_and_the_oldest_windows_go() -> None:
 
 
 def test_a_user_who_was_forgotten_and_comes_back_begins_another_window() -> None:
-    replay = Replay(8, 6)
+    replay = DatasetProducer(8, 6)
     add(replay, "u", 9)
     add(replay, "u", 1, first=50)
     assert windows(replay) == [[3, 4, 5, 6, 7, 8], [50]]
 
 
 def test_newer_windows_are_drawn_more_often_and_all_are() -> None:
-    replay, random = Replay(10, 4), np.random.default_rng(1)
+    replay, random = DatasetProducer(10, 4), np.random.default_rng(1)
     assert replay.sample(0, random).tolist() == []
     for n in range(14):
         add(replay, f"u{n}", 2, first=n)
@@ -63,25 +63,25 @@ def test_newer_windows_are_drawn_more_often_and_all_are() -> None:
     by_age = counts[(replay.written - 1 - np.arange(10)) % 10]
     assert (by_age > 0).all()
     assert by_age[:3].sum() > 1.5 * by_age[-3:].sum()
-    few = Replay(10, 4)
+    few = DatasetProducer(10, 4)
     add(few, "u", 2)
     assert set(few.sample(20, random).tolist()) == {0}
 
 
 def test_forgotten_titles_become_unknown() -> None:
-    replay = Replay(4, 4)
+    replay = DatasetProducer(4, 4)
     add(replay, "u", 4)
-    replay.forget_titles(np.array([1, 3]))
+    replay.evict_titles(np.array([1, 3]))
     assert replay.title_NL[0].tolist() == [0, -1, 2, -1]
     assert replay.length_N[0] == 4
 
 
 @pytest.mark.parametrize("steps", [3, 60])
 def test_a_restart_changes_nothing_that_follows(steps: int) -> None:
-    random, one, other = np.random.default_rng(2), Replay(6, 8), Replay(6, 8)
+    random, one, other = np.random.default_rng(2), DatasetProducer(6, 8), DatasetProducer(6, 8)
     many: dict[str, int] = {}
 
-    def act(replays: list[Replay], steps: int) -> None:
+    def act(replays: list[DatasetProducer], steps: int) -> None:
         for _ in range(steps):
             user = f"u{random.integers(9)}"
             many[user] = many.get(user, 0) + int(random.integers(1, 3))
@@ -99,13 +99,13 @@ def test_a_restart_changes_nothing_that_follows(steps: int) -> None:
 
 
 def test_all_windows_of_a_forgotten_user_are_emptied_and_the_others_stay() -> None:
-    replay = Replay(8, 6)
+    replay = DatasetProducer(8, 6)
     for many in (1, 5, 9, 13):
         add(replay, "u", many)
         add(replay, "v", many, first=50)
     before = windows(replay)
-    replay.forget_user("u")
-    replay.forget_user("nobody")
+    replay.erase_user("u")
+    replay.erase_user("nobody")
     assert windows(replay) == [[] if window[0] < 50 else window for window in before]
     assert "u" not in replay.state_dict()["users"]
     add(replay, "u", 1, first=30)
@@ -113,7 +113,7 @@ def test_all_windows_of_a_forgotten_user_are_emptied_and_the_others_stay() -> No
 
 
 def test_a_buffer_from_before_windows_had_owners_keeps_those_it_can_still_forget() -> None:
-    replay, other = Replay(8, 6), Replay(8, 6)
+    replay, other = DatasetProducer(8, 6), DatasetProducer(8, 6)
     for many in (1, 5, 9):
         add(replay, "u", many)
     add(replay, "v", 2, first=50)
@@ -121,5 +121,5 @@ def test_a_buffer_from_before_windows_had_owners_keeps_those_it_can_still_forget
     del state["owner_N"]
     other.load_state_dict(state)
     assert [window for window in windows(other) if window] == windows(replay)[-2:]
-    other.forget_user("u")
+    other.erase_user("u")
     assert [window for window in windows(other) if window] == [[50, 51]]

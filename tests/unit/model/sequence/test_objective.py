@@ -92,7 +92,7 @@ def test_the_sampled_gradient_is_that_of_the_full_softmax() -> None:
         id_UE = titles.id_VE[batch.title_U].requires_grad_()
         (got_UE,) = torch.autograd.grad(row_losses(network, batch, titles, id_UE).sum(), id_UE)
         hidden_XD = network(network.title_vectors(titles.semantic_VS, id_UE, titles.count_V), batch.packed)
-        query_NP = network.query(hidden_XD[2:3], torch.zeros(1, dtype=torch.int64)) * network.decoder.scale
+        query_NP = network.query(hidden_XD[2:3], torch.zeros(1, dtype=torch.int64)) * network.horizon_head.scale
         e_VP = network.candidates(network.title_vectors(titles.semantic_VS, id_UE, titles.count_V))
         full = -(query_NP @ e_VP.T).log_softmax(1)[0, positive]
         (want_UE,) = torch.autograd.grad(full, id_UE)

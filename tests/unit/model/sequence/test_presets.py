@@ -36,7 +36,7 @@ def test_a_network_has_the_parameters_that_its_name_promises_without_embeddings_
         network = Network(preset(name))
     promised = float(name[:-1]) * {"m": 1e6, "b": 1e9}[name[-1]]
     assert sum(p.numel() for p in network.backbone.parameters()) == pytest.approx(promised, rel=0.03)
-    assert network.decoder.head.out_features == max(64, network.settings.width // 8)
+    assert network.horizon_head.head.out_features == max(64, network.settings.width // 8)
 
 
 @pytest.mark.parametrize("name", ["2m", "50m"])

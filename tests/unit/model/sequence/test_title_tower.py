@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from model.sequence.title_tower import Tower
+from model.sequence.title_tower import TitleTower
 
 TEXT, ID, WIDTH, EVIDENCE = 7, 5, 6, 3.0
 
 
-def a_tower() -> Tower:
+def a_tower() -> TitleTower:
     torch.manual_seed(1)
-    tower = Tower(TEXT, ID, WIDTH, EVIDENCE)
+    tower = TitleTower(TEXT, ID, WIDTH, EVIDENCE)
     with torch.no_grad():
         for p in tower.parameters():
             p.normal_()

@@ -16,7 +16,7 @@ from model.signals.gather import gather
 from model.signals.ranker import Ranker
 from model.signals.table import COLUMN, COMPARED, DENSE
 from model.state.catalog import genre_codes
-from model.state.stream_state import Memory, Past
+from model.state.stream_state import History, StreamState
 from tests.support.learner import RANKER, ROOMY, directions, launched
 
 TITLES, USERS, HISTORY, NOW = 25, 8, 30, 1_700_000_000_000
@@ -31,16 +31,16 @@ Event = tuple[int, int, int]  # title, ms, action
 class World:
     """A memory that has counted random events, and the events themselves."""
 
-    memory: Memory
+    stream_state: StreamState
     text: NDArray[np.float32]
     genres: list[list[str]]
     years: list[int | None]
     events: list[tuple[int, Event]] = field(default_factory=list)  # user and event, in order
     histories: dict[int, list[Event]] = field(default_factory=lambda: defaultdict(list))
 
-    def past(self, user: int) -> Past:
+    def history(self, user: int) -> History:
         columns = [np.array(column, np.int64) for column in zip(*self.histories[user], strict=True)]
-        return Past(f"u{user}", *columns) if columns else Past(f"u{user}", *[np.zeros(0, np.int64)] * 3)
+        return History(f"u{user}", *columns) if columns else History(f"u{user}", *[np.zeros(0, np.int64)] * 3)
 
 
 def a_world() -> World:
@@ -49,18 +49,18 @@ def a_world() -> World:
     text[NO_TEXT] = 0
     genres = [random.choice(GENRES, random.integers(1, 3), replace=False).tolist() for _ in range(TITLES)]
     years: list[int | None] = [None if n == UNDATED else int(random.integers(1980, 2020)) for n in range(TITLES)]
-    memory = Memory(replace(ROOMY, history=HISTORY))
-    memory.launch(
+    stream_state = StreamState(replace(ROOMY, history=HISTORY))
+    stream_state.launch(
         launched(f"t{n}", text[n] if n != NO_TEXT else None, genres[n], years[n], None if n == UNDATED else NOW - n)
         for n in range(TITLES)
     )
-    world = World(memory, text, genres, years)
+    world = World(stream_state, text, genres, years)
     for n in range(160):
         user, title = int(random.integers(USERS)), int(random.integers(TITLES))
         if title == NOBODY_SAW:
             continue
         ts, action = NOW - (160 - n) * 1_200_000, int(random.choice([ACTIONS["play"].code, 8, 10]))
-        memory.count(world.past(user), title, ts)
+        stream_state.count(world.history(user), title, ts)
         world.events.append((user, (title, ts, action)))
         world.histories[user].append((title, ts, action))
     return world
@@ -80,13 +80,13 @@ def ask(
     world: World = WORLD,
     backbone: NDArray[np.float32] = BACKBONE,
 ) -> Candidates:
-    past, memory = world.past(user), world.memory
-    on, asked = candidates.view(memory), memory.asked(past, NOW, delay)
-    gather(asked, on.titles, memory.counters, on.scratch)
+    history, stream_state = world.history(user), world.stream_state
+    snapshot, query = candidates.view(stream_state), stream_state.query(history, NOW, delay)
+    gather(query, snapshot.titles, stream_state.counters, snapshot.scratch)
     ranker = ranker or Ranker(RANKER)
-    text_V, static_V = candidates.text_scores(on, [past])[0], candidates.static_scores(on, ranker)
-    also = np.zeros(0, np.int64)
-    return candidates.find(on, ranker, asked, past, text_V, backbone, static_V, blocked, most, also)
+    text_V, static_V = candidates.text_scores(snapshot, [history])[0], candidates.static_scores(snapshot, ranker)
+    extra_rows = np.zeros(0, np.int64)
+    return candidates.find(snapshot, ranker, query, history, text_V, backbone, static_V, blocked, most, extra_rows)
 
 
 def column(user: int, name: str, delay: int = 0) -> NDArray[np.float32]:
@@ -129,24 +129,26 @@ def newest(user: int) -> list[Event]:
 
 def sums(user: int) -> dict[str, NDArray[np.float64]]:
     """The signals that are sums over pairs, for every title."""
-    past = newest(user)
+    history = newest(user)
     follow, near, together = PAIRS["follow"], PAIRS["near"], PAIRS["together"]
     follows = Counter[int]()
     for (h, _), n in follow.items():
         follows[h] += n
     wanted = {name: np.zeros(TITLES) for name in DENSE}
     for c in range(TITLES):
-        shared = [together[h, c] * RARE[h] * RARE[c] for h, _, _ in past]
-        wanted["followed last"][c] = follow[past[0][0], c]
+        shared = [together[h, c] * RARE[h] * RARE[c] for h, _, _ in history]
+        wanted["followed last"][c] = follow[history[0][0], c]
         wanted["followed recent"][c] = sum(
-            0.6**j * follow[h, c] / (follows[h] + 3) for j, (h, _, _) in enumerate(past[:5])
+            0.6**j * follow[h, c] / (follows[h] + 3) for j, (h, _, _) in enumerate(history[:5])
         )
-        wanted["near recent"][c] = sum(0.8**j * near[h, c] for j, (h, _, _) in enumerate(past[:10]))
-        wanted["near share"][c] = RARE[c] * sum(0.8**j * near[h, c] * RARE[h] for j, (h, _, _) in enumerate(past[:10]))
+        wanted["near recent"][c] = sum(0.8**j * near[h, c] for j, (h, _, _) in enumerate(history[:10]))
+        wanted["near share"][c] = RARE[c] * sum(
+            0.8**j * near[h, c] * RARE[h] for j, (h, _, _) in enumerate(history[:10])
+        )
         wanted["together recent"][c] = sum(0.93**j * one for j, one in enumerate(shared))
         wanted["together all"][c] = sum(shared)
         wanted["together most"][c] = max(shared)
-        wanted["together liked"][c] = max(sum(LIKING[past[j][2]] * one for j, one in enumerate(shared)), 0)
+        wanted["together liked"][c] = max(sum(LIKING[history[j][2]] * one for j, one in enumerate(shared)), 0)
     return {name: np.sqrt(value) for name, value in wanted.items()}
 
 
@@ -200,14 +202,14 @@ def test_text_signals_are_cosines_with_the_last_titles_less_what_all_texts_share
 
 def test_taste_of_genres_weighs_by_liking_and_years_by_recency() -> None:
     for user in range(USERS):
-        past = newest(user)
+        history = newest(user)
         liking: Counter[str] = Counter()
-        for title, _, action in past:
+        for title, _, action in history:
             for genre in WORLD.genres[title]:
-                liking[genre] += LIKING[action] / len(past)  # type: ignore[assignment]
+                liking[genre] += LIKING[action] / len(history)  # type: ignore[assignment]
         wanted = [np.mean([liking[genre] for genre in WORLD.genres[title]]) for title in range(TITLES)]
         np.testing.assert_allclose(column(user, "genres"), wanted, rtol=1e-4, atol=1e-5)
-        dated = [(0.9**j, year) for j, (title, _, _) in enumerate(past) if (year := WORLD.years[title]) is not None]
+        dated = [(0.9**j, year) for j, (title, _, _) in enumerate(history) if (year := WORLD.years[title]) is not None]
         mean = sum(weight * year for weight, year in dated) / sum(weight for weight, _ in dated)
         ahead = [0.0 if year is None else (year - mean) / 10 for year in WORLD.years]
         np.testing.assert_allclose(column(user, "year ahead"), ahead, rtol=1e-3, atol=1e-4)
@@ -220,7 +222,7 @@ def test_taste_of_genres_weighs_by_liking_and_years_by_recency() -> None:
 def test_what_a_title_borrows_from_its_text_neighbours() -> None:
     cosine = WORLD.text @ WORLD.text.T
     np.fill_diagonal(cosine, 0)
-    week = np.array([WORLD.memory.titles().static_VS[title, 2] for title in range(TITLES)])
+    week = np.array([WORLD.stream_state.titles().static_VS[title, 2] for title in range(TITLES)])
     wanted = []
     for row in cosine:
         near = np.sort(row)[-16]  # as many as are kept
@@ -232,11 +234,11 @@ def test_what_a_title_borrows_from_its_text_neighbours() -> None:
 
 def test_tempo_age_and_delay_are_read_off_the_clock() -> None:
     for user in range(USERS):
-        past = newest(user)
-        gap = np.log1p((NOW - past[0][1]) / 1000)
-        span = past[: min(10, len(past))]
+        history = newest(user)
+        gap = np.log1p((NOW - history[0][1]) / 1000)
+        span = history[: min(10, len(history))]
         tempo = np.log1p((span[0][1] - span[-1][1]) / 1000 / len(span))
-        sitting = np.log1p(sum(NOW - ts < 3_600_000 for _, ts, _ in past))
+        sitting = np.log1p(sum(NOW - ts < 3_600_000 for _, ts, _ in history))
         for name, value in (("gap", gap), ("tempo", tempo), ("sitting", sitting)):
             np.testing.assert_allclose(column(user, name), np.full(TITLES, value), rtol=1e-4)
         np.testing.assert_allclose(column(user, "user events"), np.log1p(len(WORLD.histories[user])), rtol=1e-5)
@@ -282,8 +284,8 @@ def test_a_stranger_gets_finite_signals_and_a_list() -> None:
 
 def test_blocked_unlaunched_and_withdrawn_titles_never_come_out_of_a_shortlist() -> None:
     random, world = np.random.default_rng(4), a_world()
-    world.memory.launch([launched("t7", withdrawn=True)])
-    unlaunched = world.memory.row("watched before its launch")
+    world.stream_state.launch([launched("t7", withdrawn=True)])
+    unlaunched = world.stream_state.row("watched before its launch")
     backbone = np.append(BACKBONE, np.float32(99))
     for most in (1, 5, TITLES, 4 * TITLES):
         blocked = random.permutation(TITLES)[:9].astype(np.int32)

@@ -27,7 +27,7 @@ def taught(steps: int) -> Ranker:
     return ranker
 
 
-def asked(candidates: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def query(candidates: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Signals, some far outside what the ranker has seen, and the backbone's logits and lead of each horizon."""
     random = np.random.default_rng(7)
     signals_CF = random.normal(size=(candidates, len(SIGNALS))).astype(np.float32) * 30
@@ -38,7 +38,7 @@ def asked(candidates: int) -> tuple[NDArray[np.float32], NDArray[np.float32], ND
 @pytest.mark.parametrize("steps", [0, 1, 12])
 @pytest.mark.parametrize("candidates", [0, 1, 70])
 def test_each_horizon_is_scored_as_the_ranker_scores_it(steps: int, candidates: int) -> None:
-    ranker, (signals_CF, backbone_HC, lead_H) = taught(steps), asked(candidates)
+    ranker, (signals_CF, backbone_HC, lead_H) = taught(steps), query(candidates)
     score_HC = Scorer(ranker, HORIZONS)(signals_CF, backbone_HC, lead_H)
     for place, delay in enumerate(HORIZONS):
         signals_CF[:, COLUMN["backbone"]] = backbone_HC[place]
@@ -49,7 +49,7 @@ def test_each_horizon_is_scored_as_the_ranker_scores_it(steps: int, candidates: 
 
 
 def test_a_scorer_keeps_its_weights_while_the_ranker_learns_on() -> None:
-    ranker, given = taught(3), asked(40)
+    ranker, given = taught(3), query(40)
     scorer = Scorer(ranker, HORIZONS)
     before, told = scorer(*given), ranker.score(given[0])
     for _ in range(5):

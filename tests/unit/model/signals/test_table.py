@@ -12,7 +12,7 @@ from model.signals import candidates
 from model.signals.gather import gather
 from model.signals.table import COLUMN
 from model.signals.user_knn import RIDGE
-from model.state.stream_state import Memory, Past
+from model.state.stream_state import History, StreamState
 from tests.support.learner import D_TEXT, PLAY, ROOMY, launched
 
 TITLES: Final = 6
@@ -30,28 +30,28 @@ class World:
     def __post_init__(self) -> None:
         text = np.eye(TITLES, D_TEXT, dtype=np.float32)
         text[5] = text[2]
-        self.memory = Memory(ROOMY)
-        self.memory.launch(launched(f"t{n}", text[n], year=self.years[n]) for n in range(TITLES))
+        self.stream_state = StreamState(ROOMY)
+        self.stream_state.launch(launched(f"t{n}", text[n], year=self.years[n]) for n in range(TITLES))
 
-    def past(self, user: str, action: int = PLAY) -> Past:
+    def history(self, user: str, action: int = PLAY) -> History:
         rows = self.taken.get(user, [])
-        return Past(user, np.array(rows, np.int64), np.arange(len(rows)) + NEW_YEAR, np.full(len(rows), action))
+        return History(user, np.array(rows, np.int64), np.arange(len(rows)) + NEW_YEAR, np.full(len(rows), action))
 
     def take(self, user: str, *rows: int, ts: int = NEW_YEAR, action: int = PLAY) -> "World":
         for row in rows:
-            self.memory.count(self.past(user), row, ts, action)
+            self.stream_state.count(self.history(user), row, ts, action)
             self.taken.setdefault(user, []).append(row)
         return self
 
-    def column(self, name: str, asker: str | Past = "asker") -> list[float]:
-        past = asker if isinstance(asker, Past) else self.past(asker)
-        on, asked = candidates.view(self.memory), self.memory.asked(past, NEW_YEAR)
-        gather(asked, on.titles, self.memory.counters, on.scratch)
-        signals_CF = candidates.read(on, asked, past, np.arange(TITLES), 0.0)
+    def column(self, name: str, asker: str | History = "asker") -> list[float]:
+        history = asker if isinstance(asker, History) else self.history(asker)
+        snapshot, query = candidates.view(self.stream_state), self.stream_state.query(history, NEW_YEAR)
+        gather(query, snapshot.titles, self.stream_state.counters, snapshot.scratch)
+        signals_CF = candidates.read(snapshot, query, history, np.arange(TITLES), 0.0)
         return [float(one) for one in signals_CF[:, COLUMN[name]]]
 
     def said(self, row: int) -> float:
-        return 1 / (1 + log1p(self.memory.catalogue.count_V[row]))
+        return 1 / (1 + log1p(self.stream_state.catalog.count_V[row]))
 
 
 def test_what_the_asker_took_counts_by_how_often_and_how_lately() -> None:
@@ -107,9 +107,9 @@ def test_what_a_title_borrows_from_the_neighbour_that_others_took_next() -> None
 
 def test_user_liking_is_the_mean_of_what_was_done() -> None:
     world = World().take("asker", 0, 1)
-    past = world.past("asker")
-    past.actions_L[:] = ACTIONS["finish"].code, ACTIONS["rated low"].code
-    assert world.column("user liking", past) == pytest.approx([(1.5 - 0.2) / 2] * TITLES)
+    history = world.history("asker")
+    history.actions_L[:] = ACTIONS["finish"].code, ACTIONS["rated low"].code
+    assert world.column("user liking", history) == pytest.approx([(1.5 - 0.2) / 2] * TITLES)
     assert world.column("user liking", "nobody") == [0] * TITLES
 
 

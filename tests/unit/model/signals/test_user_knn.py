@@ -19,9 +19,9 @@ from model.signals.table import (
     Scratch,
     scratch,
 )
-from model.signals.user_knn import ALIKE, AROUND, FITTED, RECENT, RIDGE, SHARED, WINDOW, ask_alike
-from model.state.interactions import TAKERS
-from model.state.stream_state import Memory, Past
+from model.signals.user_knn import ALIKE, AROUND, FITTED, RECENT, RIDGE, SHARED, WINDOW, add_user_knn_signals
+from model.state.interactions import USERS_PER_TITLE
+from model.state.stream_state import History, StreamState
 from tests.support.learner import PLAY, ROOMY, launched
 
 
@@ -31,7 +31,7 @@ class Taken:
 
     user: str | None
     row: int | None
-    on: int | None
+    snapshot: int | None
 
 
 @dataclass
@@ -43,26 +43,26 @@ class World:
     events: list[Taken] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.memory = Memory(replace(ROOMY, history=30, most_seen=self.most_seen))
-        self.memory.launch(launched(f"t{n}") for n in range(self.titles))
+        self.stream_state = StreamState(replace(ROOMY, history=30, most_seen=self.most_seen))
+        self.stream_state.launch(launched(f"t{n}") for n in range(self.titles))
 
     def take(self, user: str, *rows: int) -> None:
         for row in rows:
-            self.memory.count(self.past(user), row, len(self.events))
+            self.stream_state.count(self.history(user), row, len(self.events))
             self.events.append(Taken(user, row, row))
 
     def forget(self, user: str, row: int) -> None:
-        self.memory.audience.forget_user(user)
-        self.memory.audience.forget_titles(np.array([row]))
+        self.stream_state.user_store.erase_user(user)
+        self.stream_state.user_store.evict_titles(np.array([row]))
         for event in self.events:
             if event.user == user:
                 event.user = event.row = None
-            if event.on == row:
-                event.row = event.on = None
+            if event.snapshot == row:
+                event.row = event.snapshot = None
 
-    def past(self, user: str) -> Past:
+    def history(self, user: str) -> History:
         rows = [event.row for event in self.events if event.user == user and event.row is not None]
-        return past(user, *rows)
+        return history(user, *rows)
 
     def by(self, user: str) -> list[int]:
         """Places of the user's events that are held, oldest first."""
@@ -70,7 +70,7 @@ class World:
 
     def said(self, row: int) -> float:
         """What a shared title says."""
-        return 1 / (1 + float(np.log1p(self.memory.catalogue.count_V[row])))
+        return 1 / (1 + float(np.log1p(self.stream_state.catalog.count_V[row])))
 
 
 @dataclass
@@ -81,21 +81,21 @@ class Answer:
     shared: dict[str, float]
 
 
-def past(user: str, *rows: int) -> Past:
+def history(user: str, *rows: int) -> History:
     """Oldest first."""
-    return Past(user, np.array(rows, np.int64), np.arange(len(rows)), np.full(len(rows), PLAY))
+    return History(user, np.array(rows, np.int64), np.arange(len(rows)), np.full(len(rows), PLAY))
 
 
-def ask(world: World, asker: Past, room: Scratch | None = None) -> Answer:
-    memory = world.memory
-    s = memory.scratch() if room is None else room
+def ask(world: World, asker: History, room: Scratch | None = None) -> Answer:
+    stream_state = world.stream_state
+    s = stream_state.scratch() if room is None else room
     s.sums_VM[:] = 0
-    ask_alike(memory.asked(asker, 0), memory.titles(), s)
+    add_user_knn_signals(stream_state.query(asker, 0), stream_state.titles(), s)
     assert not s.weight_V.any()
     found = s.touched_N[: list(s.touched_N).index(-1)].tolist()
     assert sorted(found) == np.flatnonzero(s.overlap_U).tolist()
-    names = {slot: user for user, slot in memory.audience.slots.items()}
-    return Answer(s.sums_VM.T.copy(), {names[slot]: float(s.overlap_U[slot]) for slot in found})
+    names = {user_index: user for user, user_index in stream_state.user_store.user_indices.items()}
+    return Answer(s.sums_VM.T.copy(), {names[user_index]: float(s.overlap_U[user_index]) for user_index in found})
 
 
 def a_world(users: int, titles: int, events: int, most_seen: int = 4096, forget: bool = False) -> World:
@@ -120,16 +120,16 @@ ASKERS: Final = ("u0", "u1", "u2", "u4", "stranger")
 each_world = pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
 
 
-def askers(world: World) -> list[tuple[Past, list[int]]]:
+def askers(world: World) -> list[tuple[History, list[int]]]:
     """Questions with the asker's titles newest first; the stranger has u0's past and no place of their own."""
-    pasts = [world.past("u0" if user == "stranger" else user) for user in ASKERS]
-    pasts = [replace(one, user=user) for one, user in zip(pasts, ASKERS, strict=True)]
-    return [(one, one.rows_L[:-31:-1].tolist()) for one in pasts]
+    histories = [world.history("u0" if user == "stranger" else user) for user in ASKERS]
+    histories = [replace(one, user=user) for one, user in zip(histories, ASKERS, strict=True)]
+    return [(one, one.rows_L[:-31:-1].tolist()) for one in histories]
 
 
 def takers(world: World, row: int, asker: str) -> list[int]:
     """Places of the newest events on a title, but the asker's own and the forgotten."""
-    newest = [at for at in range(len(world.events) - 1, -1, -1) if world.events[at].on == row][:TAKERS]
+    newest = [at for at in range(len(world.events) - 1, -1, -1) if world.events[at].snapshot == row][:USERS_PER_TITLE]
     return [at for at in newest if world.events[at].user not in (None, asker)]
 
 
@@ -146,7 +146,7 @@ def test_what_users_share_is_what_a_loop_over_the_events_adds_up(world: World) -
             for at in takers(world, h, asker.user):
                 user = str(world.events[at].user)
                 wanted[user] = wanted.get(user, 0.0) + 0.93**j * world.said(h)
-        many = {user: min(world.memory.audience.count(user), RECENT) for user in wanted}
+        many = {user: min(world.stream_state.user_store.count(user), RECENT) for user in wanted}
         answer = ask(world, asker)
         assert list(answer.shared) == list(wanted)
         for user, value in wanted.items():
@@ -203,17 +203,17 @@ def test_the_most_alike_say_what_they_took_and_what_was_near_the_askers_last_tit
 
 @each_world
 def test_votes_are_those_of_a_ridge_regression_over_sets_of_titles(world: World) -> None:
-    said_V = np.array([world.said(row) for row in range(world.titles)])
+    idf_V = np.array([world.said(row) for row in range(world.titles)])
     for asker, recent in askers(world):
         answer = ask(world, asker)
         best = sorted(answer.shared, key=lambda user: -answer.shared[user])[:FITTED]
         took_AV = np.zeros((len(best), world.titles))
         for a, user in enumerate(best):
             took_AV[a, newest(world, user)] = 1
-        kernel_AA, own_A = took_AV * said_V @ took_AV.T, took_AV[:, sorted(set(recent))] @ said_V[sorted(set(recent))]
+        kernel_AA, own_A = took_AV * idf_V @ took_AV.T, took_AV[:, sorted(set(recent))] @ idf_V[sorted(set(recent))]
         norm_A = 1 / np.sqrt(np.diag(kernel_AA) + 1)
         kernel_AA *= norm_A[:, None] * norm_A
-        own_A *= norm_A / np.sqrt(said_V[sorted(set(recent))].sum() + 1)
+        own_A *= norm_A / np.sqrt(idf_V[sorted(set(recent))].sum() + 1)
         vote_A = np.linalg.solve(kernel_AA + RIDGE * np.eye(len(best)), own_A)
         wanted_V = (vote_A * norm_A) @ took_AV
         np.testing.assert_allclose(answer.sums_MV[ALIKE_FITTED], wanted_V, atol=0.05 * np.abs(wanted_V).max())
@@ -226,7 +226,7 @@ def test_users_who_say_the_same_share_one_vote_also_where_they_say_it_again_and_
     for n in range(many * again):
         world.take(f"u{n % many}", 0, 1, 2)
     world.take("asker", 0)
-    answer = ask(world, world.past("asker"))
+    answer = ask(world, world.history("asker"))
     size = sum(world.said(row) for row in (0, 1, 2))
     alike, mine = size / (size + 1), world.said(0) / ((size + 1) * (world.said(0) + 1)) ** 0.5
     together = many * mine / (many * alike + RIDGE) / (size + 1) ** 0.5
@@ -237,29 +237,32 @@ def test_users_who_say_the_same_share_one_vote_also_where_they_say_it_again_and_
 def test_nobody_asks_himself_and_a_stranger_asks_everybody() -> None:
     world = World(4)
     world.take("u", 0, 1, 0, 2)
-    own = ask(world, world.past("u"))
+    own = ask(world, world.history("u"))
     assert (own.shared, bool(own.sums_MV.any())) == ({}, False)
-    stranger = ask(world, past("somebody", 0))
+    stranger = ask(world, history("somebody", 0))
     assert list(stranger.shared) == ["u"]
     assert stranger.sums_MV[ALIKE_USERS].astype(bool).tolist() == [True, True, True, False]
-    nobody = ask(world, past("somebody"))
+    nobody = ask(world, history("somebody"))
     assert (nobody.shared, bool(nobody.sums_MV.any())) == ({}, False)
 
 
 def test_titles_of_the_past_that_are_unknown_take_no_place() -> None:
     world = WORLDS["all is held"]
-    known = ask(world, past("u2", 4, 7, 3))
+    known = ask(world, history("u2", 4, 7, 3))
     for rows in ((-1, 4, 7, 3), (4, -1, 7, -1, 3), (4, 7, 3, -1)):
-        assert ask(world, past("u2", *rows)).sums_MV.tobytes() == known.sums_MV.tobytes()
+        assert ask(world, history("u2", *rows)).sums_MV.tobytes() == known.sums_MV.tobytes()
 
 
 @each_world
 def test_no_question_leaves_a_trace_in_the_next(world: World) -> None:
-    memory = world.memory
-    questions = [asker for asker, _ in askers(world)] + [past("new"), past("u3", 1, 5)]
-    used, room = memory.scratch(), (len(memory.catalogue), len(memory.audience.trail.many_U))
-    fresh = {one.user: ask(world, one, scratch(*room)) for one in questions}
-    for one in [*questions, *questions[::-1], *questions[::2]]:
+    stream_state = world.stream_state
+    requests = [asker for asker, _ in askers(world)] + [history("new"), history("u3", 1, 5)]
+    used, room = (
+        stream_state.scratch(),
+        (len(stream_state.catalog), len(stream_state.user_store.interactions.user_count_U)),
+    )
+    fresh = {one.user: ask(world, one, scratch(*room)) for one in requests}
+    for one in [*requests, *requests[::-1], *requests[::2]]:
         answer = ask(world, one, used)
         assert answer.sums_MV.tobytes() == fresh[one.user].sums_MV.tobytes()
         assert answer.shared == fresh[one.user].shared
@@ -272,5 +275,5 @@ def test_more_in_common_is_more_alike_and_a_rare_title_says_more() -> None:
     world.take("both", 0, 1)
     world.take("common", 0, 7)
     world.take("rare", 1, 8)
-    shared = ask(world, past("asker", 0, 1)).shared
+    shared = ask(world, history("asker", 0, 1)).shared
     assert shared["both"] > shared["rare"] > shared["common"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from model.state.cooccurrence import EMPTY, Pairs, add_pair, empty_pairs, forget_rows
+from model.state.cooccurrence import EMPTY, Pairs, add_pair, empty_pairs, evict_rows
 
 
 def held(pairs: Pairs, a: int) -> dict[int, float]:
@@ -62,7 +62,7 @@ def test_forgotten_rows_are_mentioned_nowhere_and_filled_slots_stay_in_front() -
     for _ in range(300):
         add_pair(pairs, int(random.integers(9)), int(random.integers(9)), 1.0)
     before, totals = [held(pairs, a) for a in range(9)], pairs.total_V.copy()
-    forget_rows(pairs, np.array([2, 8]))
+    evict_rows(pairs, np.array([2, 8]))
     after = [held(pairs, a) for a in range(9)]
     assert not np.isin(pairs.to_VK, [2, 8]).any()
     for a in range(9):
@@ -76,5 +76,5 @@ def test_forgotten_rows_are_mentioned_nowhere_and_filled_slots_stay_in_front() -
 def test_forgetting_nothing_changes_nothing() -> None:
     pairs = empty_pairs(3, 2)
     add_pair(pairs, 0, 1, 1.0)
-    forget_rows(pairs, np.zeros(0, np.int64))
+    evict_rows(pairs, np.zeros(0, np.int64))
     assert [held(pairs, a) for a in range(3)] == [{1: 1.0}, {}, {}]

@@ -13,24 +13,24 @@ from model.state.counters import (
     STAGES,
     TOGETHER,
     Counters,
-    Kind,
+    EventKind,
+    activity_bucket,
     count_event,
     counters_state,
     empty_counters,
-    forget_titles,
+    evict_titles,
     gain,
     grown,
     liked,
     load_counters,
     popularity,
     quiet,
-    stage_of,
     tick,
 )
 
 HOUR = 3_600_000
 NOTHING = np.zeros(0, np.int32)
-A_PLAY = Kind(1.0, 0)
+A_PLAY = EventKind(1.0, 0)
 
 
 def pairs_of(pairs: Pairs) -> dict[tuple[int, int], float]:
@@ -124,7 +124,7 @@ def some() -> Counters:
     random, counters = np.random.default_rng(2), empty_counters(8, slots=(3, 4, 5))
     for n in range(300):
         tick(counters, 10**12 + n * HOUR, n + 1)
-        kind = Kind(float(random.choice([-0.5, 1.0, 1.5])), int(random.integers(600)))
+        kind = EventKind(float(random.choice([-0.5, 1.0, 1.5])), int(random.integers(600)))
         row, recent_L = int(random.integers(8)), random.integers(0, 8, 12).astype(np.int32)
         count_event(counters, gain(counters), row, recent_L, kind)
     return counters
@@ -133,7 +133,7 @@ def some() -> Counters:
 def test_forgotten_rows_count_nothing_and_are_named_nowhere() -> None:
     counters = some()
     before, quiet_V, was = popularity(counters, 8), quiet(counters, 8), some()
-    forget_titles(counters, np.array([1, 6]))
+    evict_titles(counters, np.array([1, 6]))
     after = popularity(counters, 8)
     assert not after[[1, 6]].any()
     assert not counters.stage_VB[[1, 6]].any()
@@ -158,7 +158,7 @@ def test_growing_and_a_restart_change_no_number() -> None:
     for one in (wide, loaded):
         assert len(one.popular_VC) == 12
         tick(one, 10**12 + 301 * HOUR, 301)
-        count_event(one, gain(one), 11, np.array([10, 3], np.int32), Kind(1.5, 7))
+        count_event(one, gain(one), 11, np.array([10, 3], np.int32), EventKind(1.5, 7))
     for name in ("popular_VC", "stage_VB", "last_V", "liking_V"):
         assert (getattr(wide, name) == getattr(loaded, name)).all()
         assert (state[name] == kept[name]).all()
@@ -171,13 +171,13 @@ def test_growing_and_a_restart_change_no_number() -> None:
 
 
 def test_a_stage_of_life_ends_before_the_event_that_is_named() -> None:
-    assert [stage_of(n) for n in (0, 4, 5, 14, 15, 49, 50, 149, 150, 499, 500, 10**6)] == [
+    assert [activity_bucket(n) for n in (0, 4, 5, 14, 15, 49, 50, 149, 150, 499, 500, 10**6)] == [
         *(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5),
     ]
     counters = empty_counters(3)
     for row, events in ((1, 0), (1, 4), (1, 5), (2, 500), (2, 10**6)):
         tick(counters, 1, 1)
-        count_event(counters, gain(counters), row, NOTHING, Kind(1.0, events))
+        count_event(counters, gain(counters), row, NOTHING, EventKind(1.0, events))
     assert counters.stage_VB.tolist() == [[0] * 6, [2, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 2]]
     assert counters.stage_VB.shape[1] == len(STAGES) + 1
 
@@ -197,9 +197,9 @@ def test_the_liking_of_a_few_events_is_drawn_to_the_mean_of_all() -> None:
     counters, count_V = empty_counters(4), np.array([10, 1, 0], np.float32)
     tick(counters, 1, 1)
     for _ in range(10):
-        count_event(counters, gain(counters), 0, NOTHING, Kind(1.5, 0))
+        count_event(counters, gain(counters), 0, NOTHING, EventKind(1.5, 0))
     assert liked(counters, count_V[:1]).tolist() == pytest.approx([1.5])
-    count_event(counters, gain(counters), 1, NOTHING, Kind(-0.5, 0))
+    count_event(counters, gain(counters), 1, NOTHING, EventKind(-0.5, 0))
     mean = (10 * 1.5 - 0.5) / 11
     wanted = [(15 + 5 * mean) / 15, (-0.5 + 5 * mean) / 6, mean]
     assert liked(counters, count_V).tolist() == pytest.approx(wanted)

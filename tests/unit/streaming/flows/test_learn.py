@@ -64,7 +64,7 @@ def test_versions_are_announced_in_order_each_once_and_only_when_they_can_be_rea
     assert durable == {0: announced[-1].position}  # nothing that is not whole
     assert REGISTRY.get_sample_value("premiere_learned_events") == learner.learned
     assert REGISTRY.get_sample_value("premiere_learner_duplicates") == learner.duplicates
-    scored = learner.rankings["premiere"].scored()["all"]
+    scored = learner.rankings["full"].scored()["all"]
     assert REGISTRY.get_sample_value("premiere_prequential_scored", {"slice": "all"}) == scored
 
 

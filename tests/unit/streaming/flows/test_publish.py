@@ -17,7 +17,7 @@ from model.recommender import Recommender
 from streaming.flows.publish import Announced, build, restore
 from streaming.kafka.source import KafkaSource, read_all
 from streaming.records import Forgotten, Tick, Title, Version, to_json, to_msgpack
-from streaming.state.log_learner import launched
+from streaming.state.log_learner import title_metadata
 from streaming.state.publisher import Publisher, PublishSettings
 from streaming.stores import redis_lists
 from streaming.stores.redis_lists import RedisSink, read
@@ -51,7 +51,7 @@ def version(tmp_path: Path) -> Version:
 
 def load(url: str, ahead: Any) -> Recommender:
     version = Recommender.load(url, SETTINGS)
-    version.add([launched(title) for title in ahead])
+    version.add([title_metadata(title) for title in ahead])
     return version
 
 
@@ -188,15 +188,15 @@ class Topics:
     def run(self, redis_url: str) -> None:
         """A process's life: restore from the topics as they are, then what came since; here nothing."""
         publisher = Publisher(ROOMY)
-        past = {name: list(read_all(self.config, name)) for name in (self.titles, self.activity, self.versions)}
-        announced = restore(publisher, *past.values())
+        history = {name: list(read_all(self.config, name)) for name in (self.titles, self.activity, self.versions)}
+        announced = restore(publisher, *history.values())
         durable: dict[str, dict[int, int]] = {"activity": {}, "titles": {}, "versions": {}}
         sources = [
             KafkaSource(
                 self.config,
                 name,
                 self.group,
-                start={0: len(past[name])},
+                start={0: len(history[name])},
                 tail=False,
                 idle=timedelta(0),
                 durable=durable[kind],

@@ -37,7 +37,7 @@ def test_beyond_its_rate_a_fair_sample_is_ranked_and_micro_batches_grow_while_al
         log.write(activity(*range(4 * number, 4 * number + 4)), later)
         learner.feed(log.messages[-1])
         batches.append(learner.batch)
-        scored.append(learner.rankings["premiere"].scored()["all"])
+        scored.append(learner.rankings["full"].scored()["all"])
     assert set(batches[:5]) == {4}
     assert batches[60] == 11  # 28 events/s of which ten are to be ranked: 4 / (10 / 28)
     assert batches[-1] == 4

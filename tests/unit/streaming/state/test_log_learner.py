@@ -13,7 +13,7 @@ from model import checkpoint
 from model.learner import Learner
 from streaming.kafka.source import Message
 from streaming.records import Activity, Forgotten, Tick, Title, decode_log, to_msgpack
-from streaming.state.log_learner import UNREADABLE, LogLearner, LogSettings, Once
+from streaming.state.log_learner import UNREADABLE, Deduplicator, LogLearner, LogSettings
 from tests.support.learner import MEMORY, PLAY, SETTINGS, Log, activity, differences, holds
 
 torch.set_num_threads(1)
@@ -39,9 +39,9 @@ def test_from_any_checkpoint_on_disk_the_rest_of_the_log_gives_the_same_state_bi
     assert straight.duplicates > 20
     assert straight.learned == len(log.events)
     assert len(saved) > 3
-    memory = straight.learner.memory
-    assert len(memory.catalogue) + len(memory.catalogue.free) > MEMORY.most_titles
-    assert len(memory.audience.slots) == MEMORY.most_users
+    stream_state = straight.learner.stream_state
+    assert len(stream_state.catalog) + len(stream_state.catalog.free) > MEMORY.most_titles
+    assert len(stream_state.user_store.user_indices) == MEMORY.most_users
     for url in saved:
         state, manifest = checkpoint.load(url)
         after = new()
@@ -69,9 +69,9 @@ def test_events_written_twice_and_cut_differently_are_learned_once() -> None:
             learner.feed(message)
         learner.feed(Message("activity", 0, 10_000, one.at + 10**10, b"", tick()))
     assert [(learner.learned, learner.duplicates) for learner in learners] == [(16, 0), (16, 28)]
-    memory = [learner.state_dict()["memory"] for learner in learners]
-    assert differences(memory[0]["counters"], memory[1]["counters"]) == []
-    assert differences(memory[0]["audience"], memory[1]["audience"]) == []
+    stream_state = [learner.state_dict()["stream_state"] for learner in learners]
+    assert differences(stream_state[0]["counters"], stream_state[1]["counters"]) == []
+    assert differences(stream_state[0]["audience"], stream_state[1]["audience"]) == []
 
 
 def tick() -> bytes:
@@ -150,7 +150,7 @@ def test_on_another_log_the_weights_go_on_and_positions_begin_anew() -> None:
     other.load_state_dict(state, same_log=False)
     assert (other.position, other.learned, other.duplicates) == (0, 0, 0)
     kept = other.state_dict()
-    for part in ("memory", "served", "training"):
+    for part in ("stream_state", "served", "training"):
         assert differences(kept[part], state[part]) == []
     fresh = Log(seed=3).play(4)
     for message in fresh.messages:
@@ -164,7 +164,7 @@ def test_the_model_is_ranked_beside_the_simple_ways_on_the_same_events() -> None
     for message in log.messages:
         learner.feed(message)
     scored = [ranking.scored() for ranking in learner.rankings.values()]
-    assert list(learner.rankings) == ["premiere", "popularity", "popularity_window", "cooccurrence"]
+    assert list(learner.rankings) == ["full", "popularity", "popularity_recent", "cooccurrence"]
     assert scored[0]["all"] > 100
     assert all(one == scored[0] for one in scored)
     assert 0 < learner.unlaunched < scored[0]["all"]  # watched before they launched, or withdrawn
@@ -180,18 +180,18 @@ def test_a_relaunch_and_a_withdrawal_reach_model_and_baselines_alike() -> None:
     for one in (title, structs.replace(title, withdrawn=True), structs.replace(title, semantic=b"")):
         log.write(one)
         learner.feed(log.messages[-1])
-        candidate = bool(learner.learner.memory.titles().candidate_V[0])
+        candidate = bool(learner.learner.stream_state.titles().candidate_V[0])
         known.append((candidate, learner.baselines.rank("u", "t", 0)["popularity"] < math.inf))
     assert known == [(True, True), (False, False), (True, True)]
-    assert not learner.learner.memory.catalogue.semantic_VS[0].any()
+    assert not learner.learner.stream_state.catalog.semantic_VS[0].any()
     assert decode_log(log.messages[0].value or b"") == title
 
 
 def test_the_window_of_what_was_learned_is_bounded_and_survives() -> None:
-    once = Once(window=3)
+    once = Deduplicator(window=3)
     assert [once.first(0, offset) for offset in (5, 6, 5, 7)] == [True, True, False, True]
     assert once.first(1, 5)  # another partition
-    other = Once(window=3)
+    other = Deduplicator(window=3)
     other.load_state_dict(once.state_dict())
     for one in (once, other):
         assert one.first(0, 8)  # pushes out 5
@@ -218,13 +218,13 @@ def test_after_a_request_to_forget_no_part_of_the_state_knows_the_user() -> None
     before: list[str] = []
     for message in log.messages:
         if isinstance(decode_log(message.value or b""), Forgotten):
-            memory = learner.learner.memory
-            slot = memory.audience.slot(user)
+            stream_state = learner.learner.stream_state
+            user_index = stream_state.user_store.user_index(user)
             before = holds(learner.state_dict(), user)
         learner.feed(message)
         if isinstance(decode_log(message.value or b""), Forgotten):
             assert learner.position == message.offset + 1
-            assert slot not in memory.audience.trail.taker_VA
+            assert user_index not in stream_state.user_store.interactions.title_users_VA
     for part in (
         "/memory/audience/users",
         "/log/baselines/users",
@@ -266,5 +266,5 @@ def test_a_request_that_is_written_twice_forgets_once() -> None:
         log.write(record)
     for message in log.messages:
         learner.feed(message)
-    assert learner.learner.memory.audience.count("u") == 1
+    assert learner.learner.stream_state.user_store.count("u") == 1
     assert (learner.learned, learner.duplicates) == (3, 1)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from model.actions import ACTIONS
-from model.recommender import Ranked
+from model.recommender import RankedEvent
 from streaming.records import Title
 from streaming.state.publisher import Publisher, PublishSettings
-from streaming.state.user_cache import KnownViewers, insert
+from streaming.state.user_cache import UserCache, insert
 from streaming.stores.redis_lists import Placed, Prediction, Withdrawn
 from tests.support.publish import NOW, activity, again, by_user, do_all, recommender, world
 from tests.support.publisher import DISLIKE, PLAY, ROOMY, more, new_title, ready, unseen
@@ -43,7 +43,7 @@ def test_what_a_viewer_has_seen_is_left_out_unless_people_come_back() -> None:
 
 
 def test_a_title_that_was_only_shown_or_disliked_is_not_seen() -> None:
-    viewers = KnownViewers()
+    viewers = UserCache()
     held = [("a", 1, PLAY), ("b", 2, DISLIKE), ("c", 3, ACTIONS["impression"].code)]
     viewers.act(activity("u", held, 0, 3))
     known = viewers.get("u")
@@ -153,9 +153,9 @@ def test_a_viewer_whose_list_an_older_version_made_is_recomputed_for_a_launch() 
 def test_lists_are_kept_in_memory_only_while_their_version_is_served() -> None:
     publisher = ready()
     do_all(publisher)
-    assert all(known.ranked for known in (publisher.anyone, *publisher.viewers.known.values()))
+    assert all(known.ranked for known in (publisher.fallback, *publisher.viewers.known.values()))
     publisher.serve(1, recommender(), [])
-    assert not any(known.ranked for known in (publisher.anyone, *publisher.viewers.known.values()))
+    assert not any(known.ranked for known in (publisher.fallback, *publisher.viewers.known.values()))
 
 
 def test_a_withdrawn_title_is_in_no_new_list_and_readers_are_told_until_it_comes_back() -> None:
@@ -212,12 +212,12 @@ def test_the_longest_inactive_leave_the_cache_and_what_was_due_for_them_is_dropp
 def test_old_data_is_asked_about_in_its_own_time() -> None:
     publisher = ready()
     do_all(publisher)
-    acted = world().activities[-1]
-    known = publisher.viewers.get(acted.user)
+    user_update = world().activities[-1]
+    known = publisher.viewers.get(user_update.user)
     assert known is not None
     assert known.ranked is not None
-    away = abs(known.ranked.moment - acted.times[-1])
-    assert away < 30 * 86_400_000 < NOW - acted.times[-1]
+    away = abs(known.ranked.moment - user_update.times[-1])
+    assert away < 30 * 86_400_000 < NOW - user_update.times[-1]
 
 
 def test_a_restart_rebuilds_the_same_lists() -> None:
@@ -237,7 +237,7 @@ def test_a_restart_rebuilds_the_same_lists() -> None:
 
 def test_titles_are_inserted_where_their_scores_put_them() -> None:
     scores = {0: np.array([3, 2, 1], np.float32), 5: np.array([3, 2, 1], np.float32)}
-    ranked = Ranked(
+    ranked = RankedEvent(
         {0: ["a", "b", "c"], 5: ["a", "b", "c"]}, scores, np.zeros(1, np.float32), np.zeros(2, np.float32), 0
     )
     after = insert(ranked, ["x", "b"], np.array([[2.5, 0.5], [0, 9]], np.float32), 3)

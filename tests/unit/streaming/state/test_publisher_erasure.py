@@ -17,17 +17,17 @@ def test_a_forgotten_viewer_is_unknown_and_nothing_is_made_for_them_any_more() -
     user, other = sorted(world().newest())[:2]
     publisher.act(more(user, *unseen(user)[:1]), 0)
     publisher.launch([new_title()])
-    slot = publisher.viewers.slots[user]
+    user_index = publisher.viewers.user_indices[user]
     publisher.forget(forgotten(user, 1001))
     items = do_all(publisher)
     assert [item for item in items if isinstance(item, Erased)] == [Erased(user, 1001)]
     assert user not in by_user(items)
     assert publisher.viewers.get(user) is None
     assert user not in publisher.viewers.users
-    assert not publisher.viewers.query_UP[slot].any()
+    assert not publisher.viewers.query_UP[user_index].any()
     assert publisher.viewers.get(other) is not None
     assert publisher.recommender is not None
-    assert publisher.recommender.memory.audience.slot(user) == -1
+    assert publisher.recommender.stream_state.user_store.user_index(user) == -1
 
 
 def test_a_viewer_who_comes_back_is_new_and_what_was_before_does_not_return() -> None:
