@@ -1,11 +1,11 @@
 # Two commands: `make demo` and `make test`. Each sets up .venv first, once for each change of the dependencies.
-#   make demo                          replay a real data set and watch the recommender learn (FULL=1: all of it)
+#   make demo                          run a real dataset through all flows and show live metrics (FULL=1: all of it)
 #   make demo ARGS="--events e.csv --titles t.csv"
 #   make test ARGS="tests/unit/infra/test_topics.py -k sentence"
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench evidence chaos fuzz clean
+.PHONY: demo test check bench results chaos fuzz clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo "$$p" && break; done)
@@ -24,23 +24,23 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/python -m pytest $(ARGS)
 
-# Kill -9 to every flow, again and again, and services away for a minute; writes chaos.json (SEED=, BROKER=embedded, apache, both).
+# Chaos test: kill -9 flows, stop services for a minute, count lost or duplicated records. Writes chaos.json (SEED=, BROKER=embedded|apache|both).
 chaos: $(READY)
-	$(BIN)/python tests/tools/chaos.py --seed $(or $(SEED),0) --broker $(or $(BROKER),embedded) $(ARGS)
+	$(BIN)/python -m tests.tools.chaos --seed $(or $(SEED),0) --broker $(or $(BROKER),embedded) $(ARGS)
 
-# 100,000 random and mutated messages: every flow lives, and the counts add up.
+# Fuzz test: 100,000 random and mutated messages must not crash a flow, and each must be counted once.
 fuzz: $(READY)
-	$(BIN)/python tests/tools/fuzz.py $(ARGS)
+	$(BIN)/python -m tests.tools.fuzz $(ARGS)
 
-# Each benchmark beside its reference, in one run (ARGS="--quick").
+# Run each speed benchmark with its reference (ARGS="--quick").
 bench: $(READY)
-	for file in $$(grep -l '^if __name__' benchmarks/*.py | grep -v evidence); do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); done
+	for file in $$(grep -l '^if __name__' benchmarks/*.py); do $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS); done
 
-# Every table and figure about quality, into docs/evidence.md: an hour or more; it goes on where it stopped (ARGS="--only ablations").
-evidence: $(READY)
+# Run all quality experiments and write their tables and figures: an hour or more; continues after an interruption (ARGS="--only ablations").
+results: $(READY)
 	$(BIN)/python -m infra.experiments.results $(ARGS)
 
-# What the commands above left behind, the environment apart.
+# Delete the files written by the commands above, but not the environment.
 clean:
 	rm -rf .premiere build *.egg-info .pytest_cache .mypy_cache .ruff_cache report.json report.html chaos.json
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,9 +1,13 @@
-"""Events a second that `features` takes from Kafka into its log and Feast, beside what one process could else do.
+"""Measures how many events per second `features` takes from Kafka into the offline log and Feast, against alternatives.
 
-A real broker, a real Redis, histories, activities, online and offline rows as in life, an epoch a second. Beside it: a
-bare consumer that does nothing with what it reads; the same flow without the feature store; and the rows of as many
-events written by Feast's own `push`, and by the fastest path that Feast supports (own protos to its provider, without
-comparing times, so not safe under replay).
+It uses a real broker and a real Redis, with user histories, activity records, online and offline rows as in production,
+and one epoch per second. The alternatives:
+
+    bare consumer             reads the topic and does nothing with it
+    features, without Feast   the same flow with sinks that drop their rows
+    Feast's push              the online rows of as many events by Feast's documented `push`
+    Feast's fastest path      own protos passed to Feast's provider; it does not compare timestamps, so it is not safe
+                              when events are reprocessed
 
     python -m benchmarks.ingest --events 100000
 """
@@ -12,27 +16,27 @@ import argparse
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 from bytewax.outputs import DynamicSink, StatelessSinkPartition
 from bytewax.testing import run_main
 from redis import Redis
 
-from benchmarks.runner import Row, publish, row
-from features.definitions import FORGOTTEN_ROW, USER_ROW, user, user_activity
+from benchmarks.runner import Row, Work, make_row, save_results
+from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES_SCHEMA, user, user_activity
 from features.rows import to_proto
 from features.store import offline_folder, open_store, write_user_activity
 from infra.data.producer import Delivery
 from infra.data.simulate import simulate
 from infra.local.embedded import start_kafka, start_redis
-from infra.topics import create
+from infra.topics import create_topics
 from streaming.flows.features import build
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, read_all
@@ -42,29 +46,31 @@ from streaming.stores.feast_online import FeastSink
 from streaming.stores.parquet_log import ParquetSink
 from streaming.topics import USER_EVENTS, topics
 
-EPOCH = timedelta(seconds=1)
-FEAST_ROWS = 20_000  # that Feast's own paths are timed with
+EPOCH_INTERVAL: Final = timedelta(seconds=1)
+FEAST_ROWS: Final = 20_000  # rows that Feast's own paths are timed with
+FEAST_BATCH: Final = 500  # rows per call of Feast
+REFERENCE: Final = "bare consumer"
 
 
-class _Nowhere(StatelessSinkPartition[Any]):
+class _NullPartition(StatelessSinkPartition[Any]):
     def write_batch(self, items: list[Any]) -> None:
-        """Drop them."""
+        """Drop the items."""
 
 
-class Nowhere(DynamicSink[Any]):
-    """Where rows go that are not measured."""
+class NullSink(DynamicSink[Any]):
+    """Drops all rows."""
 
-    def build(self, step_id: str, worker_index: int, worker_count: int) -> _Nowhere:
-        """One a worker."""
-        return _Nowhere()
+    def build(self, step_id: str, worker_index: int, worker_count: int) -> _NullPartition:
+        """A partition for each worker."""
+        return _NullPartition()
 
 
 @contextmanager
-def filled(events: int, folder: Path) -> Iterator[dict[str, str]]:
-    """A broker that holds `events` events of a simulated audience; its client configuration."""
+def filled_broker(events: int, folder: Path) -> Iterator[dict[str, str]]:
+    """A running broker with `events` events of simulated users. Yields the configuration of its clients."""
     with start_kafka(folder) as address:
         config = {"bootstrap.servers": address}
-        create(config, topics())
+        create_topics(config, topics())
         data, delivery = simulate(users=events // 10, events=events), Delivery(config)
         for k in range(events):
             event = data.event(k)
@@ -73,116 +79,123 @@ def filled(events: int, folder: Path) -> Iterator[dict[str, str]]:
         yield config
 
 
-def bare(config: dict[str, str]) -> None:
+@dataclass(frozen=True)
+class IngestSetup:
+    """The services and data that all variants share."""
+
+    kafka_config: dict[str, str]
+    redis_url: str
+    folder: Path  # each run creates a folder of its own in it
+    rows: list[dict[str, Any]]  # of `user_activity`, one per event
+
+
+def consume_only(config: dict[str, str]) -> None:
     """Read the topic."""
     for _ in read_all(config, USER_EVENTS):
         pass
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What every variant is run with."""
-
-    config: dict[str, str]
-    redis_url: str
-    folder: Path  # empty; each run takes a folder of its own in it
-    rows: list[dict[str, Any]]  # of `user_activity`, one an event
-
-
-def flow(bench: Bench, feast: bool) -> None:
-    """Run `features` over the topic to its end."""
-    config, folder = bench.config, Path(tempfile.mkdtemp(dir=bench.folder))
+def run_features_flow(setup: IngestSetup, feast: bool) -> None:
+    """Run `features` to the end of the topic."""
+    config, folder = setup.kafka_config, Path(tempfile.mkdtemp(dir=setup.folder))
     source = KafkaSource(config, USER_EVENTS, "benchmark", tail=False)
-    sinks: dict[str, Any] = dict.fromkeys(("online", "offline", "forgotten"), Nowhere())
+    sinks: dict[str, Any] = dict.fromkeys(("online", "offline", "erasures"), NullSink())
     if feast:
-        store = open_store(bench.redis_url, folder)
+        store = open_store(setup.redis_url, folder)
         sinks["online"] = FeastSink(partial(write_user_activity, store))
-        sinks["offline"] = ParquetSink(offline_folder(folder, "user_activity"), 1, USER_ROW)
-        sinks["forgotten"] = ParquetSink(offline_folder(folder, "user_forgotten"), 1, FORGOTTEN_ROW)
-    run_main(
-        build(events=source, activity=KafkaSink(config), dead_letters=KafkaSink(config), **sinks), epoch_interval=EPOCH
-    )
+        sinks["offline"] = ParquetSink(offline_folder(folder, "user_activity"), 1, USER_ACTIVITY_SCHEMA)
+        sinks["erasures"] = ParquetSink(offline_folder(folder, "user_erasures"), 1, USER_ERASURES_SCHEMA)
+    flow = build(events=source, activity=KafkaSink(config), dead_letters=KafkaSink(config), **sinks)
+    run_main(flow, epoch_interval=EPOCH_INTERVAL)
 
 
-def push(bench: Bench) -> None:
-    """The rows by Feast's `push`, 500 a call."""
+def feast_push(setup: IngestSetup) -> None:
+    """Write the rows with Feast's `push`."""
     from feast import FeatureView, PushSource
     from feast.data_source import PushMode
 
-    store = _opened(bench)
+    store = _new_store(setup)
     source = PushSource(name="pushed", batch_source=user_activity.batch_source)
     view = FeatureView(name="pushed_activity", entities=[user], schema=user_activity.features, source=source)
     store.apply([source, view])
-    for start in range(0, len(bench.rows), 500):
-        frame = pd.DataFrame(bench.rows[start : start + 500])
+    for start in range(0, len(setup.rows), FEAST_BATCH):
+        frame = pd.DataFrame(setup.rows[start : start + FEAST_BATCH])
         store.push("pushed", frame, to=PushMode.ONLINE)
 
 
-def fastest(bench: Bench) -> None:
-    """The rows by own protos and the provider, 500 a call, without comparing times."""
-    store = _opened(bench)
+def feast_provider_write(setup: IngestSetup) -> None:
+    """Write the rows as own protos through Feast's provider, without comparing timestamps."""
+    store = _new_store(setup)
     store.config.online_store.skip_dedup = True
-    for start in range(0, len(bench.rows), 500):
-        protos = [to_proto(user_activity, row) for row in bench.rows[start : start + 500]]
+    for start in range(0, len(setup.rows), FEAST_BATCH):
+        protos = [to_proto(user_activity, row) for row in setup.rows[start : start + FEAST_BATCH]]
         store.provider.online_write_batch(store.config, user_activity, protos, None)
 
 
-def _opened(bench: Bench) -> Any:
-    return open_store(bench.redis_url, Path(tempfile.mkdtemp(dir=bench.folder)))
+def _new_store(setup: IngestSetup) -> Any:
+    return open_store(setup.redis_url, Path(tempfile.mkdtemp(dir=setup.folder)))
 
 
-def rows_of(config: dict[str, str], most: int) -> list[dict[str, Any]]:
-    """The features after each of the topic's first events."""
+def activity_rows(config: dict[str, str], limit: int) -> list[dict[str, Any]]:
+    """The feature rows of the topic's first `limit` events."""
     histories: dict[str, UserHistory] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for message in read_all(config, USER_EVENTS):
         event = decode_event(message.value or b"")
-        where = message.partition, message.offset, message.appended
-        arrival = UserEvent(event.user, event.title, event.ts, action_code(event), event.event_id, *where)
-        row = histories.setdefault(event.user, UserHistory()).apply(arrival)
+        position = message.partition, message.offset, message.appended
+        user_event = UserEvent(event.user, event.title, event.ts, action_code(event), event.event_id, *position)
+        row = histories.setdefault(event.user, UserHistory()).apply(user_event)
         rows += [row] if row else []
-        if len(rows) == most:
+        if len(rows) == limit:
             break
     return rows
 
 
-def main() -> None:
-    """Run and keep the result."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="20,000 events, once")
-    given = parser.parse_args()
-    if given.quick:
-        given.events, given.rounds = 20_000, 1
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        config = stack.enter_context(filled(given.events, folder / "kafka"))
-        bench = Bench(config, stack.enter_context(start_redis(folder / "redis")), folder, rows_of(config, FEAST_ROWS))
-        found = measure(bench, given.events, given.rounds)
-    publish("ingest", found)
+def rate_rows(case: str, rates: Mapping[str, list[float]]) -> list[Row]:
+    """Events per second of each variant, with the ratio of its median to the bare consumer's."""
+    medians = {name: sorted(values)[len(values) // 2] for name, values in rates.items()}
+    return [
+        make_row(case, name, values, "events/s", medians[name] / medians[REFERENCE]) for name, values in rates.items()
+    ]
 
 
-def measure(bench: Bench, events: int, rounds: int) -> list[Row]:
-    """Every variant in turn, as rates; the ratio is to the bare consumer's."""
-    variants: dict[str, tuple[int, Callable[[], object]]] = {
-        "bare consumer": (events, lambda: bare(bench.config)),
-        "features, without Feast": (events, lambda: flow(bench, feast=False)),
-        "features": (events, lambda: flow(bench, feast=True)),
-        "Feast's push, rows alone": (len(bench.rows), lambda: push(bench)),
-        "Feast's fastest path, rows alone": (len(bench.rows), lambda: fastest(bench)),
+def measure(setup: IngestSetup, events: int, rounds: int) -> list[Row]:
+    """Run every variant once per round."""
+    variants: dict[str, tuple[int, Work]] = {
+        REFERENCE: (events, lambda: consume_only(setup.kafka_config)),
+        "features, without Feast": (events, lambda: run_features_flow(setup, feast=False)),
+        "features": (events, lambda: run_features_flow(setup, feast=True)),
+        "Feast's push, rows only": (len(setup.rows), lambda: feast_push(setup)),
+        "Feast's fastest path, rows only": (len(setup.rows), lambda: feast_provider_write(setup)),
     }
     gc.freeze()
     rates: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, (count, work) in variants.items():
-            Redis.from_url(bench.redis_url).flushdb()  # else every row would be known, and not written
+            Redis.from_url(setup.redis_url).flushdb()  # otherwise every row would exist already and not be written
             began = time.perf_counter()
             work()
             rates[name].append(count / (time.perf_counter() - began))
             print(f"{name:<36} {rates[name][-1]:>10,.0f} events/s", flush=True)
-    base = sorted(rates["bare consumer"])[rounds // 2]
-    return [row(f"{events:,} events", name, v, "events/s", sorted(v)[rounds // 2] / base) for name, v in rates.items()]
+    return rate_rows(f"{events:,} events", rates)
+
+
+def main() -> None:
+    """Measure and save the result."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--events", type=int, default=100_000, help="events in the topic")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each variant")
+    parser.add_argument("--quick", action="store_true", help="20,000 events, 1 round")
+    options = parser.parse_args()
+    if options.quick:
+        options.events, options.rounds = 20_000, 1
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        config = stack.enter_context(filled_broker(options.events, folder / "kafka"))
+        redis_url = stack.enter_context(start_redis(folder / "redis"))
+        setup = IngestSetup(config, redis_url, folder, activity_rows(config, FEAST_ROWS))
+        rows = measure(setup, options.events, options.rounds)
+    save_results("ingest", rows)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
-"""Resident memory of `features` over a long stream of many users: what it holds, a user and an event.
+"""Measures the resident memory of the flow `features` over a long stream of many users, per user and per event.
 
-The whole flow in one process (a real broker, Feast in Redis, the offline log, a recovery store), memory and users noted
-as it goes. A user's state is bounded, so memory follows the number of users; over further events of the same users it
-must stay flat. So the stream is played twice: the second time there is no new user.
+The whole flow runs in one process, with a real broker, Feast in Redis, the offline log and a recovery store. Memory is
+sampled meanwhile. The state of a user is bounded, so memory must grow with the number of users, and stay constant over
+further events of the same users. So the stream is produced twice: the second pass has no new user.
 
     python -m benchmarks.memory --events clicks.parquet     (columns user, item, ts)
 """
 
 import argparse
-import os
 import tempfile
 import threading
 import time
@@ -22,15 +21,15 @@ from typing import Final, NamedTuple
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
-from benchmarks.runner import publish, row
-from features.definitions import FORGOTTEN_ROW, USER_ROW
+from benchmarks.runner import Row, make_row, save_results
+from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES_SCHEMA
 from features.store import offline_folder, open_store, write_user_activity
 from infra.data.datasets import DataSet, load
 from infra.data.producer import Delivery
 from infra.data.simulate import simulate
 from infra.experiments.machine import resident_mib
 from infra.local.embedded import start_kafka, start_redis
-from infra.topics import create
+from infra.topics import create_topics
 from streaming.flows import features
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource
@@ -39,96 +38,110 @@ from streaming.stores.feast_online import FeastSink
 from streaming.stores.parquet_log import ParquetSink
 from streaming.topics import USER_EVENTS, topics
 
-EPOCH: Final = timedelta(seconds=1)
-EVERY: Final = 2.0  # seconds between two looks
-PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-MIB: Final = 1 << 20
+EPOCH_INTERVAL: Final = timedelta(seconds=1)
+SAMPLE_INTERVAL_S: Final = 2.0
+SAMPLES_PER_LINE: Final = 5  # samples between two printed lines
+PASSES: Final = 2
+KIB_PER_MIB: Final = 1024
 
 
-class Look(NamedTuple):
-    """Memory at one moment."""
+class MemorySample(NamedTuple):
+    """Resident memory after a number of events."""
 
     events: int
-    resident: float  # MiB
+    resident_mib: float
 
 
-def watch(looks: list[Look], stop: threading.Event, of: int) -> None:
-    """Note memory until `stop`."""
-    while not stop.wait(EVERY):
-        taken = int(features.EVENTS._value.get())
-        looks.append(Look(taken, resident_mib()))
-        if len(looks) % 5 == 0:
-            print(f"{taken:>10,} of {of:,} events  {looks[-1].resident:8,.0f} MiB", flush=True)
+def sample_memory(samples: list[MemorySample], stop: threading.Event, total_events: int) -> None:
+    """Append a sample every `SAMPLE_INTERVAL_S` until `stop` is set."""
+    while not stop.wait(SAMPLE_INTERVAL_S):
+        events = int(features.EVENTS._value.get())
+        samples.append(MemorySample(events, resident_mib()))
+        if len(samples) % SAMPLES_PER_LINE == 0:
+            print(f"{events:>10,} of {total_events:,} events  {samples[-1].resident_mib:8,.0f} MiB", flush=True)
 
 
-def send(data: DataSet, config: dict[str, str], times: int) -> None:
-    """All events, so many times over, each time later."""
+def produce_passes(data: DataSet, config: dict[str, str], passes: int) -> None:
+    """Produce all events several times, each pass later in event time than the one before."""
     delivery, span = Delivery(config), int(data.ts[-1] - data.ts[0]) + 1
-    for again in range(times):
+    for n in range(passes):
         for k in range(len(data)):
             event = data.event(k)
-            late = type(event)(user=event.user, title=event.title, ts=event.ts + again * span, action=event.action)
-            delivery.send(USER_EVENTS, late.user, to_json(late))
+            shifted = type(event)(user=event.user, title=event.title, ts=event.ts + n * span, action=event.action)
+            delivery.send(USER_EVENTS, shifted.user, to_json(shifted))
     delivery.flush()
     delivery.close()
 
 
-def run(config: dict[str, str], redis_url: str, folder: Path) -> None:
-    """The flow `features` over the topic, to its end."""
-    store, log = open_store(redis_url, folder), KafkaSink(config)
+def run_features_flow(config: dict[str, str], redis_url: str, folder: Path) -> None:
+    """Run the flow `features` to the end of the topic."""
+    store, sink = open_store(redis_url, folder), KafkaSink(config)
     flow = features.build(
         events=KafkaSource(config, USER_EVENTS, "benchmark", tail=False),
-        activity=log,
+        activity=sink,
         online=FeastSink(partial(write_user_activity, store)),
-        offline=ParquetSink(offline_folder(folder, "user_activity"), 1, USER_ROW),
-        forgotten=ParquetSink(offline_folder(folder, "user_forgotten"), 1, FORGOTTEN_ROW),
-        dead_letters=log,
+        offline=ParquetSink(offline_folder(folder, "user_activity"), 1, USER_ACTIVITY_SCHEMA),
+        erasures=ParquetSink(offline_folder(folder, "user_erasures"), 1, USER_ERASURES_SCHEMA),
+        dead_letters=sink,
     )
     recovery = folder / "recovery"
     recovery.mkdir()
     init_db_dir(recovery, 1)
-    cli_main(flow, epoch_interval=EPOCH, recovery_config=RecoveryConfig(recovery, timedelta(0)))
+    cli_main(flow, epoch_interval=EPOCH_INTERVAL, recovery_config=RecoveryConfig(recovery, timedelta(0)))
 
 
-def at(looks: Sequence[Look], events: int) -> float:
-    """Resident MiB when so many events had been taken."""
-    return next((look.resident for look in looks if look.events >= events), looks[-1].resident)
+def resident_after(samples: Sequence[MemorySample], events: int) -> float:
+    """Resident MiB at the first sample with at least so many events; at the last sample if there is none."""
+    return next((sample.resident_mib for sample in samples if sample.events >= events), samples[-1].resident_mib)
 
 
-def main() -> None:
-    """Run and keep the result."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--events", type=Path, help="a data set; without one an audience is simulated")
-    parser.add_argument("--quick", action="store_true", help="a small simulated audience")
-    given = parser.parse_args()
-    size = 20_000 if given.quick else 200_000
-    data = load(given.events) if given.events else simulate(users=size // 10, events=size)
-    looks: list[Look] = []
+def memory_rows(data: DataSet, before_mib: float, samples: Sequence[MemorySample], seconds: float) -> list[Row]:
+    """Memory before the flow and after each pass, per user, and the throughput."""
+    first_mib, second_mib = resident_after(samples, len(data)), samples[-1].resident_mib
+    values = {
+        "before the flow": (before_mib, "MiB"),
+        "after the first pass": (first_mib, "MiB"),
+        "after the second pass": (second_mib, "MiB"),
+        "per user": ((first_mib - before_mib) * KIB_PER_MIB / len(data.users), "KiB"),
+        "throughput": (PASSES * len(data) / seconds, "events/s"),
+    }
+    case = f"{data.name}, {len(data.users):,} users"
+    return [
+        make_row(case, name, [value], unit, value / first_mib if unit == "MiB" else 1.0)
+        for name, (value, unit) in values.items()
+    ]
+
+
+def measure(data: DataSet) -> list[Row]:
+    """Produce the data set twice, run the flow over it, and return its memory."""
+    samples: list[MemorySample] = []
     stop = threading.Event()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = {"bootstrap.servers": stack.enter_context(start_kafka(folder / "kafka"))}
         redis_url = stack.enter_context(start_redis(folder / "redis"))
-        create(config, topics())
-        send(data, config, 2)
-        print(f"{2 * len(data):,} events of {len(data.users):,} users are in Kafka", flush=True)
-        before, began = resident_mib(), time.monotonic()
-        watcher = threading.Thread(target=watch, args=(looks, stop, 2 * len(data)), daemon=True)
-        watcher.start()
-        run(config, redis_url, folder / "feast")
+        create_topics(config, topics())
+        produce_passes(data, config, PASSES)
+        total = PASSES * len(data)
+        print(f"{total:,} events of {len(data.users):,} users are in Kafka", flush=True)
+        before_mib, began = resident_mib(), time.monotonic()
+        sampler = threading.Thread(target=sample_memory, args=(samples, stop, total), daemon=True)
+        sampler.start()
+        run_features_flow(config, redis_url, folder / "feast")
         stop.set()
-        took = time.monotonic() - began
-    once, twice = at(looks, len(data)), looks[-1].resident
-    rows = {
-        "before": (before, "MiB"),
-        "all users seen": (once, "MiB"),
-        "all events twice": (twice, "MiB"),
-        "a user": ((once - before) * 1024 / len(data.users), "KiB"),
-        "events taken": (2 * len(data) / took, "events/s"),
-    }
-    case = f"{data.name}, {len(data.users):,} users"
-    publish("memory", [row(case, name, [value], unit, value / once if unit == "MiB" else 1.0)
-                       for name, (value, unit) in rows.items()])  # fmt: skip
+        seconds = time.monotonic() - began
+    return memory_rows(data, before_mib, samples, seconds)
+
+
+def main() -> None:
+    """Measure and save the result."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--events", type=Path, help="events file; default: simulated users")
+    parser.add_argument("--quick", action="store_true", help="20,000 instead of 200,000 simulated events")
+    options = parser.parse_args()
+    size = 20_000 if options.quick else 200_000
+    data = load(options.events) if options.events else simulate(users=size // 10, events=size)
+    save_results("memory", measure(data))
 
 
 if __name__ == "__main__":

@@ -1,66 +1,65 @@
-"""RecTools' own SASRec in its own training loop, one step for each line on stdin; for `benchmarks.training --rectools`.
+"""RecTools' SASRec in its own training loop, one step per line on stdin; `benchmarks.training --rectools` starts it.
 
     python rectools_step.py titles history width blocks batch negatives     (0 negatives: softmax over all titles)
 
-RecTools needs NumPy 1, so it lives in an environment of its own and this file imports nothing of ours. Every window is
-full: `batch` times `history` positions a step.
+It prints the CPU seconds of each step. RecTools needs NumPy 1, so this file runs in an environment of its own and
+imports nothing from this project. It imports RecTools inside functions, so that its data can be tested without it.
+Every window is full: `batch` times `history` positions per step.
 """
 
 import sys
 import time
 import warnings
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import torch
-from pytorch_lightning import Callback, Trainer
-from rectools import Columns
-from rectools.dataset import Dataset
-from rectools.models import SASRecModel
 
-HEADS, USERS = 2, 640
+HEADS: Final = 2
+USERS: Final = 640  # with random titles
+MAX_EPOCHS: Final = 10_000  # the parent process ends the training
 
 
-class Steps(Callback):
-    """Lets a step begin when a line comes, and tells how many seconds this process worked for it."""
-
-    def on_train_batch_start(self, trainer: Any, *rest: Any) -> None:
-        if not sys.stdin.readline():
-            sys.exit()
-        self.begun = time.process_time()
-
-    def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
-        print(time.process_time() - self.begun, flush=True)
-
-
-def data(titles: int, history: int) -> Dataset:
-    """Zipf titles in full windows, and every title once, so that the catalogue is whole."""
+def interactions(titles: int, history: int) -> pd.DataFrame:
+    """Full windows of Zipf-distributed titles. Further users cover every title, so that the catalog is complete."""
     random = np.random.default_rng(1)
     weight_V = 1 / np.arange(1, titles + 1)
-    drawn = random.choice(titles, (USERS, history + 1), p=weight_V / weight_V.sum())
-    each = random.permutation(titles)
-    each = np.concatenate([each, each[: -titles % (history + 1)]]).reshape(-1, history + 1)
-    item_UL = np.concatenate([drawn, each])
-    user_UL = np.repeat(np.arange(len(item_UL))[:, None], history + 1, 1)
-    time = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.tile(np.arange(history + 1), len(item_UL)), "min")
-    columns = {Columns.User: user_UL.ravel(), Columns.Item: item_UL.ravel(), Columns.Datetime: time, Columns.Weight: 1}
-    return Dataset.construct(pd.DataFrame(columns))
+    zipf_UL = random.choice(titles, (USERS, history + 1), p=weight_V / weight_V.sum())
+    all_titles = random.permutation(titles)
+    filler = all_titles[: -titles % (history + 1)]
+    covering_UL = np.concatenate([all_titles, filler]).reshape(-1, history + 1)
+    title_UL = np.concatenate([zipf_UL, covering_UL])
+    user_UL = np.repeat(np.arange(len(title_UL))[:, None], history + 1, 1)
+    minutes = np.tile(np.arange(history + 1), len(title_UL))
+    ts = pd.Timestamp("2026-01-01") + pd.to_timedelta(minutes, "min")
+    return pd.DataFrame({"user": user_UL.ravel(), "title": title_UL.ravel(), "ts": ts})
 
 
-def trainer() -> Trainer:
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    return Trainer(max_epochs=10_000, accelerator="cpu", callbacks=[Steps()], **quiet)
+def timed_trainer() -> Any:
+    """A trainer that waits for a line before each step and prints the step's CPU seconds."""
+    from pytorch_lightning import Callback, Trainer
+
+    class TimedSteps(Callback):
+        def on_train_batch_start(self, trainer: Any, *rest: Any) -> None:
+            if not sys.stdin.readline():
+                sys.exit()
+            self.began = time.process_time()
+
+        def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+            print(time.process_time() - self.began, flush=True)
+
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    off = dict.fromkeys(quiet, False)
+    return Trainer(max_epochs=MAX_EPOCHS, accelerator="cpu", callbacks=[TimedSteps()], **off)
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+def main() -> None:
+    """Train until stdin ends."""
+    from rectools import Columns
+    from rectools.dataset import Dataset
+    from rectools.models import SASRecModel
+
     titles, history, width, blocks, batch, negatives = map(int, sys.argv[1:])
     loss: dict[str, Any] = {"loss": "sampled_softmax", "n_negatives": negatives} if negatives else {"loss": "softmax"}
     model = SASRecModel(
@@ -69,7 +68,16 @@ if __name__ == "__main__":
         n_factors=width,
         session_max_len=history,
         batch_size=batch,
-        get_trainer_func=trainer,
+        get_trainer_func=timed_trainer,
         **loss,
     )
-    model.fit(data(titles, history))
+    names = {"user": Columns.User, "title": Columns.Item, "ts": Columns.Datetime}
+    table = interactions(titles, history).rename(columns=names)
+    table[Columns.Weight] = 1
+    model.fit(Dataset.construct(table))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    main()

@@ -1,12 +1,12 @@
-"""Times rivals in turn within one run and keeps what it saw: one table on the screen, one CSV in the repository.
+"""Times variants within one run, prints a table and appends the rows to `benchmarks/results.csv`.
 
-A time means little on a shared machine, a ratio within the same minute means more. So each round runs
-every variant once, the ratio is the median over rounds of variant over reference *in the same round*,
-and each row carries the 20th and 80th percentile, the device, the versions and the date.
+A time on a shared machine means little; a ratio within the same minute means more. So each round calls every variant
+once, and the ratio is the median over the rounds of variant / reference in the same round. Each row carries the 20th
+and 80th percentile, the device, the versions and the date.
 
-    rows = compare("p128", in_turn({"ours": ours, "rival": rival}), reference="ours")
-    rows += compare("p128", in_turn(...), reference="ours", unit="positions/s", work=2048)
-    publish("loss", rows)
+    rows = compare_times("p128", time_variants({"ours": ours, "rival": rival}), reference="ours")
+    rows += compare_times("p128", time_variants(...), reference="ours", unit="positions/s", work_per_call=2048)
+    save_results("loss", rows)
 """
 
 import csv
@@ -21,19 +21,23 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 import numpy as np
 import torch
 
 from infra.experiments.machine import device
 
-RESULTS = Path(__file__).parent / "results.csv"
-VERSIONS = ("torch", "triton", "numpy")
+RESULTS_CSV: Final = Path(__file__).parent / "results.csv"
+VERSIONED_PACKAGES: Final = ("torch", "triton", "numpy")
+MIN_ROUNDS: Final = 3  # also when the time budget is exceeded
+
+Work = Callable[[], object]  # one call of a variant
 
 
 @dataclass(frozen=True)
 class Row:
-    """One variant of one case: the median of its rounds, and how many times the reference's value it is."""
+    """A measured value of one variant in one case, over the rounds."""
 
     case: str
     variant: str
@@ -41,74 +45,78 @@ class Row:
     p20: float
     p80: float
     unit: str
-    ratio: float
+    ratio: float  # variant / reference
 
 
-def in_turn(
-    variants: Mapping[str, Callable[[], object]],
+def time_variants(
+    variants: Mapping[str, Work],
     rounds: int = 15,
-    budget: float = 120.0,
+    budget_s: float = 120.0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each round, by variant, after one round to warm up. Past `budget` seconds it ends after 3 rounds.
+    """Seconds of each round by variant, after one warm-up round. Stops early after `budget_s`, but not before round 3.
 
-    With `time.process_time` for a clock, work of one thread is timed even where neighbours take the cores.
+    Pass `time.process_time` as the clock for work on one thread: other processes then do not affect the times.
     """
     for work in variants.values():
         work()
-    begin = time.perf_counter()
+    began = time.perf_counter()
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for done in range(rounds):
-        if done >= 3 and time.perf_counter() - begin > budget:
+        if done >= MIN_ROUNDS and time.perf_counter() - began > budget_s:
             break
         for name, work in variants.items():
-            seconds[name].append(_seconds(work, clock))
+            seconds[name].append(_time_call(work, clock))
     return seconds
 
 
-def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    """The time of one call; a GPU is waited for, or only its queueing would be timed."""
-    _wait()
-    begin = clock()
+def _time_call(work: Work, clock: Callable[[], float]) -> float:
+    """Seconds of one call. Synchronizes with the GPU, because otherwise only the enqueueing would be timed."""
+    _synchronize()
+    began = clock()
     work()
-    _wait()
-    return clock() - begin
+    _synchronize()
+    return clock() - began
 
 
-def _wait() -> None:
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def compare(
-    case: str, seconds: Mapping[str, list[float]], reference: str, unit: str = "ms", work: float | None = None
+def compare_times(
+    case: str,
+    seconds: Mapping[str, list[float]],
+    reference: str,
+    unit: str = "ms",
+    work_per_call: float | None = None,
 ) -> list[Row]:
-    """Rows in milliseconds, or, where `work` says how much one call does, in work per second."""
-    values = {name: [work / s if work else 1e3 * s for s in found] for name, found in seconds.items()}
+    """Rows in milliseconds, or as a rate in `unit` if `work_per_call` is given."""
+    values = {name: [work_per_call / s if work_per_call else 1e3 * s for s in times] for name, times in seconds.items()}
     return [
-        row(case, name, found, unit, median(a / b for a, b in zip(found, values[reference], strict=True)))
-        for name, found in values.items()
+        make_row(case, name, measured, unit, median(a / b for a, b in zip(measured, values[reference], strict=True)))
+        for name, measured in values.items()
     ]
 
 
-def row(case: str, variant: str, values: list[float], unit: str, ratio: float = 1.0) -> Row:
-    """A row of any measured values."""
-    p20, middle, p80 = np.percentile(values, [20, 50, 80]).tolist()
-    return Row(case, variant, middle, p20, p80, unit, ratio)
+def make_row(case: str, variant: str, values: list[float], unit: str, ratio: float = 1.0) -> Row:
+    """A row from measured values."""
+    p20, p50, p80 = np.percentile(values, [20, 50, 80]).tolist()
+    return Row(case, variant, p50, p20, p80, unit, ratio)
 
 
-def compare_memory(case: str, variants: Mapping[str, Callable[[], object]], reference: str) -> list[Row]:
-    """What one call of each variant needs at most beyond what was there before it, in MB."""
-    peak = {name: extra_memory(work) for name, work in variants.items()}
-    return [row(case, name, [found], "MB", found / max(peak[reference], 1e-9)) for name, found in peak.items()]
+def compare_memory(case: str, variants: Mapping[str, Work], reference: str) -> list[Row]:
+    """Peak memory of one call of each variant above the memory before the call, in MB."""
+    peak = {name: peak_extra_mb(work) for name, work in variants.items()}
+    return [make_row(case, name, [mb], "MB", mb / max(peak[reference], 1e-9)) for name, mb in peak.items()]
 
 
-def extra_memory(work: Callable[[], object]) -> float:
-    """The peak of one call beyond its start, in MB: of the process (Linux), or of the GPU where there is one.
+def peak_extra_mb(work: Work) -> float:
+    """Peak memory of one call above the memory before it, in MB: of the GPU if there is one, else of the process.
 
-    Freed memory that the allocator kept is given back first, or the call would use it unseen.
+    Linux only. Memory that the allocator cached is returned first; otherwise the call would reuse it uncounted.
     """
-    work()  # libraries take their own memory at the first call
+    work()  # libraries allocate their own memory at the first call
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -116,41 +124,41 @@ def extra_memory(work: Callable[[], object]) -> float:
         work()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from the present size
-    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
+    before = _process_status_bytes("VmRSS")
     work()
-    return (_status("VmHWM") - before) / 1e6
+    return (_process_status_bytes("VmHWM") - before) / 1e6
 
 
-def _status(field: str) -> int:
-    """A field of this process's status, in bytes."""
+def _process_status_bytes(field: str) -> int:
+    """A field of /proc/self/status in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
-def publish(benchmark: str, rows: Iterable[Row], results: Path = RESULTS) -> None:
-    """Print the rows and append them to the CSV."""
+def save_results(benchmark: str, rows: Iterable[Row], path: Path = RESULTS_CSV) -> None:
+    """Print the rows and append them to the CSV file."""
     rows = list(rows)
     print(f"{benchmark} on {device()}")
-    for one in rows:
-        spread = f"{one.median:12.4g} {one.unit:<12} [{one.p20:.4g}, {one.p80:.4g}]"
-        print(f"  {one.case:<28} {one.variant:<36} {spread:<52} {one.ratio:8.2f} x")
-    packages = [package for package in VERSIONS if find_spec(package)]  # Triton is for Linux only
+    for row in rows:
+        spread = f"{row.median:12.4g} {row.unit:<12} [{row.p20:.4g}, {row.p80:.4g}]"
+        print(f"  {row.case:<28} {row.variant:<36} {spread:<52} {row.ratio:8.2f} x")
+    packages = [package for package in VERSIONED_PACKAGES if find_spec(package)]  # Triton exists only for Linux
     head = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device(),
         "versions": " ".join([f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)]),
         "benchmark": benchmark,
     }
-    _append(results, [head | asdict(one) for one in rows])
+    _append_csv(path, [head | asdict(row) for row in rows])
 
 
-def _append(results: Path, lines: list[dict[str, object]]) -> None:
-    """Rows below what is there; the names of the columns once."""
-    new = not results.exists()
-    with results.open("a", newline="") as file:
+def _append_csv(path: Path, lines: list[dict[str, object]]) -> None:
+    """Append lines; write the header only to a new file."""
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        if new:
+        if is_new:
             writer.writeheader()
         writer.writerows(
             {name: f"{v:.5g}" if isinstance(v, float) else v for name, v in line.items()} for line in lines

@@ -1,9 +1,10 @@
-"""The whole loop at a rate for minutes, all on this machine: does it keep up, does its memory stay, is it good?
+"""Runs the whole system on this machine at a fixed event rate for minutes: lag, latency, memory, CPU and accuracy.
 
-Clicks of a news portal (or your own events) come at a stated rate after a history. Every 30 s it is told how far the
-learner and the lists are behind, what the learner gives up, and what each flow takes of memory and processors. The
-live part is scored by the learner itself, each event before it is learned (above a rate a fair sample of them). Beside
-it, counted after the run over the same events: the popularity of the last hour, the one that is hard to beat for news.
+The events are clicks of a news portal or your own. After a history, they arrive at the given rate. Every 30 s the
+program prints the lag of the learner and of the lists, the learner's replay ratio, and each flow's memory and CPU. The
+learner evaluates the live part itself, prequentially; above a certain rate it evaluates a random sample of the events.
+A further baseline is computed over the same events after the run: the popularity of the last hour, which is hard to
+beat for news.
 
     python -m benchmarks.sustained --rate 300 --minutes 10
 """
@@ -21,242 +22,268 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from benchmarks.probe import Probe, last, paced, quantiles, warmed
-from benchmarks.runner import Row, publish, row
+from benchmarks.latency_probe import LatencyProbe, last_events, paced_events, percentiles, warm_session
+from benchmarks.runner import Row, make_row, save_results
 from infra.data.datasets import DataSet
-from infra.data.locate import find
+from infra.data.locate import locate
 from infra.errors import PremiereError
 from infra.experiments.machine import resident_mib
-from infra.experiments.other_streams import HOUR, globo
+from infra.experiments.other_streams import HOUR_DAYS, globo
 from infra.local.session import Session
-from infra.monitor.lag import READS, Lag
-from infra.monitor.metric_totals import Tally, of_learner, since
-from infra.monitor.scrape import read
-from infra.monitor.status import accounted
+from infra.monitor.lag import FLOW_TOPICS, PartitionLag
+from infra.monitor.metric_totals import MetricTotals, learner_totals, totals_since
+from infra.monitor.scrape import scrape_flow
+from infra.monitor.status import processed_events
 from infra.settings import Settings, load
 from model.metrics.baselines import Baselines
 from streaming.topics import ACTIVITY
 
-TELL: Final = 30.0  # seconds between two lines
-GLANCE: Final = 2.0  # seconds between two looks at the learner's lag alone
-EARLY: Final = 120.0  # seconds after which memory is compared with the end's
-WATCHED: Final = 20  # one event in so many is looked for in Redis: looking takes from what is measured
-SCORED: Final = 5  # one event in so many is ranked by the popularity of the hour
-RANKINGS: Final = ("full", "popularity_recent", "cooccurrence")
-BENCHMARK: Final = "benchmark"  # this process, among the flows
+STATUS_INTERVAL_S: Final = 30.0  # between two printed samples
+LAG_INTERVAL_S: Final = 2.0  # between two samples of the learner's lag alone
+MEMORY_BASELINE_S: Final = 120.0  # memory at the end is compared with the first sample after this time
+SCRAPE_ATTEMPTS: Final = 30  # one per second
+PROBE_EVERY: Final = 20  # one event in so many is probed in Redis, because probing uses CPU
+RANK_EVERY: Final = 5  # one event in so many is ranked by the hourly popularity
+VARIANTS: Final = ("full", "popularity_recent", "cooccurrence")
+BENCHMARK: Final = "benchmark"  # this process
 SERVICES: Final = "broker and Redis"
-MACHINE: Final = "machine"  # everything: what is beyond the sum of the others is the work of strangers
-TICKS: Final = os.sysconf("SC_CLK_TCK")
+MACHINE: Final = "machine"  # all processes; the excess over the other entries is unrelated work
+CLOCK_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
-class Look(NamedTuple):
-    """The loop at one moment. `cpu`: seconds so far, of flows, services, the benchmark itself and all."""
+class SystemSample(NamedTuple):
+    """The state of the system at one moment."""
 
-    at: float  # seconds after the first live event
-    sent: int
-    learned: int
-    publish: int  # records that `publish` has not committed
-    publish_seconds: float  # between the first and the last of them
-    replay: float  # share of the usual
-    memory: Mapping[str, float]  # MiB by flow
-    cpu: Mapping[str, float]
+    elapsed_s: float  # since the first live event
+    sent: int  # events
+    learned: int  # events
+    publish_lag_records: int  # records that `publish` has not committed
+    publish_lag_s: float  # age difference of the first and the last of them
+    replay_ratio: float  # experience replay relative to its normal amount
+    memory_mib: Mapping[str, float]  # by flow
+    cpu_seconds: Mapping[str, float]  # so far; by flow, and of the services, this process and the machine
 
     @property
-    def behind(self) -> int:
+    def learner_lag(self) -> int:
+        """Events sent but not yet learned."""
         return self.sent - self.learned
 
 
 @dataclass
-class Course:
-    """What was seen of a run."""
+class RunMeasurements:
+    """The measurements of a run."""
 
-    looks: list[Look] = field(default_factory=list)
-    behind: list[tuple[float, int]] = field(default_factory=list)  # seconds, events; more often than looks
-    tally: Tally = field(default_factory=dict)  # of the live part
+    samples: list[SystemSample] = field(default_factory=list)
+    learner_lag: list[tuple[float, int]] = field(default_factory=list)  # seconds, events; more frequent than samples
+    totals: MetricTotals = field(default_factory=dict)  # metric sums over the live part
 
 
-def cpu(process: int | str) -> float:
-    """Seconds of processor that a process took so far."""
+def cpu_seconds(process: int | str) -> float:
+    """CPU seconds that a process has used so far."""
     fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS_PER_S
 
 
-def services(flows: Collection[int]) -> float:
-    """Seconds of processor of our children that are no flow; one may end while we look."""
-    found = " ".join(file.read_text() for file in Path("/proc/self/task").glob("*/children")).split()
-    return sum(cpu(pid) for pid in map(int, found) if pid not in flows and Path(f"/proc/{pid}").exists())
+def services_cpu_seconds(flow_pids: Collection[int]) -> float:
+    """CPU seconds of the child processes that are not flows. A child may end meanwhile."""
+    children = " ".join(file.read_text() for file in Path("/proc/self/task").glob("*/children")).split()
+    return sum(cpu_seconds(pid) for pid in map(int, children) if pid not in flow_pids and Path(f"/proc/{pid}").exists())
 
 
-def machine() -> float:
-    """Seconds of processor that all processes took since the start, guests' and stolen time apart."""
-    user, nice, system, _idle, _waiting, hard, soft = map(int, Path("/proc/stat").read_text().split()[1:8])
-    return (user + nice + system + hard + soft) / TICKS
+def machine_cpu_seconds() -> float:
+    """CPU seconds of all processes since the start of the machine, without guest and stolen time."""
+    user, nice, system, _idle, _iowait, irq, softirq = map(int, Path("/proc/stat").read_text().split()[1:8])
+    return (user + nice + system + irq + softirq) / CLOCK_TICKS_PER_S
 
 
-def waiting(lags: Sequence[Lag], topic: str) -> tuple[int, float]:
-    """Records of a topic that wait, and the longest wait of a partition in seconds."""
-    rows = [lag for lag in lags if lag.topic == topic]
-    return sum(lag.lag for lag in rows), max((lag.seconds or 0.0 for lag in rows), default=0.0)
+def topic_lag(lags: Sequence[PartitionLag], topic: str) -> tuple[int, float]:
+    """The lag on a topic: records over all partitions, and the maximum over partitions in seconds."""
+    partitions = [lag for lag in lags if lag.topic == topic]
+    return sum(lag.records for lag in partitions), max((lag.seconds or 0.0 for lag in partitions), default=0.0)
 
 
-def look(loop: Session, probe: Probe, history: int, at: float) -> Look:
-    """All of it; reading lags may take a second."""
-    lags = loop.lags.read({"publish": READS["publish"]})
-    learn = read(loop.settings, "learn")
-    pids = loop.flows.pids()
-    learned = accounted(loop.settings) - history
-    return Look(
-        at, probe.events, learned, *waiting(lags, ACTIVITY), learn.value("premiere_learner_replay") if learn else 0.0,
+def take_sample(session: Session, probe: LatencyProbe, history: int, elapsed_s: float) -> SystemSample:
+    """Sample the system; reading the lags may take a second."""
+    lags = session.lags.read({"publish": FLOW_TOPICS["publish"]})
+    learn = scrape_flow(session.settings, "learn")
+    pids = session.flows.pids()
+    learned = processed_events(session.settings) - history
+    flows_cpu = {name: cpu_seconds(pid) for name, pid in pids.items()}
+    others_cpu = {
+        SERVICES: services_cpu_seconds(pids.values()),
+        BENCHMARK: cpu_seconds("self"),
+        MACHINE: machine_cpu_seconds(),
+    }
+    return SystemSample(
+        elapsed_s,
+        probe.events_sent,
+        learned,
+        *topic_lag(lags, ACTIVITY),
+        learn.value("premiere_learner_replay_ratio") if learn else 0.0,
         {name: resident_mib(pid) for name, pid in pids.items()},
-        {name: cpu(pid) for name, pid in pids.items()}
-        | {SERVICES: services(pids.values()), BENCHMARK: cpu("self"), MACHINE: machine()},
-    )  # fmt: skip
+        flows_cpu | others_cpu,
+    )
 
 
-def line(now: Look, before: Look) -> str:
-    """A look as it is shown, processors since the one before."""
-    memory = "  ".join(f"{name} {mib:.0f}" for name, mib in now.memory.items())
-    cores = "  ".join(f"{name} {share:.2f}" for name, share in cores_of(before, now).items())
+def format_sample(now: SystemSample, before: SystemSample) -> str:
+    """A sample as text, with the CPU use since the sample before it."""
+    memory = "  ".join(f"{name} {mib:.0f}" for name, mib in now.memory_mib.items())
+    cores = "  ".join(f"{name} {used:.2f}" for name, used in cores_used(before, now).items())
     return (
-        f"{now.at:5.0f} s  sent {now.sent:,}  learned {now.learned:,}  behind {now.behind:,}  "
-        f"lists behind {now.publish:,} records, {now.publish_seconds:.1f} s  replay {now.replay:.2f}\n"
+        f"{now.elapsed_s:5.0f} s  sent {now.sent:,}  learned {now.learned:,}  learner lag {now.learner_lag:,}  "
+        f"publish lag {now.publish_lag_records:,} records, {now.publish_lag_s:.1f} s  replay {now.replay_ratio:.2f}\n"
         f"         MiB: {memory}   cores: {cores}"
     )
 
 
-def cores_of(before: Look, now: Look) -> dict[str, float]:
-    """Processors in use between two looks, by who uses them."""
-    span = max(now.at - before.at, 1e-9)
-    return {name: (seconds - before.cpu[name]) / span for name, seconds in now.cpu.items() if name in before.cpu}
+def cores_used(before: SystemSample, now: SystemSample) -> dict[str, float]:
+    """Cores in use between two samples, by flow and so on."""
+    span = max(now.elapsed_s - before.elapsed_s, 1e-9)
+    earlier = before.cpu_seconds
+    return {name: (seconds - earlier[name]) / span for name, seconds in now.cpu_seconds.items() if name in earlier}
 
 
-def watch(loop: Session, probe: Probe, history: int, sending: threading.Thread) -> Course:
-    """Look until everything is sent, and once more when it is."""
-    course, began, told = Course(), time.monotonic(), 0.0
-    course.looks.append(look(loop, probe, history, 0.0))
-    while sending.is_alive():
-        sending.join(GLANCE)
-        loop.flows.check()
-        at, learned = time.monotonic() - began, accounted(loop.settings) - history
-        if learned > -history:  # a flow that is asked at a bad moment does not answer
-            course.behind.append((at, probe.events - learned))
-        if at >= told + TELL or not sending.is_alive():
-            course.looks.append(look(loop, probe, history, at))
-            print(line(course.looks[-1], course.looks[-2]), flush=True)
-            told = at
-    return course
+def sample_while_sending(
+    session: Session, probe: LatencyProbe, history: int, sender: threading.Thread
+) -> RunMeasurements:
+    """Take samples until everything is sent, and one more then."""
+    run, began, printed_at = RunMeasurements(), time.monotonic(), 0.0
+    run.samples.append(take_sample(session, probe, history, 0.0))
+    while sender.is_alive():
+        sender.join(LAG_INTERVAL_S)
+        session.flows.check()
+        elapsed_s, learned = time.monotonic() - began, processed_events(session.settings) - history
+        if learned > -history:  # a busy flow may not answer the scrape
+            run.learner_lag.append((elapsed_s, probe.events_sent - learned))
+        if elapsed_s >= printed_at + STATUS_INTERVAL_S or not sender.is_alive():
+            run.samples.append(take_sample(session, probe, history, elapsed_s))
+            print(format_sample(run.samples[-1], run.samples[-2]), flush=True)
+            printed_at = elapsed_s
+    return run
 
 
-def measure(settings: Settings, part: DataSet, history: int, rate: float) -> tuple[Course, Probe]:
-    """Warm the loop, send the rest at `rate`, wait for the last. Raises PremiereError where a flow cannot live."""
+def measure(settings: Settings, part: DataSet, history: int, rate: float) -> tuple[RunMeasurements, LatencyProbe]:
+    """Learn the history, send the rest at `rate`, and wait for the last. Raises PremiereError if a flow fails."""
     stop = threading.Event()
-    with warmed(settings, part, history) as loop, Probe(loop, WATCHED, plain=False) as probe:
-        before = tally(loop)
+    with (
+        warm_session(settings, part, history) as session,
+        LatencyProbe(session, PROBE_EVERY, measure_kafka=False) as probe,
+    ):
+        before = read_totals(session)
 
         def send() -> None:
-            for event in paced(part, history, rate):
+            for event in paced_events(part, history, rate):
                 if stop.is_set():
                     break
-                probe.act(event)
+                probe.send_event(event)
 
-        sending = threading.Thread(target=send)
-        sending.start()
+        sender = threading.Thread(target=send)
+        sender.start()
         try:
-            course = watch(loop, probe, history, sending)
+            run = sample_while_sending(session, probe, history, sender)
         finally:
             stop.set()
-            sending.join()
+            sender.join()
         probe.finish()
-        course.tally = since(tally(loop), before)
-        return course, probe
+        run.totals = totals_since(read_totals(session), before)
+        return run, probe
 
 
-def tally(loop: Session) -> Tally:
-    """The learner's sums now. Raises PremiereError where it does not answer."""
-    for _ in range(30):
-        if page := read(loop.settings, "learn"):
-            return of_learner(page)
+def read_totals(session: Session) -> MetricTotals:
+    """The learner's metric sums. Raises PremiereError if the learner does not answer."""
+    for _ in range(SCRAPE_ATTEMPTS):
+        if scrape := scrape_flow(session.settings, "learn"):
+            return learner_totals(scrape)
         time.sleep(1)
-    raise PremiereError("The flow learn does not answer: `logs/learn.log` in the data folder tells why.")
+    raise PremiereError("The flow learn does not answer: see `logs/learn.log` in the data folder.")
 
 
-def popularity_of_the_hour(data: DataSet, first: int, every: int = SCORED) -> float:
-    """MRR from event `first` on, each counted, one in `every` ranked; what a viewer has seen is no target."""
-    baselines, found = Baselines(days=HOUR), []
+def hourly_popularity_mrr(data: DataSet, first: int, every: int = RANK_EVERY) -> float:
+    """MRR of the last hour's popularity from event `first` on.
+
+    All events are counted; one in `every` is ranked, unless its user has seen the title.
+    """
+    baselines, reciprocal_ranks = Baselines(window_days=HOUR_DAYS), []
     for launch in data.launches:
         baselines.launch(launch.title)
     for k in range(len(data)):
         event = data.event(k)
         if k >= first and k % every == 0 and not baselines.has_seen(event.user, event.title):
-            found.append(1 / baselines.rank(event.user, event.title, event.ts)["popularity_recent"])
+            reciprocal_ranks.append(1 / baselines.rank(event.user, event.title, event.ts)["popularity_recent"])
         baselines.count(event.user, event.title, event.ts)
-    return float(np.mean(found)) if found else float("nan")
+    return float(np.mean(reciprocal_ranks)) if reciprocal_ranks else float("nan")
 
 
-def growth(behind: Sequence[tuple[float, float]]) -> float:
-    """By how much a second the second of two values grows, over the run's second half: least squares."""
-    half = np.array(behind[len(behind) // 2 :])
+def growth_per_s(values: Sequence[tuple[float, float]]) -> float:
+    """Slope of (seconds, value) pairs over the second half of the run, by least squares."""
+    half = np.array(values[len(values) // 2 :])
     return float(np.polyfit(half[:, 0], half[:, 1], 1)[0]) if len(half) > 1 else float("nan")
 
 
-def rows(case: str, course: Course, event: list[float], hour: float) -> list[Row]:
-    """Lag, freshness, memory beside the early one, MRR beside the popularity window."""
-    behind, end = [events for _, events in course.behind], course.looks[-1]
-    lists = [one.publish_seconds for one in course.looks[1:]]
-    found = [
-        row(case, "behind", list(map(float, behind)), "events"),
-        row(case, "behind at the end", [end.behind], "events"),
-        row(case, "behind at worst", [max(behind)], "events"),
-        row(case, "behind grows by", [growth(course.behind)], "events/s"),
-        row(case, "lists behind", lists, "s"),
-        row(case, "lists behind at the end", [lists[-1]], "s"),
-        row(case, "replay share", [one.replay for one in course.looks[1:]], "of 1"),
+def sustained_rows(case: str, run: RunMeasurements, event_latencies: list[float], hourly_mrr: float) -> list[Row]:
+    """Lag, latency, memory relative to the early sample, CPU, and MRR relative to recent popularity."""
+    learner_lag, end = [float(events) for _, events in run.learner_lag], run.samples[-1]
+    publish_lag = [sample.publish_lag_s for sample in run.samples[1:]]
+    rows = [
+        make_row(case, "learner lag", learner_lag, "events"),
+        make_row(case, "learner lag at the end", [end.learner_lag], "events"),
+        make_row(case, "maximum learner lag", [max(learner_lag)], "events"),
+        make_row(case, "learner lag growth", [growth_per_s(run.learner_lag)], "events/s"),
+        make_row(case, "publish lag", publish_lag, "s"),
+        make_row(case, "publish lag at the end", [publish_lag[-1]], "s"),
+        make_row(case, "replay ratio", [sample.replay_ratio for sample in run.samples[1:]], "of 1"),
     ]
-    found += [row(case, f"event to redis p{q}", [1000 * v], "ms") for q, v in quantiles(event).items()]
-    early = next((one for one in course.looks if one.at >= EARLY), course.looks[1])
-    for name, mib in end.memory.items():
-        found.append(row(case, f"{name} at {early.at:.0f} s", [early.memory.get(name, float("nan"))], "MiB"))
-        found.append(row(case, f"{name} at the end", [mib], "MiB", mib / early.memory.get(name, float("nan"))))
-    shares = [cores_of(a, b) for a, b in pairwise(course.looks)]
-    for name in end.cpu:
-        found.append(row(case, f"{name}, processors", [one[name] for one in shares if name in one], "cores"))
-    mrr = {name: course.tally[name].mean("mrr", "all") or float("nan") for name in RANKINGS}
-    base_mrr = mrr["popularity_recent"]
-    mrr["popularity of the hour"] = hour
-    return found + [row(case, f"MRR, {name}", [value], "MRR", value / base_mrr) for name, value in mrr.items()]
+    rows += [make_row(case, f"event to Redis p{p}", [1000 * s], "ms") for p, s in percentiles(event_latencies).items()]
+    early = next((sample for sample in run.samples if sample.elapsed_s >= MEMORY_BASELINE_S), run.samples[1])
+    for name, mib in end.memory_mib.items():
+        early_mib = early.memory_mib.get(name, float("nan"))
+        rows.append(make_row(case, f"{name}, memory at {early.elapsed_s:.0f} s", [early_mib], "MiB"))
+        rows.append(make_row(case, f"{name}, memory at the end", [mib], "MiB", mib / early_mib))
+    cores = [cores_used(before, now) for before, now in pairwise(run.samples)]
+    for name in end.cpu_seconds:
+        rows.append(make_row(case, f"{name}, CPU", [used[name] for used in cores if name in used], "cores"))
+    mrr = {name: run.totals[name].mean("mrr", "all") or float("nan") for name in VARIANTS}
+    reference = mrr["popularity_recent"]
+    mrr["popularity of the last hour"] = hourly_mrr
+    return rows + [make_row(case, f"MRR, {name}", [value], "MRR", value / reference) for name, value in mrr.items()]
 
 
-def stream(clicks: Path | None, events: Path | None, titles: Path | None, settings: Settings, wanted: int) -> DataSet:
-    """A day of the given news clicks, else the given events, else the data set that other commands use."""
+def locate_stream(
+    clicks: Path | None, events: Path | None, titles: Path | None, settings: Settings, limit: int
+) -> DataSet:
+    """The first `limit` news clicks of a day, else the given events, else the data set that other commands use."""
     if clicks:
-        return globo(clicks, wanted)
-    return find(events, titles, (), data_dir=Path(".premiere"), folder=settings.data)
+        return globo(clicks, limit)
+    return locate(events, titles, (), data_dir=Path(".premiere"), folder=settings.data)
 
 
 def main() -> None:
-    """Run and keep the result."""
+    """Measure and save the result."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rate", type=float, default=300, help="events/s")
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--history", type=int, default=5000, help="events learned first")
+    parser.add_argument("--minutes", type=float, default=10, help="duration of the live part")
+    parser.add_argument("--history", type=int, default=5000, help="events to learn before the live part")
     parser.add_argument("--clicks", type=Path, help="news clicks: clicks.parquet of Globo.com")
-    parser.add_argument("--events", type=Path, help="events of your own")
-    parser.add_argument("--titles", type=Path, help="their titles")
+    parser.add_argument("--events", type=Path, help="events file")
+    parser.add_argument("--titles", type=Path, help="titles file for --events")
     parser.add_argument("--quick", action="store_true", help="20 s after 1,000 events")
-    given = parser.parse_args()
-    if given.quick:
-        given.minutes, given.history = 1 / 3, 1000
-    wanted = given.history + round(given.rate * given.minutes * 60)
+    options = parser.parse_args()
+    if options.quick:
+        options.minutes, options.history = 1 / 3, 1000
+    events = options.history + round(options.rate * options.minutes * 60)
     with tempfile.TemporaryDirectory() as folder:
         settings = load(data_dir=Path(folder))
-        part = last(stream(given.clicks, given.events, given.titles, settings, wanted), wanted)
+        stream = locate_stream(options.clicks, options.events, options.titles, settings, events)
+        part = last_events(stream, events)
         print(f"{part.name}: {len(part):,} events, {len(part.launches):,} titles", flush=True)
-        course, probe = measure(settings, part, given.history, given.rate)
-    print(f"{len(probe.event):,} events seen in Redis, {len(probe.waiting)} not", flush=True)
-    hour = popularity_of_the_hour(part, given.history)
+        run, probe = measure(settings, part, options.history, options.rate)
+    print(
+        f"{len(probe.event_latencies):,} latencies measured, {len(probe.pending_events)} events without effect in time"
+    )
+    hourly_mrr = hourly_popularity_mrr(part, options.history)
     broker = settings.broker or ("apache" if settings.kafka_home else "embedded")
-    case = f"{part.name}, {given.rate:g}/s, {given.minutes:.2g} min, {broker}"
-    publish("sustained", rows(case, course, probe.event, hour))
+    case = f"{part.name}, {options.rate:g}/s, {options.minutes:.2g} min, {broker}"
+    save_results("sustained", sustained_rows(case, run, probe.event_latencies, hourly_mrr))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""Import this before Feast, and Feast comes without torch.
+"""Import this module before Feast, so that Feast does not import torch.
 
-Feast imports torch to see whether it is there, which nothing here needs: 180 MB of memory and two seconds of CPU for
-each flow that only writes features. A program that has torch already keeps it.
+Feast imports torch only to detect whether it is installed. That costs 180 MB of memory and two seconds of CPU in every
+flow that only writes features. A program that has imported torch already keeps it.
 """
 
 import sys
 
-_absent = "torch" not in sys.modules
-if _absent:
-    sys.modules["torch"] = None  # type: ignore[assignment]  # importing it raises ImportError, which Feast expects
+_hide_torch = "torch" not in sys.modules
+if _hide_torch:
+    sys.modules["torch"] = None  # type: ignore[assignment]  # importing it raises ImportError, which Feast handles
 
 import feast  # noqa: E402, F401
 
-if _absent:
+if _hide_torch:
     del sys.modules["torch"]

@@ -1,6 +1,7 @@
-"""Rows as the protos that Feast's provider takes, checked.
+"""Converts rows into the protos that Feast's provider takes, and checks them.
 
-The provider checks nothing: a wrong type or an endless history would only be noticed by whoever reads it.
+The provider itself checks nothing: without this check, a wrong type or an unbounded history would only be noticed by a
+program that reads it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +18,11 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import FloatList, Int64List, StringList, Value
 from feast.types import Array, Bool, Float32, Int64, String
 
-from features.definitions import RECENT, ROWS, title_semantics, user_activity
+from features.definitions import VIEW_SCHEMAS, title_semantics, user_activity
+from features.limits import RECENT_EVENTS
 
 Row = Mapping[str, Any]
-ProtoRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+ProtoRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]  # key, features, event time, creation time
 
 
 class RowError(ValueError):
@@ -28,56 +30,56 @@ class RowError(ValueError):
 
 
 def to_proto(view: FeatureView, row: Row) -> ProtoRow:
-    """A row as the provider takes it. Raises RowError where a column is missing or of another type or length."""
-    key = ROWS[view.name].names[0]
+    """A row as the provider takes it. Raises RowError for a missing column, a wrong type or too many values."""
+    key = VIEW_SCHEMAS[view.name].names[0]
     try:
-        values = {name: make(row[name]) for name, make in _MAKE[view.name].items()}
-        entity = EntityKey(join_keys=[key], entity_values=[_text(row[key])])
-        stamp: datetime = row["event_timestamp"]
-        if stamp.tzinfo is None:
+        values = {name: convert(row[name]) for name, convert in _CONVERTERS[view.name].items()}
+        entity = EntityKey(join_keys=[key], entity_values=[_string(row[key])])
+        timestamp: datetime = row["event_timestamp"]
+        if timestamp.tzinfo is None:
             raise TypeError("event_timestamp has no time zone")
     except (KeyError, TypeError, ValueError) as error:
         raise RowError(f"{view.name}: {error!r} in the row of {row.get(key)!r}") from error
-    if any(len(row[name]) > RECENT for name in values if name.startswith("recent_")):
-        raise RowError(f"{view.name}: a history of more than {RECENT} in the row of {row[key]!r}")
-    return entity, values, stamp, row.get("created")
+    if any(len(row[name]) > RECENT_EVENTS for name in values if name.startswith("recent_")):
+        raise RowError(f"{view.name}: more than {RECENT_EVENTS} recent events in the row of {row[key]!r}")
+    return entity, values, timestamp, row.get("created")
 
 
-def _text(value: str) -> Value:
+def _string(value: str) -> Value:
     return Value(string_val=value)
 
 
-def _number(value: int | None) -> Value:
+def _int(value: int | None) -> Value:
     return Value() if value is None else Value(int64_val=value)
 
 
-def _truth(value: bool) -> Value:
+def _bool(value: bool) -> Value:
     return Value(bool_val=value)
 
 
-def _texts(values: Sequence[str]) -> Value:
+def _strings(values: Sequence[str]) -> Value:
     return Value(string_list_val=StringList(val=values))
 
 
-def _numbers(values: Sequence[int]) -> Value:
+def _ints(values: Sequence[int]) -> Value:
     return Value(int64_list_val=Int64List(val=values))
 
 
-def _vector(values: Sequence[float]) -> Value:
+def _floats(values: Sequence[float]) -> Value:
     if not all(map(isfinite, values)):
         raise ValueError("a vector with a value that is not finite")
     return Value(float_list_val=FloatList(val=values))
 
 
-_MAKERS: Final[dict[Any, Callable[[Any], Value]]] = {
-    String: _text,
-    Int64: _number,
-    Bool: _truth,
-    Array(String): _texts,
-    Array(Int64): _numbers,
-    Array(Float32): _vector,
+_CONVERTER_OF_TYPE: Final[dict[Any, Callable[[Any], Value]]] = {
+    String: _string,
+    Int64: _int,
+    Bool: _bool,
+    Array(String): _strings,
+    Array(Int64): _ints,
+    Array(Float32): _floats,
 }
-_MAKE: Final = {
-    view.name: {field.name: _MAKERS[field.dtype] for field in view.features}
+_CONVERTERS: Final = {  # view -> column -> converter
+    view.name: {field.name: _CONVERTER_OF_TYPE[field.dtype] for field in view.features}
     for view in (user_activity, title_semantics)
 }

@@ -1,11 +1,12 @@
-"""Texts as vectors: what a title is, before anybody has seen it.
+"""Text encoders: they embed a title's texts, so that a title can be recommended before it has any event.
 
-The default, wordllama, is a table of token vectors whose mean is the text's: some ten thousand texts a second on one
-core, from files inside its wheel. The mean is taken here, a text at a time: the package's own batches pad each text to
-the longest (one long text among sixty-four would take a gigabyte), and importing it reconfigures logging. So a text's
-vector does not depend on its neighbours either, bit for bit, which a replay needs.
+The default encoder, wordllama, is a table of token vectors; a text's vector is their mean. It embeds some ten thousand
+texts per second on one core, from files inside its wheel. The mean is computed here, one text at a time, for three
+reasons. The package pads all texts of a batch to the longest: one long text among 64 would take a gigabyte. Importing
+the package reconfigures logging. And a text's vector must not depend on the other texts of its batch, bit for bit,
+otherwise reprocessing the log would give different vectors.
 
-Shapes: n texts, d dimensions.
+Shapes: n texts, d dimensions; V tokens, D dimensions of the table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,20 +17,20 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]  # [n, d], rows of length one; all zero where there is no known text
+Vectors = NDArray[np.float32]  # [n, d], rows of length one; zero rows for texts without a known token
 Encoder = Callable[[Sequence[str]], Vectors]
 
-LONGEST: Final = 8_192  # characters of a title's text that are embedded: bounds the work of one launch
+MAX_TEXT_CHARS: Final = 8_192  # of a title's text; the rest is not embedded, which bounds the work of one launch
 
 
 class EncoderError(Exception):
-    """The text encoder that was asked for is not there; the message says what to do."""
+    """The text encoder is not available. The message names the remedy."""
 
 
 def load_encoder(name: str = "wordllama") -> Encoder:
-    """The encoder of that name: `wordllama` (256 dimensions), else a sentence-transformers model by name or path.
+    """Load an encoder: `wordllama` (256 dimensions), or a sentence-transformers model by name or path.
 
-    Raises EncoderError where its package or files are missing.
+    Raises EncoderError if its package or its files are missing.
     """
     return _wordllama() if name == "wordllama" else _sentence_transformers(name)
 
@@ -37,12 +38,12 @@ def load_encoder(name: str = "wordllama") -> Encoder:
 def launch_text(
     name: str = "", genres: Sequence[str] = (), overview: str = "", extra: Mapping[str, str] | None = None
 ) -> str:
-    """The one text of a title that is embedded, at most LONGEST characters; empty where nothing is known of it.
+    """The text of a title that is embedded, at most MAX_TEXT_CHARS characters; empty without any text.
 
-    The other texts follow in the order of their names, whatever order the producer wrote them in.
+    The `extra` texts are sorted by name, so the producer's order does not matter.
     """
     parts = [name, ", ".join(genres), overview, *(text for _, text in sorted((extra or {}).items()))]
-    return ". ".join(part.strip() for part in parts if part.strip())[:LONGEST]
+    return ". ".join(part.strip() for part in parts if part.strip())[:MAX_TEXT_CHARS]
 
 
 def _wordllama() -> Encoder:
@@ -84,22 +85,22 @@ def _sentence_transformers(name: str) -> Encoder:
         ) from error
     try:
         model: Any = SentenceTransformer(name, device="cpu")
-    except Exception as error:  # what it raises depends on where it looks: disk, network, a damaged file
+    except Exception as error:  # the type depends on the cause: disk, network, a damaged file
         raise EncoderError(
-            f"The text encoder {name} cannot be loaded ({error}): give a folder that holds one, or use wordllama."
+            f"The text encoder {name} cannot be loaded ({error}): name a folder that contains one, or use wordllama."
         ) from error
 
     def encode(texts: Sequence[str]) -> Vectors:
         vectors = np.asarray(model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False), np.float32)
         vectors = vectors.reshape(len(texts), model.get_sentence_embedding_dimension()).copy()
-        vectors[[not text.strip() for text in texts]] = 0  # it has a vector for nothing, too
+        vectors[[not text.strip() for text in texts]] = 0  # the model has a vector for an empty text, too
         return _unit(vectors)
 
     return encode
 
 
 def _unit(vectors: Vectors) -> Vectors:
-    """Rows scaled to length one; rows without a length become zero."""
+    """Scale rows to length one; rows of zero or infinite length become zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    known = np.isfinite(norms) & (norms > 0)
-    return np.where(known, vectors / np.where(known, norms, 1), 0).astype(np.float32)
+    valid = np.isfinite(norms) & (norms > 0)
+    return np.where(valid, vectors / np.where(valid, norms, 1), 0).astype(np.float32)

@@ -1,24 +1,26 @@
-"""The report's curves, as SVG that stands inside the page: nothing is loaded from anywhere.
+"""The colors and style of all figures, and the figures of the demo report as inline SVG.
 
-Each is a function of plain numbers. Colours are told apart by the colour-blind too, and the baselines stay grey, so
-that the eye finds the model first.
+Each chart is a function of plain numbers. Color-blind readers can distinguish the colors. Baselines are gray, so that
+the model stands out.
 """
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import matplotlib
 
-matplotlib.use("svg")  # no window, and no search for one
+matplotlib.use("svg")  # no window
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from infra.monitor.scrape import Histogram
 
-COLOURS: Final = {
+COLORS: Final = {
     "full": "#d1495b",
     "served": "#edae49",
     "cooccurrence": "#6c757d",
@@ -27,10 +29,10 @@ COLOURS: Final = {
     "event": "#00798c",
     "launch": "#edae49",
 }
-SERIES: Final = ("#6c757d", "#edae49", "#00798c", "#d1495b", "#3b6064", "#9aa1a7")  # one after another
-LOOK: Final[Any] = {  # matplotlib types each name
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "full",  # the same curves give the same bytes
+SERIES_COLORS: Final = ("#6c757d", "#edae49", "#00798c", "#d1495b", "#3b6064", "#9aa1a7")  # in this order
+CHART_STYLE: Final[Any] = {  # rcParams; Any, because matplotlib types each key
+    "svg.fonttype": "none",  # keep text as text
+    "svg.hashsalt": "premiere",  # the same curves give the same bytes
     "font.family": "sans-serif",
     "font.size": 11,
     "axes.spines.top": False,
@@ -44,54 +46,62 @@ LOOK: Final[Any] = {  # matplotlib types each name
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
 
-def means(lines: Mapping[str, Line], labels: Mapping[str, str]) -> str:
-    """MRR over the live events, a line a ranking."""
+def mrr_curves(lines: Mapping[str, Line], labels: Mapping[str, str]) -> str:
+    """MRR over the live events, one line per variant."""
     with _figure() as (axes, svg):
         for name, (x, y) in lines.items():
             bold = name in ("full", "served")
-            axes.plot(x, y, color=COLOURS[name], lw=2.2 if bold else 1.6, label=labels[name], zorder=3 if bold else 2)
-        axes.set_xlabel("live events so far")
+            axes.plot(x, y, color=COLORS[name], lw=2.2 if bold else 1.6, label=labels[name], zorder=3 if bold else 2)
+        axes.set_xlabel("live events")
         axes.set_ylabel("MRR")
         axes.set_ylim(bottom=0)
         _legend(axes)
     return svg[0]
 
 
-def freshness(histograms: Mapping[str, Histogram], labels: Mapping[str, str]) -> str:
-    """The share of what was observed in each bucket of seconds; what lies beyond the last bound is drawn at it."""
+def latency_histogram(histograms: Mapping[str, Histogram], labels: Mapping[str, str]) -> str:
+    """The share of observations by bucket of end-to-end latency. The unbounded last bucket is drawn up to twice its
+    lower bound."""
     with _figure() as (axes, svg):
         for kind, histogram in histograms.items():
-            share = [100 * share for share in histogram.shares()]
+            share = [100 * share for share in histogram.bucket_fractions()]
             edges = [histogram.bounds[0] / 2, *histogram.bounds[:-1], histogram.bounds[-2] * 2]
             used = [bucket for bucket, part in enumerate(share) if part]
             low, high = used[0], used[-1] + 1
-            axes.stairs(share[low:high], edges[low : high + 1], fill=True, color=COLOURS[kind], alpha=0.35)
-            axes.stairs(share[low:high], edges[low : high + 1], color=COLOURS[kind], lw=1.8, label=labels[kind])
+            axes.stairs(share[low:high], edges[low : high + 1], fill=True, color=COLORS[kind], alpha=0.35)
+            axes.stairs(share[low:high], edges[low : high + 1], color=COLORS[kind], lw=1.8, label=labels[kind])
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(
             lambda seconds, _: f"{seconds:g} s" if seconds >= 1 else f"{1000 * seconds:g} ms"
         )
         axes.xaxis.set_minor_formatter("")
-        axes.set_xlabel("from Kafka to Redis")
+        axes.set_xlabel("end-to-end latency, from Kafka to Redis")
         axes.set_ylabel("share, %")
         _legend(axes)
     return svg[0]
 
 
-def lag(lines: Mapping[str, Line], phases: Sequence[tuple[str, float]]) -> str:
-    """Messages that wait, over the seconds of the run; `phases` are named where they begin."""
+def consumer_lag(lines: Mapping[str, Line], phases: Sequence[tuple[str, float]]) -> str:
+    """Unread messages by consumer group over the seconds of the run; `phases`: name and start of each."""
     with _figure() as (axes, svg):
         for k, (name, (x, y)) in enumerate(lines.items()):
             axes.plot(x, y, lw=1.6, color=plt.get_cmap("tab10")(k), label=name)
         axes.set_yscale("symlog", linthresh=10)
         axes.set_ylim(bottom=0)
-        for name, at in phases:
-            axes.axvline(at, color="#bbbbbb", lw=1, ls=":")
-            axes.text(at, 1.02, f" {name}", transform=axes.get_xaxis_transform(), color="#777777", fontsize=9)
+        for name, start in phases:
+            axes.axvline(start, color="#bbbbbb", lw=1, ls=":")
+            axes.text(start, 1.02, f" {name}", transform=axes.get_xaxis_transform(), color="#777777", fontsize=9)
         axes.set_xlabel("seconds")
-        axes.set_ylabel("messages waiting")
+        axes.set_ylabel("consumer lag, messages")
         _legend(axes)
     return svg[0]
+
+
+def save_figure(figure: Figure, path: Path, dpi: int = 110) -> None:
+    """Write a figure as PNG and close it. Saving draws the ticks, so the style must be in force again."""
+    with plt.rc_context(CHART_STYLE):
+        figure.savefig(path, format="png", dpi=dpi, metadata={"Software": None})
+    plt.close(figure)
 
 
 def _legend(axes: Axes) -> None:
@@ -101,13 +111,13 @@ def _legend(axes: Axes) -> None:
 
 @contextmanager
 def _figure() -> Iterator[tuple[Axes, list[str]]]:
-    """Axes to draw on, and where the SVG is once they are left."""
-    done: list[str] = []
-    with plt.rc_context(LOOK):
+    """Axes to draw on, and a list that holds the SVG after the block."""
+    svgs: list[str] = []
+    with plt.rc_context(CHART_STYLE):
         figure, axes = plt.subplots(figsize=(9.5, 3.6), layout="constrained")
-        yield axes, done
+        yield axes, svgs
         page = io.StringIO()
         figure.savefig(page, format="svg", metadata={"Date": None})
         plt.close(figure)
     svg: str = page.getvalue()
-    done.append(svg[svg.index("<svg") :])  # without the XML prologue, which has no place inside a page
+    svgs.append(svg[svg.index("<svg") :])  # without the XML prologue, for inlining

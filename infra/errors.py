@@ -1,25 +1,25 @@
-"""What the world does wrong, said in one sentence.
+"""Errors whose cause is outside the program.
 
-The command line catches `PremiereError` at the top and prints its sentence; anything else is our own mistake and keeps
-its traceback. Raise it (or a child) with what happened and what to do about it.
+The command line catches `PremiereError` and prints its message without a traceback. Any other exception is a bug and
+keeps its traceback. The message is one sentence that states the problem and its remedy.
 """
 
 
 class PremiereError(Exception):
-    """Something outside the program is not as it must be; the message says what, and the remedy."""
+    """Something outside the program prevents the operation; the message states the problem and its remedy."""
 
 
 class ServiceError(PremiereError):
-    """A process that we started did not come up, or died."""
+    """A service or a child process did not start, does not answer, or died."""
 
 
 class SettingsError(PremiereError):
-    """A setting is missing or cannot be used."""
+    """A setting or an option is missing or invalid."""
 
 
 class TopicError(PremiereError):
-    """A topic is missing, or is not as the project needs it."""
+    """A topic is missing, inaccessible, or configured incompatibly."""
 
 
 class PortError(PremiereError):
-    """A port that was asked for is taken."""
+    """A requested port is in use."""

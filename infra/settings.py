@@ -1,8 +1,9 @@
-"""Every setting of the project, read once, in one documented table.
+"""All settings of the project: where each value comes from, its default and its meaning.
 
-A value comes from the command line, else the environment (`PREMIERE_` + the name in capitals), else `.env`, else
-`premiere.toml`, else its default. Where no broker or Redis is named, the commands find those of a running
-`premiere up` of the same `data_dir`. Components get their own small dataclasses made from this; none gets it whole.
+A value is taken from the first of these sources that has one: the command line, the environment (`PREMIERE_` plus the
+name in capitals), `.env`, `premiere.toml`, the default. If no broker or Redis is set, commands use those of a
+`premiere up` that runs on the same `data_dir`. The command line reads the settings once. Each component gets its own
+small dataclass made from them; no component gets the whole object.
 """
 
 import json
@@ -25,24 +26,24 @@ from pydantic_settings import (
 
 from infra.errors import SettingsError
 
-PREFIX: Final = "PREMIERE_"
-FILE: Final = Path("premiere.toml")  # in the working folder
-RUNNING: Final = "running.json"  # where `premiere up` leaves its addresses, inside data_dir
-RUNNING_FORMAT: Final = 1
+ENV_PREFIX: Final = "PREMIERE_"
+SETTINGS_FILE: Final = Path("premiere.toml")  # in the working directory
+ADDRESS_FILE: Final = "running.json"  # written by `premiere up` into data_dir: the addresses of its services
+ADDRESS_FILE_FORMAT: Final = 1
 
 
-def _also(field: str, name: str) -> AliasChoices:
-    """Read a setting under its own name first, else under one that other tools use."""
-    return AliasChoices(f"{PREFIX}{field}".upper(), name)
+def _alias(field: str, variable: str) -> AliasChoices:
+    """Read a setting from its own variable first, else from `variable`, which other tools use too."""
+    return AliasChoices(f"{ENV_PREFIX}{field}".upper(), variable)
 
 
 class Settings(BaseSettings):
-    """The settings in force. Frozen; secrets are masked wherever it is printed."""
+    """The current settings. Frozen; secrets are masked in every printed form."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
+        env_prefix=ENV_PREFIX,
         env_file=".env",
-        toml_file=FILE,
+        toml_file=SETTINGS_FILE,
         extra="ignore",
         frozen=True,
         populate_by_name=True,
@@ -52,17 +53,17 @@ class Settings(BaseSettings):
 
     bootstrap_servers: str = Field(
         default="",
-        validation_alias=_also("bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS"),
-        description="Kafka's address; empty: the embedded broker",
+        validation_alias=_alias("bootstrap_servers", "KAFKA_BOOTSTRAP_SERVERS"),
+        description="Kafka bootstrap servers, as host:port; empty: use the embedded broker",
     )
     kafka_home: Path | None = Field(
         default=None,
-        validation_alias=_also("kafka_home", "KAFKA_HOME"),
-        description="folder of an Apache Kafka to start as embedded broker",
+        validation_alias=_alias("kafka_home", "KAFKA_HOME"),
+        description="Apache Kafka installation that is started as the local broker",
     )
     broker: Literal["embedded", "apache"] | None = Field(
         default=None,
-        description="which broker to start where none is named; empty: apache with a kafka_home, else embedded",
+        description="broker to start if bootstrap_servers is empty; default: apache with kafka_home, else embedded",
     )
     kafka_security_protocol: str | None = Field(default=None, description="plaintext, ssl, sasl_plaintext or sasl_ssl")
     kafka_sasl_mechanism: str | None = Field(
@@ -70,89 +71,102 @@ class Settings(BaseSettings):
     )
     kafka_sasl_username: str | None = Field(default=None, description="SASL user name")
     kafka_sasl_password: SecretStr | None = Field(default=None, description="SASL password")
-    kafka_ssl_ca_location: Path | None = Field(default=None, description="file of the certificate authorities to trust")
-    kafka_ssl_certificate_location: Path | None = Field(default=None, description="file of the client's certificate")
-    kafka_ssl_key_location: Path | None = Field(default=None, description="file of the client's private key")
-    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="password of the private key")
-    event_partitions: int = Field(default=8, ge=1, description="partitions of user-events, fixed for life")
+    kafka_ssl_ca_location: Path | None = Field(default=None, description="file of trusted certificate authorities")
+    kafka_ssl_certificate_location: Path | None = Field(default=None, description="file with the client certificate")
+    kafka_ssl_key_location: Path | None = Field(default=None, description="file with the client's private key")
+    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="password of the client's private key")
+    event_partitions: int = Field(default=8, ge=1, description="partitions of user-events; fixed once the topic exists")
     redis_url: str = Field(
         default="",
         repr=False,
-        validation_alias=_also("redis_url", "REDIS_URL"),
-        description="Redis's address (with its password); empty: the embedded one",
+        validation_alias=_alias("redis_url", "REDIS_URL"),
+        description="Redis URL, with its password if it has one; empty: use the embedded Redis",
     )
-    redis_ttl_days: float = Field(
-        default=30, gt=0, description="days that a user's predictions live without being renewed"
+    list_ttl_days: float = Field(
+        default=30, gt=0, description="days until a user's lists in Redis expire if not rewritten"
     )
     data_dir: Path = Field(
-        default=Path(".premiere"), description="folder of recovery stores, checkpoints, offline log and logs"
+        default=Path(".premiere"), description="folder for recovery stores, checkpoints, offline features and log files"
     )
-    checkpoints: str = Field(default="", description="fsspec URL of the checkpoints; empty: checkpoints in data_dir")
-    data: Path | None = Field(default=None, description="folder of a data set (events and titles) for the demo")
+    checkpoints: str = Field(
+        default="", description="fsspec URL of the checkpoint folder; empty: `checkpoints` in data_dir"
+    )
+    data: Path | None = Field(
+        default=None,
+        description="folder with a dataset (events and titles) for `premiere demo`, `produce` and the experiments",
+    )
     text_encoder: str = Field(
-        default="wordllama", description="wordllama, or a sentence-transformers model by name or path"
+        default="wordllama",
+        description="encoder of title texts: wordllama, or the name or path of a sentence-transformers model",
     )
-    model: Literal["cpu", "2m", "10m", "50m", "200m", "1b"] = Field(
-        default="cpu",
-        description="size of the backbone: cpu (0.1 million parameters), 2m, 10m, 50m, 200m or 1b",
+    model_size: Literal["cpu", "2m", "10m", "50m", "200m", "1b"] = Field(
+        default="cpu", description="size of the backbone in parameters: cpu (0.1 million), 2m, 10m, 50m, 200m or 1b"
     )
-    history: int = Field(default=200, ge=1, description="newest events of a user that an activity carries")
+    activity_history: int = Field(
+        default=200,
+        ge=1,
+        description="maximum number of recent events of the user in each record of the topic activity",
+    )
     horizons: Annotated[tuple[int, ...], NoDecode] = Field(
         default=(0, 3, 10),
-        description="delays, in events of the viewer, that have a list of their own; comma-separated",
+        description="horizons, in events that will have passed when a list is read; one list each; comma-separated",
     )
-    list_size: int = Field(default=100, ge=1, description="titles in a list")
-    filter_seen: bool = Field(default=True, description="leave titles that a viewer has seen out of the lists")
+    list_size: int = Field(default=100, ge=1, description="number of titles in a list")
+    filter_seen: bool = Field(default=True, description="exclude titles that the user has already seen")
     max_titles: int = Field(
-        default=200_000, ge=1, description="titles with a row of their own; the longest unseen give way"
+        default=200_000, ge=1, description="maximum catalog size, in titles; the least recently seen titles are evicted"
     )
     checkpoint_seconds: float = Field(
-        default=5, gt=0, description="seconds of the log's own time between two checkpoints"
+        default=5, gt=0, description="seconds of log time (record timestamps) between two checkpoints"
     )
-    keep_checkpoints: int = Field(default=4, ge=2, description="newest checkpoints that are kept, pinned ones apart")
-    anchor_hours: float = Field(
-        default=24, ge=0, description="hours after which an old checkpoint is kept once more, as an anchor; 0: none"
+    keep_checkpoints: int = Field(default=4, ge=2, description="recent checkpoints that are kept, besides pinned ones")
+    long_term_checkpoint_hours: float = Field(
+        default=24,
+        ge=0,
+        description="also keep one long-term checkpoint, one to two times this many hours old; 0: none",
     )
     offline_days: int = Field(
-        default=365, ge=0, description="days that the offline log of user features keeps a row; 0: for ever"
+        default=365, ge=0, description="days that the offline log keeps a row of user features; 0: forever"
     )
     refresh_budget_users_per_second: float = Field(
-        default=200, gt=0, description="active users recomputed per second when a new version lands"
+        default=200,
+        gt=0,
+        description="maximum rate, in users per second, at which lists are recomputed after a new model version",
     )
-    launch_places: int = Field(
-        default=5, ge=0, description="last places of a list that titles without a history compete for"
+    new_title_slots: int = Field(
+        default=5, ge=0, description="number of positions at the end of each list reserved for new titles"
     )
-    launch_users: int = Field(default=256, ge=1, description="viewers that a new title is tried on when it launches")
-    publish_users: int = Field(default=50_000, ge=1, description="active viewers that publish keeps in its cache")
-    publish_tail: int = Field(
-        default=200_000, ge=0, description="newest records of the log that publish makes its cache of at its start"
+    launch_fanout_users: int = Field(
+        default=256, ge=1, description="maximum number of users for whom a new title is scored at its launch"
     )
-    features_workers: int = Field(default=1, ge=1, le=64, description="processes of the flow features")
-    titles_workers: int = Field(default=1, ge=1, le=64, description="processes of the flow titles")
-    publish_workers: int = Field(default=1, ge=1, le=64, description="processes of the flow publish")
+    publish_users: int = Field(default=50_000, ge=1, description="maximum number of users in the publish cache")
+    publish_warmup_records: int = Field(
+        default=200_000, ge=0, description="number of recent log records used to warm the publish cache at startup"
+    )
+    features_workers: int = Field(default=1, ge=1, le=64, description="worker processes of the flow features")
+    titles_workers: int = Field(default=1, ge=1, le=64, description="worker processes of the flow titles")
+    publish_workers: int = Field(default=1, ge=1, le=64, description="worker processes of the flow publish")
     recovery_partitions: int = Field(
-        default=4, ge=1, le=64, description="files of a recovery store, fixed when it is made"
+        default=4, ge=1, le=64, description="files of a recovery store; fixed once it exists"
     )
-    threads: int = Field(default=1, ge=1, description="threads of the numeric code in one flow")
-    seed: int = Field(default=0, ge=0, description="seed of everything drawn at random")
-    epoch_seconds: float = Field(
-        default=1, gt=0, description="seconds between two snapshots of a flow's state and offsets"
-    )
-    metrics_host: str = Field(default="127.0.0.1", description="address that the flows' metrics listen on")
+    threads: int = Field(default=1, ge=1, description="threads for numeric code in each flow")
+    seed: int = Field(default=0, ge=0, description="random seed")
+    epoch_seconds: float = Field(default=1, gt=0, description="seconds between two snapshots of state and offsets")
+    metrics_host: str = Field(default="127.0.0.1", description="address on which flows serve metrics")
     metrics_port: int = Field(
-        default=9464, ge=0, le=65_280, description="port of features' metrics, the other flows follow; 0: off"
+        default=9464, ge=0, le=65_280, description="metrics port of features; the other flows use the next ones; 0: off"
     )
 
     @field_validator("horizons", mode="before")
     @classmethod
-    def _numbers(cls, value: object) -> object:
+    def _split_commas(cls, value: object) -> object:
         return value.split(",") if isinstance(value, str) else value
 
     @field_validator("horizons")
     @classmethod
-    def _start_fresh(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+    def _check_horizons(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if value[:1] != (0,) or list(value) != sorted(set(value)):
-            raise ValueError("it starts with 0 and rises, like 0,3,10")
+            raise ValueError("horizons must start with 0 and increase, for example 0,3,10")
         return value
 
     @classmethod
@@ -166,102 +180,110 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, dotenv_settings, TomlConfigSettingsSource(settings_cls)
 
-    def kafka(self) -> dict[str, str]:
-        """The configuration that every Kafka client starts from. Raises SettingsError where no broker is known."""
+    def kafka_config(self) -> dict[str, str]:
+        """Base configuration of every Kafka client. Raises SettingsError if no broker is set."""
         if not self.bootstrap_servers:
-            raise SettingsError("No Kafka is known: run `premiere up`, or set PREMIERE_BOOTSTRAP_SERVERS.")
-        given = {name: getattr(self, name) for name in type(self).model_fields if name.startswith("kafka_")}
-        passed = {_librdkafka(name): _plain(value) for name, value in given.items() if value and name != "kafka_home"}
-        return {"bootstrap.servers": self.bootstrap_servers, **passed}
+            raise SettingsError("No Kafka broker is set: run `premiere up`, or set PREMIERE_BOOTSTRAP_SERVERS.")
+        names = [name for name in type(self).model_fields if name.startswith("kafka_") and name != "kafka_home"]
+        values = {name: getattr(self, name) for name in names}
+        security = {_librdkafka_name(name): _as_text(value) for name, value in values.items() if value}
+        return {"bootstrap.servers": self.bootstrap_servers, **security}
 
-    def redis(self) -> str:
-        """Redis's URL. Raises SettingsError where none is known."""
+    def require_redis_url(self) -> str:
+        """The Redis URL. Raises SettingsError if none is set."""
         if not self.redis_url:
-            raise SettingsError("No Redis is known: run `premiere up`, or set PREMIERE_REDIS_URL.")
+            raise SettingsError("No Redis is set: run `premiere up`, or set PREMIERE_REDIS_URL.")
         return self.redis_url
 
-    def workers(self, flow: str) -> int:
-        """How many processes a flow is."""
+    def worker_count(self, flow: str) -> int:
+        """Number of worker processes of a flow."""
         return int(getattr(self, f"{flow}_workers", 1))
 
     def checkpoints_url(self) -> str:
-        """Where the learner's checkpoints lie: an fsspec URL."""
+        """The fsspec URL of the folder with the learner's checkpoints."""
         return self.checkpoints or str(self.data_dir.resolve() / "checkpoints")
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables, secrets in the clear: what a child process is started with."""
+        """These settings as environment variables for a child process. Secrets are not masked."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {f"{PREFIX}{name.upper()}": _plain(value) for name, value in values.items() if value is not None}
+        return {f"{ENV_PREFIX}{name.upper()}": _as_text(value) for name, value in values.items() if value is not None}
 
 
-def load(**given: Any) -> Settings:
-    """The settings in force, `given` first, None apart. Raises SettingsError: what is wrong, in one sentence."""
+def load(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` that are not None have precedence. Raises SettingsError."""
     try:
-        _refuse_unknown(tomllib.loads(FILE.read_text()) if FILE.exists() else (), "")
-        _refuse_unknown([name for name in os.environ if name.startswith(PREFIX)], PREFIX)
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        _refuse_unknown(tomllib.loads(SETTINGS_FILE.read_text()) if SETTINGS_FILE.exists() else (), "")
+        _refuse_unknown([name for name in os.environ if name.startswith(ENV_PREFIX)], ENV_PREFIX)
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name, reason = first["loc"][0], first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"Setting {name} cannot be used: {reason} (see `premiere settings --table`).") from None
+        raise SettingsError(
+            f"Invalid value of the setting {name}: {reason} (see `premiere settings --table`)."
+        ) from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{FILE} cannot be read: {error}.") from None
+        raise SettingsError(f"{SETTINGS_FILE} cannot be read: {error}.") from None
 
 
 def _refuse_unknown(names: Iterable[str], prefix: str) -> None:
-    """A misspelt setting would be ignored in silence."""
+    """Raise SettingsError for unknown names: pydantic would silently ignore a misspelled setting."""
     known = [prefix + (name.upper() if prefix else name) for name in Settings.model_fields]
     for name in set(names) - set(known):
         close = get_close_matches(name, known, 1)
-        raise SettingsError(f"There is no setting {name}" + (f": did you mean {close[0]}?" if close else "."))
+        raise SettingsError(f"Unknown setting {name}" + (f": did you mean {close[0]}?" if close else "."))
 
 
-def connected(settings: Settings) -> Settings:
-    """The same with what a running `premiere up` of its data_dir serves, unless another broker is set."""
-    found = running(settings.data_dir)
+def with_local_services(settings: Settings) -> Settings:
+    """These settings with the addresses of the `premiere up` on the same data_dir, unless another broker is set."""
+    found = local_services(settings.data_dir)
     if not found or settings.bootstrap_servers not in ("", found["bootstrap_servers"]):
         return settings
     return settings.model_copy(update={**found, "redis_url": settings.redis_url or found["redis_url"]})
 
 
-def running(data_dir: Path) -> dict[str, Any]:
-    """The addresses that a living `premiere up` serves; empty where there is none. Raises SettingsError where another
-    release wrote them."""
+def local_services(data_dir: Path) -> dict[str, Any]:
+    """The settings that a running `premiere up` on `data_dir` wrote; empty if none runs.
+
+    Raises SettingsError if the file is of another release.
+    """
     try:
-        found: dict[str, Any] = json.loads((data_dir / RUNNING).read_text())
+        found: dict[str, Any] = json.loads((data_dir / ADDRESS_FILE).read_text())
         os.kill(int(found.pop("pid")), 0)
     except (FileNotFoundError, ProcessLookupError):
         return {}
-    if (form := found.pop("format", RUNNING_FORMAT)) != RUNNING_FORMAT:
+    if (version := found.pop("format", ADDRESS_FILE_FORMAT)) != ADDRESS_FILE_FORMAT:
         raise SettingsError(
-            f"The `premiere up` that runs on {data_dir} is another release ({RUNNING} has format {form}): use that one."
+            f"The `premiere up` on {data_dir} is of another release ({ADDRESS_FILE} has format {version}): "
+            "use the commands of that release."
         )
     return found
 
 
-def _librdkafka(name: str) -> str:
+def _librdkafka_name(name: str) -> str:
     return name.removeprefix("kafka_").replace("_", ".")
 
 
-def _plain(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
 
 
-def shown(settings: Settings) -> dict[str, str]:
-    """Each setting in force by name, secrets masked."""
+def masked_values(settings: Settings) -> dict[str, str]:
+    """The current settings as text by name, with secrets masked."""
     values = {name: getattr(settings, name) for name in type(settings).model_fields}
-    plain = {name: "" if v is None else str(v) if isinstance(v, SecretStr) else _plain(v) for name, v in values.items()}
-    return {name: re.sub(r"(?<=:)[^:@/]*(?=@)", "**********", value) for name, value in plain.items()}
+    texts = {
+        name: "" if v is None else str(v) if isinstance(v, SecretStr) else _as_text(v) for name, v in values.items()
+    }
+    return {name: re.sub(r"(?<=:)[^:@/]*(?=@)", "**********", text) for name, text in texts.items()}
 
 
 def settings_table() -> str:
-    """All settings as a Markdown table: what docs/ shows."""
+    """All settings as the Markdown table in docs/settings.md."""
     rows = ["| setting | environment | default | meaning |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
-        names = [f"{PREFIX}{name.upper()}"] + ([str(alias.choices[-1])] if isinstance(alias, AliasChoices) else [])
-        default = "" if field.default is None else _plain(field.default)
+        names = [f"{ENV_PREFIX}{name.upper()}"] + ([str(alias.choices[-1])] if isinstance(alias, AliasChoices) else [])
+        default = "" if field.default is None else _as_text(field.default)
         rows.append(f"| `{name}` | {', '.join(f'`{n}`' for n in names)} | {default} | {field.description} |")
     return "\n".join(rows) + "\n"

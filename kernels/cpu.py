@@ -1,18 +1,20 @@
-"""The loss over shared negatives, a few rows at a time, with its gradient written out.
+"""Sampled softmax loss on the CPU: blocks of rows, with explicit gradients.
 
-The table of N x S logits is never held: a block of rows is multiplied, turned into probabilities in
-place, used and overwritten. Blocks of about a million floats stay in the processor's cache.
+The N x S table of logits is never materialized: a block of rows is multiplied, turned into
+probabilities in place, used and overwritten. A block of about a million floats fits the cache.
 
     lse_n = log sum_s exp(<q_n, e_s> + b_s)      over s with neg_id_s != pos_id_n
     p_ns  = exp(<q_n, e_s> + b_s - lse_n)
     d lse_n / d q_n = sum_s p_ns e_s             d lse_n / d e_s = p_ns q_n
 
-The loss softplus(lse_n - <q_n, e_pos_n>) knows its slope in lse as soon as lse is known, so it makes
-every gradient in the forward pass, while p is at hand: three matrix products instead of four. Only
-a backward pass whose incoming gradients differ between rows has to make p again for d e_s.
+The slope d loss / d lse of the loss softplus(lse_n - <q_n, e_pos_n>) is known as soon as lse is
+known. So the forward pass computes all gradients while p is available: three matrix products instead
+of four. The backward pass recomputes p for d e_s only if its incoming gradients differ between rows.
 
-Shapes: N rows (queries), S shared negatives, P width, C rows of a block, H accidental hits of a block.
-Runs on any device, in fp32 or fp64.
+An accidental hit is a negative that is the row's own positive. Runs on any device, in fp32 or fp64.
+
+N rows (queries) · S shared negatives · P width of the scoring space · C rows of a block
+X accidental hits of a block, flattened
 """
 
 from collections.abc import Iterator
@@ -23,19 +25,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-BLOCK = 1 << 20  # floats of logits held at once; 0.5 to 2 million run alike, more falls out of the cache
+BLOCK_LOGITS = 1 << 20  # logits of a block; 0.5 to 2 million are equally fast, more do not fit the cache
 
-EXACT = 40.0  # softplus(x) is x to the last digit of fp64 from here on
+SOFTPLUS_THRESHOLD = 40.0  # above it, softplus(x) equals x in fp64
 
 
 class _Negatives(NamedTuple):
-    """What the rows are compared with, and where each row's own positive is among it."""
+    """The negatives, and the accidental hits of each row among them."""
 
     vectors: Tensor  # [S, P]
     bias: Tensor  # [S]
     order: Tensor  # [S], sorts the negatives by id
-    start: Tensor  # [N], where the row's positive begins in that order
-    length: Tensor  # [N], and how often it is there
+    hit_start: Tensor  # [N], index of the row's first hit in that order
+    hit_count: Tensor  # [N], number of the row's hits
 
 
 def _negatives(e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> _Negatives:
@@ -46,18 +48,18 @@ def _negatives(e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor)
 
 
 def _mask_hits_(logit_CS: Tensor, negatives: _Negatives, rows: slice) -> None:
-    """Take each row's own positive out of its logits. Hits are few: pairs, not a table of comparisons."""
-    count_C = negatives.length[rows]
-    row_H = torch.repeat_interleave(count_C)
-    nth_H = torch.arange(len(row_H), device=row_H.device) - (count_C.cumsum(0) - count_C)[row_H]
-    logit_CS[row_H, negatives.order[negatives.start[rows][row_H] + nth_H]] = float("-inf")
+    """Set the logits of accidental hits to -inf. Hits are rare, so they are indexed instead of compared in a table."""
+    count_C = negatives.hit_count[rows]
+    row_X = torch.repeat_interleave(count_C)
+    nth_X = torch.arange(len(row_X), device=row_X.device) - (count_C.cumsum(0) - count_C)[row_X]
+    logit_CS[row_X, negatives.order[negatives.hit_start[rows][row_X] + nth_X]] = float("-inf")
 
 
 def _softmax_(logit_CS: Tensor) -> Tensor:
     """Turn logits into probabilities in place and return their log-sum-exp [C].
 
-    The softmax of the largest logit gives the sum back, which saves two passes over the block. A row
-    with no negative left gets probability zero everywhere and -inf.
+    The log-sum-exp follows from the probability of the largest logit, which saves two passes over the
+    block. A row without a negative gets probability zero everywhere and a log-sum-exp of -inf.
     """
     peak_C = logit_CS.amax(dim=1)
     torch.softmax(logit_CS, dim=1, out=logit_CS)
@@ -68,11 +70,11 @@ def _softmax_(logit_CS: Tensor) -> Tensor:
 
 
 def _blocks(q_NP: Tensor, negatives: _Negatives) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Blocks of rows with p [C, S] and lse [C]. The next block overwrites p. No negatives: no block."""
+    """Yield blocks of rows with p [C, S] and lse [C]; the next block overwrites p. No block without negatives."""
     size = len(negatives.vectors)
     if size == 0:
         return
-    step = max(1, min(len(q_NP), BLOCK // size))
+    step = max(1, min(len(q_NP), BLOCK_LOGITS // size))
     buffer_CS = q_NP.new_empty(step, size)
     for start in range(0, len(q_NP), step):
         rows = slice(start, min(start + step, len(q_NP)))
@@ -83,7 +85,7 @@ def _blocks(q_NP: Tensor, negatives: _Negatives) -> Iterator[tuple[slice, Tensor
 
 
 def _grad_negatives(q_NP: Tensor, negatives: _Negatives, slope_N: Tensor) -> Tensor:
-    """sum_n slope_n p_ns q_n [S, P], from scratch."""
+    """sum_n slope_n p_ns q_n [S, P], with p recomputed."""
     grad_SP = torch.zeros_like(negatives.vectors)
     for rows, p_CS, _ in _blocks(q_NP, negatives):
         grad_SP.addmm_(p_CS.T, q_NP[rows] * slope_N[rows, None])
@@ -138,7 +140,7 @@ class _SampledSoftmax(torch.autograd.Function):
         grad_SP = torch.zeros_like(e_neg_SP) if ctx.needs_input_grad[2] else None
         for rows, p_CS, lse_C in _blocks(q_NP, negatives):
             margin_C = lse_C - positive_N[rows]
-            loss_N[rows] = functional.softplus(margin_C, threshold=EXACT) * weight_N[rows]
+            loss_N[rows] = functional.softplus(margin_C, threshold=SOFTPLUS_THRESHOLD) * weight_N[rows]
             slope_N[rows] = torch.sigmoid(margin_C) * weight_N[rows]
             if mean_NP is not None:
                 torch.mm(p_CS, e_neg_SP, out=mean_NP[rows])
@@ -156,7 +158,7 @@ class _SampledSoftmax(torch.autograd.Function):
         grad_pos_NP = -slope_N1 * q_NP if ctx.needs_input_grad[1] else None
         if grad_SP is None or not len(grad_N):
             grad_e_SP = grad_SP
-        elif (grad_N == grad_N[0]).all():  # a sum or a mean over rows: what the forward pass made, scaled
+        elif (grad_N == grad_N[0]).all():  # a sum or a mean over rows: scale the gradient of the forward pass
             grad_e_SP = grad_SP * grad_N[0]
         else:
             grad_e_SP = _grad_negatives(q_NP, _Negatives(*negatives), slope_N1[:, 0])
@@ -164,7 +166,7 @@ class _SampledSoftmax(torch.autograd.Function):
 
 
 def neg_lse(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> Tensor:
-    """As kernels.neg_lse at temperature 1."""
+    """`kernels.sampled_softmax.neg_lse` at temperature 1."""
     lse_N: Tensor = _NegLse.apply(q_NP, e_SP, pos_id_N, neg_id_S, bias_S)  # type: ignore[no-untyped-call]
     return lse_N
 
@@ -178,7 +180,7 @@ def sampled_softmax_loss(
     bias_S: Tensor,
     weight_N: Tensor,
 ) -> Tensor:
-    """As kernels.sampled_softmax_loss, with the bias of the negatives and a weight for each row."""
+    """`kernels.sampled_softmax.sampled_softmax_loss`, with the bias of the negatives and a weight for each row."""
     inputs = q_NP, e_pos_NP, e_neg_SP, pos_id_N, neg_id_S, bias_S, weight_N
     loss_N: Tensor = _SampledSoftmax.apply(*inputs)  # type: ignore[no-untyped-call]
     return loss_N

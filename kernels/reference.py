@@ -1,9 +1,9 @@
-"""The loss in plain PyTorch: what the fast paths must equal, and the rival they are timed against.
+"""Reference implementation of the loss in plain PyTorch, for tests and as the baseline of the benchmark.
 
-Every path here builds the whole N x S table of logits and lets autograd differentiate it, in any
-precision, fp64 included. That is slow and hungry, and easy to believe.
+Each function builds the full N x S table of logits and lets autograd differentiate it, in any
+precision including fp64. This is slow and needs much memory, but it is easy to verify.
 
-Shapes: N rows (queries), S shared negatives, P width.
+N rows (queries) · S shared negatives · P width of the scoring space
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 
 def _logits(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> Tensor:
-    """Logits of the negatives [N, S]; a negative that is the row's own positive is out (-inf)."""
+    """Logits of the negatives [N, S]; -inf where a negative is the row's own positive."""
     hit_NS = pos_id_N[:, None] == neg_id_S[None, :]
     return (q_NP @ e_SP.T + bias_S).masked_fill(hit_NS, float("-inf"))
 
@@ -33,7 +33,7 @@ def sampled_softmax_loss(
     log_expected_S: Tensor,
     weight_N: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of the positive against the negatives, by a table with the positive in column 0; nats [N]."""
+    """Cross-entropy of the positive against the negatives, in nats [N]; column 0 of the table is the positive."""
     logit_NS = _logits(q_NP, e_neg_SP, pos_id_N, neg_id_S, -log_expected_S)
     positive_N1 = (q_NP * e_pos_NP).sum(dim=1, keepdim=True)
     target_N = torch.zeros(len(q_NP), dtype=torch.int64, device=q_NP.device)

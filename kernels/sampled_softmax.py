@@ -1,18 +1,18 @@
-"""Sampled softmax over shared negatives, the one thing here that must be fast.
+"""Sampled softmax loss over shared negatives: the public functions, which select an implementation.
 
     loss_n = -log( exp(z_n) / (exp(z_n) + sum_s exp(<q_n, e_s> - log(n q_s))) ),   z_n = <q_n, e_pos_n>
            = softplus(lse_n - z_n)
 
-With n negatives drawn from q and the row's own positive masked among them, each title but the
-positive is counted once in expectation, so the sum is unbiased for the full softmax's sum over the
-other titles; the positive itself is never sampled and takes no correction. softplus keeps tiny
-losses exact. The gradient of lse is an attention with keys = values = e, which is how the paths
-work: `cpu` in blocks of rows, `triton_kernel` on CUDA, `reference` in the plain form for the tests.
+With n negatives drawn from q and the row's own positive masked, each title except the positive is
+counted once in expectation. The sum is therefore an unbiased estimate of the full softmax's sum over
+the other titles. The positive is never sampled and needs no correction. softplus keeps tiny losses
+exact. The gradient of lse is an attention with keys = values = e, which all implementations use:
+`cpu` in blocks of rows, `triton_kernel` on CUDA, `reference` in plain PyTorch for the tests.
 
 Several horizons are repeated rows that share the negatives. A learned temperature is folded into q.
-Neither the bias nor the weights get a gradient: both are data, not parameters.
+The bias and the weights are data, not parameters, and get no gradient.
 
-Shapes: N rows (queries), S shared negatives, P width.
+N rows (queries) · S shared negatives · P width of the scoring space
 """
 
 from importlib.util import find_spec
@@ -29,10 +29,10 @@ def neg_lse(
 ) -> Tensor:
     """log sum_s exp(<q_n, e_s> / tau + bias_s) over the negatives s with neg_id_s != pos_id_n, in nats [N].
 
-    The row's positive is outside the sum. A row with no negative left gives -inf and no gradient.
-    Gradients: q, e, and tau where it is a tensor. pos_id and neg_id are integers of one type.
+    The row's positive is not part of the sum. A row without a negative gives -inf and no gradient.
+    Gradients: q, e, and tau if it is a tensor. pos_id and neg_id have the same integer type.
     """
-    if _by_triton(q_NP) and not isinstance(tau, Tensor):
+    if _uses_triton(q_NP) and not isinstance(tau, Tensor):
         from kernels import triton_kernel
 
         return triton_kernel.neg_lse(q_NP, e_SP, pos_id_N, neg_id_S, bias_S, tau)
@@ -50,21 +50,23 @@ def sampled_softmax_loss(
     log_expected_S: Tensor,
     weight_N: Tensor | None = None,
 ) -> Tensor:
-    """The loss of each row in nats [N], times its weight; the temperature is folded into q by the caller.
+    """The loss of each row in nats [N], times its weight; the caller folds the temperature into q.
 
-    log_expected_s = log(n q_s), the log of how often title s is expected among the n negatives drawn. A
-    title drawn k times may stand there once with log(n q_s / k): the same loss from fewer columns.
-    Gradients: q, e_pos and e_neg. They are cheapest when the rows are summed or averaged with nothing
-    but weight_N between them, since the CPU path makes them in the forward pass.
+    log_expected_s = log(n q_s), the log of the expected number of draws of title s among n negatives. A
+    title drawn k times may occur once with log(n q_s / k): the same loss from fewer columns.
+    Gradients: q, e_pos and e_neg. The CPU path computes them in the forward pass, so they are cheapest
+    if the rows are only summed or averaged with weight_N.
     """
-    if _by_triton(q_NP):
+    if _uses_triton(q_NP):
         lse_N = neg_lse(q_NP, e_neg_SP, pos_id_N, neg_id_S, -log_expected_S)
-        loss_N = functional.softplus(lse_N - (q_NP * e_pos_NP).sum(dim=1, dtype=torch.float32), threshold=cpu.EXACT)
+        loss_N = functional.softplus(
+            lse_N - (q_NP * e_pos_NP).sum(dim=1, dtype=torch.float32), threshold=cpu.SOFTPLUS_THRESHOLD
+        )
         return loss_N if weight_N is None else loss_N * weight_N
     if weight_N is None:
         weight_N = q_NP.new_ones(len(q_NP))
     return cpu.sampled_softmax_loss(q_NP, e_pos_NP, e_neg_SP, pos_id_N, neg_id_S, -log_expected_S, weight_N)
 
 
-def _by_triton(q_NP: Tensor) -> bool:
+def _uses_triton(q_NP: Tensor) -> bool:
     return q_NP.is_cuda and q_NP.dtype in (torch.float16, torch.bfloat16) and find_spec("triton") is not None

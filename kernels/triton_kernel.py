@@ -1,20 +1,22 @@
-"""Log-sum-exp over shared negatives on the GPU: two Triton kernels, no atomics, the same bits each time.
+"""Log-sum-exp over shared negatives on the GPU: two Triton kernels without atomics, deterministic.
 
-d lse / d q is attention with keys = values = e, so the forward kernel keeps the accumulator of flash
+d lse / d q is attention with keys = values = e. So the forward kernel keeps the accumulator of flash
 attention (arXiv 2205.14135) and returns lse and that mean in one pass over the negatives. The
-backward kernel makes p again from lse and gathers only d e, each program a block of negatives over a
-share of the rows; the shares are partial sums, added in a fixed order.
+backward kernel recomputes p from lse and accumulates only d e. Each of its programs handles a block
+of negatives and one split of the rows; the partial sums of the splits are added in a fixed order.
 
     x_ns = log2(e) (<q_n, e_s> / tau + b_s)    -inf where neg_id_s == pos_id_n
     lse_n = ln 2 log2 sum_s 2^x_ns             p_ns = 2^(x_ns - log2(e) lse_n)
-    d lse_n / d q_n = sum_s p_ns e_s / tau     d e_s = sum_n g_n p_ns q_n / tau      g: what reaches lse
+    d lse_n / d q_n = sum_s p_ns e_s / tau     d e_s = sum_n g_n p_ns q_n / tau      g: gradient of lse
 
-Accidental hits leave before the maximum is taken: subtracting them later would cancel where a hit is
-the largest. The running maximum starts at a finite value, or a row of nothing but hits would be NaN.
-Block sizes are a fixed table, since autotuning would change the order of the sums from run to run.
+Accidental hits are masked before the maximum is taken: subtracting them later would cancel digits if
+a hit is the largest. The running maximum starts at a finite value, or a row with only hits would be
+NaN. Tile sizes are a fixed table, since autotuning would change the order of the sums between runs.
 
-Shapes: N rows, S shared negatives, P width (up to 256). fp16 or bf16 with sums in fp32; fp32 is right
-too, but slow: a check mode, in which TRITON_INTERPRET=1 runs the kernels on the CPU.
+Inputs are fp16 or bf16, with sums in fp32. fp32 inputs are correct but slow; with TRITON_INTERPRET=1
+the kernels run on the CPU, for tests.
+
+N rows (queries) · S shared negatives · P width of the scoring space, up to 256
 """
 
 from typing import Any, NamedTuple
@@ -28,24 +30,24 @@ from triton import knobs
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
-SHARES = 256  # programs wanted in the backward grid, about two for each processor of a large GPU
+BACKWARD_PROGRAMS = 256  # desired size of the backward grid, about two programs per multiprocessor of a large GPU
 
 
-class Config(NamedTuple):
+class TileConfig(NamedTuple):
     block_n: int
     block_s: int
     num_warps: int
     num_stages: int
 
 
-# By width, the least that holds it. Chosen for no spill in the loop on sm_80 and sm_90.
-FORWARD = {64: Config(128, 64, 8, 3), 128: Config(128, 64, 8, 3), 256: Config(64, 64, 8, 2)}
-BACKWARD = {64: Config(64, 128, 8, 3), 128: Config(64, 128, 8, 3), 256: Config(64, 64, 8, 2)}
+# By maximum width. Chosen so that no register spills in the loop on sm_80 and sm_90.
+FORWARD_TILES = {64: TileConfig(128, 64, 8, 3), 128: TileConfig(128, 64, 8, 3), 256: TileConfig(64, 64, 8, 2)}
+BACKWARD_TILES = {64: TileConfig(64, 128, 8, 3), 128: TileConfig(64, 128, 8, 3), 256: TileConfig(64, 64, 8, 2)}
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _dot(a: tl.tensor, b: tl.tensor, UPCAST: tl.constexpr) -> tl.tensor:
-    if UPCAST:  # the interpreter multiplies the bit patterns of bf16
+    if UPCAST:  # the interpreter would multiply the bit patterns of bf16
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b, input_precision="ieee")
@@ -53,7 +55,7 @@ def _dot(a: tl.tensor, b: tl.tensor, UPCAST: tl.constexpr) -> tl.tensor:
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _load_rows(ptr: tl.tensor, row: tl.tensor, rows: tl.tensor, P: tl.constexpr, BLOCK_P: tl.constexpr) -> tl.tensor:
-    """Rows of a contiguous [rows, P] matrix; zero outside it. 64-bit offsets: rows * P can pass 2^31."""
+    """Rows of a contiguous [rows, P] matrix, zero outside it. Offsets have 64 bits: rows * P can exceed 2^31."""
     column = tl.arange(0, BLOCK_P)
     inside = (row < rows)[:, None] & (column < P)[None, :]
     return tl.load(ptr + row.to(tl.int64)[:, None] * P + column[None, :], mask=inside, other=0.0)
@@ -65,7 +67,7 @@ def forward_kernel(
     lse_ptr: tl.tensor, mean_ptr: tl.tensor, N: tl.tensor, S: tl.tensor, scale: tl.tensor,
     P: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, UPCAST: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One program: a block of rows against every negative. scale = log2(e) / tau."""
+    """One program handles a block of rows and all negatives. scale = log2(e) / tau."""
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     q = _load_rows(q_ptr, row, N, P, BLOCK_P)
     pos = tl.load(pos_ptr + row, mask=row < N, other=0)
@@ -94,53 +96,56 @@ def forward_kernel(
     tl.store(mean_ptr + row.to(tl.int64)[:, None] * P + column[None, :], mean.to(q.dtype), mask=inside)
 
 
-@triton.jit(do_not_specialize=["N", "S", "rows_per_share"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["N", "S", "rows_per_split"])  # type: ignore[untyped-decorator]
 def backward_kernel(
     q_ptr: tl.tensor, e_ptr: tl.tensor, pos_ptr: tl.tensor, neg_ptr: tl.tensor, bias_ptr: tl.tensor,
-    lse_ptr: tl.tensor, slope_ptr: tl.tensor, part_ptr: tl.tensor,
-    N: tl.tensor, S: tl.tensor, scale: tl.tensor, rows_per_share: tl.tensor,
+    lse_ptr: tl.tensor, slope_ptr: tl.tensor, partial_ptr: tl.tensor,
+    N: tl.tensor, S: tl.tensor, scale: tl.tensor, rows_per_split: tl.tensor,
     P: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, UPCAST: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One program: the gradient of a block of negatives from one share of the rows, in part_ptr [share, S, P]."""
+    """One program computes the gradient of a block of negatives from one split of the rows: partial [split, S, P]."""
     column = tl.program_id(0) * BLOCK_S + tl.arange(0, BLOCK_S)
-    share = tl.program_id(1)
+    split = tl.program_id(1)
     e = _load_rows(e_ptr, column, S, P, BLOCK_P)
     neg = tl.load(neg_ptr + column, mask=column < S, other=0)
     bias = tl.load(bias_ptr + column, mask=column < S, other=-float("inf")).to(tl.float32) * LOG2E
     grad = tl.zeros([BLOCK_S, BLOCK_P], tl.float32)
-    first = share * rows_per_share
-    for start in range(first, tl.minimum(first + rows_per_share, N), BLOCK_N):
+    first = split * rows_per_split
+    for start in range(first, tl.minimum(first + rows_per_split, N), BLOCK_N):
         row = start + tl.arange(0, BLOCK_N)
         q = _load_rows(q_ptr, row, N, P, BLOCK_P)
         pos = tl.load(pos_ptr + row, mask=row < N, other=0)
         lse = tl.load(lse_ptr + row, mask=row < N, other=float("inf")) * LOG2E
         slope = tl.load(slope_ptr + row, mask=row < N, other=0.0)
-        lse = tl.where(lse == -float("inf"), float("inf"), lse)  # an empty row: p = 2^(-inf), not NaN
+        lse = tl.where(lse == -float("inf"), float("inf"), lse)  # a row without negatives: p = 2^(-inf), not NaN
         x = _dot(e, tl.trans(q), UPCAST) * scale + bias[:, None]
         x = tl.where(neg[:, None] == pos[None, :], -float("inf"), x)
         weight = tl.exp2(x - lse[None, :]) * slope[None, :]
         grad += _dot(weight.to(q.dtype), q, UPCAST)
-    place = share.to(tl.int64) * S + column
-    depth = tl.arange(0, BLOCK_P)
-    inside = (column < S)[:, None] & (depth < P)[None, :]
-    tl.store(part_ptr + place[:, None] * P + depth[None, :], grad, mask=inside)
+    offset = split.to(tl.int64) * S + column
+    dim = tl.arange(0, BLOCK_P)
+    inside = (column < S)[:, None] & (dim < P)[None, :]
+    tl.store(partial_ptr + offset[:, None] * P + dim[None, :], grad, mask=inside)
 
 
-def config(table: dict[int, Config], width: int) -> tuple[Config, int]:
-    """The row of the table for vectors of this width, and the power of two that a block holds of them."""
+def tile_config(table: dict[int, TileConfig], width: int) -> tuple[TileConfig, int]:
+    """The table's entry for vectors of this width, and the padded width, a power of two.
+
+    Raises ValueError if the width is not supported.
+    """
     if width > max(table):
-        raise ValueError(f"vectors of width {width}: the GPU kernels hold up to {max(table)}, use a narrower head")
+        raise ValueError(f"The GPU kernels support widths up to {max(table)}, not {width}: use a narrower head.")
     return table[min(limit for limit in table if width <= limit)], max(16, triton.next_power_of_2(width))
 
 
 def _forward(q_NP: Tensor, e_SP: Tensor, ids: tuple[Tensor, Tensor], bias_S: Tensor, tau: float) -> tuple[Tensor, ...]:
     (rows, width), size = q_NP.shape, len(e_SP)
-    chosen, block_p = config(FORWARD, width)
+    tile, block_p = tile_config(FORWARD_TILES, width)
     lse_N, mean_NP = q_NP.new_empty(rows, dtype=torch.float32), torch.empty_like(q_NP)
-    forward_kernel[(triton.cdiv(rows, chosen.block_n),)](
+    forward_kernel[(triton.cdiv(rows, tile.block_n),)](
         q_NP, e_SP, *ids, bias_S, lse_N, mean_NP, rows, size, LOG2E.value / tau,
-        P=width, BLOCK_P=block_p, BLOCK_N=chosen.block_n, BLOCK_S=chosen.block_s, UPCAST=knobs.runtime.interpret,
-        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+        P=width, BLOCK_P=block_p, BLOCK_N=tile.block_n, BLOCK_S=tile.block_s, UPCAST=knobs.runtime.interpret,
+        num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
     return lse_N, mean_NP
 
@@ -151,17 +156,17 @@ def _grad_negatives(
     (rows, width), size = q_NP.shape, len(e_SP)
     if not rows or not size:
         return torch.zeros_like(e_SP)
-    chosen, block_p = config(BACKWARD, width)
-    columns, blocks = triton.cdiv(size, chosen.block_s), triton.cdiv(rows, chosen.block_n)
-    rows_per_share = triton.cdiv(blocks, min(blocks, triton.cdiv(SHARES, columns))) * chosen.block_n
-    shares = triton.cdiv(rows, rows_per_share)
-    part_KSP = q_NP.new_empty(shares, size, width, dtype=torch.float32)
-    backward_kernel[(columns, shares)](
-        q_NP, e_SP, *ids, bias_S, lse_N, slope_N, part_KSP, rows, size, LOG2E.value / tau, rows_per_share,
-        P=width, BLOCK_P=block_p, BLOCK_N=chosen.block_n, BLOCK_S=chosen.block_s, UPCAST=knobs.runtime.interpret,
-        num_warps=chosen.num_warps, num_stages=chosen.num_stages,
+    tile, block_p = tile_config(BACKWARD_TILES, width)
+    columns, blocks = triton.cdiv(size, tile.block_s), triton.cdiv(rows, tile.block_n)
+    rows_per_split = triton.cdiv(blocks, min(blocks, triton.cdiv(BACKWARD_PROGRAMS, columns))) * tile.block_n
+    splits = triton.cdiv(rows, rows_per_split)
+    partials = q_NP.new_empty(splits, size, width, dtype=torch.float32)  # [split, S, P]
+    backward_kernel[(columns, splits)](
+        q_NP, e_SP, *ids, bias_S, lse_N, slope_N, partials, rows, size, LOG2E.value / tau, rows_per_split,
+        P=width, BLOCK_P=block_p, BLOCK_N=tile.block_n, BLOCK_S=tile.block_s, UPCAST=knobs.runtime.interpret,
+        num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
-    return part_KSP.sum(dim=0).to(e_SP.dtype)
+    return partials.sum(dim=0).to(e_SP.dtype)
 
 
 class _NegLse(torch.autograd.Function):
@@ -182,7 +187,7 @@ class _NegLse(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, ...]:
         q_NP, e_SP, pos_id_N, neg_id_S, bias_S, lse_N, mean_NP = ctx.saved_tensors
-        slope_N = slope_N / ctx.tau  # d lse / d <q, e>: both gradients carry it
+        slope_N = slope_N / ctx.tau  # a factor of both gradients, from the logits <q, e> / tau
         grad_q_NP = (mean_NP * slope_N[:, None]).to(q_NP.dtype) if ctx.needs_input_grad[0] else None
         grad_e_SP = None
         if ctx.needs_input_grad[1]:
@@ -191,6 +196,6 @@ class _NegLse(torch.autograd.Function):
 
 
 def neg_lse(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor, tau: float = 1.0) -> Tensor:
-    """As kernels.neg_lse, in fp32 [N]."""
+    """`kernels.sampled_softmax.neg_lse`, in fp32 [N]."""
     lse_N: Tensor = _NegLse.apply(q_NP, e_SP, pos_id_N, neg_id_S, bias_S, tau)  # type: ignore[no-untyped-call]
     return lse_N

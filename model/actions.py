@@ -1,36 +1,37 @@
-"""What an action says: the one table that learner, evaluation and documentation share.
+"""The table of actions, shared by the learner, the evaluation and the documentation.
 
-`weight` is what the event counts as a target: 0 is context only (it enters the history, is neither ranked nor learned
-as a target, and does not make the title seen). `liking` is how much it tells of taste when it lies in the history.
+The weight of an action is its weight as a target. An event of weight 0 is context only: it enters the history, but it
+is neither ranked nor learned as a target, and it does not mark the title as seen. The liking of an action is its
+contribution to the user's taste when the event is in the history.
 """
 
 from typing import Final, NamedTuple
 
 
-class Meaning(NamedTuple):
-    """code: in the log, fixed for life · weight: as a target · liking: as a sign of taste."""
+class ActionSpec(NamedTuple):
+    """The code and weights of one action."""
 
-    code: int
-    weight: float
-    liking: float
+    code: int  # in the log; must never change
+    weight: float  # as a target
+    liking: float  # contribution to the user's taste
 
 
-ACTIONS: Final[dict[str, Meaning]] = {
-    "impression": Meaning(1, 0.0, 0.0),
-    "click": Meaning(2, 1.0, 1.0),
-    "play": Meaning(3, 1.0, 1.0),
-    "finish": Meaning(4, 1.0, 1.5),
-    "like": Meaning(5, 1.0, 1.5),
-    "dislike": Meaning(6, 0.0, -0.5),
-    "purchase": Meaning(7, 1.0, 1.5),
-    "rated low": Meaning(8, 1.0, -0.2),  # below 3: still what the viewer chose to watch next
-    "rated fair": Meaning(9, 1.0, 0.7),  # 3 to below 4
-    "rated high": Meaning(10, 1.0, 1.5),  # 4 and more
+ACTIONS: Final[dict[str, ActionSpec]] = {
+    "impression": ActionSpec(1, 0.0, 0.0),
+    "click": ActionSpec(2, 1.0, 1.0),
+    "play": ActionSpec(3, 1.0, 1.0),
+    "finish": ActionSpec(4, 1.0, 1.5),
+    "like": ActionSpec(5, 1.0, 1.5),
+    "dislike": ActionSpec(6, 0.0, -0.5),
+    "purchase": ActionSpec(7, 1.0, 1.5),
+    "rated low": ActionSpec(8, 1.0, -0.2),  # below 3; the user still chose to watch the title
+    "rated fair": ActionSpec(9, 1.0, 0.7),  # 3 to below 4
+    "rated high": ActionSpec(10, 1.0, 1.5),  # 4 and above
 }
-WEIGHTS: Final = (0.0, *(meaning.weight for meaning in ACTIONS.values()))  # by code; 0 is no action
-LIKING: Final = (0.0, *(meaning.liking for meaning in ACTIONS.values()))
+TARGET_WEIGHTS: Final = (0.0, *(action.weight for action in ACTIONS.values()))  # by code; code 0 is no action
+LIKING: Final = (0.0, *(action.liking for action in ACTIONS.values()))  # by code
 
 
-def rated(rating: float) -> str:
-    """The action that a rating of 0 to 5 stands for."""
+def rating_action(rating: float) -> str:
+    """The action of an event with a rating of 0 to 5."""
     return "rated low" if rating < 3 else "rated fair" if rating < 4 else "rated high"

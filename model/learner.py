@@ -1,8 +1,10 @@
-"""Learns from the log: rank each new event first, then learn from it.
+"""The online learner: ranks each new event, then learns from it (test-then-train).
 
-`observe` takes one micro-batch of the log: titles as they launch and users' histories with their new events. It ranks
-every new event by what was known before it, in the order given, counts it, and after the last one takes the training
-steps. It is a function of its state and the batch alone; nothing reads a clock.
+`observe` processes one micro-batch of the log: launched titles, and users' histories with their new events. It ranks
+each new event with the state from before it, in the given order, and counts it. After the last event it takes the
+training steps. The result depends only on the state and the batch; no clock is read.
+
+N requests that are ranked · L events of a history · M a subset of titles · V titles of the catalog
 """
 
 from collections import Counter
@@ -13,203 +15,236 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.actions import WEIGHTS
-from model.pipeline import RankingPipeline, RankingRequest
+from model.actions import TARGET_WEIGHTS
+from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.sequence.model import SequenceModel, SequenceSettings
 from model.signals import candidates
-from model.signals.gather import gather
+from model.signals.gather import gather_user_signals
+from model.signals.inputs import user_query
 from model.signals.ranker import Ranker, RankerSettings
-from model.state.stream_state import History, MemorySettings, StreamState, TitleMetadata
+from model.state.stream_state import History, StreamState, StreamStateSettings, TitleMetadata
 
 
 @dataclass(frozen=True)
 class LearnerSettings:
-    """delayed: share of events that are also asked as if the last few were unknown · repeats: people come back to the
-    same title, so that nothing seen is left out · shortlist: candidates that the ranker orders."""
+    """All settings of the learner; every field can be set by a dotted path such as `sequence.optim.lr`."""
 
-    memory: MemorySettings = field(default_factory=MemorySettings)
+    stream_state: StreamStateSettings = field(default_factory=StreamStateSettings)
     sequence: SequenceSettings = field(default_factory=SequenceSettings)
     ranker: RankerSettings = field(default_factory=RankerSettings)
-    shortlist: int = 400
-    delayed: float = 0.3
-    repeats: bool = False
-    seed: int = 0
+    shortlist: int = 400  # candidates that the ranker re-ranks
+    delayed_query_share: float = 0.3  # share of the events that are also ranked as if the last few were unknown
+    repeats: bool = False  # users return to titles: seen titles stay candidates
+    seed: int = 0  # of all random numbers
 
 
 class UserUpdate(NamedTuple):
-    """A user's history in event-time order and which entries are new; `order` sorts new events across users."""
+    """A user's history with its new events."""
 
     user: str
-    titles: Sequence[str]
+    titles: Sequence[str]  # in order of event time, as are times and actions
     times: Sequence[int]  # ms
     actions: Sequence[int]  # codes
-    new: Sequence[int]
-    order: Sequence[int]
+    new: Sequence[int]  # indices of the new events
+    order: Sequence[int]  # sort keys of the new events across users
 
 
 class RankedEvent(NamedTuple):
-    """One event as it was ranked: by contender; infinity where its title was no candidate; by none where it was left
-    out. Counts are from before it. `best`: the titles that each would have shown, best first, where the learner tells
-    them."""
+    """A new event and the ranks of its title."""
 
     user: str
     title: str
-    ts: int
-    title_events: int
-    user_events: int
-    ranks: dict[str, float]
-    best: Mapping[str, Sequence[str]] = {}
+    ts: int  # ms
+    title_events: int  # of the title before this event
+    user_events: int  # of the user before this event
+    ranks: dict[str, float]  # by pipeline; infinity if the title was not a candidate; empty if the event was not ranked
+    top_titles: Mapping[str, Sequence[str]] = {}  # by pipeline, best first; empty if `Learner.top_k` is 0
 
 
-class Learned(NamedTuple):
-    """What one micro-batch was: ranks in order, losses in nats by contender and part."""
+class BatchResult(NamedTuple):
+    """The result of one micro-batch."""
 
-    ranked: list[RankedEvent]
-    losses: dict[str, dict[str, float]]
+    ranked: list[RankedEvent]  # all new events, in order
+    losses: dict[str, dict[str, float]]  # pipeline -> part -> nats
 
 
 def new_pipeline(settings: LearnerSettings, backbone: bool = True) -> RankingPipeline:
-    """A model at its beginning; without the backbone its signals are hidden from the ranker."""
-    hidden = () if backbone else ("backbone", "backbone lead")
+    """An untrained pipeline; without the backbone, the ranker does not get the backbone's signals."""
+    hidden = () if backbone else ("backbone", "backbone minus top")
     ranker = Ranker(settings.ranker, settings.seed, hidden)
     sequence = SequenceModel(settings.sequence, settings.seed) if backbone else None
     return RankingPipeline(ranker, sequence, settings.shortlist, settings.seed)
 
 
 class Learner:
-    """A memory and the contenders that share it; the one named `premiere` is the model. `top`: how many titles of each
-    ranking it tells."""
+    """The stream state and the pipelines that share it.
+
+    By default there is one pipeline, `full`, the model that is served. `top_k` is the number of best titles per
+    pipeline that a RankedEvent reports.
+    """
 
     def __init__(
-        self, settings: LearnerSettings, pipelines: dict[str, RankingPipeline] | None = None, top: int = 0
+        self, settings: LearnerSettings, pipelines: dict[str, RankingPipeline] | None = None, top_k: int = 0
     ) -> None:
-        self.top = top
+        self.top_k = top_k
         self.settings = settings
-        self.stream_state = StreamState(settings.memory)
+        self.stream_state = StreamState(settings.stream_state)
         self.pipelines = {"full": new_pipeline(settings)} if pipelines is None else pipelines
         self.rng = np.random.default_rng(settings.seed)
-        self.steps = 0  # micro-batches
+        self.steps = 0  # micro-batches with new events
 
-    def observe(self, batch: Sequence[TitleMetadata | UserUpdate], replay: float = 1.0, ranked: float = 1.0) -> Learned:
-        """Take in the batch's titles, rank its new events, count them, learn from them. `replay` scales what is learned
-        again, `ranked` is the share of the events that are ranked, a fair sample: to rank one costs more than all else
-        that is done with it. Titles come first: within a micro-batch an event may precede its title."""
-        self._make_room()
+    def observe(
+        self, batch: Sequence[TitleMetadata | UserUpdate], replay_share: float = 1.0, ranked_share: float = 1.0
+    ) -> BatchResult:
+        """Apply the batch's titles, rank and count its new events, then learn from them.
+
+        `replay_share` scales the number of replayed windows. `ranked_share` is the share of the events that are ranked,
+        a uniform sample; ranking costs more than all other work on an event. Titles are applied first, because an event
+        may precede its title within a micro-batch.
+        """
+        self._evict_titles()
         self.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
-        histories, new, requests = self._read([item for item in batch if isinstance(item, UserUpdate)], ranked)
+        updates = [item for item in batch if isinstance(item, UserUpdate)]
+        histories, new, requests = self._requests(updates, ranked_share)
         if not requests:
-            return Learned([], {})
-        self.stream_state.user_store.make_room(Counter(q.history.user for q in requests))
-        snapshot = candidates.view(self.stream_state)
-        query = [request for request in requests if request.ranked]
-        text_NV = candidates.text_scores(snapshot, [request.history for request in query])
-        for pipeline in self.pipelines.values():
-            pipeline.prepare(snapshot, histories, query)
-        scored = enumerate(text_NV)
-        found = [self._rank(snapshot, q, *next(scored)) if q.ranked else self._count(q, {}, {}) for q in requests]
-        losses = {name: c.learn(snapshot, histories, new, replay) for name, c in self.pipelines.items()}
+            return BatchResult([], {})
+        self.stream_state.user_store.reserve(Counter(request.history.user for request in requests))
+        ranked, snapshot = self._rank_and_count(histories, requests)
+        losses = {name: p.learn(snapshot, histories, new, replay_share) for name, p in self.pipelines.items()}
         for pipeline in self.pipelines.values():
             if pipeline.learns and pipeline.sequence is not None:
                 for history in histories:
-                    pipeline.sequence.keep(history, self.stream_state.user_store.count(history.user))
+                    pipeline.sequence.add_to_replay(history, self.stream_state.user_store.event_count(history.user))
         self.steps += 1
-        return Learned([event for event in found if event is not None], losses)
+        return BatchResult(ranked, losses)
 
     def erase_user(self, user: str) -> None:
-        """Drop everything that is kept of a user. What weights and counters learned with it stays in them, and so do
-        the ranker's last records: signals without a name."""
+        """Drop all state of a user.
+
+        Weights and aggregate counters keep the user's influence, and the ranker keeps its recent training records,
+        which hold signals without a user id.
+        """
         self.stream_state.user_store.erase_user(user)
         for pipeline in self.pipelines.values():
             if pipeline.sequence is not None:
                 pipeline.sequence.erase_user(user)
 
-    def _make_room(self) -> None:
-        rows = self.stream_state.make_room()
+    def _evict_titles(self) -> None:
+        rows = self.stream_state.evict_titles()
         if len(rows):
             for pipeline in self.pipelines.values():
                 if pipeline.sequence is not None:
                     pipeline.sequence.evict_titles(rows)
 
-    def _read(
-        self, batch: Sequence[UserUpdate], ranked: float
+    def _requests(
+        self, updates: Sequence[UserUpdate], ranked_share: float
     ) -> tuple[list[History], list[list[int]], list[RankingRequest]]:
-        """Histories as rows, and new events as questions, in their order."""
+        """(histories, indices of each history's new events, ranking requests in the order of the events)."""
         histories: list[History] = []
         new: list[list[int]] = []
-        query: list[tuple[int, RankingRequest]] = []
-        for item in batch:
+        by_order: list[tuple[int, RankingRequest]] = []
+        for item in updates:
             self.stream_state.sequence += 1
-            targets = [i for i in item.new if WEIGHTS[item.actions[i]] > 0]
-            rows_L = self.stream_state.catalog.find(item.titles)
+            targets = [i for i in item.new if TARGET_WEIGHTS[item.actions[i]] > 0]
+            rows_L = self.stream_state.catalog.rows_of(item.titles)
             for i in targets:
-                rows_L[i] = self.stream_state.row(item.titles[i])
+                rows_L[i] = self.stream_state.ensure_row(item.titles[i])
             history = History(item.user, rows_L, np.array(item.times, np.int64), np.array(item.actions, np.int64))
             order = dict(zip(item.new, item.order, strict=True))
-            query += [(order[i], _ranking_request(history, i, len(histories))) for i in targets]
+            by_order += [(order[i], _ranking_request(history, i, len(histories))) for i in targets]
             histories.append(history)
             new.append(targets)
-        query.sort(key=lambda pair: pair[0])
-        requests = [request for _, request in query]
-        if ranked < 1:
-            requests = [replace(q, ranked=bool(self.rng.random() < ranked)) for q in requests]
-        return histories, new, [q for request in requests for q in self._with_delayed(request, histories)]
+        by_order.sort(key=lambda pair: pair[0])
+        requests = [request for _, request in by_order]
+        if ranked_share < 1:
+            requests = [replace(request, ranked=bool(self.rng.random() < ranked_share)) for request in requests]
+        return histories, new, [one for request in requests for one in self._with_delayed(request, histories)]
 
     def _with_delayed(self, request: RankingRequest, histories: Sequence[History]) -> list[RankingRequest]:
-        """For some events, first the same question as a reader of a list written `delay` events ago poses it."""
+        """The request, for some events preceded by a delayed one.
+
+        A delayed request ranks the same event with the history as it was `delay` events earlier, when a served list may
+        have been written.
+        """
         horizons = self.settings.sequence.network.horizons[1:]
-        if not request.ranked or not horizons or self.rng.random() >= self.settings.delayed:
+        if not request.ranked or not horizons or self.rng.random() >= self.settings.delayed_query_share:
             return [request]
         delay = int(self.rng.choice(horizons))
-        known = request.event_index - delay
-        if known < 1:
+        known_events = request.event_index - delay
+        if known_events < 1:
             return [request]
         history = histories[request.history_index]
-        now = int(history.times_L[known - 1])
-        late = replace(request, history=history.before(known), now=now, delay=delay)
-        return [late, request]
+        now = int(history.times_L[known_events - 1])
+        delayed = replace(request, history=history.before(known_events), now=now, delay=delay)
+        return [delayed, request]
+
+    def _rank_and_count(
+        self, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> tuple[list[RankedEvent], candidates.CatalogSnapshot]:
+        """Rank and count each request in turn; (events, the snapshot from before the batch)."""
+        snapshot = candidates.take_snapshot(self.stream_state)
+        to_rank = [request for request in requests if request.ranked]
+        text_NV = candidates.text_scores(snapshot, [request.history for request in to_rank])
+        for pipeline in self.pipelines.values():
+            pipeline.prepare(snapshot, histories, to_rank)
+        events: list[RankedEvent] = []
+        n = 0
+        for request in requests:
+            if not request.ranked:
+                events.append(self._count(request, {}, {}))
+                continue
+            results = self._rank(snapshot, request, n, text_NV[n])
+            n += 1
+            if request.delay:  # only the ranker learns from it
+                continue
+            ids, ranks = self.stream_state.catalog.ids, {name: result.rank for name, result in results.items()}
+            top = {name: [ids[row] for row in result.top_M.tolist()] for name, result in results.items()}
+            events.append(self._count(request, ranks, top if self.top_k else {}))
+        return events, snapshot
 
     def _rank(
-        self, snapshot: candidates.CatalogSnapshot, q: RankingRequest, n: int, text_V: NDArray[np.float32]
-    ) -> RankedEvent | None:
-        """Rank one question by every contender, then count it; a delayed one is only learned from."""
-        stream_state = self.stream_state
-        query = stream_state.query(q.history, q.now, q.delay)
-        gather(query, snapshot.titles, stream_state.counters, snapshot.scratch)
-        seen = stream_state.user_store.seen_by(q.history.user)
+        self, snapshot: candidates.CatalogSnapshot, request: RankingRequest, n: int, text_V: NDArray[np.float32]
+    ) -> dict[str, RankResult]:
+        """Results by pipeline; `n` is the request's index among those given to `RankingPipeline.prepare`."""
+        stream_state, delay = self.stream_state, request.delay
+        query = user_query(stream_state, request.history, request.now, delay)
+        gather_user_signals(query, snapshot.titles, stream_state.counters, snapshot.scratch)
+        seen = stream_state.user_store.seen_by(request.history.user)
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
-        if q.delay and not self.settings.repeats:  # the reader of an old list had not seen the last few yet
-            blocked = seen[: max(len(seen) - q.delay, 0)]
-        found = {name: c.rank(snapshot, q, n, query, text_V, blocked, self.top) for name, c in self.pipelines.items()}
-        if q.delay:
-            return None
-        ids = stream_state.catalog.ids
-        best = {name: [ids[row] for row in standing.best_T.tolist()] for name, standing in found.items()}
-        return self._count(q, {name: standing.rank for name, standing in found.items()}, best if self.top else {})
+        if delay and not self.settings.repeats:  # an old list may hold the titles of the last events
+            blocked = seen[: max(len(seen) - delay, 0)]
+        return {
+            name: pipeline.rank(snapshot, request, n, query, text_V, blocked, self.top_k)
+            for name, pipeline in self.pipelines.items()
+        }
 
-    def _count(self, q: RankingRequest, ranks: dict[str, float], best: Mapping[str, Sequence[str]]) -> RankedEvent:
-        stream_state = self.stream_state
-        before = int(stream_state.catalog.count_V[q.target]), stream_state.user_store.count(q.history.user)
-        stream_state.count(q.history, q.target, q.now, q.action)
-        return RankedEvent(q.history.user, stream_state.catalog.ids[q.target], q.now, *before, ranks, best)
+    def _count(
+        self, request: RankingRequest, ranks: dict[str, float], top_titles: Mapping[str, Sequence[str]]
+    ) -> RankedEvent:
+        stream_state, target, user = self.stream_state, request.target, request.history.user
+        before = int(stream_state.catalog.count_V[target]), stream_state.user_store.event_count(user)
+        stream_state.count_event(request.history, target, request.now, request.action)
+        return RankedEvent(user, stream_state.catalog.ids[target], request.now, *before, ranks, top_titles)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides what follows, in three parts: a server reads `stream_state` and `served` alone."""
+        """Everything that later results depend on, in three parts; serving needs only `stream_state` and `served`."""
         n = len(self.stream_state.catalog)
         return {
             "stream_state": self.stream_state.state_dict(),
             "served": {name: pipeline.served_state(n) for name, pipeline in self.pipelines.items()},
             "training": {
-                "contenders": {name: pipeline.training_state(n) for name, pipeline in self.pipelines.items()},
+                "pipelines": {name: pipeline.training_state(n) for name, pipeline in self.pipelines.items()},
                 "rng": self.rng.bit_generator.state,
                 "steps": self.steps,
             },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that `state_dict` returned."""
         self.stream_state.load_state_dict(state["stream_state"])
         for name, pipeline in self.pipelines.items():
             pipeline.load_served(state["served"][name])
-            pipeline.load_training(state["training"]["contenders"][name])
+            pipeline.load_training(state["training"]["pipelines"][name])
         self.rng.bit_generator.state = state["training"]["rng"]
         self.steps = state["training"]["steps"]
 

@@ -1,7 +1,10 @@
-"""One model over a memory: a ranker, with or without a sequence model, that ranks an event first and may learn from it.
+"""The ranking pipeline: candidate generation, ranker and optional sequence model over a shared stream state.
 
-Several contenders can share one memory, which is how the evaluation compares a model with the same model frozen, or
-with what its counters can do alone, on the very same stream.
+A pipeline ranks each event before it may learn from it. Several pipelines can share one stream state. The evaluation
+uses this to compare variants, such as a frozen model or one without a backbone, on the same stream.
+
+N requests that are ranked · L events of a history · V titles of the catalog · C candidates of a request
+M a subset of titles · F ranker signals · D width of the backbone
 """
 
 from collections.abc import Sequence
@@ -15,38 +18,39 @@ from model.metrics.ranking import average_rank
 from model.sequence.model import SequenceModel
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
+from model.signals.inputs import Query
 from model.signals.ranker import Ranker
-from model.signals.table import Query
-from model.state.catalog import NEVER
+from model.state.catalog import NOT_LAUNCHED
 from model.state.counters import CLOCKS
 from model.state.stream_state import History
 
 
 @dataclass(frozen=True)
 class RankingRequest:
-    """What did `history.user` take after `history`, at `now` ms? It was `target`, and `action` what they did. `history` and
-    `event` say where in the batch it lies; `delay`: asked as if that many events were unknown; `ranked` false: it is
-    only counted."""
+    """One event to rank: which title does `history.user` choose after `history`?"""
 
-    history: History
-    now: int
-    target: int
-    action: int
-    history_index: int
-    event_index: int
-    delay: int = 0
-    ranked: bool = True
+    history: History  # the events before the query time
+    now: int  # query time, ms
+    target: int  # catalog row of the event's title
+    action: int  # code of the event's action
+    history_index: int  # index of the user's history in the batch
+    event_index: int  # index of the event in that history
+    delay: int = 0  # number of last events that are treated as unknown
+    ranked: bool = True  # false: the event is counted without being ranked
 
 
 class RankResult(NamedTuple):
-    """The target's rank, and the rows of the best candidates, best first."""
+    """The result of ranking one request."""
 
-    rank: float
-    best_T: NDArray[np.int64]
+    rank: float  # of the target
+    top_M: NDArray[np.int64]  # rows of the best candidates, best first
 
 
 class RankingPipeline:
-    """`learns` false: frozen. `shortlist`: how many candidates the ranker orders."""
+    """One variant of the model.
+
+    `shortlist` is the number of candidates that the ranker re-ranks. A pipeline with `learns=False` is frozen.
+    """
 
     def __init__(
         self, ranker: Ranker, sequence: SequenceModel | None, shortlist: int = 400, seed: int = 0, learns: bool = True
@@ -57,24 +61,24 @@ class RankingPipeline:
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
-        """Score all titles for the batch's questions, with the weights from before the batch."""
+        """Compute the backbone's scores of all titles for the batch's requests, with the weights from before it."""
         self.static_V = candidates.static_scores(snapshot, self.ranker)
         self.backbone_NV = np.zeros((len(requests), len(snapshot.titles.candidate_V)), np.float32)
         if self.sequence is None:
             return
         self.sequence.refresh(snapshot.stream_state.catalog)
         horizons = self.sequence.settings.network.horizons
-        fresh = np.array([n for n, q in enumerate(requests) if q.delay == 0], np.int64)
-        if len(fresh):
-            window_N = np.array([requests[n].history_index for n in fresh])
-            event_N = np.array([requests[n].event_index for n in fresh])
-            hidden_ND = self.sequence.before_events(histories, window_N, event_N)
-            self.backbone_NV[fresh] = self.sequence.scores(hidden_ND, 0)
-        for place, delay in enumerate(horizons[1:], 1):
-            late = [n for n, q in enumerate(requests) if q.delay == delay]
-            if late:
-                hidden_ND = self.sequence.now([requests[n].history for n in late], [requests[n].now for n in late])
-                self.backbone_NV[late] = self.sequence.scores(hidden_ND, place)
+        current = np.array([n for n, request in enumerate(requests) if request.delay == 0], np.int64)
+        if len(current):
+            history_N = np.array([requests[n].history_index for n in current])
+            event_N = np.array([requests[n].event_index for n in current])
+            hidden_ND = self.sequence.hidden_before_events(histories, history_N, event_N)
+            self.backbone_NV[current] = self.sequence.scores(hidden_ND, 0)
+        for h, delay in enumerate(horizons[1:], 1):
+            delayed = [n for n, request in enumerate(requests) if request.delay == delay]
+            if delayed:
+                known, now = [requests[n].history for n in delayed], [requests[n].now for n in delayed]
+                self.backbone_NV[delayed] = self.sequence.scores(self.sequence.hidden_now(known, now), h)
 
     def rank(
         self,
@@ -84,15 +88,17 @@ class RankingPipeline:
         query: Query,
         text_V: NDArray[np.float32],
         blocked: NDArray[np.int32],
-        top: int = 0,
+        top_k: int = 0,
     ) -> RankResult:
-        """The target's rank and the `top` best; the record that learning needs is kept. `n` is the question's place in
-        the batch."""
-        settings = self.ranker.settings
-        known = len(snapshot.titles.candidate_V)
-        easy = self.rng.integers(0, known, settings.easy) if self.learns else np.zeros(0, np.int64)
-        extra_rows = np.concatenate([[request.target], easy])
-        found = candidates.find(
+        """The target's rank and the `top_k` best candidates; also stores the ranker's training record.
+
+        `n` is the request's index among those given to `prepare`. The scratch arrays of the snapshot must hold the
+        signals of this user. A delayed request is only learned from; its rank is 0.
+        """
+        settings, titles = self.ranker.settings, len(snapshot.titles.candidate_V)
+        uniform = self.rng.integers(0, titles, settings.uniform_negatives) if self.learns else np.zeros(0, np.int64)
+        extra_rows = np.concatenate([[request.target], uniform])
+        found = candidates.generate_candidates(
             snapshot,
             self.ranker,
             query,
@@ -104,64 +110,71 @@ class RankingPipeline:
             self.shortlist,
             extra_rows,
         )
-        place = np.flatnonzero(found.rows_C[: found.listed] == request.target)
-        candidate = bool(found.score_V[request.target] > -np.inf)
-        if self.learns and candidate:
-            self._remember(found, len(place) > 0, request.target)
+        index = np.flatnonzero(found.rows_C[: found.shortlist_size] == request.target)
+        is_candidate = bool(found.score_V[request.target] > -np.inf)
+        if self.learns and is_candidate:
+            self._add_record(found, len(index) > 0, request.target)
         if request.delay:
             return RankResult(0.0, np.zeros(0, np.int64))
-        best_T, score_C = found.rows_C[:0], np.zeros(0, np.float32)
-        if len(place) or top:
-            score_C = self.ranker.score(found.signals_CF[: found.listed])
-            best_T = found.rows_C[np.argsort(-score_C, kind="stable")[:top]]
-        if len(place):
-            return RankResult(average_rank(score_C, int(place[0])), best_T)
-        return RankResult(max(average_rank(found.score_V, request.target), found.listed + 1.0), best_T)
+        top_M, score_C = found.rows_C[:0], np.zeros(0, np.float32)
+        if len(index) or top_k:
+            score_C = self.ranker.score(found.signals_CF[: found.shortlist_size])
+            top_M = found.rows_C[np.argsort(-score_C, kind="stable")[:top_k]]
+        if len(index):
+            return RankResult(average_rank(score_C, int(index[0])), top_M)
+        return RankResult(max(average_rank(found.score_V, request.target), found.shortlist_size + 1.0), top_M)
 
-    def _remember(self, found: candidates.Candidates, inside: bool, target: int) -> None:
-        """Keep the target's signals beside a sample of the shortlist and of all other candidates."""
-        s, listed = self.ranker.settings, found.listed
-        others = np.flatnonzero(found.rows_C[:listed] != target)
-        hard = self.rng.permutation(others)[: s.hard]
-        easy = found.rows_C[listed + 1 :]
-        fits = (found.score_V[easy] > -np.inf) & (easy != target) & ~(easy[:, None] == found.rows_C[:listed]).any(1)
-        easy_places = np.flatnonzero(fits) + listed + 1
-        beyond = int(np.count_nonzero(found.score_V > -np.inf)) - listed - (not inside)
-        places = np.full(1 + s.hard + s.easy, listed)
-        share = np.full(len(places), -np.inf, np.float32)
-        share[0] = 0.0 if inside else -1.0
-        places[1 : 1 + len(hard)] = hard
-        share[1 : 1 + len(hard)] = np.log(max(len(others), 1) / max(len(hard), 1))
-        start = 1 + s.hard
-        places[start : start + len(easy_places)] = easy_places
-        share[start : start + len(easy_places)] = np.log(max(beyond, 1) / max(len(easy_places), 1))
-        self.ranker.remember(found.signals_CF[places], share)
+    def _add_record(self, found: candidates.Candidates, in_shortlist: bool, target: int) -> None:
+        """Store a training record: the target, hard negatives from the shortlist, uniform negatives from the rest.
+
+        The log correction of a negative is the log of how many candidates it stands for. Unused positions have -inf.
+        """
+        s, shortlist_size = self.ranker.settings, found.shortlist_size
+        shortlist_M, uniform_M = found.rows_C[:shortlist_size], found.rows_C[shortlist_size + 1 :]
+        others = np.flatnonzero(shortlist_M != target)
+        hard = self.rng.permutation(others)[: s.hard_negatives]
+        listed = (uniform_M[:, None] == shortlist_M).any(1)
+        valid = (found.score_V[uniform_M] > -np.inf) & (uniform_M != target) & ~listed
+        uniform = np.flatnonzero(valid) + shortlist_size + 1
+        outside = int(np.count_nonzero(found.score_V > -np.inf)) - shortlist_size - (not in_shortlist)
+        index = np.full(1 + s.hard_negatives + s.uniform_negatives, shortlist_size)
+        log_correction = np.full(len(index), -np.inf, np.float32)
+        log_correction[0] = 0.0 if in_shortlist else -1.0  # -1 marks a target outside the shortlist
+        index[1 : 1 + len(hard)] = hard
+        log_correction[1 : 1 + len(hard)] = np.log(max(len(others), 1) / max(len(hard), 1))
+        start = 1 + s.hard_negatives
+        index[start : start + len(uniform)] = uniform
+        log_correction[start : start + len(uniform)] = np.log(max(outside, 1) / max(len(uniform), 1))
+        self.ranker.add_record(found.signals_CF[index], log_correction)
 
     def learn(
-        self, snapshot: CatalogSnapshot, histories: Sequence[History], new: Sequence[Sequence[int]], replay: float
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], new: Sequence[Sequence[int]], replay_share: float
     ) -> dict[str, float]:
-        """Take the batch's training steps; losses in nats of what took one."""
+        """Take the batch's training steps; returns the losses in nats of the parts that took one.
+
+        `new` are the indices of each history's new events; `replay_share` scales the number of replayed windows.
+        """
         if not self.learns:
             return {}
         loss = self.ranker.learn()
         losses = {} if loss is None else {"ranker": loss}
         if self.sequence is not None:
             catalog = snapshot.stream_state.catalog
-            launched_M = np.flatnonzero(catalog.born_V[: len(catalog)] < NEVER)
-            frequency_V = np.expm1(snapshot.titles.static_VS[:, CLOCKS - 1])  # by the slowest clock of events
-            known = catalog, snapshot.count_V, launched_M, frequency_V
-            report = self.sequence.learn(histories, new, *known, replay)
+            launched_C = np.flatnonzero(catalog.launch_sequence_V[: len(catalog)] < NOT_LAUNCHED)
+            frequency_V = np.expm1(snapshot.titles.static_VF[:, CLOCKS - 1])  # the popularity that decays slowest
+            titles = catalog, snapshot.count_V, launched_C, frequency_V
+            report = self.sequence.learn(histories, new, *titles, replay_share)
             if report:
                 losses["backbone"] = report.loss
         return losses
 
     def served_state(self, titles: int) -> dict[str, Any]:
-        """What scoring needs."""
+        """The part of the state that scoring needs."""
         sequence = None if self.sequence is None else self.sequence.served_state(titles)
         return {"ranker": self.ranker.served_state(), "sequence": sequence}
 
     def training_state(self, titles: int) -> dict[str, Any]:
-        """What else decides the steps that follow."""
+        """The part of the state that only training needs."""
         sequence = None if self.sequence is None else self.sequence.training_state(titles)
         return {
             "ranker": self.ranker.training_state(),
@@ -170,12 +183,13 @@ class RankingPipeline:
         }
 
     def load_served(self, state: dict[str, Any]) -> None:
+        """Restore the state that `served_state` returned."""
         self.ranker.load_served(state["ranker"])
         if self.sequence is not None:
             self.sequence.load_served(state["sequence"])
 
     def load_training(self, state: dict[str, Any]) -> None:
-        """After `load_served`."""
+        """Restore the state that `training_state` returned; call it after `load_served`."""
         self.ranker.load_training(state["ranker"])
         if self.sequence is not None:
             self.sequence.load_training(state["sequence"])

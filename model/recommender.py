@@ -1,7 +1,10 @@
-"""A published version at work: ranks all titles for viewers, and a single new title for many viewers.
+"""A model version that serves recommendations: ranks all titles for users, and scores new titles for their lists.
 
-It is made from a checkpoint's weights, counters and ranker, never learns, and takes titles that launched after the
-version was written: a new title is scored from its text at once.
+A version is loaded from a checkpoint's weights, counters and ranker. It never learns. It accepts titles that launched
+after the checkpoint was written and scores them from their text.
+
+B users · L events of a history · H horizons · C candidates of one user · F ranker signals · V titles of the catalog
+M a subset of titles · E width of a text embedding · D width of the backbone · P width of the scoring space
 """
 
 import json
@@ -22,42 +25,40 @@ from model.sequence.model import SequenceModel
 from model.sequence.network import Network, NetworkSettings
 from model.signals import candidates, table
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather
+from model.signals.gather import gather_user_signals
+from model.signals.inputs import Query, user_query
 from model.signals.scorer import Scorer
-from model.signals.table import Query
 from model.state.stream_state import History, StreamState, TitleMetadata
 
-FRESH: Final = 64  # newest titles without an event, which compete for the places that a list keeps
+NEW_TITLE_CANDIDATES: Final = 64  # newest titles without an event, the candidates for the new-title slots of a list
 
 
 @dataclass(frozen=True)
-class Viewer:
-    """A user as the server knows them: history oldest first; titles seen, or None where they may be shown again."""
+class UserContext:
+    """A user as the input of a recommendation, with string ids."""
 
     user: str
-    titles: Sequence[str]
+    titles: Sequence[str]  # the history, oldest event first, as are times and actions
     times: Sequence[int]  # ms
-    actions: Sequence[int]
-    seen: Sequence[str] | None
-    events: int  # that count as targets
+    actions: Sequence[int]  # codes
+    seen: Sequence[str] | None  # titles to exclude; None: recommend seen titles too
+    events: int  # the user's events with a positive weight so far
 
 
 @dataclass(frozen=True)
-class RankedEvent:
-    """A viewer's lists by horizon (events of delay), best first, and their scores; with what a further title's score is
-    made of: the query vector of horizon 0, the backbone's lead by horizon, and the moment (ms). `fresh` are the titles
-    that places were kept for."""
+class RankedLists:
+    """A user's lists for all horizons, with the values that scoring another title for them needs."""
 
-    titles: dict[int, list[str]]
-    scores: dict[int, NDArray[np.float32]]
-    query: NDArray[np.float32]  # [P]
-    lead: NDArray[np.float32]  # [H]
-    moment: int
-    fresh: frozenset[str] = frozenset()
+    titles: dict[int, list[str]]  # by horizon, best first
+    scores: dict[int, NDArray[np.float32]]  # by horizon, of these titles
+    query: NDArray[np.float32]  # [P] query vector of horizon 0
+    top_score: NDArray[np.float32]  # [H] the backbone's highest logit in the shortlist
+    query_time: int  # ms
+    new_titles: frozenset[str] = frozenset()  # titles that may fill the new-title slots
 
 
 class Recommender:
-    """One version. `add` titles, then ask."""
+    """One model version in serving."""
 
     def __init__(self, stream_state: StreamState, pipeline: RankingPipeline) -> None:
         assert pipeline.sequence is not None
@@ -65,181 +66,193 @@ class Recommender:
         self.sequence: SequenceModel = pipeline.sequence
         self.horizons = self.sequence.settings.network.horizons
         self.scorer = Scorer(pipeline.ranker, self.horizons)
-        self._look()
+        self._refresh()
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], settings: LearnerSettings) -> "Recommender":
-        """The version in a learner's state: its parts `stream_state` and `served`."""
-        stream_state, pipeline = StreamState(settings.memory), new_pipeline(settings)
+        """Create a version from the parts `stream_state` and `served` of a learner's state."""
+        stream_state, pipeline = StreamState(settings.stream_state), new_pipeline(settings)
         stream_state.load_state_dict(state["stream_state"])
         pipeline.load_served(state["served"]["full"])
         return cls(stream_state, pipeline)
 
     @classmethod
     def load(cls, url: str, settings: LearnerSettings) -> "Recommender":
-        """The version at a checkpoint's URL. Raises CheckpointError, also where its network is another one."""
+        """Load the version at a checkpoint's URL.
+
+        Raises CheckpointError if the checkpoint cannot be read or its network differs from the settings.
+        """
         state, manifest = checkpoint.load(url, ("stream_state", "served"))
-        network, default = _written(settings.sequence.network), _written(NetworkSettings())
-        made = manifest.get("settings", {}).get("sequence", {}).get("network", network)
-        if {**default, **made} != network:  # with what later settings do by default
+        network, default = _as_json(settings.sequence.network), _as_json(NetworkSettings())
+        trained = manifest.get("settings", {}).get("sequence", {}).get("network", network)
+        if {**default, **trained} != network:  # settings that are newer than the checkpoint have their defaults
             raise checkpoint.CheckpointError(
-                f"The checkpoint at {url} holds another network than the settings name: "
-                "give `publish` the model and the horizons that `learn` has."
+                f"The network of the checkpoint at {url} differs from the settings: "
+                "set the same model size and horizons for `publish` as for `learn`."
             )
         return cls.from_state(state, settings)
 
-    def add(self, titles: Sequence[TitleMetadata]) -> None:
-        """Take in titles that launched, changed or were withdrawn since the version was written."""
+    def update_titles(self, titles: Sequence[TitleMetadata]) -> None:
+        """Apply titles that were launched, changed or withdrawn since the checkpoint was written."""
         self.stream_state.launch(titles)
         if titles:
-            self._look(self.stream_state.catalog.find(dict.fromkeys(title.title for title in titles)))
+            self._refresh(self.stream_state.catalog.rows_of(dict.fromkeys(title.title for title in titles)))
 
     def erase_user(self, user: str) -> None:
-        """Drop what the version keeps of a user: others' lists are made without it."""
+        """Drop the user's history and counts, which also contribute to other users' lists."""
         self.stream_state.user_store.erase_user(user)
 
-    def known(self, title: str) -> bool:
+    def is_candidate(self, title: str) -> bool:
         """Whether the title is a candidate."""
         row = self.stream_state.catalog.rows.get(title)
         return row is not None and bool(self.snapshot.titles.candidate_V[row])
 
-    def room(self) -> int:
-        """How many titles may still come."""
-        return max(0, self.stream_state.settings.most_titles - len(self.stream_state.catalog.rows))
+    def free_capacity(self) -> int:
+        """The number of titles that can still be added."""
+        return max(0, self.stream_state.settings.max_titles - len(self.stream_state.catalog.rows))
 
-    def encoder(self) -> "TitleEncoder":
-        """This version's view of new titles, without the rest of it."""
+    def title_encoder(self) -> "TitleEncoder":
+        """The encoder of new titles, which keeps only the network of this version."""
         return TitleEncoder(self.sequence.served)
 
-    def recommend(self, viewers: Sequence[Viewer], now: int, size: int = 100, kept: int = 0) -> list[RankedEvent]:
-        """Each viewer's `size` best titles for every horizon, as of `now` ms or of their last event, if later; `kept`
-        places go to the best of the fresh titles (see `choose`)."""
-        if not viewers:
+    def recommend(
+        self, users: Sequence[UserContext], now: int, size: int = 100, new_title_slots: int = 0
+    ) -> list[RankedLists]:
+        """The `size` best titles of each user for every horizon.
+
+        The query time is `now` (ms), or the user's last event if that is later. `new_title_slots` of the titles are
+        reserved for new titles (see `select_top`).
+        """
+        if not users:
             return []
-        histories = [self._history(viewer) for viewer in viewers]
-        moments = [_moment(history, now) for history in histories]
-        hidden_BD = self.sequence.now(histories, moments)
+        histories = [self._history(user) for user in users]
+        query_times = [_query_time(history, now) for history in histories]
+        hidden_BD = self.sequence.hidden_now(histories, query_times)
         query_BHP = self._queries(hidden_BD)
         backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.snapshot, histories)
         static_V = candidates.static_scores(self.snapshot, self.pipeline.ranker)
-        most, extra_rows = max(self.pipeline.shortlist, size), self.fresh_F if kept else self.fresh_F[:0]
-        listed_V, fresh_V = np.zeros((2, len(static_V)), bool)
-        fresh_V[extra_rows] = True
+        shortlist_size = max(self.pipeline.shortlist, size)
+        extra_rows = self.new_rows_M if new_title_slots else self.new_rows_M[:0]
+        listed_V, new_V = np.zeros((2, len(static_V)), bool)
+        new_V[extra_rows] = True
         ranked = []
-        for b, (viewer, history, moment) in enumerate(zip(viewers, histories, moments, strict=True)):
-            query = self._gather(viewer, history, moment)
+        for b, (user, history, query_time) in enumerate(zip(users, histories, query_times, strict=True)):
+            query = self._gather(user, history, query_time)
             scores = text_BV[b], backbone_BV[b], static_V
-            ranker, blocked = self.pipeline.ranker, self._blocked(viewer)
-            found = candidates.find(self.snapshot, ranker, query, history, *scores, blocked, most, extra_rows)
-            listed = found.rows_C[: found.listed]
+            ranker, blocked = self.pipeline.ranker, self._blocked(user)
+            found = candidates.generate_candidates(
+                self.snapshot, ranker, query, history, *scores, blocked, shortlist_size, extra_rows
+            )
+            listed = found.rows_C[: found.shortlist_size]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
-            lead_H = backbone_HC[:, : found.listed].max(1, initial=-np.inf)
-            lead_H[np.isneginf(lead_H)] = 0.0
-            fits_C = found.score_V[found.rows_C] > -np.inf
+            top_score_H = backbone_HC[:, : found.shortlist_size].max(1, initial=-np.inf)
+            top_score_H[np.isneginf(top_score_H)] = 0.0
+            valid_C = found.score_V[found.rows_C] > -np.inf
             listed_V[listed] = True
-            fits_C[found.listed :] &= ~listed_V[extra_rows]  # not twice
+            valid_C[found.shortlist_size :] &= ~listed_V[extra_rows]  # no duplicates of shortlisted titles
             listed_V[listed] = False
-            rows_C = found.rows_C[fits_C]
-            score_HC = self.scorer(found.signals_CF[fits_C], backbone_HC[:, fits_C], lead_H)
-            best = self._best(rows_C, fresh_V[rows_C], score_HC, size, kept)
-            ranked.append(RankedEvent(*best, query_BHP[b, 0], lead_H, moment, self.fresh))
+            rows_C = found.rows_C[valid_C]
+            score_HC = self.scorer(found.signals_CF[valid_C], backbone_HC[:, valid_C], top_score_H)
+            best = self._select(rows_C, new_V[rows_C], score_HC, size, new_title_slots)
+            ranked.append(RankedLists(*best, query_BHP[b, 0], top_score_H, query_time, self.new_titles))
         return ranked
 
     def score(
-        self, titles: Sequence[Sequence[str]], viewers: Sequence[Viewer], ranked: Sequence[RankedEvent]
+        self, titles: Sequence[Sequence[str]], users: Sequence[UserContext], ranked: Sequence[RankedLists]
     ) -> list[NDArray[np.float32]]:
-        """For each viewer, what some titles would have scored in `ranked`, which this version made: [H, titles]."""
-        histories = [self._history(viewer) for viewer in viewers]
-        hidden_BD = self.sequence.now(histories, [one.moment for one in ranked])
+        """The scores that other titles would have had in `ranked`, for each user: [H, titles].
+
+        This version must have computed `ranked`.
+        """
+        histories = [self._history(user) for user in users]
+        hidden_BD = self.sequence.hidden_now(histories, [one.query_time for one in ranked])
         query_BHP, text_BV = self._queries(hidden_BD), candidates.text_scores(self.snapshot, histories)
-        suited_MV, scores = self.snapshot.scratch.suited_MV, []
-        for b, (viewer, history, one) in enumerate(zip(viewers, histories, ranked, strict=True)):
-            query = self._gather(viewer, history, one.moment)
-            rows_C = self.stream_state.catalog.find(titles[b])
+        matched_FV, scores = self.snapshot.scratch.matched_FV, []
+        for b, (user, history, one) in enumerate(zip(users, histories, ranked, strict=True)):
+            query = self._gather(user, history, one.query_time)
+            rows_C = self.stream_state.catalog.rows_of(titles[b])
             backbone_HC = self._backbone(query_BHP[b], rows_C)
-            suited_MV[table.TEXT], suited_MV[table.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
-            signals_CF = candidates.read(self.snapshot, query, history, rows_C, float(one.lead[0]))
-            scores.append(self.scorer(signals_CF, backbone_HC, one.lead))
+            matched_FV[table.TEXT_RECENT], matched_FV[table.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
+            signals_CF = candidates.build_signals(self.snapshot, query, history, rows_C, float(one.top_score[0]))
+            scores.append(self.scorer(signals_CF, backbone_HC, one.top_score))
         return scores
 
-    def _best(
-        self,
-        rows_C: NDArray[np.int64],
-        fresh_C: NDArray[np.bool_],
-        score_HC: NDArray[np.float32],
-        size: int,
-        kept: int,
+    def _select(
+        self, rows_C: NDArray[np.int64], new_C: NDArray[np.bool_], score_HC: NDArray[np.float32], size: int, slots: int
     ) -> tuple[dict[int, list[str]], dict[int, NDArray[np.float32]]]:
-        """The titles chosen and their scores, by horizon."""
+        """The selected titles and their scores, by horizon."""
         ids, titles, scores = self.stream_state.catalog.ids, {}, {}
-        for place, delay in enumerate(self.horizons):
-            best = choose(score_HC[place], fresh_C, size, kept)
-            titles[delay] = [ids[row] for row in rows_C[best].tolist()]
-            scores[delay] = score_HC[place][best]
+        for h, horizon in enumerate(self.horizons):
+            best = select_top(score_HC[h], new_C, size, slots)
+            titles[horizon] = [ids[row] for row in rows_C[best].tolist()]
+            scores[horizon] = score_HC[h][best]
         return titles, scores
 
-    def _history(self, viewer: Viewer) -> History:
-        rows_L = self.stream_state.catalog.find(viewer.titles)
-        times, actions = np.array(viewer.times, np.int64), np.array(viewer.actions, np.int64)
-        return History(viewer.user, rows_L, times, actions)
+    def _history(self, user: UserContext) -> History:
+        rows_L = self.stream_state.catalog.rows_of(user.titles)
+        times, actions = np.array(user.times, np.int64), np.array(user.actions, np.int64)
+        return History(user.user, rows_L, times, actions)
 
-    def _gather(self, viewer: Viewer, history: History, moment: int) -> Query:
-        query = self.stream_state.query(history, moment)._replace(events=viewer.events)
-        gather(query, self.snapshot.titles, self.stream_state.counters, self.snapshot.scratch)
+    def _gather(self, user: UserContext, history: History, query_time: int) -> Query:
+        query = user_query(self.stream_state, history, query_time)._replace(user_events=user.events)
+        gather_user_signals(query, self.snapshot.titles, self.stream_state.counters, self.snapshot.scratch)
         return query
 
-    def _blocked(self, viewer: Viewer) -> NDArray[np.int32]:
-        """Rows to leave out: what the server saw the viewer see, and what the learner did longer ago."""
-        if viewer.seen is None:
+    def _blocked(self, user: UserContext) -> NDArray[np.int32]:
+        """Rows to exclude: the seen titles in the context, and older ones that only the learner's state holds."""
+        if user.seen is None:
             return np.zeros(0, np.int32)
-        rows = self.stream_state.catalog.find(viewer.seen).astype(np.int32)
-        return np.concatenate([rows, self.stream_state.user_store.seen_by(viewer.user)])
+        rows = self.stream_state.catalog.rows_of(user.seen).astype(np.int32)
+        return np.concatenate([rows, self.stream_state.user_store.seen_by(user.user)])
 
     def _backbone(self, query_HP: NDArray[np.float32], rows_C: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Logits of some titles for every horizon: [H, C]."""
+        """Backbone logits of these titles for every horizon, [H, C]."""
         logit_HC: NDArray[np.float32] = query_HP @ self.sequence.e_VP.numpy()[rows_C].T
         return logit_HC
 
     @torch.no_grad()
     def _queries(self, hidden_BD: torch.Tensor) -> NDArray[np.float32]:
-        """What titles are multiplied with: [B, H, P]."""
-        served, many = self.sequence.served, len(self.horizons)
-        place_N = torch.arange(many).repeat(len(hidden_BD))
-        query_NP = served.query(hidden_BD.repeat_interleave(many, 0), place_N) * served.horizon_head.scale
-        query_BHP: NDArray[np.float32] = query_NP.view(len(hidden_BD), many, -1).numpy()
+        """Scaled query vectors, [B, H, P]; their product with a title vector is a logit."""
+        served, horizons = self.sequence.served, len(self.horizons)
+        horizon_N = torch.arange(horizons).repeat(len(hidden_BD))
+        query_NP = served.query(hidden_BD.repeat_interleave(horizons, 0), horizon_N) * served.horizon_head.scale
+        query_BHP: NDArray[np.float32] = query_NP.view(len(hidden_BD), horizons, -1).numpy()
         return query_BHP
 
-    def _look(self, rows: NDArray[np.int64] | None = None) -> None:
-        """See the catalogue as it is now; only these rows are encoded, where given."""
+    def _refresh(self, rows: NDArray[np.int64] | None = None) -> None:
+        """Encode the catalog, or only the given rows, and take a new snapshot."""
         self.sequence.refresh(self.stream_state.catalog, rows)
-        self.snapshot: CatalogSnapshot = candidates.view(self.stream_state)
+        self.snapshot: CatalogSnapshot = candidates.take_snapshot(self.stream_state)
         catalog = self.stream_state.catalog
-        cold_M = np.flatnonzero(self.snapshot.titles.candidate_V & (catalog.count_V[: len(catalog)] == 0))
-        self.fresh_F = cold_M[np.argsort(-catalog.born_V[cold_M], kind="stable")[:FRESH]]
-        self.fresh = frozenset(catalog.ids[row] for row in self.fresh_F.tolist())
+        unseen_M = np.flatnonzero(self.snapshot.titles.candidate_V & (catalog.count_V[: len(catalog)] == 0))
+        newest = np.argsort(-catalog.launch_sequence_V[unseen_M], kind="stable")[:NEW_TITLE_CANDIDATES]
+        self.new_rows_M = unseen_M[newest]
+        self.new_titles = frozenset(catalog.ids[row] for row in self.new_rows_M.tolist())
 
 
 @njit(cache=True)
-def choose(score_C: NDArray[np.float32], fresh_C: NDArray[np.bool_], size: int, kept: int) -> NDArray[np.int64]:
-    """Places of the `size` best, best first, of which at least `kept` are fresh where there are so many.
+def select_top(
+    score_C: NDArray[np.float32], new_C: NDArray[np.bool_], size: int, new_title_slots: int
+) -> NDArray[np.int64]:
+    """Indices of the `size` best candidates, best first, with slots reserved for new titles.
 
-    A title without events loses against hundreds that have proved themselves, and would never be seen: it competes with
-    its like for the last places of a list.
+    The last `new_title_slots` positions go to the best new titles that are not in the list already, if there are any.
+    Without reserved slots, a title without events would lose against hundreds of proven titles and never be exposed.
     """
     order_C = np.argsort(-score_C, kind="mergesort")
-    sure = min(max(size - kept, 0), order_C.size)
-    waiting = 0  # fresh ones among the rest that have a place
-    for c in order_C[sure:]:
-        waiting += fresh_C[c]
-    waiting = min(waiting, kept)
-    others = min(size, order_C.size) - sure - waiting  # places left for the best of the rest
+    unreserved = min(max(size - new_title_slots, 0), order_C.size)
+    reserved = 0  # slots that a new title beyond the unreserved positions fills
+    for c in order_C[unreserved:]:
+        reserved += new_C[c]
+    reserved = min(reserved, new_title_slots)
+    unfilled = min(size, order_C.size) - unreserved - reserved  # slots without a new title, open to any candidate
     chosen_C, n = np.empty(min(size, order_C.size), np.int64), 0
-    for place, c in enumerate(order_C):
-        if place >= sure and fresh_C[c] and waiting:
-            waiting -= 1
-        elif place >= sure and others:
-            others -= 1
-        elif place >= sure:
+    for position, c in enumerate(order_C):
+        if position >= unreserved and new_C[c] and reserved:
+            reserved -= 1
+        elif position >= unreserved and unfilled:
+            unfilled -= 1
+        elif position >= unreserved:
             continue
         chosen_C[n] = c
         n += 1
@@ -247,39 +260,39 @@ def choose(score_C: NDArray[np.float32], fresh_C: NDArray[np.bool_], size: int, 
 
 
 class TitleEncoder:
-    """A version's title tower alone: where a new title lies among its query vectors."""
+    """A version's title encoding alone: maps a new title to a vector comparable with the version's query vectors."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
 
     @torch.no_grad()
-    def __call__(self, semantic_S: NDArray[np.float32]) -> NDArray[np.float32]:
-        """e_P of a title without an event, from its text; zero entries where it has none."""
-        tower_1D = self.network.title_vectors(torch.tensor(semantic_S)[None], None, torch.zeros(1))
+    def __call__(self, semantic_E: NDArray[np.float32]) -> NDArray[np.float32]:
+        """e_P of a title without events, from its text embedding; all zeros if the title has no text."""
+        tower_1D = self.network.title_vectors(torch.tensor(semantic_E)[None], None, torch.zeros(1))
         e_P: NDArray[np.float32] = self.network.candidates(tower_1D)[0].numpy()
         return e_P
 
 
-def _moment(history: History, now: int) -> int:
-    """A question is never asked before the last thing known: one clock ahead must not turn time back."""
+def _query_time(history: History, now: int) -> int:
+    """The query time in ms: not before the last event, or a producer's fast clock would turn time back."""
     return max(now, int(history.times_L[-1])) if len(history.times_L) else now
 
 
 def warm_up(settings: LearnerSettings) -> None:
-    """Have everything compiled that serving needs: the first time on a machine that takes half a minute."""
-    stream_state = StreamState(settings.memory)
-    text_S = np.ones(settings.memory.d_text, np.float32)
-    stream_state.launch([TitleMetadata(f"{n}", text_S, ["any"], 2000, 0, False) for n in range(3)])
+    """Compile all code that serving needs; the first time on a machine this takes half a minute."""
+    stream_state = StreamState(settings.stream_state)
+    text_E = np.ones(settings.stream_state.d_text, np.float32)
+    stream_state.launch([TitleMetadata(f"{n}", text_E, ["any"], 2000, 0, False) for n in range(3)])
     pipeline = new_pipeline(settings)
-    pipeline.ranker.remember(pipeline.ranker.signals_NKF[0], pipeline.ranker.log_share_NK[0])
-    pipeline.ranker.learn()  # or else its network would not be asked
+    pipeline.ranker.add_record(pipeline.ranker.signals_NCF[0], pipeline.ranker.log_correction_NC[0])
+    pipeline.ranker.learn()  # an untrained ranker skips its network
     recommender = Recommender(stream_state, pipeline)
-    viewer = Viewer("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)
-    ranked = recommender.recommend([viewer], 1)
-    recommender.score([["1"]], [viewer], ranked)
+    user = UserContext("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)
+    ranked = recommender.recommend([user], 1)
+    recommender.score([["1"]], [user], ranked)
 
 
-def _written(network: NetworkSettings) -> dict[str, Any]:
-    """The settings as a manifest holds them, tuples as lists."""
-    written: dict[str, Any] = json.loads(json.dumps(asdict(network)))
-    return written
+def _as_json(network: NetworkSettings) -> dict[str, Any]:
+    """The settings as they appear in a manifest, with tuples as lists."""
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(network)))
+    return settings

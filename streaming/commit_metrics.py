@@ -1,4 +1,4 @@
-"""How far a flow has read, and how long the steps of its commit take: what Prometheus is told of every flow alike."""
+"""Prometheus metrics that every flow has: its read offsets, and how long its epochs and snapshots take."""
 
 import time
 from typing import Final
@@ -6,25 +6,25 @@ from typing import Final
 from prometheus_client import Gauge, Histogram
 
 _BUCKETS: Final = tuple(0.001 * 2**i for i in range(17))  # seconds: 1 ms to 65 s
-READ: Final = Gauge("premiere_read_offset", "next offset that the flow reads", ["topic", "partition"])
-EPOCH: Final = Histogram(
-    "premiere_epoch_seconds", "from one snapshot of a partition's position to the next", ["topic"], buckets=_BUCKETS
+READ_OFFSET: Final = Gauge("premiere_read_offset", "Next offset that the flow reads.", ["topic", "partition"])
+EPOCH_SECONDS: Final = Histogram(
+    "premiere_epoch_seconds", "Time between two snapshots of a partition's offset.", ["topic"], buckets=_BUCKETS
 )
-SNAPSHOT: Final = Histogram(
-    "premiere_snapshot_seconds", "that a sink took to make an epoch's writes safe", ["sink"], buckets=_BUCKETS
+SNAPSHOT_SECONDS: Final = Histogram(
+    "premiere_snapshot_seconds", "Time that a sink takes to make an epoch's writes durable.", ["sink"], buckets=_BUCKETS
 )
 
 
-class Reader:
-    """What one partition's reader tells."""
+class PartitionMetrics:
+    """The metrics of one partition's reader."""
 
     def __init__(self, topic: str, partition: int, offset: int) -> None:
-        self.read, self._epochs = READ.labels(topic, str(partition)), EPOCH.labels(topic)
-        self.read.set(offset)
-        self._began = time.monotonic()
+        self.read_offset, self._epochs = READ_OFFSET.labels(topic, str(partition)), EPOCH_SECONDS.labels(topic)
+        self.read_offset.set(offset)
+        self._epoch_started_at = time.monotonic()
 
-    def epoch(self) -> None:
-        """An epoch has ended."""
+    def end_epoch(self) -> None:
+        """Record the duration of the epoch that ends now."""
         now = time.monotonic()
-        self._epochs.observe(now - self._began)
-        self._began = now
+        self._epochs.observe(now - self._epoch_started_at)
+        self._epoch_started_at = now

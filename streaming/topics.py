@@ -1,4 +1,4 @@
-"""The topics: the hand-overs between flows."""
+"""The topics: their names, settings and schema versions."""
 
 from typing import Final, NamedTuple
 
@@ -9,7 +9,7 @@ TITLES: Final = "titles"
 MODEL_VERSIONS: Final = "model-versions"
 DEAD_LETTERS: Final = "dead-letters"
 
-# Of the JSON topics. One rises where a record that was right before would not be any more, or would mean another thing.
+# Of the JSON topics. A version increases if a valid record would become invalid or change its meaning.
 SCHEMA_VERSIONS: Final = {
     USER_EVENTS: 1,
     TITLE_LAUNCHES: 1,
@@ -19,7 +19,7 @@ _DAY_MS: Final = 86_400_000
 
 
 class Topic(NamedTuple):
-    """A topic as it is created: its name, partitions (fixed for life) and broker settings."""
+    """How a topic is created: its name, its number of partitions (fixed for life) and its broker settings."""
 
     name: str
     partitions: int
@@ -27,15 +27,18 @@ class Topic(NamedTuple):
 
 
 def topics(event_partitions: int = 8) -> list[Topic]:
-    """Every topic of the project, with bounded retention; a user's partition never changes once events exist."""
+    """All topics of the project, with bounded retention.
+
+    `event_partitions` must not change once events exist, because it determines a user's partition.
+    """
     kept = {"retention.ms": str(7 * _DAY_MS)}
     public = {**kept, "message.timestamp.type": "LogAppendTime"}
     compacted = {"cleanup.policy": "compact"}
     return [
         Topic(USER_EVENTS, event_partitions, public),
         Topic(TITLE_LAUNCHES, 1, public),
-        Topic(ACTIVITY, 1, kept),  # the learner's log: titles and activities in one total order
+        Topic(ACTIVITY, 1, kept),  # the learner's log: titles and activity in one total order
         Topic(TITLES, 1, compacted),
-        Topic(MODEL_VERSIONS, 1, {"retention.ms": str(30 * _DAY_MS)}),  # a version's number is its offset
+        Topic(MODEL_VERSIONS, 1, {"retention.ms": str(30 * _DAY_MS)}),  # a version's number is its record's offset
         Topic(DEAD_LETTERS, 1, {"retention.ms": str(30 * _DAY_MS)}),
     ]

@@ -1,10 +1,9 @@
-"""A real broker and a real Redis for the whole run, and a topic of its own for each test that wants one.
+"""Fixtures for a real broker and a real Redis, shared by the whole test run, and for a new topic per test.
 
-`KAFKA_BOOTSTRAP_SERVERS` (a running broker) or `KAFKA_HOME` (an Apache Kafka to start) and `REDIS_URL` choose others
-than the embedded ones: the same tests run on both. `BROKERS=embedded,apache` runs what needs a broker on each in turn,
-and what takes long on the last of them.
-Topics and ids are unique, so tests share a broker without meeting; a test of topics with their real names starts a
-broker of its own.
+The services are embedded by default. `KAFKA_BOOTSTRAP_SERVERS` (a running broker), `KAFKA_HOME` (an Apache Kafka to
+start) and `REDIS_URL` select others. `BROKERS=embedded,apache` runs each test that needs a broker on both, and tests
+marked `long` only on the last one. Topics and ids are unique, so that tests can share a broker. A test that needs the
+real topic names starts its own broker.
 """
 
 import os
@@ -18,17 +17,17 @@ from typing import Final
 import pytest
 
 from infra.local.embedded import start_kafka, start_redis
-from infra.topics import create
-from streaming.topics import Topic
-from tests.support.kafka import HOME, OwnKafka
+from infra.topics import create_topics
+from streaming.topics import Topic, topics
+from tests.support.kafka import KAFKA_HOME, StartBroker
 
 BROKERS: Final = tuple(filter(None, os.environ.get("BROKERS", "").split(",")))
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and all it starts, would ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT otherwise
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """With `BROKERS`, each test that needs a broker is one test on each; one marked `long` is one on the last alone."""
+    """With `BROKERS`, run each test that needs a broker on each of them; a test marked `long` only on the last."""
     if BROKERS and "broker" in metafunc.fixturenames:
         brokers = BROKERS[-1:] if metafunc.definition.get_closest_marker("long") else BROKERS
         metafunc.parametrize("broker", brokers, indirect=True, scope="session")
@@ -36,46 +35,54 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def kafka_home() -> Path:
-    """The folder of an Apache Kafka."""
-    if HOME is None:
+    """The folder of an Apache Kafka; skips the test if there is none."""
+    if KAFKA_HOME is None:
         pytest.skip("no Apache Kafka: KAFKA_HOME names none, or there is no Java")
-    return HOME
+    return KAFKA_HOME
 
 
 @pytest.fixture(scope="session")
 def broker(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The kind of broker that everything starts meanwhile; it is in the environment, where the settings find it."""
-    chosen = getattr(request, "param", "")
+    """The kind of broker that the tests start; the settings read it from the environment."""
+    kind = getattr(request, "param", "")
     with pytest.MonkeyPatch.context() as patch:
-        if chosen:
-            assert chosen in ("embedded", "apache"), f"BROKERS names {chosen}: embedded and apache can be had"
+        if kind:
+            assert kind in ("embedded", "apache"), f"BROKERS contains {kind}: only embedded and apache are valid"
             patch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
             patch.delenv("KAFKA_HOME", raising=False)
-        if chosen == "apache":
+        if kind == "apache":
             patch.setenv("KAFKA_HOME", str(request.getfixturevalue("kafka_home")))
-        yield chosen
+        yield kind
 
 
 @pytest.fixture(scope="session")
-def own_kafka(broker: str) -> OwnKafka:
-    """Starts a broker of the kind that was chosen, for tests of topics with their real names."""
+def start_broker(broker: str) -> StartBroker:
+    """A function that starts a new broker of the selected kind, for tests that need the real topic names."""
     home = os.environ.get("KAFKA_HOME")
     return partial(start_kafka, kafka_home=Path(home) if home else None)
 
 
 @pytest.fixture(scope="session")
-def kafka(own_kafka: OwnKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The bootstrap address of a broker."""
+def kafka(start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap address of the shared broker."""
     if running := os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         yield running
         return
-    with own_kafka(tmp_path_factory.mktemp("kafka")) as address:
+    with start_broker(tmp_path_factory.mktemp("kafka")) as address:
         yield address
+
+
+@pytest.fixture
+def new_kafka(start_broker: StartBroker, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The client configuration of a new broker with the project's topics, for a test that needs their real names."""
+    with start_broker(tmp_path / "kafka") as address:
+        create_topics({"bootstrap.servers": address}, topics())
+        yield {"bootstrap.servers": address}
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Redis. Several tests share it: use ids of your own."""
+    """The URL of the shared Redis; tests must use unique ids."""
     if running := os.environ.get("REDIS_URL"):
         yield running
         return
@@ -87,5 +94,5 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def topic(kafka: str, request: pytest.FixtureRequest) -> str:
     """A new topic of one partition, named after the test."""
     name = f"{request.node.originalname[:100]}-{uuid.uuid4().hex[:8]}"
-    create({"bootstrap.servers": kafka}, [Topic(name, 1, {})])
+    create_topics({"bootstrap.servers": kafka}, [Topic(name, 1, {})])
     return name

@@ -1,93 +1,102 @@
-"""What measuring commands share, how they find the data, and the command `evaluate`: it shows its progress, prints and
-writes the report."""
+"""The commands `evaluate` (prequential evaluation) and `leave-one-out`."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from infra.settings import Settings
+from infra.cli.options import (
+    Events,
+    Figure,
+    Limit,
+    Repeats,
+    Report,
+    Text,
+    Titles,
+    load_dataset,
+    print_progress,
+    print_report,
+)
 
 if TYPE_CHECKING:
-    from infra.data.datasets import DataSet
+    from model.metrics.ranking import PrequentialMetrics
 
-EVERY: Final = 5.0  # seconds between two lines of progress
+PROGRESS_INTERVAL_S: Final = 5.0
 
 
-def chosen(
-    settings: Settings, events: Path | None, titles: Path | None, text: Sequence[str], limit: int | None
-) -> "DataSet":
-    """The data that a command is to measure on; `limit` takes the first so many events. Raises PremiereError where
-    they cannot be read."""
-    from infra.data.locate import find
+class EvaluationProgress:
+    """Prints the number of events, the estimated remaining time and the MRR of each variant, at intervals."""
 
-    data = find(events, titles, text, data_dir=settings.data_dir, folder=settings.data, seed=settings.seed)
-    return data if limit is None else data.slice(0, limit)
+    def __init__(self, interval: float = PROGRESS_INTERVAL_S) -> None:
+        self._interval = interval  # seconds
+        self._started = self._printed = time.monotonic()
+
+    def __call__(self, done: int, total: int, rankings: "dict[str, PrequentialMetrics]") -> None:
+        """Report that `done` of `total` events were processed."""
+        now = time.monotonic()
+        if now - self._printed < self._interval and done < total:
+            return
+        self._printed = now
+        mrr = {name: metrics.report()["mrr"]["all"] for name, metrics in rankings.items()}
+        values = "  ".join(f"{name} {value:.4f}" for name, value in mrr.items() if value is not None)
+        remaining = (now - self._started) / max(done, 1) * (total - done)
+        print_progress(f"{done:>9,} of {total:,}  {remaining:>5.0f} s left  {values}")
+
+
+def evaluate(
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    report: Report = None,
+    repeats: Repeats = False,
+    limit: Limit = None,
+    ranks: Annotated[
+        Path | None, typer.Option(help="Write the rank of each scored event, by variant, to this CSV file.")
+    ] = None,
+) -> None:
+    """Run a prequential (test-then-train) evaluation with baselines and ablations."""
+    from features.text_encoders import load_encoder
+    from infra.experiments import evaluate as evaluation
+    from infra.learner_settings import learner_settings
+    from infra.settings import load
+
+    settings = load()
+    data = load_dataset(settings, events, titles, text or (), limit)
+    learner = learner_settings(settings)
+    learner = replace(learner, repeats=learner.repeats or repeats)
+    encode = load_encoder(settings.text_encoder)
+    with evaluation.RankFile(ranks) as rank_file:
+        result = evaluation.evaluate(data, encode, learner, EvaluationProgress(), rank_file)
+    print_report(evaluation, result, report, None)
 
 
 def leave_one_out(
-    settings: Settings,
-    events: Path | None,
-    titles: Path | None,
-    text: Sequence[str],
-    limit: int | None,
-    minutes: float,
-    say: Callable[[str], None],
-) -> dict[str, Any]:
-    """The report of the literature's protocol: on the given file in its own order, else on the set that is found; texts
-    are read where titles have some; `limit` takes the first so many rows. Raises PremiereError."""
-    from features.text_encoders import load_encoder
-    from infra.experiments import leave_one_out as loo
-    from infra.experiments import user_sequences
-
-    if events is not None:
-        chosen_orders = user_sequences.load(events, titles, text, limit)
-    else:
-        chosen_orders = user_sequences.of(chosen(settings, events, titles, text, limit))
-    encode = load_encoder(settings.text_encoder) if any(chosen_orders.texts) else None
-    epochs = loo.EpochSettings(seconds=60 * minutes, seed=settings.seed)
-    return loo.report(chosen_orders, encode, say, loo.SEQUENCE, epochs, settings.threads)
-
-
-def run_evaluate(
-    settings: Settings,
-    events: Path | None,
-    titles: Path | None,
-    text: tuple[str, ...],
-    report: Path | None,
-    repeats: bool,
-    limit: int | None,
-    ranks: Path | None,
+    events: Events = None,
+    titles: Titles = None,
+    text: Text = None,
+    report: Report = None,
+    limit: Limit = None,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Maximum training time in minutes.")] = 120,
+    figure: Figure = None,
 ) -> None:
-    """Evaluate and print; `ranks` is a CSV file of each scored event's rank by variant. Raises PremiereError where the
-    data cannot be read."""
+    """Evaluate the sequence model alone by the leave-one-out protocol of the literature."""
     from features.text_encoders import load_encoder
-    from infra.experiments import evaluate
-    from infra.run.learn import learner_settings
-    from model.metrics.ranking import Prequential
+    from infra.experiments import leave_one_out as evaluation
+    from infra.experiments import user_sequences
+    from infra.settings import load
 
-    data = chosen(settings, events, titles, text, limit)
-    began = shown = time.monotonic()
+    settings = load()
+    if events is not None:
+        sequences = user_sequences.load(events, titles, text or (), limit)
+    else:
+        sequences = user_sequences.from_dataset(load_dataset(settings, events, titles, text or (), limit))
+    encode = load_encoder(settings.text_encoder) if any(sequences.texts) else None
+    epochs = evaluation.EpochSettings(max_seconds=60 * minutes, seed=settings.seed)
+    found = evaluation.report(sequences, encode, print_progress, evaluation.SEQUENCE, epochs, settings.threads)
+    print_report(evaluation, found, report, figure)
 
-    def progress(done: int, whole: int, rankings: dict[str, Prequential]) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - shown < EVERY and done < whole:
-            return
-        shown = now
-        mrr = {name: ranking.report()["mrr"]["all"] for name, ranking in rankings.items()}
-        known = "  ".join(f"{name} {value:.4f}" for name, value in mrr.items() if value is not None)
-        left = (now - began) / max(done, 1) * (whole - done)
-        typer.echo(f"{done:>9,} of {whole:,}  {left:>5.0f} s left  {known}", err=True)
 
-    model = learner_settings(settings)
-    model = replace(model, repeats=model.repeats or repeats)
-    with evaluate.RankFile(ranks) as each:
-        result = evaluate.evaluate(data, load_encoder(settings.text_encoder), model, progress, each)
-    for line in evaluate.lines(result):
-        typer.echo(line)
-    if report is not None:
-        evaluate.write(result, report)
+COMMANDS: Final[tuple[Callable[..., None], ...]] = (evaluate, leave_one_out)

@@ -1,8 +1,8 @@
-"""The command line, `premiere`: each command is a thin function that imports what it needs when it runs.
+"""The command line `premiere`.
 
-So help comes at once, and no command pays for another's imports. Whatever is wrong with the world arrives here as a
-PremiereError and leaves as one sentence on stderr and exit code 1; wrong usage is exit code 2; the rest is our own
-mistake and keeps its traceback.
+Each command is a thin function that imports what it needs when it runs, so `--help` is fast. A PremiereError is printed
+to stderr as one sentence without a traceback, with exit code 1. Wrong usage is exit code 2. Any other exception is a
+bug and keeps its traceback.
 """
 
 from pathlib import Path
@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from infra.cli import experiments, operations
-from infra.cli.experiments import Events, Text, Titles
+from infra.cli import evaluate, experiments, operations
+from infra.cli.options import AsJson, Events, Text, Titles
 from infra.errors import PremiereError
 
 
-class _OneSentence(TyperGroup):
-    """Commands whose expected errors are one sentence."""
+class _CommandGroup(TyperGroup):
+    """Prints expected errors without a traceback."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
@@ -28,8 +28,8 @@ class _OneSentence(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_OneSentence,
-    help="A recommender that learns while it serves: events in, refreshed predictions out, seconds later.",
+    cls=_CommandGroup,
+    help="A streaming recommender: it learns from user events and updates the lists in Redis within seconds.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,13 +37,16 @@ app = typer.Typer(
 
 
 Broker = Annotated[
-    Literal["embedded", "apache"] | None, typer.Option(help="Which broker to start; as set unless given.")
+    Literal["embedded", "apache"] | None, typer.Option(help="The broker to start; default: the setting `broker`.")
 ]
+Speed = Annotated[float | None, typer.Option(min=1e-9, help="Multiple of the speed of the recorded events.")]
+UserId = Annotated[str, typer.Argument(help="The user's id.")]
+Wait = Annotated[float, typer.Option(min=0.1, help="Maximum seconds to wait for the result.")]
 
 
 @app.command()
 def up(broker: Broker = None) -> None:
-    """Start a broker, a Redis (unless named) and all flows, until Ctrl-C."""
+    """Start a broker and a Redis (if none are set) and all flows; runs until Ctrl-C."""
     from infra.local.up import up as run_up
     from infra.settings import load
 
@@ -52,47 +55,48 @@ def up(broker: Broker = None) -> None:
 
 @app.command()
 def run(
-    flow: Annotated[Literal["features", "titles", "learn", "publish"], typer.Argument(help="Which flow.")],
-    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Processes; as set unless given.")] = None,
-    process: Annotated[int | None, typer.Option(min=0, help="Be only this one of them, counted from 0.")] = None,
-    addresses: Annotated[str, typer.Option(help="All workers' host:port, by commas (features, titles).")] = "",
+    flow: Annotated[Literal["features", "titles", "learn", "publish"], typer.Argument(help="The flow.")],
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Number of worker processes; default: the setting.")
+    ] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="Run only the worker with this index, from 0.")] = None,
+    addresses: Annotated[str, typer.Option(help="Comma-separated host:port of all workers (features, titles).")] = "",
 ) -> None:
-    """Run one flow until SIGTERM or Ctrl-C; it then drains, saves its state and exits 0."""
-    from infra.run.worker_group import start
-    from infra.settings import connected, load
+    """Run one flow until SIGTERM or Ctrl-C; it then drains, saves its state and exits with 0."""
+    from infra.run.worker_group import start_flow
+    from infra.settings import load, with_local_services
 
-    start(flow, connected(load()), workers, process, tuple(filter(None, addresses.split(","))))
+    start_flow(flow, with_local_services(load()), workers, process, tuple(filter(None, addresses.split(","))))
 
 
 @app.command()
-def topics(create: Annotated[bool, typer.Option("--create", help="Create what is missing first.")] = False) -> None:
-    """List the project's topics and their partitions."""
-    from infra import topics as kafka_topics
-    from infra.settings import connected, load
+def topics(create: Annotated[bool, typer.Option("--create", help="First create missing topics.")] = False) -> None:
+    """List the topics and their numbers of partitions."""
+    from infra.settings import load, with_local_services
+    from infra.topics import create_topics, partition_counts
     from streaming.topics import topics as project_topics
 
-    settings = connected(load())
+    settings = with_local_services(load())
     wanted = project_topics(settings.event_partitions)
     if create:
-        kafka_topics.create(settings.kafka(), wanted)
-    found = kafka_topics.partitions(settings.kafka())
+        create_topics(settings.kafka_config(), wanted)
+    counts = partition_counts(settings.kafka_config())
     for topic in wanted:
-        typer.echo(f"{topic.name:<16} {found.get(topic.name, 'missing')}")
+        typer.echo(f"{topic.name:<16} {counts.get(topic.name, 'missing')}")
 
 
 @app.command()
-def settings(table: Annotated[bool, typer.Option("--table", help="All settings with their meanings.")] = False) -> None:
-    """Show the settings in force, secrets masked."""
-    from infra.settings import connected, load, settings_table, shown
+def settings(
+    table: Annotated[bool, typer.Option("--table", help="Print all settings with their meanings.")] = False,
+) -> None:
+    """Show the current settings; secrets are masked."""
+    from infra.settings import load, masked_values, settings_table, with_local_services
 
     if table:
         typer.echo(settings_table(), nl=False)
         return
-    for name, value in shown(connected(load())).items():
+    for name, value in masked_values(with_local_services(load())).items():
         typer.echo(f"{name:<32} {value}".rstrip())
-
-
-Speed = Annotated[float | None, typer.Option(min=1e-9, help="So many times the data's own pace.")]
 
 
 @app.command()
@@ -100,17 +104,19 @@ def demo(
     events: Events = None,
     titles: Titles = None,
     text: Text = None,
-    full: Annotated[bool, typer.Option("--full", help="All of the data, to its end, however long it takes.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Run the whole dataset, however long it takes.")] = False,
     speed: Speed = None,
-    minutes: Annotated[float, typer.Option(min=0, help="End the live part after so many in all.")] = 7.0,
+    minutes: Annotated[float, typer.Option(min=0, help="End the live part when this many minutes have passed.")] = 7.0,
     report: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")] = Path(),
-    keep: Annotated[bool, typer.Option("--keep", help="Keep what the run wrote: logs, checkpoints, features.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the folder of the run: logs, checkpoints, features.")
+    ] = False,
     broker: Broker = None,
 ) -> None:
-    """Watch a recommender learn: a data set through the whole loop, on a stack of its own, with a report."""
+    """Run a dataset through all flows on a temporary stack, show live metrics, and write a report."""
     import signal
 
-    from infra.demo.command import Options, obtain
+    from infra.demo.command import Options, locate_or_download
     from infra.demo.command import demo as run_demo
     from infra.demo.screen import Screen
     from infra.settings import load
@@ -118,7 +124,7 @@ def demo(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     screen = Screen()
     try:
-        data = obtain(load(), events, titles, tuple(text or ()), screen.say)
+        data = locate_or_download(load(), events, titles, tuple(text or ()), screen.print_line)
         run_demo(load(broker=broker), data, Options(full, speed, minutes, keep=keep, report=report), screen)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
@@ -126,104 +132,109 @@ def demo(
 
 
 @app.command()
-def replay(
+def produce(
     events: Events = None,
     titles: Titles = None,
     text: Text = None,
-    last: Annotated[float, typer.Option(min=0.001, max=100, help="Only the last so many percent of the events.")] = 100,
+    last: Annotated[
+        float, typer.Option(min=0.001, max=100, help="Produce only the last events, this many percent.")
+    ] = 100,
     speed: Speed = None,
-    rate: Annotated[float | None, typer.Option(min=1e-9, help="So many events a second.")] = None,
+    rate: Annotated[float | None, typer.Option(min=1e-9, help="Events per second.")] = None,
 ) -> None:
-    """Play a data set into the running loop; without a pace, as fast as it learns."""
-    from infra.cli.produce import play
-    from infra.demo.command import obtain
-    from infra.settings import connected, load
+    """Send a dataset into the running flows; without --speed or --rate, as fast as they process it."""
+    from infra.cli.produce import produce_dataset
+    from infra.demo.command import locate_or_download
+    from infra.settings import load, with_local_services
 
-    settings = connected(load())
-    settings.kafka()  # before the data is read: without a broker there is nothing to do
-    data = obtain(settings, events, titles, tuple(text or ()), typer.echo)
-    count = play(settings, data.slice(int(len(data) * (1 - last / 100))), typer.echo, speed, rate)
-    typer.echo(f"Replayed {count:,} events of {data.name}.")
+    settings = with_local_services(load())
+    settings.kafka_config()  # raises SettingsError before a large dataset is read
+    data = locate_or_download(settings, events, titles, tuple(text or ()), typer.echo)
+    part = data.slice(int(len(data) * (1 - last / 100)))
+    count = produce_dataset(settings, part, typer.echo, speed, rate)
+    typer.echo(f"Produced {count:,} events of {data.name}.")
 
 
 @app.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """Show how far each flow is, what the learner does, and how fresh what it writes is."""
+def status(as_json: AsJson = False) -> None:
+    """Show consumer lag, learner metrics and end-to-end latency."""
     import json
 
-    from infra.monitor import status as loop
-    from infra.settings import connected, load
+    from infra.monitor import status as monitor
+    from infra.settings import load, with_local_services
 
-    found = loop.status(connected(load()))
+    found = monitor.status_and_version(with_local_services(load()))
     if as_json:
-        typer.echo(json.dumps(loop.as_json(*found), indent=2))
+        typer.echo(json.dumps(monitor.as_json(*found), indent=2))
     else:
-        loop.show(*found)
+        monitor.print_status(*found)
 
 
 @app.command()
-def data() -> None:
-    """Fetch a real data set from where one can be reached, for the demo."""
-    from infra.data.download import fetch
+def download() -> None:
+    """Download a public dataset (MovieLens) for the demo and the experiments."""
+    from infra.data.download import download as download_dataset
     from infra.settings import load
 
-    fetched = fetch(load().data_dir)
-    typer.echo(fetched.said, err=fetched.folder is None)
-    raise typer.Exit(0 if fetched.folder else 1)
+    result = download_dataset(load().data_dir)
+    typer.echo(result.message, err=result.folder is None)
+    raise typer.Exit(0 if result.folder else 1)
 
 
 @app.command()
 def recommend(
-    user: Annotated[str, typer.Argument(help="The viewer's id.")],
-    events_since: Annotated[int, typer.Option(min=0, help="Events of the viewer since the list was written.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    user: UserId,
+    events_since: Annotated[
+        int, typer.Option(min=0, help="Number of events of the user since the list was written.")
+    ] = 0,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what a viewer is served: the list in Redis, by names."""
+    """Show a user's list in Redis, with title names."""
     from infra.operate import inspect
-    from infra.settings import connected, load
+    from infra.settings import load, with_local_services
 
-    inspect.recommend(connected(load()), user, events_since, as_json, typer.echo)
+    inspect.print_recommendations(with_local_services(load()), user, events_since, as_json, typer.echo)
 
 
 @app.command()
 def launch(
-    title: Annotated[str, typer.Option("--title", help="The title's name.")],
-    overview: Annotated[str, typer.Option(help="What it is about.")] = "",
-    genres: Annotated[str, typer.Option(help="Its genres, separated by commas.")] = "",
-    year: Annotated[int | None, typer.Option(help="Its year.")] = None,
-    name: Annotated[str | None, typer.Option("--id", help="Its id; made of the name unless given.")] = None,
-    wait: Annotated[float, typer.Option(min=0.1, help="Seconds to follow it at most.")] = 30,
+    title: Annotated[str, typer.Option("--title", help="The name of the title.")],
+    overview: Annotated[str, typer.Option(help="The description of its content.")] = "",
+    genres: Annotated[str, typer.Option(help="Its genres, comma-separated.")] = "",
+    year: Annotated[int | None, typer.Option(help="Its year of release.")] = None,
+    title_id: Annotated[str | None, typer.Option("--id", help="Its id; default: derived from the name.")] = None,
+    wait: Wait = 30,
 ) -> None:
-    """Launch one title, and follow it into the lists of those whom it suits."""
+    """Launch one title, and show the users whose lists it enters."""
     from infra.operate import inspect
-    from infra.settings import connected, load
+    from infra.settings import load, with_local_services
     from streaming.records import Launch
 
     listed = [genre.strip() for genre in genres.split(",") if genre.strip()]
-    told = Launch(title=name or inspect.slug(title), name=title, genres=listed, overview=overview, year=year)
-    inspect.launch(connected(load()), told, wait, typer.echo)
+    record = Launch(title=title_id or inspect.slug(title), name=title, genres=listed, overview=overview, year=year)
+    inspect.launch_title(with_local_services(load()), record, wait, typer.echo)
 
 
 @app.command()
-def emit(
-    user: Annotated[str, typer.Argument(help="The viewer's id.")],
+def send_event(
+    user: UserId,
     title: Annotated[str, typer.Argument(help="The title's id.")],
-    action: Annotated[str, typer.Option(help="What the viewer did.")] = "play",
-    rating: Annotated[float | None, typer.Option(min=0, max=5, help="In place of an action.")] = None,
-    wait: Annotated[float, typer.Option(min=0.1, help="Seconds to follow it at most.")] = 30,
+    action: Annotated[str, typer.Option(help="The action of the user.")] = "play",
+    rating: Annotated[float | None, typer.Option(min=0, max=5, help="A rating; replaces the action.")] = None,
+    wait: Wait = 30,
 ) -> None:
-    """Send one event, and show how it changes its viewer's list."""
+    """Send one event, and show how it changes the user's list."""
     import time
 
     from infra.operate import inspect
-    from infra.settings import connected, load
+    from infra.settings import load, with_local_services
     from streaming.records import Event
 
     event = Event(user=user, title=title, ts=round(time.time() * 1000), action=action, rating=rating)
-    inspect.emit(connected(load()), event, wait, typer.echo)
+    inspect.send_event(with_local_services(load()), event, wait, typer.echo)
 
 
-for command in (*operations.COMMANDS, *experiments.COMMANDS):
+for command in (*operations.COMMANDS, *evaluate.COMMANDS, *experiments.COMMANDS):
     app.command()(command)
 
 if __name__ == "__main__":

@@ -1,114 +1,125 @@
-"""The commands for operators: what is undone, taken out or looked into while the loop runs."""
+"""The commands for operators: dead letters, erasure, reset, compaction, and model versions."""
 
 from collections.abc import Callable
 from typing import Annotated, Final
 
 import typer
 
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-Served = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait until publish serves it.")]
+from infra.cli.options import AsJson
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+VersionNumber = Annotated[int, typer.Argument(min=0, help="The number of the version.")]
+PublishTimeout = Annotated[float, typer.Option("--wait", min=0, help="Maximum seconds to wait for publish.")]
 
 
 def dead_letters(
-    reason: Annotated[str | None, typer.Option(help="Only letters of this kind.")] = None,
-    last: Annotated[int, typer.Option(min=0, max=1000, help="Show so many of the newest letters, too.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
-    replay: Annotated[bool, typer.Option("--replay", help="Send them to their topics again, each once.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Send those of an interrupted replay too.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Only letters with this reason.")] = None,
+    newest: Annotated[
+        int, typer.Option("--last", min=0, max=1000, help="Also print this many of the newest letters.")
+    ] = 0,
+    as_json: AsJson = False,
+    resend: Annotated[bool, typer.Option("--resend", help="Resend letters to their topics, at most once.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="With --resend: include letters whose resend was interrupted.")
+    ] = False,
     yes: Yes = False,
 ) -> None:
-    """List what producers sent that could not be used, or send it again after a fix."""
-    from infra.operate import dead_letter_report as letters
-    from infra.settings import connected, load
+    """List invalid records by reason, or resend them."""
+    from infra.operate import dead_letter_report
+    from infra.settings import load, with_local_services
 
-    if replay:
-        letters.send_again(connected(load()), reason, again, lambda what: yes or typer.confirm(what), typer.echo)
+    settings = with_local_services(load())
+    if resend:
+        dead_letter_report.resend_letters(settings, reason, again, _confirmation(yes), typer.echo)
     else:
-        letters.show(connected(load()), reason, last, as_json)
+        dead_letter_report.print_letters(settings, reason, newest, as_json)
 
 
 def reset(yes: Yes = False) -> None:
-    """Forget everything that the flows keep: state, features, checkpoints, predictions; asks first."""
-    from infra.operate.reset import reset as forget_all
+    """Delete all state of the flows: recovery stores, features, checkpoints and lists; asks for confirmation."""
+    from infra.operate.reset import delete_state
     from infra.settings import load
 
-    forget_all(load(), lambda what: yes or typer.confirm(what), typer.echo)
+    delete_state(load(), _confirmation(yes), typer.echo)
 
 
-def forget(
-    user: Annotated[str, typer.Argument(help="Whom.")],
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait until it has happened.")] = 60.0,
+def erase_user(
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    wait: Annotated[float, typer.Option(min=0, help="Maximum seconds to wait until it has taken effect.")] = 60.0,
 ) -> None:
-    """Forget a viewer: everything that is kept of them, everywhere; says what cannot be reached, and until when."""
-    from infra.operate.erase_user import forget as forget_user
-    from infra.settings import connected, load
+    """Erase a user's data everywhere, and list the copies that remain and until when."""
+    from infra.operate import erase_user as erasure
+    from infra.settings import load, with_local_services
 
-    forget_user(connected(load()), user, wait, typer.echo)
+    erasure.erase_user(with_local_services(load()), user, wait, typer.echo)
 
 
 def compact() -> None:
-    """Merge past days of the offline log into a file each, now; the flow `features` does it by itself each hour."""
-    from infra.operate.compaction_schedule import run_compact
+    """Merge the past days of the offline log into one file each; the flow features does this every hour."""
+    from infra.operate.compaction_schedule import compact_now
     from infra.settings import load
 
-    run_compact(load(), typer.echo)
+    compact_now(load(), typer.echo)
 
 
 def versions(
-    everything: Annotated[bool, typer.Option("--all", help="Those long gone, too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For scripts; all of them.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Include old versions without a checkpoint.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all versions as JSON.")] = False,
 ) -> None:
-    """List the model's versions: what each knew, and whether it can still be served."""
+    """List model versions with the events each was trained on and whether the checkpoint still exists."""
     import json
 
-    from infra.operate import versions as announced
-    from infra.settings import connected, load
+    from infra.operate.versions import print_versions, version_rows
+    from infra.settings import load, with_local_services
 
-    rows = announced.listed(connected(load()))
+    rows = version_rows(with_local_services(load()))
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:
-        announced.show(rows, everything)
+        print_versions(rows, show_all)
 
 
-def rollback(
-    number: Annotated[int, typer.Argument(min=0, help="The version's number.")],
-    wait: Served = 30.0,
+def rollback(number: VersionNumber, wait: PublishTimeout = 30.0) -> None:
+    """Serve an old model version, and ignore newer ones until `premiere rollforward`."""
+    from infra.operate import versions
+    from infra.settings import load, with_local_services
+
+    versions.rollback(with_local_services(load()), number, typer.echo, wait)
+
+
+def rollforward(wait: PublishTimeout = 30.0) -> None:
+    """End a rollback: serve the newest model version, and each later one."""
+    from infra.operate import versions
+    from infra.settings import load, with_local_services
+
+    versions.rollforward(with_local_services(load()), typer.echo, wait)
+
+
+def verify(
+    number: VersionNumber,
+    start: Annotated[
+        int | None, typer.Option("--from", min=0, help="Start from this version; default: the closest checkpoint.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Write the checkpoint to this fsspec URL.")] = None,
 ) -> None:
-    """Serve an old version again, and hold later ones back until `premiere resume`."""
-    from infra.operate import versions as announced
-    from infra.settings import connected, load
+    """Recompute a model version from an older checkpoint and the log, and compare it with its checkpoint."""
+    from infra.operate import verify as verification
+    from infra.settings import load, with_local_services
 
-    announced.rollback(connected(load()), number, typer.echo, wait)
-
-
-def resume(wait: Served = 30.0) -> None:
-    """End a rollback: serve the newest version again, and what is learned from now on."""
-    from infra.operate import versions as announced
-    from infra.settings import connected, load
-
-    announced.resume(connected(load()), typer.echo, wait)
+    verification.verify(with_local_services(load()), number, start, to, typer.echo)
 
 
-def rederive(
-    number: Annotated[int, typer.Argument(min=0, help="The version's number.")],
-    start: Annotated[int | None, typer.Option("--from", min=0, help="From this version; else the nearest.")] = None,
-    to: Annotated[str | None, typer.Option("--to", help="Write the checkpoint here (any fsspec URL).")] = None,
-) -> None:
-    """Make a version again from an older one and the log, and compare it with what is kept, bit for bit."""
-    from infra.operate.verify import rederive as derive
-    from infra.settings import connected, load
-
-    derive(connected(load()), number, start, to, typer.echo)
+def _confirmation(yes: bool) -> Callable[[str], bool]:
+    return lambda question: yes or typer.confirm(question)
 
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     dead_letters,
     reset,
-    forget,
+    erase_user,
     compact,
     versions,
     rollback,
-    resume,
-    rederive,
+    rollforward,
+    verify,
 )

@@ -1,4 +1,4 @@
-"""`premiere replay`: a data set into a loop that runs already, as its producers would have sent it."""
+"""`premiere produce`: send a dataset into a running deployment, as its producers would."""
 
 import time
 from collections.abc import Callable
@@ -7,44 +7,53 @@ from typing import Final
 from infra.data.datasets import DataSet
 from infra.data.producer import DatasetProducer, ProduceProgress, ProduceRate
 from infra.demo.screen import clock
-from infra.monitor.scrape import read
-from infra.monitor.status import accounted
+from infra.monitor.scrape import scrape_flow
+from infra.monitor.status import processed_events
 from infra.settings import Settings
 
-LIMIT: Final = 2000  # events in flight where no pace is given: enough that nothing idles
-EVERY: Final = 5.0  # seconds between two lines
+MAX_IN_FLIGHT: Final = 2000  # events, if neither speed nor rate is given: enough to keep all flows busy
+PROGRESS_INTERVAL_S: Final = 5.0
 
 
-class Teller:
-    """Says now and then how far a replay is, and how long it still takes."""
+class ProgressPrinter:
+    """Prints the number of produced events, the rate and the estimated remaining time, at intervals."""
 
-    def __init__(self, say: Callable[[str], object], every: float = EVERY) -> None:
-        self._say, self._every = say, every
-        self._began = self._told = time.monotonic()
+    def __init__(self, print_line: Callable[[str], object], interval: float = PROGRESS_INTERVAL_S) -> None:
+        self._print_line, self._interval = print_line, interval
+        self._started = self._printed = time.monotonic()
 
-    def __call__(self, now: ProduceProgress) -> None:
-        """Take note of progress."""
-        at = time.monotonic()
-        if at - self._told < self._every and now.events < now.of:
+    def __call__(self, progress: ProduceProgress) -> None:
+        """Report progress."""
+        now = time.monotonic()
+        if now - self._printed < self._interval and progress.events < progress.of:
             return
-        self._told = at
-        rate = now.events / max(at - self._began, 1e-9)
-        left = f", {clock((now.of - now.events) / rate)} left" if rate and now.events < now.of else ""
-        self._say(f"{now.events:,} of {now.of:,} events, {now.launches:,} titles, {rate:,.0f} events/s{left}")
+        self._printed = now
+        rate = progress.events / max(now - self._started, 1e-9)
+        remaining = progress.of - progress.events
+        left = f", {clock(remaining / rate)} left" if rate and remaining > 0 else ""
+        self._print_line(
+            f"{progress.events:,} of {progress.of:,} events, {progress.launches:,} titles, {rate:,.0f} events/s{left}"
+        )
 
 
-def play(
-    settings: Settings, data: DataSet, say: Callable[[str], object], speed: float | None, rate: float | None
+def produce_dataset(
+    settings: Settings,
+    data: DataSet,
+    print_line: Callable[[str], object],
+    speed: float | None,
+    rate: float | None,
 ) -> int:
-    """Produce all of it, at `speed` times the data's own pace or at `rate` events/s, else as fast as the learner goes.
+    """Produce all events and launches of `data`, and return the number of events.
 
-    Without metrics to read, nothing holds it back. How many events there were. Raises ReplayError.
+    `speed` is a multiple of the speed of the recorded events, `rate` is in events per second. With neither, the
+    producer is as fast as the learner, or unlimited if the learner's metrics cannot be read. Raises ProduceError.
     """
-    began, learns = accounted(settings), read(settings, "learn") is not None
+    processed_before = processed_events(settings)
+    learner_is_readable = scrape_flow(settings, "learn") is not None
 
     def in_flight() -> int:
-        return replay.events - (accounted(settings) - began)
+        return producer.events - (processed_events(settings) - processed_before)
 
-    held = learns and not (speed or rate)
-    with DatasetProducer(data, settings.kafka(), progress=Teller(say)) as replay:
-        return replay.play(pace=ProduceRate(speed, rate, in_flight if held else None, LIMIT))
+    limited = learner_is_readable and not (speed or rate)
+    with DatasetProducer(data, settings.kafka_config(), progress=ProgressPrinter(print_line)) as producer:
+        return producer.produce(pace=ProduceRate(speed, rate, in_flight if limited else None, MAX_IN_FLIGHT))

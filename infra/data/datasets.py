@@ -1,13 +1,13 @@
-"""Events and titles in the one order and with the launch times by which everything is measured.
+"""Data sets: events in the protocol's order, and titles with launch times.
 
-Order: by ts; equal times in the fixed order of blake2b-64 of "user:item", since in many files ties ascend by id, which
-a sequence model would learn. A title launches at its release date (else 1 January of its year, else the stream's
-start), never before the stream's start and never later than just before its first event: were titles launched at their
-first event, the only candidate without events would be the answer, and a model finds that leak.
+Order: by ts; equal times in the fixed order of blake2b-64 of "user:item". In many files ties ascend by id, which a
+sequence model would learn. A title launches at its release date (else 1 January of its year, else the stream's start),
+never before the stream's start, and at the latest just before its first event. If titles launched at their first event,
+the only candidate without events would be the answer, and a model would find that leak.
 
-Titles that never have an event are launched too, since a catalogue has them, at their date or at the stream's end if
-that comes first; `launches_with_events` leaves them out: evaluation ranks among titles that have an event sometime, as
-the published baselines of this protocol do.
+Titles without any event are launched too, as in a real catalog: at their date, or at the end of the stream if that is
+earlier. `launches_with_events` leaves them out: evaluation ranks among titles that have an event at some time, as the
+published baselines of this protocol do.
 """
 
 import hashlib
@@ -26,23 +26,23 @@ from streaming.records import Event, Launch
 
 __all__ = ["DataError", "DataSet", "from_tables", "load"]
 
-_EMBEDDED: Final = {"title", "genres", "overview"}  # always; `text` names more
+_EMBEDDED: Final = {"title", "genres", "overview"}  # always embedded; `text` adds columns
 _ACTION_NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Events in order, in columns; launches by time, beside their times. Times in ms."""
+    """Events in order, as columns, and launches by time. Times in ms."""
 
     name: str
     simulated: bool
     users: list[str]
-    titles: list[str]  # those that have an event sometime
+    titles: list[str]  # titles with at least one event
     user: NDArray[np.int32]  # rows of `users`
     title: NDArray[np.int32]  # rows of `titles`
     ts: NDArray[np.int64]
     rating: NDArray[np.float64]  # NaN: none
-    action: NDArray[np.uint8]  # codes of ACTIONS, before a rating overrules them
+    action: NDArray[np.uint8]  # codes of ACTIONS; a rating takes precedence
     launches: list[Launch]
     launched: NDArray[np.int64]
 
@@ -61,7 +61,7 @@ class DataSet:
         )
 
     def slice(self, start: int, stop: int | None = None) -> "DataSet":
-        """Events [start, stop) with every launch up to the last of them, the earlier ones included."""
+        """Events [start, stop) with all launches up to the last event."""
         kept = slice(start, stop)
         columns = {name: getattr(self, name)[kept] for name in ("user", "title", "ts", "rating", "action")}
         until = len(self.launches)
@@ -70,7 +70,7 @@ class DataSet:
         return replace(self, **columns, launches=self.launches[:until], launched=self.launched[:until])
 
     def launches_with_events(self) -> list[Launch]:
-        """The launches of titles that have an event sometime: the candidates of an evaluation."""
+        """Launches of titles with at least one event: the candidates of an evaluation."""
         known = set(self.titles)
         return [launch for launch in self.launches if launch.title in known]
 
@@ -78,8 +78,8 @@ class DataSet:
 def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), name: str | None = None) -> DataSet:
     """A data set from CSV or Parquet; without titles, every title launches at the start and has no text.
 
-    `text` names further columns of the titles to embed. Raises DataError. The name is the folder's where the file is
-    called `events`, else the file's.
+    `text` names further columns of the titles to embed. The data set is named after the folder if the file is called
+    `events`, else after the file. Raises DataError.
     """
     stem = events.name.split(".")[0]
     name = name or (events.resolve().parent.name if stem == "events" else stem)
@@ -89,16 +89,16 @@ def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), nam
 def from_tables(
     events: Table, titles: Table | None, text: Sequence[str] = (), *, name: str, simulated: bool = False
 ) -> DataSet:
-    """A data set from rows: user, item, ts (unix seconds), rating, action; item, title and what is known of it."""
+    """A data set from tables: user, item, ts (Unix seconds), rating, action; item, title and other metadata."""
     if events.rows.empty:
-        raise DataError(f"{events.file} holds no event.")
+        raise DataError(f"{events.file} contains no event.")
     user_N, users = ids(events, "user")
     item_N, items = ids(events, "item")
-    events.refuse("ts", events.column("ts").isna().to_numpy(), "a time in unix seconds is wanted")
+    events.reject("ts", events.column("ts").isna().to_numpy(), "expected a time in Unix seconds")
     ts_N = times(events, "ts").astype(np.int64)
     order = np.lexsort((_tie_break(users, user_N, items, item_N), ts_N))
     ts_N, item_N = ts_N[order], item_N[order]
-    known = described(titles, text) if titles else {}
+    known = read_titles(titles, text) if titles else {}
     launches = sorted(_launches(known, items, item_N, ts_N), key=lambda launch: launch.ts or 0)
     return DataSet(
         name=name,
@@ -120,11 +120,11 @@ def _tie_break(
 ) -> NDArray[np.uint64]:
     pairs = (f"{users[u]}:{items[i]}" for u, i in zip(user_N.tolist(), item_N.tolist(), strict=True))
     digests = b"".join(hashlib.blake2b(pair.encode(), digest_size=8).digest() for pair in pairs)
-    return np.frombuffer(digests, ">u8").astype(np.uint64)  # as big-endian numbers they sort as their bytes do
+    return np.frombuffer(digests, ">u8").astype(np.uint64)  # big-endian numbers sort like their bytes
 
 
-def described(titles: Table, text: Sequence[str]) -> dict[str, tuple[Launch, int | None]]:
-    """What the file says of each title, with its date in ms; of an item described twice, the last row holds."""
+def read_titles(titles: Table, text: Sequence[str]) -> dict[str, tuple[Launch, int | None]]:
+    """Launch and launch date (ms) of each title; the last row of a repeated item is used."""
     code_R, items = ids(titles, "item")
     for name in ("title", *text):
         titles.column(name)
@@ -139,16 +139,16 @@ def described(titles: Table, text: Sequence[str]) -> dict[str, tuple[Launch, int
 
 
 def _released(titles: Table) -> tuple[list[int | None], list[int | None], list[int | None]]:
-    """Each title's year, its release where the metadata dates it (ms), and the date to launch it by (ms)."""
+    """Year, release date (ms) if the metadata has one, and launch date (ms) of each title."""
     year_R, stamp_R = years(titles, "year"), times(titles, "launched_ts")
     released_R = np.where(np.isnan(stamp_R), dates(titles, "release_date"), stamp_R)
     since_1970_R = np.nan_to_num(year_R - 1970).astype(np.int64).astype("datetime64[Y]")
     new_year_R = since_1970_R.astype("datetime64[ms]").astype(np.int64).astype(np.float64)
     date_R = np.where(np.isnan(released_R), np.where(np.isnan(year_R), np.nan, new_year_R), released_R)
-    return _whole(year_R), _whole(released_R), _whole(date_R)
+    return _optional_ints(year_R), _optional_ints(released_R), _optional_ints(date_R)
 
 
-def _whole(value_R: NDArray[np.float64]) -> list[int | None]:
+def _optional_ints(value_R: NDArray[np.float64]) -> list[int | None]:
     return [None if np.isnan(value) else int(value) for value in value_R]
 
 
@@ -158,7 +158,7 @@ def _launches(
     item_N: NDArray[np.int32],
     ts_N: NDArray[np.int64],
 ) -> Iterator[Launch]:
-    """One launch a title, with its time; `ts_N` ascends."""
+    """One launch per title, with its time; `ts_N` is sorted."""
     start, end = int(ts_N[0]) - 1, int(ts_N[-1])
     code_V, at_V = np.unique(item_N, return_index=True)
     latest = {items[code]: ts - 1 for code, ts in zip(code_V.tolist(), ts_N[at_V].tolist(), strict=True)}

@@ -1,4 +1,4 @@
-"""Where a data set comes from when a command needs one: given, named by PREMIERE_DATA, downloaded, or simulated."""
+"""Locates the data set of a command: files given, PREMIERE_DATA, a download, or simulated users."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,10 +7,10 @@ from typing import Final
 from infra.data.datasets import DataError, DataSet, load
 from infra.data.simulate import simulate
 
-FETCHED: Final = ("ml-latest-small", "ml-100k")  # under <data_dir>/data, best first
+DOWNLOADED: Final = ("ml-latest-small", "ml-100k")  # under <data_dir>/data, best first
 
 
-def find(
+def locate(
     events: Path | None = None,
     titles: Path | None = None,
     text: Sequence[str] = (),
@@ -23,10 +23,10 @@ def find(
     if events:
         return load(events, titles, text)
     if titles:
-        raise DataError(f"{titles} came without events: give --events too.")
+        raise DataError(f"{titles} needs events: give --events too.")
     if folder:
         return _from_folder(folder, text)
-    for place in (data_dir / "data" / name for name in FETCHED):
+    for place in (data_dir / "data" / name for name in DOWNLOADED):
         if _member(place, "events"):
             return _from_folder(place, text)
     return simulate(seed=seed)

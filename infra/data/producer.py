@@ -1,9 +1,9 @@
-"""A data set into Kafka, in event-time order, as producers would have sent it: nothing lost, nothing early.
+"""Produces a data set into Kafka in event-time order, with checked delivery.
 
-Launches run `ahead` events before the events, so that a title can be known before its first event, as in life. Times
-stay those of the data; what is late or in the future is judged by Kafka's record time. The replayer goes at a multiple
-of the data's own pace, at a rate, or as fast as the loop learns, and lets a caller look at what each viewer is served
-just before it produces what the viewer did.
+Launches are produced `ahead` events early, so that a title can be known before its first event. Event times stay those
+of the data; the flows judge late and future times by Kafka's record time. Events are produced at a multiple of the
+data's own pace, at a fixed rate, or as fast as the flows learn. A callback runs just before each event, for example to
+read the user's list.
 """
 
 import threading
@@ -19,28 +19,28 @@ from infra.errors import PremiereError
 from streaming.records import Event, to_json
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
-_DELIVERY: Final = 30.0  # seconds that a record may wait for its broker
-_NAP: Final = 0.005  # seconds between two looks at what is in flight, at first
-_LONG_NAP: Final = 0.2  # seconds, at most: also how late a stop is seen
-_REPORT: Final = 0.25  # seconds between two reports of progress
-_PRODUCER: Final[dict[str, Any]] = {
+_DELIVERY_TIMEOUT_S: Final = 30.0  # of one record
+_MIN_POLL_S: Final = 0.005  # first interval between two checks of the events in flight
+_MAX_POLL_S: Final = 0.2  # longest interval; also the delay of a stop
+_PROGRESS_INTERVAL_S: Final = 0.25
+_PRODUCER_CONFIG: Final[dict[str, Any]] = {
     "enable.idempotence": True,
     "acks": "all",
     "linger.ms": 2,
     "compression.type": "lz4",
-    "partitioner": "murmur2_random",  # Kafka's own, so that every client finds a key in the same partition
+    "partitioner": "murmur2_random",  # the default of Kafka's Java clients
     "queue.buffering.max.messages": 20_000,
     "delivery.report.only.error": True,
-    "log_level": 2,  # we say it ourselves
+    "log_level": 2,  # errors are reported by this module
 }
 
 
-class ReplayError(PremiereError):
-    """A replay cannot go on; the message says why, and the remedy."""
+class ProduceError(PremiereError):
+    """Producing cannot continue. The message names the cause and the remedy."""
 
 
 class ProduceProgress(NamedTuple):
-    """How far a replay has come."""
+    """Progress so far."""
 
     events: int  # produced
     of: int
@@ -50,46 +50,42 @@ class ProduceProgress(NamedTuple):
 
 @dataclass(frozen=True)
 class ProduceRate:
-    """How fast: `speed` times the data's own pace, or `rate` events/s; either way with at most `limit` in flight.
+    """How fast events are produced. `in_flight` is called only when more than `limit` events could be in flight."""
 
-    `in_flight` tells how many produced events are not yet learned; without it, nothing holds the replay back. It is
-    asked only when more than `limit` could be. `patience` is how many seconds it may stay the same before we give up.
-    """
-
-    speed: float | None = None
-    rate: float | None = None
-    in_flight: Callable[[], int] | None = None
-    limit: int = 1000  # events
-    patience: float = 120.0
+    speed: float | None = None  # multiple of the data's own pace
+    rate: float | None = None  # events/s
+    in_flight: Callable[[], int] | None = None  # produced events that are not yet learned; None: no limit
+    limit: int = 1000  # events in flight
+    timeout_s: float = 120.0  # how long `in_flight` may stay the same
 
     def __post_init__(self) -> None:
         if self.speed is not None and self.rate is not None:
-            raise ReplayError("A replay goes at a speed or at a rate, not both: give one of them.")
-        if any(value is not None and not value > 0 for value in (self.speed, self.rate, self.limit, self.patience)):
-            raise ReplayError("Speed, rate, limit and patience of a replay must be above 0.")
+            raise ProduceError("Give a speed or a rate, not both.")
+        if any(value is not None and not value > 0 for value in (self.speed, self.rate, self.limit, self.timeout_s)):
+            raise ProduceError("Speed, rate, limit and patience must be above 0.")
 
 
 class Delivery:
-    """A producer that checks every delivery. Raises ReplayError once the broker has not taken a record."""
+    """A Kafka producer that checks every delivery. Raises ProduceError after the broker has refused a record."""
 
-    def __init__(self, config: Mapping[str, Any], patience: float = _DELIVERY) -> None:
-        self._address, self._patience = config.get("bootstrap.servers"), patience
-        timeout = {"delivery.timeout.ms": round(patience * 1000)}
-        calls = {"on_delivery": self._failed, "error_cb": self._away}
-        self._config: dict[str, Any] = {**timeout, **_PRODUCER, **config, **calls}
+    def __init__(self, config: Mapping[str, Any], timeout_s: float = _DELIVERY_TIMEOUT_S) -> None:
+        self._address, self._patience = config.get("bootstrap.servers"), timeout_s
+        timeout = {"delivery.timeout.ms": round(timeout_s * 1000)}
+        calls = {"on_delivery": self._on_delivery, "error_cb": self._on_error}
+        self._config: dict[str, Any] = {**timeout, **_PRODUCER_CONFIG, **config, **calls}
         self._lost, self._reason = 0, ""
         self._connect()
 
     def _connect(self) -> None:
-        self._producer, self._mistrusted = Producer(self._config), False
+        self._producer, self._maybe_stale = Producer(self._config), False
 
     def __len__(self) -> int:
         return len(self._producer)  # not yet delivered
 
     def send(self, topic: str, key: str, value: bytes) -> None:
-        """Produce one record; waits where the queue is full."""
+        """Produce one record; waits while the queue is full."""
         self.check()
-        if self._mistrusted and not len(self):
+        if self._maybe_stale and not len(self):
             self._connect()
         give_up = time.monotonic() + self._patience
         while True:
@@ -104,36 +100,36 @@ class Delivery:
                 raise self._error(1) from error
 
     def check(self, seconds: float = 0.0) -> None:
-        """Hear what became of records."""
+        """Process delivery reports."""
         self._producer.poll(seconds)
         if self._lost:
             raise self._error(self._lost)
 
     def flush(self) -> None:
-        """Wait until everything has been delivered."""
+        """Wait until all records are delivered."""
         left = self._producer.flush(self._patience + 1)
         if left or self._lost:
             raise self._error(left + self._lost)
 
     def close(self) -> None:
-        """Give up what is still queued; after `flush` that is nothing."""
+        """Drop queued records; after `flush` there are none."""
         self._producer.purge()
         self._producer.flush(1)
 
-    def _away(self, error: KafkaError) -> None:
-        self._mistrusted = True  # a client that lived through an outage may be deaf: see streaming.kafka.client.Witness
+    def _on_error(self, error: KafkaError) -> None:
+        self._maybe_stale = True  # a client that lived through an outage may be stale: see streaming.kafka.reconnect
 
-    def _failed(self, error: KafkaError | None, message: Any) -> None:
+    def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
             self._lost, self._reason = self._lost + 1, error.str()
 
-    def _error(self, lost: int) -> ReplayError:
+    def _error(self, lost: int) -> ProduceError:
         why = f" ({self._reason})" if self._reason else ""
-        return ReplayError(f"Kafka at {self._address} did not take {lost} records{why}: is it running?")
+        return ProduceError(f"Kafka at {self._address} did not accept {lost} records{why}: is it running?")
 
 
 class DatasetProducer:
-    """A data set on its way into Kafka: `play` in parts, history first and then what is read live, then `close`."""
+    """Produces a data set in parts: `produce` the backlog, then the live part, then `close`."""
 
     def __init__(
         self,
@@ -151,7 +147,7 @@ class DatasetProducer:
         self.data, self.ahead, self.stop = data, ahead, stop or threading.Event()
         self._delivery, self._user_events, self._title_launches = Delivery(config), user_events, title_launches
         self._progress, self._clock, self._reported = progress, clock, clock()
-        self._known, self._since = 0, 0  # in flight when last asked, events produced since
+        self._last_in_flight, self._produced_since = 0, 0  # events in flight at the last check, events produced since
 
     def __enter__(self) -> "DatasetProducer":
         return self
@@ -160,48 +156,48 @@ class DatasetProducer:
         self.close()
 
     def close(self) -> None:
-        """Let go of the producer."""
+        """Close the Kafka producer."""
         self._delivery.close()
 
     def launch_ahead(self) -> int:
-        """Produce the launches due by the event `ahead` of the present one, delivered; how many there were so far.
+        """Produce the launches that are due and wait for delivery. Returns the launches so far.
 
-        `play` does it as it goes. Called before, it lets a caller wait until the catalogue is known.
+        `produce` does this as it goes. Call it first to wait until the catalog is known.
         """
-        self._launch()
+        self._produce_launches()
         self._delivery.flush()
         return self.launches
 
-    def play(
+    def produce(
         self, until: int | None = None, pace: ProduceRate | None = None, before: Callable[[Event], object] | None = None
     ) -> int:
-        """Produce events up to index `until`, delivered, or until `stop` is set; how many there were so far.
+        """Produce events up to index `until`, or until `stop` is set; wait for delivery. Returns the events so far.
 
-        `before` is called with each event just before it is produced: `Served.count` for history, `Served.watch` live.
+        `before` is called with each event just before it is produced.
         """
         pace, end = pace or ProduceRate(), len(self.data) if until is None else min(until, len(self.data))
         first, began = self.events, self._clock()
         while self.events < end:
-            self._launch()
-            self._wait_until(began + self._due(first, pace))
-            self._wait_for_room(pace)
+            self._produce_launches()
+            self._wait_until(began + self._due_s(first, pace))
+            self._wait_for_flows(pace)
             if self.stop.is_set():
                 break
-            self._produce(self.data.event(self.events), before)
+            self._produce_event(self.data.event(self.events), before)
             self._report()
         self._delivery.flush()
         self._report(last=True)
         return self.events
 
-    def _produce(self, event: Event, before: Callable[[Event], object] | None) -> None:
+    def _produce_event(self, event: Event, before: Callable[[Event], object] | None) -> None:
         if before:
             before(event)
         self._delivery.send(self._user_events, event.user, to_json(event))
         self.events += 1
-        self._since += 1
+        self._produced_since += 1
 
-    def _launch(self) -> None:
-        """Launches before the event that is `ahead` of the present one; with no such event, all that are left."""
+    def _produce_launches(self) -> None:
+        """Produce the launches before the event `ahead` positions later; near the end, all that are left."""
         horizon = self.events + self.ahead
         due = len(self.data.launches)
         if horizon < len(self.data):
@@ -210,8 +206,8 @@ class DatasetProducer:
             self._delivery.send(self._title_launches, launch.title, to_json(launch))
             self.launches += 1
 
-    def _due(self, first: int, pace: ProduceRate) -> float:
-        """Seconds after the beginning of this part at which the present event is due."""
+    def _due_s(self, first: int, pace: ProduceRate) -> float:
+        """Seconds from the start of this part until the next event is due."""
         if pace.rate is not None:
             return (self.events - first) / pace.rate
         if pace.speed is not None:
@@ -219,32 +215,32 @@ class DatasetProducer:
         return 0.0
 
     def _wait_until(self, due: float) -> None:
-        while (left := due - self._clock()) > 0 and not self.stop.wait(min(left, _LONG_NAP)):
+        while (left := due - self._clock()) > 0 and not self.stop.wait(min(left, _MAX_POLL_S)):
             self._delivery.check()
             self._report()
 
-    def _wait_for_room(self, pace: ProduceRate) -> None:
-        """Wait while more than `limit` events are in flight, then until a quarter of that has been learned."""
-        if pace.in_flight is None or self._known + self._since < pace.limit:
+    def _wait_for_flows(self, pace: ProduceRate) -> None:
+        """If `limit` events are in flight, wait until a quarter of them has been learned."""
+        if pace.in_flight is None or self._last_in_flight + self._produced_since < pace.limit:
             return
-        least, nap, changed = float("inf"), _NAP, self._clock()
+        fewest, interval_s, changed = float("inf"), _MIN_POLL_S, self._clock()
         while True:
             self._delivery.check()
-            self._known, self._since = pace.in_flight() + len(self._delivery), 0
-            if self._known <= pace.limit * 3 // 4 or self.stop.wait(nap):
+            self._last_in_flight, self._produced_since = pace.in_flight() + len(self._delivery), 0
+            if self._last_in_flight <= pace.limit * 3 // 4 or self.stop.wait(interval_s):
                 return
-            if self._known < least:
-                least, changed = self._known, self._clock()
-            if self._clock() - changed > pace.patience:
-                raise ReplayError(
-                    f"{self._known} events have waited for {pace.patience:g} s without one being learned: "
-                    "`premiere status` shows which flow stands still."
+            if self._last_in_flight < fewest:
+                fewest, changed = self._last_in_flight, self._clock()
+            if self._clock() - changed > pace.timeout_s:
+                raise ProduceError(
+                    f"{self._last_in_flight} events are in flight and none was learned for {pace.timeout_s:g} s: "
+                    "`premiere status` shows which flow is stuck."
                 )
-            nap = min(nap * 2, _LONG_NAP)
+            interval_s = min(interval_s * 2, _MAX_POLL_S)
             self._report()
 
     def _report(self, last: bool = False) -> None:
-        if self._progress and (last or self._clock() - self._reported >= _REPORT):
+        if self._progress and (last or self._clock() - self._reported >= _PROGRESS_INTERVAL_S):
             self._reported = self._clock()
             ts = int(self.data.ts[self.events - 1]) if self.events else 0
             self._progress(ProduceProgress(self.events, len(self.data), self.launches, ts))

@@ -1,9 +1,9 @@
-"""A simulated audience, for where no real data can be had: its structure is known, so learning it can be seen.
+"""Simulated users and titles, for when no real data set is available. Their structure is known and can be learned.
 
-Viewers have tastes over genres that drift from one to another while they stay; in a session they keep to one genre of
-their taste. Titles launch all along, are watched most when new, differ in appeal, and some are sequels that the viewers
-of the first part turn to. Names, genres and overviews are made of their genres' words: what a title is about can be
-read off its text before it has any event. Everything follows from the seed.
+Users have genre preferences that drift over time; within a session they stay with one genre. Titles launch throughout,
+get most events when new, differ in appeal, and some are sequels that users of the first part choose. Names, genres and
+overviews are made of genre words, so the text tells the genre before a title has any event. The seed determines
+everything.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from infra.data.tables import Table
 
 _START_S: Final = 1_735_689_600  # 2025-01-01
 _DAY_S: Final = 86_400
-_AT_START: Final = 0.4  # share of the titles that the stream starts with
-_SEQUELS: Final = 0.15  # share of the titles that continue an earlier one
-_FRESH_DAYS: Final = 10.0  # a title's launch boost decays with this time
-_SESSION: Final = 4.0  # events, mean
+_LAUNCHED_AT_START: Final = 0.4  # share of the titles
+_SEQUEL_SHARE: Final = 0.15  # of the titles
+_NOVELTY_DECAY_DAYS: Final = 10.0  # time constant of the launch boost
+_SESSION_EVENTS: Final = 4.0  # mean per session
 _WORDS: Final = {
     "Heist": "vault thief safe diamond getaway crew alarm robbery bank loot",
     "Space": "starship orbit galaxy astronaut planet comet colony lunar rocket asteroid",
@@ -50,78 +50,80 @@ class _Catalog:
 
 
 def simulate(users: int = 600, titles: int = 2000, events: int = 40_000, days: float = 180, seed: int = 0) -> DataSet:
-    """A data set of about so many viewers, titles and events over `days`."""
+    """A data set of about so many users, titles and events over `days`."""
     random = np.random.default_rng(seed)
-    catalog = _catalog(random, titles, days)
-    rows = sorted(_watch(random, catalog, users, events, days))
+    catalog = _simulate_catalog(random, titles, days)
+    rows = sorted(_simulate_events(random, catalog, users, events, days))
     table = pd.DataFrame(rows[:events], columns=["ts", "user", "item", "action"])
     table["ts"] = _START_S + (table["ts"] * _DAY_S).astype(np.int64)
-    described = _describe(random, catalog)
+    described = _title_texts(random, catalog)
     return from_tables(
         Table("simulated events", table), Table("simulated titles", described), name="simulated", simulated=True
     )
 
 
-def _catalog(random: np.random.Generator, titles: int, days: float) -> _Catalog:
+def _simulate_catalog(random: np.random.Generator, titles: int, days: float) -> _Catalog:
     genre_VG = random.dirichlet(np.full(len(_WORDS), 0.08), titles)
-    launched_V = np.where(random.random(titles) < _AT_START, 0.0, random.random(titles) * days)
+    launched_V = np.where(random.random(titles) < _LAUNCHED_AT_START, 0.0, random.random(titles) * days)
     launched_V.sort()
     sequel_of_V = np.full(titles, -1)
-    for title in np.flatnonzero((random.random(titles) < _SEQUELS) & (np.arange(titles) > titles * _AT_START)):
+    for title in np.flatnonzero(
+        (random.random(titles) < _SEQUEL_SHARE) & (np.arange(titles) > titles * _LAUNCHED_AT_START)
+    ):
         sequel_of_V[title] = original = random.integers(title // 2)
         genre_VG[title] = genre_VG[original]
     return _Catalog(genre_VG, random.lognormal(0, 0.8, titles), launched_V, sequel_of_V)
 
 
-def _watch(
+def _simulate_events(
     random: np.random.Generator, catalog: _Catalog, users: int, events: int, days: float
 ) -> list[tuple[float, str, str, str]]:
-    """All viewers' events as (day, user, item, action)."""
+    """Events of all users as (day, user, item, action)."""
     share_U = np.minimum(random.pareto(2.5, users) + 0.3, 2.0)
     rows: list[tuple[float, str, str, str]] = []
     for user, share in enumerate(share_U / share_U.sum()):
         joined = random.random() * days * 0.8
-        sessions = max(1, round(1.1 * events * share / _SESSION))
+        sessions = max(1, round(1.1 * events * share / _SESSION_EVENTS))
         start_S = np.sort(joined + random.random(sessions) * (days - joined))
-        rows += _stay(random, catalog, f"viewer-{user}", start_S)
+        rows += _simulate_user(random, catalog, f"user-{user}", start_S)
     return rows
 
 
-def _stay(
+def _simulate_user(
     random: np.random.Generator, catalog: _Catalog, user: str, start_S: NDArray[np.float64]
 ) -> list[tuple[float, str, str, str]]:
-    """One viewer's events: a taste that turns into another over the stay, a genre a session, each title once."""
+    """Events of one user: a preference that drifts into another, one genre per session, each title once."""
     first_G, last_G = random.dirichlet(np.full(len(_WORDS), 0.25), 2)
     unseen_V = np.ones(len(catalog.appeal))
-    follow_V = np.zeros(len(unseen_V))  # boost of sequels whose first part this viewer watched
+    follow_V = np.zeros(len(unseen_V))  # boost of sequels whose first part this user has watched
     rows = []
     for session, day in enumerate(start_S):
         part = session / len(start_S)
-        mood = random.choice(len(_WORDS), p=(1 - part) * first_G + part * last_G)
-        for step in range(1 + random.poisson(_SESSION - 1)):
-            title = _choose(random, catalog, mood, day, unseen_V * (1 + follow_V))
+        genre = random.choice(len(_WORDS), p=(1 - part) * first_G + part * last_G)
+        for step in range(1 + random.poisson(_SESSION_EVENTS - 1)):
+            title = _choose_title(random, catalog, genre, day, unseen_V * (1 + follow_V))
             if title is None:
                 break
             unseen_V[title] = 0
             follow_V[catalog.sequel_of == title] = 30.0
-            liked = random.random() < catalog.genre[title, mood]
+            liked = random.random() < catalog.genre[title, genre]
             rows.append((day + step * 0.02, user, f"title-{title}", "like" if liked else "play"))
     return rows
 
 
-def _choose(
-    random: np.random.Generator, catalog: _Catalog, mood: int, day: float, open_V: NDArray[np.float64]
+def _choose_title(
+    random: np.random.Generator, catalog: _Catalog, genre: int, day: float, open_V: NDArray[np.float64]
 ) -> int | None:
-    """A title that is out, mostly of the mood's genre, more likely when new and appealing."""
+    """A launched title, mostly of the given genre, more likely when new and appealing."""
     age_V = day - catalog.launched
-    fresh_V = np.where(age_V > 0, 1 + 8 * np.exp(-age_V / _FRESH_DAYS), 0.0)
-    weight_V = open_V * fresh_V * catalog.appeal * (0.01 + catalog.genre[:, mood] ** 2)
+    fresh_V = np.where(age_V > 0, 1 + 8 * np.exp(-age_V / _NOVELTY_DECAY_DAYS), 0.0)
+    weight_V = open_V * fresh_V * catalog.appeal * (0.01 + catalog.genre[:, genre] ** 2)
     total_V = np.cumsum(weight_V)
     return int(np.searchsorted(total_V, random.random() * total_V[-1], "right")) if total_V[-1] > 0 else None
 
 
-def _describe(random: np.random.Generator, catalog: _Catalog) -> pd.DataFrame:
-    """Names and overviews made of the genres' words; a sequel carries its first part's name."""
+def _title_texts(random: np.random.Generator, catalog: _Catalog) -> pd.DataFrame:
+    """Names and overviews made of genre words; a sequel has the name of its first part."""
     genres, words, filler = list(_WORDS), [text.split() for text in _WORDS.values()], _FILLER.split()
     names: list[str] = []
     rows = []

@@ -1,8 +1,8 @@
-"""`premiere demo`: a data set through the whole loop, from an empty machine to lists that were learned while it ran.
+"""`premiere demo`: produces a data set into all flows and reports how well the lists were ranked.
 
-The last 40 % of the events is played: the first half as history, all at once, which the flows catch up on; the second
-half live, as fast as the loop keeps up. Before each live event the replayer reads its viewer's list in Redis, as a
-client would: that is the served number. Everything that was started is stopped, whatever happens.
+It replays the last 40 % of the events in time order: the first half as a backlog, the second half live, as fast as the
+flows keep up. Before each live event it reads the user's list from Redis, as a client would (served evaluation).
+Everything that it starts is stopped, whatever happens.
 """
 
 import shutil
@@ -15,95 +15,93 @@ from pathlib import Path
 from typing import Final
 
 from infra.data.datasets import DataSet
-from infra.data.download import fetch
-from infra.data.locate import find
-from infra.demo.report import Outcome, Portrait, as_json, summary, write
+from infra.data.download import download
+from infra.data.locate import locate
+from infra.demo.report import Outcome, UserReport, as_json, summary, write
 from infra.demo.runner import DemoRunner, Pacing
 from infra.demo.screen import Screen, clock
-from infra.local.session import running
-from infra.settings import Settings, shown
-from infra.topics import borrowed
+from infra.local.session import run_session
+from infra.settings import Settings, masked_values
+from infra.topics import temporary_topics
 from streaming.kafka.source import read_all
 from streaming.topics import DEAD_LETTERS, USER_EVENTS, topics
 
-LAST: Final = 0.4  # share of the data set that is played, unless all of it is
-METRICS_PORT: Final = 9464  # where the settings switch metrics off: the demo reads them
+REPLAYED_SHARE: Final = 0.4  # of the events, unless `full`
+METRICS_PORT: Final = 9464  # used if the settings disable metrics, which the demo reads
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class Options:
-    """full: all of the data, to its end · speed: times the data's own pace, live · minutes: when the live part ends at
-    the latest, unless `full` or a speed is given · limit: live events in flight · keep: the folder of the run · report:
-    folder of what is written."""
+    """Options of the command."""
 
-    full: bool = False
-    speed: float | None = None
-    minutes: float = 7.0
-    limit: int = 200
-    keep: bool = False
-    report: Path = Path()
+    full: bool = False  # the whole data set, to its end
+    speed: float | None = None  # of the live part, as a multiple of the data's own pace
+    minutes: float = 7.0  # limit of the whole run, unless `full` or a speed is given
+    limit: int = 200  # live events in flight
+    keep: bool = False  # keep the folder of the run
+    report: Path = Path()  # folder of report.json and report.html
 
 
-def obtain(
+def locate_or_download(
     settings: Settings,
     events: Path | None,
     titles: Path | None,
     text: tuple[str, ...],
-    say: Callable[[str], object],
+    print_line: Callable[[str], object],
 ) -> DataSet:
-    """The given files, else what lies there, else what can be fetched, else a simulated audience. Raises DataError."""
+    """The given files, else PREMIERE_DATA, else a download, else simulated users. Raises DataError."""
     where = {"data_dir": settings.data_dir, "folder": settings.data, "seed": settings.seed}
-    data = find(events, titles, text, **where)  # type: ignore[arg-type]
+    data = locate(events, titles, text, **where)  # type: ignore[arg-type]
     if not data.simulated:
         return data
-    say("There is no data set here: trying to fetch one.")
-    fetched = fetch(settings.data_dir)
-    say(fetched.said)
+    print_line("No data set found: downloading one.")
+    fetched = download(settings.data_dir)
+    print_line(fetched.message)
     if fetched.folder is not None:
-        return find(events, titles, text, **where)  # type: ignore[arg-type]
-    say("The audience is simulated: the numbers say that the loop works, not how well it recommends.")
+        return locate(events, titles, text, **where)  # type: ignore[arg-type]
+    print_line("Users are simulated: the numbers do not show how well Premiere recommends.")
     return data
 
 
 def demo(settings: Settings, data: DataSet, options: Options, screen: Screen) -> Outcome:
-    """Run it, write the report, say what came out. Raises PremiereError where it does not go on."""
+    """Run the demo, write and print the report. Raises PremiereError if nothing moves any more."""
     began = time.monotonic()
 
     def seconds() -> float:
         return time.monotonic() - began
 
-    part = data if options.full else data.slice(int(len(data) * (1 - LAST)))
+    part = data if options.full else data.slice(int(len(data) * (1 - REPLAYED_SHARE)))
     endless = options.full or options.speed is not None
-    gait = Pacing(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
-    with _folder(options.keep, screen.say) as folder, screen:
-        own = _own(settings, folder)
-        with _log(own), running(own) as loop:
-            tour = DemoRunner(loop, part, gait, screen.show, seconds)
-            tour.run()
-            result = outcome(tour, seconds())
-        screen.say(f"Stopped everything after {clock(seconds())}.")
-    _tell(result, options, screen)
+    pacing = Pacing(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
+    with _folder(options.keep, screen.print_line) as folder, screen:
+        own = _own_settings(settings, folder)
+        with _empty_log(own), run_session(own) as session:
+            runner = DemoRunner(session, part, pacing, screen.show, seconds)
+            runner.run()
+            result = outcome(runner, seconds())
+        screen.print_line(f"Stopped everything after {clock(seconds())}.")
+    _report(result, options, screen)
     return result
 
 
-def _own(settings: Settings, folder: Path) -> Settings:
-    """A stack of the demo's own, a broker that is named apart."""
+def _own_settings(settings: Settings, folder: Path) -> Settings:
+    """Settings of a stack of its own; only an external broker is shared."""
     port = settings.metrics_port or METRICS_PORT
     own = {"data_dir": folder, "redis_url": "", "checkpoints": "", "metrics_port": port}
     return settings.model_copy(update=own)
 
 
-def _log(settings: Settings) -> AbstractContextManager[None]:
-    """An empty log on a broker that is named."""
+def _empty_log(settings: Settings) -> AbstractContextManager[None]:
+    """On an external broker: the project's topics, created for the run and deleted after it."""
     if not settings.bootstrap_servers or settings.broker:
         return nullcontext()
-    return borrowed(settings.kafka(), topics(settings.event_partitions))
+    return temporary_topics(settings.kafka_config(), topics(settings.event_partitions))
 
 
 @contextmanager
-def _folder(keep: bool, say: Callable[[str], object]) -> Iterator[Path]:
-    """A fresh folder for the run, which goes with it; after a failure it stays, for its logs."""
+def _folder(keep: bool, print_line: Callable[[str], object]) -> Iterator[Path]:
+    """A folder for the run, removed at the end; after a failure it stays, because of its logs."""
     folder = Path(tempfile.mkdtemp(prefix="premiere-demo-"))
     try:
         yield folder
@@ -111,59 +109,59 @@ def _folder(keep: bool, say: Callable[[str], object]) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     except Exception:
-        say(f"The flows' logs are in {folder / 'logs'}.")
+        print_line(f"The logs of the flows are in {folder / 'logs'}.")
         raise
     if keep:
-        say(f"Everything that the run wrote is kept in {folder}.")
+        print_line(f"The files of the run are kept in {folder}.")
     else:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def outcome(tour: DemoRunner, seconds: float) -> Outcome:
-    """What is to report, read while everything still runs."""
-    assert tour.mark is not None
-    status = tour.watch.status
-    config = tour.loop.settings.kafka()
+def outcome(runner: DemoRunner, seconds: float) -> Outcome:
+    """The outcome, read while everything still runs."""
+    assert runner.live_start is not None
+    status = runner.sampler.status
+    config = runner.session.settings.kafka_config()
     return Outcome(
-        data=tour.data.name,
-        simulated=tour.data.simulated,
+        data=runner.data.name,
+        simulated=runner.data.simulated,
         seconds=seconds,
-        phases=tour.phases,
-        settings={name: value for name, value in shown(tour.loop.settings).items() if value},
-        events=len(tour.data),
-        produced=tour.replay.events,
+        phases=runner.phases,
+        settings={name: value for name, value in masked_values(runner.session.settings).items() if value},
+        events=len(runner.data),
+        produced=runner.producer.events,
         learned=status.learned,
         duplicates=status.duplicates,
         dead_lettered=dead_events(config),
-        samples=tour.watch.samples,
-        mark=tour.mark,
-        portraits=portraits(tour),
-        behind=tour.client.behind,
-        shown=tour.served.exposure.report(tour.replay.launches),
+        samples=runner.sampler.samples,
+        live_start=runner.live_start,
+        user_reports=user_reports(runner),
+        missing_events=runner.client.missing_events,
+        beyond_accuracy=runner.served.beyond_accuracy.report(runner.producer.launches),
     )
 
 
 def dead_events(config: Mapping[str, str]) -> int:
-    """Events among the dead letters, each once whatever was repeated."""
+    """Number of distinct events among the dead letters."""
     headers = (dict(message.headers) for message in read_all(config, DEAD_LETTERS))
     return len({(h["partition"], h["offset"]) for h in headers if h.get("topic") == USER_EVENTS.encode()})
 
 
-def portraits(tour: DemoRunner) -> list[Portrait]:
-    """Viewers of the live part, with what they watched and what they are shown, by name."""
-    end, began = tour.replay.events, int(tour.data.ts[tour.half])
-    late = {tour.viewers.name(launch.title) for launch in tour.data.launches if (launch.ts or 0) >= began}
+def user_reports(runner: DemoRunner) -> list[UserReport]:
+    """The most active users of the live part, with their recent titles and their lists, by title name."""
+    end, began = runner.producer.events, int(runner.data.ts[runner.backlog_end])
+    late = {runner.demo_users.name(launch.title) for launch in runner.data.launches if (launch.ts or 0) >= began}
     found = []
-    for user in tour.viewers.lively(tour.half, end):
-        seen = tour.viewers.look(user, end)
-        events = tour.viewers.events(user, end)
-        found.append(Portrait(user, events, seen.watched, [(name, name in late) for name, _ in seen.listed]))
+    for user in runner.demo_users.most_active(runner.backlog_end, end):
+        seen = runner.demo_users.portrait(user, end)
+        events = runner.demo_users.events(user, end)
+        found.append(UserReport(user, events, seen.recent_titles, [(name, name in late) for name, _ in seen.listed]))
     return found
 
 
-def _tell(outcome: Outcome, options: Options, screen: Screen) -> None:
-    files, say = write(outcome, options.report), screen.say
+def _report(outcome: Outcome, options: Options, screen: Screen) -> None:
+    files, print_line = write(outcome, options.report), screen.print_line
     screen.results(as_json(outcome))
-    say(summary(outcome))
-    say("Where the time went: " + ", ".join(f"{name} {clock(took)}" for name, took in outcome.phases.items()) + ".")
-    say(f"Written: {files[0]}, {files[1]}.")
+    print_line(summary(outcome))
+    print_line("Time by phase: " + ", ".join(f"{name} {clock(took)}" for name, took in outcome.phases.items()) + ".")
+    print_line(f"Written: {files[0]}, {files[1]}.")

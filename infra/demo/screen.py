@@ -1,7 +1,7 @@
-"""The demo's screen: where the replay is, how fast and how fresh the loop is, how well it predicts, and for whom.
+"""The demo's screen: progress, throughput, latency, MRR beside baselines, and one user's list.
 
-On a terminal it is one picture that is drawn again and again; anywhere else (CI, a file) a line every few seconds says
-the same. What is shown is a `ScreenState`; drawing is a function of it.
+On a terminal the screen is redrawn in place. Elsewhere (CI, a file) it prints one line every few seconds. Both are
+functions of a `ScreenState`.
 """
 
 import time
@@ -21,19 +21,19 @@ from rich.text import Text
 from infra.monitor.scrape import Histogram
 
 LABELS: Final = {
-    "full": "Premiere, ranked before it learns",
-    "served": "Premiere, as served from Redis",
-    "cooccurrence": "what follows the last title",
-    "popularity_recent": "popular lately",
-    "popularity": "popular, all time",
+    "full": "Premiere (prequential)",
+    "served": "Premiere (as served)",
+    "cooccurrence": "co-occurrence, last title",
+    "popularity_recent": "popularity, recent",
+    "popularity": "popularity, all time",
 }
-SHOWN: Final = {"all": "all", "new_titles": "new titles", "new_users": "new viewers"}  # slice -> column
-EVERY: Final = 5.0  # seconds between two lines where there is no terminal
-ROWS: Final = 5  # of a viewer's list
+SLICE_COLUMNS: Final = {"all": "all", "new_titles": "new titles", "new_users": "new users"}  # slice -> column
+LINE_INTERVAL_S: Final = 5.0  # without a terminal
+PORTRAIT_ROWS: Final = 5  # of a user's list
 
 
 class ScreenStep(NamedTuple):
-    """One part of the replay. `eta` in seconds, None where it is not known."""
+    """Progress of one phase. `eta`: seconds left, or None."""
 
     name: str
     done: int
@@ -42,40 +42,40 @@ class ScreenStep(NamedTuple):
 
 
 class UserPortrait(NamedTuple):
-    """Somebody who just acted: what they did lately, newest first, and what lies in Redis for them, best first."""
+    """A user: recent titles, newest first, and the list stored in Redis, best first."""
 
     user: str
-    watched: Sequence[str]  # names
-    listed: Sequence[tuple[str, bool]]  # name, whether it was not on the list at the last look
+    recent_titles: Sequence[str]  # names
+    listed: Sequence[tuple[str, bool]]  # name, whether it is new since the last portrait
 
 
 @dataclass(frozen=True)
 class ScreenState:
-    """What there is to see at one moment."""
+    """Everything that the screen shows."""
 
     data: str
     simulated: bool
     seconds: float  # since the demo began
     phase: str
     steps: Sequence[ScreenStep]
-    rate: float = 0.0  # events learned a second, lately
+    rate: float = 0.0  # events learned per second, recent
     in_flight: int = 0
-    lag: Mapping[str, int] = field(default_factory=dict)  # "flow < topic" -> messages
-    freshness: Mapping[str, Histogram] = field(default_factory=dict)  # kind -> seconds, lately
+    lag: Mapping[str, int] = field(default_factory=dict)  # "flow < topic" -> records
+    latency: Mapping[str, Histogram] = field(default_factory=dict)  # kind -> seconds, recent
     version: int | None = None
     launches: int = 0
-    mrr: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # ranking -> slice, live part so far
-    viewer: UserPortrait | None = None
+    mrr: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)  # variant -> slice, live part so far
+    portrait: UserPortrait | None = None
 
 
-def draw(view: ScreenState) -> RenderableType:
-    """The picture: 24 lines of 80 columns hold all that matters."""
-    head = Text.assemble(("Premiere", "bold"), f"  {view.data}  {clock(view.seconds)}  {view.phase}")
-    if view.simulated:
-        head.append("  SIMULATED AUDIENCE", "bold yellow")
-    panels = Columns([_quality(view), _loop(view)], padding=(0, 1))
-    parts = [head, _bars(view.steps), panels, _lag(view.lag)]
-    return Group(*parts, *([_viewer(view.viewer)] if view.viewer else []))
+def draw(state: ScreenState) -> RenderableType:
+    """The screen; it fits 24 lines of 80 columns."""
+    head = Text.assemble(("Premiere", "bold"), f"  {state.data}  {clock(state.seconds)}  {state.phase}")
+    if state.simulated:
+        head.append("  SIMULATED USERS", "bold yellow")
+    panels = Columns([_quality(state), _loop(state)], padding=(0, 1))
+    parts = [head, _bars(state.steps), panels, _lag(state.lag)]
+    return Group(*parts, *([_portrait(state.portrait)] if state.portrait else []))
 
 
 def _bars(steps: Sequence[ScreenStep]) -> RenderableType:
@@ -87,29 +87,29 @@ def _bars(steps: Sequence[ScreenStep]) -> RenderableType:
     return grid
 
 
-def _quality(view: ScreenState) -> RenderableType:
+def _quality(state: ScreenState) -> RenderableType:
     grid = Table("MRR, live part so far", box=None, pad_edge=False, header_style="bold")
-    for name in SHOWN.values():
+    for name in SLICE_COLUMNS.values():
         grid.add_column(name, justify="right")
     for ranking, label in LABELS.items():
-        means = view.mrr.get(ranking, {})
+        means = state.mrr.get(ranking, {})
         style = "bold green" if ranking in ("full", "served") else ""
-        grid.add_row(Text(label, style), *(Text(_mean(means.get(name)), style) for name in SHOWN))
+        grid.add_row(Text(label, style), *(Text(_mean(means.get(name)), style) for name in SLICE_COLUMNS))
     return grid
 
 
-def _loop(view: ScreenState) -> RenderableType:
+def _loop(state: ScreenState) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
-    version = "none yet" if view.version is None else str(view.version)
-    grid.add_row("learned", f"{view.rate:,.0f} events/s, {view.in_flight:,} in flight")
-    grid.add_row("launches", f"{view.launches:,}, model version {version}")
-    for kind, histogram in view.freshness.items():
+    version = "none yet" if state.version is None else str(state.version)
+    grid.add_row("learned", f"{state.rate:,.0f} events/s, {state.in_flight:,} in flight")
+    grid.add_row("launches", f"{state.launches:,}, model version {version}")
+    for kind, histogram in state.latency.items():
         grid.add_row(f"{kind} to Redis", _spread(histogram))
     return grid
 
 
 def _lag(lag: Mapping[str, int]) -> RenderableType:
-    """Messages that wait, each topic with the flows that read it."""
+    """Consumer lag in records, by topic and flow."""
     topics: dict[str, list[str]] = {}
     for name, count in lag.items():
         flow, topic = name.split(" < ")
@@ -118,50 +118,50 @@ def _lag(lag: Mapping[str, int]) -> RenderableType:
     return Text.assemble(("lag ", "dim"), said or "-")
 
 
-def _viewer(viewer: UserPortrait) -> RenderableType:
+def _portrait(portrait: UserPortrait) -> RenderableType:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    grid.add_row(Text("watched, newest first", "dim"), Text("their list now", "dim"))
-    for row in range(ROWS):
-        seen = viewer.watched[row] if row < len(viewer.watched) else ""
-        name, fresh = viewer.listed[row] if row < len(viewer.listed) else ("", False)
+    grid.add_row(Text("recent titles, newest first", "dim"), Text("list in Redis", "dim"))
+    for row in range(PORTRAIT_ROWS):
+        seen = portrait.recent_titles[row] if row < len(portrait.recent_titles) else ""
+        name, fresh = portrait.listed[row] if row < len(portrait.listed) else ("", False)
         grid.add_row(Text(seen), Text(f"{row + 1}. {name}", "green" if fresh else "") if name else Text(""))
-    return Panel(grid, title=f"viewer {viewer.user}, just now", title_align="left", padding=(0, 1))
+    return Panel(grid, title=f"user {portrait.user}", title_align="left", padding=(0, 1))
 
 
-def line(view: ScreenState) -> str:
-    """The same in one line."""
-    parts = [clock(view.seconds), view.phase]
-    for step in view.steps:
-        if step.name == view.phase:
+def line(state: ScreenState) -> str:
+    """The state in one line."""
+    parts = [clock(state.seconds), state.phase]
+    for step in state.steps:
+        if step.name == state.phase:
             left = "" if step.eta is None else f" ({clock(step.eta)} left)"
-            parts[1] = f"{view.phase} {step.done:,}/{step.of:,}{left}"
-    parts.append(f"{view.rate:,.0f} events/s")
-    parts.append(f"lag {sum(view.lag.values()):,}")
-    parts += [f"{kind} to Redis {_spread(histogram)}" for kind, histogram in view.freshness.items() if histogram.count]
-    means = {name: view.mrr.get(name, {}).get("all") for name in LABELS}
+            parts[1] = f"{state.phase} {step.done:,}/{step.of:,}{left}"
+    parts.append(f"{state.rate:,.0f} events/s")
+    parts.append(f"lag {sum(state.lag.values()):,}")
+    parts += [f"{kind} to Redis {_spread(histogram)}" for kind, histogram in state.latency.items() if histogram.count]
+    means = {name: state.mrr.get(name, {}).get("all") for name in LABELS}
     told = [f"{name} {mean:.4f}" for name, mean in means.items() if mean is not None]
     if told:
         parts.append(f"MRR {', '.join(told)}")
-    if view.version is not None:
-        parts.append(f"version {view.version}")
+    if state.version is not None:
+        parts.append(f"version {state.version}")
     return " | ".join(parts)
 
 
 def results(found: Mapping[str, Any]) -> RenderableType:
-    """A report's numbers: rankings by slice, freshness, counts."""
+    """A report as a table: metrics by variant and slice, latency, counts."""
     grid = Table("live part", box=None, pad_edge=False, header_style="bold")
-    for name in (*SHOWN.values(), "HR@10", "NDCG@10"):
+    for name in (*SLICE_COLUMNS.values(), "HR@10", "NDCG@10"):
         grid.add_column(name, justify="right")
     for ranking, label in LABELS.items():
         if ranking in found["mrr"]:
-            means = [found["mrr"][ranking][name] for name in SHOWN]
+            means = [found["mrr"][ranking][name] for name in SLICE_COLUMNS]
             means += [found[measure][ranking]["all"] for measure in ("hr10", "ndcg10")]
             grid.add_row(label, *map(_mean, means))
     lines = [
         f"{kind} to Redis: {', '.join(f'{name} {_span(ms / 1000)}' for name, ms in spread.items())}"
-        for kind, spread in found["freshness_ms"].items()
+        for kind, spread in found["end_to_end_latency_ms"].items()
         if None not in spread.values()
     ]
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found["counts"].items())
@@ -189,27 +189,27 @@ def _span(seconds: float) -> str:
 
 
 class Screen:
-    """Shows views while its context lasts; the last one stays."""
+    """Shows states while its context lasts; the last one stays on the terminal."""
 
-    def __init__(self, console: Console | None = None, every: float = EVERY) -> None:
+    def __init__(self, console: Console | None = None, every: float = LINE_INTERVAL_S) -> None:
         self.console = console or Console()
-        self._every, self._told = every, float("-inf")
+        self._every, self._printed_at = every, float("-inf")
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
-    def show(self, view: ScreenState) -> None:
-        """Draw it; or say it, if the last line is old enough."""
+    def show(self, state: ScreenState) -> None:
+        """Redraw, or print a line if one is due."""
         if self._live:
-            self._live.update(draw(view), refresh=True)
-        elif time.monotonic() - self._told >= self._every:
-            self._told = time.monotonic()
-            self.say(line(view))
+            self._live.update(draw(state), refresh=True)
+        elif time.monotonic() - self._printed_at >= self._every:
+            self._printed_at = time.monotonic()
+            self.print_line(line(state))
 
-    def say(self, sentence: str) -> None:
-        """A sentence that stays; one line where there is no terminal."""
+    def print_line(self, sentence: str) -> None:
+        """Print a sentence that stays on the terminal."""
         self.console.print(sentence, soft_wrap=not self.console.is_terminal, highlight=False, markup=False)
 
     def results(self, found: Mapping[str, Any]) -> None:
-        """The numbers of a report, as a table."""
+        """Print a report as a table."""
         self.console.print(results(found))
 
     def __enter__(self) -> Self:

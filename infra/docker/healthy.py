@@ -1,21 +1,21 @@
-"""Is this container's flow well? Exit 0 where it says on its metrics page that it reads its topics, 1 where not.
+"""Health check of a flow's container: exits with 0 if the flow's metrics show that it reads its topics, else with 1.
 
-An open port would not tell: metrics are served before the flow has found Kafka, and no metric of a topic is there until
-its source was built. Standard library only, for it runs every few seconds.
+An open port is not enough: a flow serves metrics before it connects to Kafka. The metric of a read offset appears only
+when a source has been built. The script uses only the standard library, since it runs every few seconds.
 """
 
 import sys
 from urllib.request import urlopen
 
-READS = "\npremiere_read_offset{"
-TIMEOUT = 4.0  # seconds
+READ_OFFSET = "\npremiere_read_offset{"
+TIMEOUT_S = 4.0
 
 
 def healthy(port: int) -> bool:
-    """Whether the flow behind this port reads a topic."""
+    """Whether the flow that serves metrics on this port reads a topic."""
     try:
-        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT) as page:
-            return READS in page.read().decode()
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as response:
+            return READ_OFFSET in response.read().decode()
     except OSError:
         return False
 

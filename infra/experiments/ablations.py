@@ -1,9 +1,9 @@
-"""Does each part of the model earn its place? The model with one thing changed at a time, all on one stream.
+"""Ablations: the model with one part changed at a time, all on one stream.
 
-Rows are grouped so that an interrupted run loses one group and not all. Each group holds the model as it is, which
-comes out the same to the last bit in each of them (it shares nothing but the memory, which learns nothing from
-contenders), so that the groups make one table. Rows about the ranker read the default's backbone: only what they change
-differs. What changes the memory itself has a stream of its own, the same events in the same order.
+The ablations run in groups, so that an interrupted run loses one group only. Every group also runs the default model.
+Its results are bit-identical in all groups, because variants share only the stream state, which does not depend on
+them. The groups can therefore be merged into one table. Ablations of the ranker read the default's backbone, so nothing
+else differs. An ablation of the stream state runs on a stream of its own, with the same events in the same order.
 """
 
 import re
@@ -17,69 +17,68 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import DataSet
-from infra.experiments.harness import ALONE, Instrumented, Recorded, Say, stream, watched
+from infra.experiments.harness import Instrumented, Log, ScoredEvents, backbone_only, instrumented, run_prequential
 from model.learner import Learner, LearnerSettings
 from model.signals.ranker import Ranker
 from model.signals.table import SIGNALS
 
 DEFAULT: Final = "default"
-LONGEST: Final = 200  # events of a history that the stream carries: the most that a row asks for
+MAX_HISTORY: Final = 200  # events per history in the stream: the largest number that an ablation reads
 
 Change = Callable[[LearnerSettings], LearnerSettings]
 
-_PATTERNS: Final[dict[str, str]] = {  # the first that fits a signal's name says its group
+_PATTERNS: Final[dict[str, str]] = {  # a signal's group is the first whose pattern matches its name
     "backbone": r"backbone",
-    "text": r"^text|has text|neighbours",
-    "popularity": r"popular|quiet|stage",
-    "counts of 0 and 1": r"no event yet|one event",
-    "what follows": r"follow|near (recent|share)",
-    "what goes together": r"together",
-    "users alike": r"alike|around|takers",
-    "genres and years": r"genre|year|^eras",
-    "liking": r"lik(ed|ing)$",
-    "age": r"^age|not out yet",
-    "the user's tempo": r"user events|gap|sitting|tempo|delay",
+    "text": r"^text|has text",
+    "popularity": r"popularity|hours since last event",
+    "zero or one event": r"no events|one event",
+    "transitions": r"transition|session cooccurrence",
+    "co-occurrence": r"^cooccurrence",
+    "user-kNN": r"^knn|^neighbor|^title users",
+    "genres and years": r"genre|year|decade",
+    "liking": r"liking$",
+    "release date": r"release",
+    "user activity": r"user events|idle time|session events|inter-event|horizon",
 }
 
 
-def groups(names: Sequence[str] = SIGNALS) -> dict[str, tuple[str, ...]]:
-    """The ranker's signals by what they are about; those of no known name are `other`."""
-    found: dict[str, list[str]] = {}
+def signal_groups(names: Sequence[str] = SIGNALS) -> dict[str, tuple[str, ...]]:
+    """The ranker's signals by subject; signals that match no pattern are in the group `other`."""
+    by_group: dict[str, list[str]] = {}
     for name in names:
-        group = next((group for group, words in _PATTERNS.items() if re.search(words, name)), "other")
-        found.setdefault(group, []).append(name)
-    return {group: tuple(members) for group, members in found.items()}
+        group = next((group for group, pattern in _PATTERNS.items() if re.search(pattern, name)), "other")
+        by_group.setdefault(group, []).append(name)
+    return {group: tuple(members) for group, members in by_group.items()}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table. change: of the settings · without: signals hidden · rankers: averaged · lend: read the
-    default's backbone · delayed: learn from delayed questions · apart: a stream of its own."""
+class Ablation:
+    """One row of the table: what differs from the default model."""
 
     label: str
     change: Change = field(default=lambda settings: settings)
-    without: tuple[str, ...] = ()
-    rankers: int = 1
-    lend: bool = False
-    delayed: bool = True
-    apart: bool = False
+    hidden_signals: tuple[str, ...] = ()
+    rankers: int = 1  # number of rankers whose scores are averaged
+    shares_backbone: bool = False  # read the default's backbone
+    learns_delayed: bool = True  # the ranker learns from delayed requests
+    own_stream: bool = False
 
 
-class Averaged(Ranker):
-    """Several rankers from different beginnings, which rank by the mean of their scores."""
+class AveragedRanker(Ranker):
+    """Several rankers with different seeds that rank by the mean of their scores."""
 
-    def __init__(self, settings: LearnerSettings, many: int) -> None:
+    def __init__(self, settings: LearnerSettings, count: int) -> None:
         super().__init__(settings.ranker, settings.seed)
-        self.others = [Ranker(settings.ranker, settings.seed + 1 + n) for n in range(many - 1)]
+        self.others = [Ranker(settings.ranker, settings.seed + 1 + n) for n in range(count - 1)]
 
     def score(self, signals_CF: NDArray[np.float32]) -> NDArray[np.float32]:
         scores = [super().score(signals_CF), *(one.score(signals_CF) for one in self.others)]
         mean_C: NDArray[np.float32] = np.mean(scores, axis=0, dtype=np.float32)
         return mean_C
 
-    def remember(self, signals_KF: NDArray[np.float32], log_share_K: NDArray[np.float32]) -> None:
-        for remember in (super().remember, *(one.remember for one in self.others)):
-            remember(signals_KF, log_share_K)
+    def add_record(self, signals_CF: NDArray[np.float32], log_correction_C: NDArray[np.float32]) -> None:
+        for add_record in (super().add_record, *(one.add_record for one in self.others)):
+            add_record(signals_CF, log_correction_C)
 
     def learn(self) -> float | None:
         loss = super().learn()
@@ -88,15 +87,15 @@ class Averaged(Ranker):
         return loss
 
 
-class Blind(Ranker):
-    """A ranker without some signals, for the shortlist too."""
+class MaskedRanker(Ranker):
+    """A ranker that does not read some signals, in its network or in the linear score of the shortlist."""
 
-    def __init__(self, settings: LearnerSettings, without: tuple[str, ...]) -> None:
-        super().__init__(settings.ranker, settings.seed, without)
-        kept_D = torch.tensor([float(name not in without) for name in SIGNALS[: len(self.linear_D)]])
+    def __init__(self, settings: LearnerSettings, hidden: tuple[str, ...]) -> None:
+        super().__init__(settings.ranker, settings.seed, hidden)
+        kept_F = torch.tensor([float(name not in hidden) for name in SIGNALS[: len(self.linear_F)]])
         with torch.no_grad():
-            self.linear_D.mul_(kept_D)
-        self.linear_D.register_hook(lambda grad_D: grad_D * kept_D)  # type: ignore[no-untyped-call]
+            self.linear_F.mul_(kept_F)
+        self.linear_F.register_hook(lambda grad_F: grad_F * kept_F)  # type: ignore[no-untyped-call]
 
 
 def network(**changes: Any) -> Change:
@@ -116,107 +115,116 @@ def sequence(**changes: Any) -> Change:
 
 
 def counters(**changes: Any) -> Change:
-    return lambda s: replace(s, memory=replace(s.memory, **changes))
+    return lambda s: replace(s, stream_state=replace(s.stream_state, **changes))
 
 
 def one_horizon(settings: LearnerSettings) -> LearnerSettings:
-    return objective(windows=settings.sequence.objective.windows[:1])(network(horizons=(0,))(settings))
+    return objective(target_windows=settings.sequence.objective.target_windows[:1])(network(horizons=(0,))(settings))
 
 
-def replayed(share: float) -> Change:
-    return lambda s: sequence(replayed=round(s.sequence.replayed * share))(s)
+def scaled_replay(share: float) -> Change:
+    return lambda s: sequence(replay_windows=round(s.sequence.replay_windows * share))(s)
 
 
-def tables(cold: float, names: Sequence[str] = SIGNALS) -> dict[str, list[Row]]:
-    """The rows by group; `cold` is the measured share of events whose title has none."""
+def ablation_groups(cold: float, names: Sequence[str] = SIGNALS) -> dict[str, list[Ablation]]:
+    """The ablations by group. `cold`: the share of events on titles without earlier events, as measured in the data."""
     return {
         "titles": [
-            Row("no semantic tower", network(semantic=False)),
-            Row("ids never masked", objective(id_mask=0.0)),
-            Row(f"ids masked as measured ({cold:.2f})", objective(id_mask=round(cold, 3))),
-            Row("ids masked by half", objective(id_mask=0.5)),
-            Row("ids not moved by replay", objective(replayed_ids=False)),
+            Ablation("no text tower", network(use_text=False)),
+            Ablation("ids never masked", objective(id_mask=0.0)),
+            Ablation(f"ids masked as measured ({cold:.2f})", objective(id_mask=round(cold, 3))),
+            Ablation("half of the ids masked", objective(id_mask=0.5)),
+            Ablation("replay does not update ids", objective(replay_updates_ids=False)),
         ],
         "loss": [
-            Row("logQ: none", objective(logq="none")),
-            Row("logQ: naive", objective(logq="naive")),
-            Row("one horizon, no delayed questions", one_horizon, delayed=False),
-            Row("no time bias", network(time_bias=False)),
+            Ablation("logQ: none", objective(logq="none")),
+            Ablation("logQ: naive", objective(logq="naive")),
+            Ablation("one horizon, no delayed requests", one_horizon, learns_delayed=False),
+            Ablation("no time bias", network(time_bias=False)),
         ],
         "replay": [
-            Row("no replay", replayed(0)),
-            Row("half the replay", replayed(0.5)),
-            Row("double the replay", replayed(2)),
-            Row("replayed windows shortened at random", sequence(shortened=True)),
+            Ablation("no replay", scaled_replay(0)),
+            Ablation("half the replay", scaled_replay(0.5)),
+            Ablation("double the replay", scaled_replay(2)),
+            Ablation("replayed windows cropped at random", sequence(crop_replayed=True)),
         ],
-        "optimisers": [
-            Row("no average of weights", optim(ema=0.0)),
-            Row("average .9", optim(ema=0.9)),
-            Row("average .98", optim(ema=0.98)),
-            Row("Muon on matrices", optim(matrices="muon")),
-            Row("Muon, a quarter of its rate", optim(matrices="muon", muon_lr=0.005)),
-            Row("row-wise Adagrad without decay", optim(row_decay=1.0)),
+        "optimizers": [
+            Ablation("no weight averaging", optim(ema=0.0)),
+            Ablation("weight average 0.9", optim(ema=0.9)),
+            Ablation("weight average 0.98", optim(ema=0.98)),
+            Ablation("Muon for matrices", optim(matrix_optimizer="muon")),
+            Ablation("Muon, a quarter of the learning rate", optim(matrix_optimizer="muon", muon_lr=0.005)),
+            Ablation("row-wise Adagrad without decay", optim(row_decay=1.0)),
         ],
         "histories": [
-            Row("backbone reads 25 events", network(history=25)),
-            Row("backbone reads 50 events", network(history=50)),
-            Row("backbone reads 200 events", network(history=200)),
-            Row("counters read 25 events", counters(history=25), apart=True),
-            Row("counters read 200 events", counters(history=200), apart=True),
+            Ablation("backbone reads 25 events", network(max_history=25)),
+            Ablation("backbone reads 50 events", network(max_history=50)),
+            Ablation("backbone reads 200 events", network(max_history=200)),
+            Ablation("counters read 25 events", counters(history=25), own_stream=True),
+            Ablation("counters read 200 events", counters(history=200), own_stream=True),
         ],
         "ranker": [
-            Row("no delayed questions", lend=True, delayed=False),
-            Row("two rankers averaged", rankers=2, lend=True),
-            Row("three rankers averaged", rankers=3, lend=True),
-            *(Row(f"without {group}", without=hidden, lend=True) for group, hidden in groups(names).items()),
+            Ablation("no delayed requests", shares_backbone=True, learns_delayed=False),
+            Ablation("two rankers averaged", rankers=2, shares_backbone=True),
+            Ablation("three rankers averaged", rankers=3, shares_backbone=True),
+            *(
+                Ablation(f"without {group}", hidden_signals=hidden, shares_backbone=True)
+                for group, hidden in signal_groups(names).items()
+            ),
         ],
     }
 
 
-def pipeline(row: Row, settings: LearnerSettings, shared_backbone: Instrumented | None = None) -> Instrumented:
-    """The contender of a row."""
-    changed = row.change(settings)
-    made = watched(changed, not row.lend, shared_backbone=shared_backbone if row.lend else None, delayed=row.delayed)
-    if row.rankers > 1:
-        made.ranker = Averaged(changed, row.rankers)
-    elif row.lend:
-        made.ranker = Blind(changed, row.without)
-    return made
+def pipeline(
+    ablation: Ablation, settings: LearnerSettings, shared_backbone: Instrumented | None = None
+) -> Instrumented:
+    """The pipeline of an ablation."""
+    changed = ablation.change(settings)
+    ablated = instrumented(
+        changed,
+        not ablation.shares_backbone,
+        shared_backbone=shared_backbone if ablation.shares_backbone else None,
+        learns_delayed=ablation.learns_delayed,
+    )
+    if ablation.rankers > 1:
+        ablated.ranker = AveragedRanker(changed, ablation.rankers)
+    elif ablation.shares_backbone:
+        ablated.ranker = MaskedRanker(changed, ablation.hidden_signals)
+    return ablated
 
 
 def run(
-    rows: Sequence[Row], data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say
+    ablations: Sequence[Ablation], data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log
 ) -> dict[str, dict[str, Any]]:
-    """Each row's measures, the default's first."""
-    shared_backbone = watched(settings)
-    pipelines = {DEFAULT: shared_backbone} | {
-        r.label: pipeline(r, settings, shared_backbone) for r in rows if not r.apart
-    }
-    recorded = stream(data, encode, Learner(settings, dict(pipelines)), say, history=LONGEST)
-    for one in (row for row in rows if row.apart):
-        pipelines[one.label] = pipeline(one, settings)
-        changed = Learner(one.change(settings), {one.label: pipelines[one.label]})
-        recorded.ranks |= stream(data, encode, changed, say, history=LONGEST).ranks
-    return {name: measures(recorded, name, watching) for name, watching in pipelines.items()}
+    """The results of the default and of each ablation, by label."""
+    default = instrumented(settings)
+    pipelines = {DEFAULT: default} | {a.label: pipeline(a, settings, default) for a in ablations if not a.own_stream}
+    recorded = run_prequential(data, encode, Learner(settings, dict(pipelines)), log, history=MAX_HISTORY)
+    for ablation in (a for a in ablations if a.own_stream):
+        pipelines[ablation.label] = pipeline(ablation, settings)
+        changed = Learner(ablation.change(settings), {ablation.label: pipelines[ablation.label]})
+        recorded.ranks |= run_prequential(data, encode, changed, log, history=MAX_HISTORY).ranks
+    return {name: row_of(recorded, name, ablated) for name, ablated in pipelines.items()}
 
 
-def measures(recorded: Recorded, name: str, watching: Instrumented) -> dict[str, Any]:
-    """What the table says of a row."""
-    own = watching.sequence is not None
+def row_of(recorded: ScoredEvents, name: str, ablated: Instrumented) -> dict[str, Any]:
+    """The results of one variant. The backbone-only results are None if it reads the default's backbone."""
+    own, default = backbone_only(name), backbone_only(DEFAULT)
+    has_backbone = ablated.sequence is not None
     return {
         "mrr": recorded.mrr(name),
         "gain": recorded.gain(name, DEFAULT),
-        "alone": recorded.mrr(name + ALONE) if own else None,
-        "alone_gain": recorded.gain(name + ALONE, DEFAULT + ALONE) if own else None,
-        "seconds": watching.seconds,
+        "backbone_only_mrr": recorded.mrr(own) if has_backbone else None,
+        "backbone_only_gain": recorded.gain(own, default) if has_backbone else None,
+        "cpu_seconds": ablated.cpu_seconds,
         "events": len(recorded),
     }
 
 
-def merged(found: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Groups as one table; raises AssertionError where the default is not the same in all."""
+def merge_groups(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """All groups as one table. Raises AssertionError if the default's results differ between groups."""
     table: dict[str, dict[str, Any]] = {}
-    for rows in found.values():
+    for rows in groups.values():
         assert table.get(DEFAULT, rows[DEFAULT])["mrr"] == rows[DEFAULT]["mrr"], "groups of different runs"
         table |= {label: row for label, row in rows.items() if label not in table}
     return table

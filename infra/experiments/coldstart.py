@@ -1,9 +1,10 @@
-"""`premiere coldstart`: how well titles are ranked by their age in events, by what a title vector is made of.
+"""`premiere coldstart`: compare ID-only, text-only, combined and ID-masked title embeddings by title popularity.
 
-Rows differ in the title tower alone: ids without texts, texts without ids, both, and both with ids masked in training
-as often as a title is met without an event. All learn from the same stream in one run. Each is told twice, as the
-backbone's own order and as the final lists, whose ranker reads counters and texts as well and can hide what the
-backbone learns. Beside the backbones: the nearest neighbours by text; beside the lists: those without a backbone.
+The variants differ only in the title tower: ids without texts, texts without ids, both, and both with ids masked in
+training as often as an event meets a title without events. All learn from the same stream in one run. Each variant is
+reported in two orders: backbone only, and final lists. The ranker of the final lists also reads counters and texts, so
+it can hide what the backbone learns. The first order has nearest neighbors by text as a reference, the second the
+ranker without a backbone.
 """
 
 import math
@@ -13,59 +14,72 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.charts import COLOURS, LOOK, SERIES
+from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
 from infra.data.datasets import DataSet
-from infra.experiments.evaluate import UNCOUNTED
-from infra.experiments.harness import ALONE, Recorded, Say, head, rank_by, scored, stream, watched
-from infra.experiments.verdicts import told
-from infra.run.learn import numerics
+from infra.experiments.evaluate import WARMUP_SHARE
+from infra.experiments.harness import (
+    BACKBONE_ONLY,
+    FINAL_LISTS,
+    ORDER_LABELS,
+    Log,
+    ScoredEvents,
+    backbone_only,
+    instrumented,
+    rank_by_score,
+    report_header,
+    require_scored,
+    run_prequential,
+)
+from infra.experiments.verdicts import INCONCLUSIVE, format_ci
+from infra.learner_settings import set_threads
 from model.learner import Learner, LearnerSettings
-from model.metrics.popularity_buckets import BUCKETS
+from model.metrics.popularity_buckets import POPULARITY_BUCKETS
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.signals.candidates import CatalogSnapshot
+from model.signals.inputs import Query
 from model.signals.ranker import Ranker
-from model.signals.table import Query
 
-IDS, TEXTS, UNMASKED, MASKED = "id only", "semantic only", "both, never masked", "both, masked"
-NEIGHBORS: Final = "text neighbours"
-WITHOUT: Final = "no backbone"
-ROWS: Final = (IDS, TEXTS, UNMASKED, MASKED)
-NEW, WARM = BUCKETS[0], BUCKETS[-1]
-MOST: Final = 0.01  # share of the warm titles' MRR that masking may cost
+VARIANTS = ID_ONLY, TEXT_ONLY, UNMASKED, MASKED = "id only", "text only", "id and text", "id and text, ids masked"
+NEIGHBORS: Final = "text neighbors"
+NO_BACKBONE: Final = "no_backbone"
+UNSEEN, WELL_KNOWN = POPULARITY_BUCKETS[0], POPULARITY_BUCKETS[-1]
+MAX_MASKING_COST: Final = 0.01  # share of the MRR on well-known titles that masking may cost
+WITHIN_LIMIT, ABOVE_LIMIT = "WITHIN_LIMIT", "ABOVE_LIMIT"  # verdicts on the cost of masking, beside INCONCLUSIVE
 
 
-class Neighbours(RankingPipeline):
-    """Ranks by the cosine of a title's text and the user's recent titles, and by nothing else."""
+class TextNeighborPipeline(RankingPipeline):
+    """Ranks by the cosine similarity between a title's text and the texts of the user's recent titles."""
 
     def __init__(self, settings: LearnerSettings) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer=1)), None, learns=False)
+        super().__init__(Ranker(replace(settings.ranker, buffer_records=1)), None, learns=False)
         self.repeats = settings.repeats
 
     def prepare(self, *_: Any) -> None:
-        """There is nothing to encode."""
+        """Nothing to encode."""
 
     def rank(
         self,
         snapshot: CatalogSnapshot,
         request: RankingRequest,
         _n: int,
-        _asked: Query,
+        _query: Query,
         text_V: NDArray[np.float32],
         *_: Any,
     ) -> RankResult:
-        return RankResult(rank_by(text_V, snapshot, request, self.repeats), np.zeros(0, np.int64))
+        return RankResult(rank_by_score(text_V, snapshot, request, self.repeats), np.zeros(0, np.int64))
 
 
 def cold_share(data: DataSet) -> float:
-    """The share of events whose title had none before."""
+    """The share of events on titles that had no event before."""
     return len(np.unique(data.title)) / max(len(data), 1)
 
 
-def variants(settings: LearnerSettings, mask: float) -> dict[str, LearnerSettings]:
-    """The rows. An id that counts as much as no id after infinitely many events never counts."""
+def variant_settings(settings: LearnerSettings, mask: float) -> dict[str, LearnerSettings]:
+    """The settings of each variant. With infinite `id_evidence`, ids never count, however many events a title has."""
 
     def changed(mask: float, **network: Any) -> LearnerSettings:
         s = settings.sequence
@@ -73,124 +87,145 @@ def variants(settings: LearnerSettings, mask: float) -> dict[str, LearnerSetting
         return replace(settings, sequence=replace(s, network=shape, objective=objective))
 
     return {
-        IDS: changed(0.0, semantic=False),
-        TEXTS: changed(0.0, id_evidence=math.inf),
+        ID_ONLY: changed(0.0, use_text=False),
+        TEXT_ONLY: changed(0.0, id_evidence=math.inf),
         UNMASKED: changed(0.0),
         MASKED: changed(mask),
     }
 
 
 def report(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, mask: float | None = None
+    data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, mask: float | None = None
 ) -> dict[str, Any]:
-    """MRR and HR@10 by row and age, and the paired differences; `mask` is measured on the first fifth unless given."""
-    numerics(1)
-    first = int(len(data) * UNCOUNTED)
+    """MRR, HR@10 and paired differences by variant and popularity bucket. `mask` is the share of masked ids; by default
+    it is the share of cold events in the first fifth."""
+    set_threads(1)
+    first = int(len(data) * WARMUP_SHARE)
     measured = cold_share(data.slice(0, first))
     mask = measured if mask is None else mask
-    pipelines: dict[str, RankingPipeline] = {name: watched(of) for name, of in variants(settings, mask).items()}
-    pipelines |= {NEIGHBORS: Neighbours(settings), WITHOUT: watched(settings, backbone=False)}
-    recorded = scored(stream(data, encode, Learner(settings, pipelines), say))
-    ages = recorded.ages()
+    changed = variant_settings(settings, mask)
+    pipelines: dict[str, RankingPipeline] = {name: instrumented(own) for name, own in changed.items()}
+    pipelines |= {NEIGHBORS: TextNeighborPipeline(settings), NO_BACKBONE: instrumented(settings, backbone=False)}
+    recorded = require_scored(run_prequential(data, encode, Learner(settings, pipelines), log))
+    buckets = recorded.popularity_buckets()
+    by_backbone = {**{variant: backbone_only(variant) for variant in VARIANTS}, NEIGHBORS: NEIGHBORS}
+    by_list = {**{variant: variant for variant in VARIANTS}, NO_BACKBONE: NO_BACKBONE}
+    orders = {BACKBONE_ONLY: _metrics(recorded, by_backbone), FINAL_LISTS: _metrics(recorded, by_list)}
     return {
-        **head(data, recorded),
+        **report_header(data, recorded),
         "cold_share": measured,
         "mask": mask,
         "settings": asdict(settings),
-        "ages": {age: int(inside.sum()) for age, inside in ages.items()},
-        "alone": _measures(recorded, {**{row: row + ALONE for row in ROWS}, NEIGHBORS: NEIGHBORS}),
-        "lists": _measures(recorded, {**{row: row for row in ROWS}, WITHOUT: WITHOUT}),
+        "popularity_buckets": {bucket: int(inside.sum()) for bucket, inside in buckets.items()},
+        **orders,
+        "masking_cost": {
+            order: masking_cost(by_variant[MASKED]["gain"][WELL_KNOWN], by_variant[UNMASKED]["mrr"][WELL_KNOWN])
+            for order, by_variant in orders.items()
+        },
     }
 
 
-def _measures(recorded: Recorded, rankings: Mapping[str, str]) -> dict[str, Any]:
-    """By row: MRR and HR@10 by age, and the gain in MRR over the row that is never masked."""
-    ages = recorded.ages()
+def _metrics(recorded: ScoredEvents, names: Mapping[str, str]) -> dict[str, Any]:
+    """By variant: MRR and HR@10 by popularity bucket, and the gain in MRR over UNMASKED. `names`: variant -> recorded
+    name."""
+    buckets = recorded.popularity_buckets()
     return {
-        row: {
-            "mrr": recorded.mrr(name, ages),
-            "hr10": recorded.hr10(name, ages),
-            "gain": recorded.gain(name, rankings[UNMASKED], ages),
+        variant: {
+            "mrr": recorded.mrr(name, buckets),
+            "hr10": recorded.hr10(name, buckets),
+            "gain": recorded.gain(name, names[UNMASKED], buckets),
         }
-        for row, name in rankings.items()
+        for variant, name in names.items()
     }
 
 
-ORDERS: Final = {"alone": "the backbone alone", "lists": "the final lists"}
+def masking_cost(gain: Mapping[str, float] | None, unmasked_mrr: float | None) -> dict[str, Any] | None:
+    """The share of `unmasked_mrr` that masking costs, with its interval and a verdict against MAX_MASKING_COST; None
+    if nothing was scored."""
+    if gain is None or not unmasked_mrr:
+        return None
+    mean, low, high = (-gain[key] / unmasked_mrr for key in ("mean", "high", "low"))
+    word = WITHIN_LIMIT if high <= MAX_MASKING_COST else ABOVE_LIMIT if low > MAX_MASKING_COST else INCONCLUSIVE
+    return {"verdict": word, "mean": mean, "low": low, "high": high}
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The report for reading."""
-    yield f"{found['data']}: {found['events']:,} events, {found['scored']:,} scored, {found['users']:,} users"
-    yield f"Of the first fifth of the events {found['cold_share']:.1%} met a title without an event; ids are masked"
-    yield f"at {found['mask']:.1%}. Ages are half-open, from the first number up to the next column's."
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """The report as lines of text."""
+    yield f"{result['data']}: {result['events']:,} events, {result['scored']:,} scored, {result['users']:,} users"
+    yield f"Cold share (events on titles without earlier events) in the first fifth: {result['cold_share']:.1%}."
+    yield f"Masked ids in training: {result['mask']:.1%}. Popularity buckets are half-open."
     yield ""
-    yield f"{'events of the title':<24}" + "".join(f"{age:>9}" for age in BUCKETS) * 2
-    yield f"{'MRR, then HR@10':<24}" + "".join(f"{count:>9,}" for count in found["ages"].values())
-    for order, title in ORDERS.items():
-        yield f"{title}:"
-        for row, of in found[order].items():
-            cells = [*of["mrr"].values(), *of["hr10"].values()]
-            yield f"  {row:<22}" + "".join(f"{'-' if cell is None else f'{cell:.4f}':>9}" for cell in cells)
+    yield f"{'events of the title':<24}" + "".join(f"{bucket:>9}" for bucket in POPULARITY_BUCKETS) * 2
+    counts = result["popularity_buckets"].values()
+    yield f"{'MRR, then HR@10':<24}" + "".join(f"{count:>9,}" for count in counts)
+    for order, label in ORDER_LABELS.items():
+        yield f"{label}:"
+        for variant, metrics in result[order].items():
+            cells = [*metrics["mrr"].values(), *metrics["hr10"].values()]
+            yield f"  {variant:<22}" + "".join(f"{'-' if cell is None else f'{cell:.4f}':>9}" for cell in cells)
     yield ""
-    yield from verdicts(found)
+    yield from conclusions(result)
 
 
-def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
-    """What the intervals say of masking, and of each row at a title's first event."""
-    for order, title in ORDERS.items():
-        yield f"Of {title}: masking {_cost(found[order][MASKED]['gain'][WARM], found[order][UNMASKED]['mrr'][WARM])}"
-    for order, title in ORDERS.items():
-        by_age = {f"at {age} events": gain for age, gain in found[order][MASKED]["gain"].items()}
-        yield f"Of {title}: what masking does to MRR: {_told(by_age)}."
-    for order, title in ORDERS.items():
-        by_row = {row: of["gain"][NEW] for row, of in found[order].items() if row != UNMASKED}
-        yield f"Of {title}: at a title's first event, MRR less that of '{UNMASKED}': {_told(by_row)}."
+def conclusions(result: Mapping[str, Any]) -> Iterator[str]:
+    """The cost of masking, and the gains by popularity bucket and on unseen titles, as sentences."""
+    for order, label in ORDER_LABELS.items():
+        yield f"{label}, cost of masking ids on titles with 20 or more events: {_cost(result['masking_cost'][order])}"
+    for order, label in ORDER_LABELS.items():
+        by_bucket = {f"at {bucket} events": gain for bucket, gain in result[order][MASKED]["gain"].items()}
+        yield f"{label}, gain in MRR by masking ids: {_gains(by_bucket)}."
+    for order, label in ORDER_LABELS.items():
+        by_variant = {v: metrics["gain"][UNSEEN] for v, metrics in result[order].items() if v != UNMASKED}
+        yield f"{label}, gain in MRR over '{UNMASKED}' on unseen titles: {_gains(by_variant)}."
 
 
-def _cost(gain: Mapping[str, float] | None, before: float | None) -> str:
-    if gain is None or not before:
-        return "cannot be judged: no title had 20 events."
-    cost, low, high = (-gain[key] / before for key in ("mean", "high", "low"))
-    told = f"{cost:+.1%} of their MRR [{low:+.1%}, {high:+.1%}]"
-    if high <= MOST:
-        return f"costs warm titles (20 events and more) no more than 1 %: {told}."
-    if low > MOST:
-        return f"costs warm titles (20 events and more) more than 1 %: {told}."
-    return f"may or may not cost warm titles (20 events and more) over 1 %, these events cannot tell: {told}."
+def _cost(cost: Mapping[str, Any] | None) -> str:
+    if cost is None:
+        return "unknown, no such title was scored."
+    judgement = {
+        WITHIN_LIMIT: f"at most {MAX_MASKING_COST:.0%}",
+        ABOVE_LIMIT: f"more than {MAX_MASKING_COST:.0%}",
+        INCONCLUSIVE: f"inconclusive, the 95 % CI contains {MAX_MASKING_COST:.0%}",
+    }[cost["verdict"]]
+    return f"{judgement}: {cost['mean']:+.1%} of MRR [{cost['low']:+.1%}, {cost['high']:+.1%}]."
 
 
-def _told(gains: Mapping[str, Mapping[str, float] | None]) -> str:
-    """Gains with their intervals, those that there are."""
-    known = [f"{name} {told(gain)}" for name, gain in gains.items() if gain is not None]
-    return ", ".join(known) or "nothing that was scored"
+def _gains(gains: Mapping[str, Mapping[str, float] | None]) -> str:
+    """The gains that were measured, with their intervals."""
+    measured = [f"{name} {format_ci(gain)}" for name, gain in gains.items() if gain is not None]
+    return ", ".join(measured) or "nothing was scored"
 
 
-STYLES: Final[dict[str, tuple[str, str]]] = {
-    IDS: (SERIES[1], "o-"),
-    TEXTS: (SERIES[2], "o-"),
+VARIANT_STYLES: Final[dict[str, tuple[str, str]]] = {
+    ID_ONLY: (SERIES_COLORS[1], "o-"),
+    TEXT_ONLY: (SERIES_COLORS[2], "o-"),
     UNMASKED: ("#8e6c8a", "o-"),
-    MASKED: (COLOURS["full"], "o-"),
-    NEIGHBORS: (SERIES[0], "s--"),
-    WITHOUT: (SERIES[0], "s--"),
+    MASKED: (COLORS["full"], "o-"),
+    NEIGHBORS: (SERIES_COLORS[0], "s--"),
+    NO_BACKBONE: (SERIES_COLORS[0], "s--"),
 }
 
 
-def draw(found: Mapping[str, Any], path: Path) -> None:
-    """MRR over the age of the title, of backbones and of lists (PNG)."""
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Save the figure of a report as PNG."""
+    save_figure(figure_of(result), path)
+
+
+def figure_of(result: Mapping[str, Any]) -> Figure:
+    """MRR over the popularity of the title, backbone only and final lists."""
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(LOOK):
-        figure, places = plt.subplots(1, 2, figsize=(12.5, 4.8), layout="constrained", sharey=True)
-        for axes, (order, title) in zip(places, ORDERS.items(), strict=True):
-            for row, of in found[order].items():
-                colour, style = STYLES[row]
-                mrr = [math.nan if value is None else value for value in of["mrr"].values()]
-                label = f"{row} {found['mask']:.0%}" if row == MASKED else row
-                axes.plot(range(len(BUCKETS)), mrr, style, color=colour, lw=2, ms=6, label=label)
-            axes.set_xticks(range(len(BUCKETS)), [f"{age}\n({count:,})" for age, count in found["ages"].items()])
-            axes.set(yscale="log", xlabel="events of the title before (scored events)", title=title)
+    with plt.rc_context(CHART_STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(12.5, 4.8), layout="constrained", sharey=True)
+        for axes, (order, title) in zip(panels, ORDER_LABELS.items(), strict=True):
+            for variant, metrics in result[order].items():
+                color, style = VARIANT_STYLES[variant]
+                mrr = [math.nan if value is None else value for value in metrics["mrr"].values()]
+                label = f"{variant} {result['mask']:.0%}" if variant == MASKED else variant
+                axes.plot(range(len(POPULARITY_BUCKETS)), mrr, style, color=color, lw=2, ms=6, label=label)
+            ticks = [f"{bucket}\n({count:,})" for bucket, count in result["popularity_buckets"].items()]
+            axes.set_xticks(range(len(POPULARITY_BUCKETS)), ticks)
+            axes.set(yscale="log", xlabel="earlier events of the title (scored events)", title=title)
             axes.legend(loc="lower right")
-        places[0].set_ylabel("MRR")
-        figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
-        plt.close(figure)
+        panels[0].set_ylabel("MRR")
+    return figure

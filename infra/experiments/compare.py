@@ -1,9 +1,10 @@
-"""`premiere shadow A B`: two settings side by side over one stream, and whether the difference is more than chance.
+"""`premiere compare A B`: run two settings of the model over one stream and say whether one of them is better.
 
-Each has a learner of its own, for a setting may be of the memory too; both see the same micro-batches, rank each event
-before they learn it, and go on learning through the test, as two live services would. With `days`, the last so many
-days of the stream are the test and what came before is learned, as in the paper's shadow test of a week. The sentence
-at the end follows from the paired interval by users of the final lists over all events.
+Each side has a learner of its own, because a setting may concern the stream state too. Both read the same
+micro-batches, rank each event before they learn it, and keep learning during the test, as two live services would.
+With `days`, the last days of the stream are the test, and everything before is learned without being scored, as in the
+paper's one-week shadow test. The verdict is that of the final lists over all events. It follows from the paired
+confidence interval over users.
 """
 
 import json
@@ -15,64 +16,76 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from features.text_encoders import Encoder
-from infra.charts import COLOURS, LOOK, SERIES
+from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
 from infra.data.datasets import DataSet
 from infra.errors import SettingsError
-from infra.experiments.evaluate import UNCOUNTED
-from infra.experiments.harness import ALONE, Recorded, Say, head, scored, stream, watched
-from infra.experiments.scaling import dims, sized
-from infra.experiments.verdicts import FEW, told
-from infra.run.learn import numerics
+from infra.experiments.evaluate import WARMUP_SHARE
+from infra.experiments.harness import (
+    BACKBONE_ONLY,
+    FINAL_LISTS,
+    ORDER_LABELS,
+    Log,
+    ScoredEvents,
+    instrumented,
+    recorded_name,
+    report_header,
+    require_scored,
+    run_prequential,
+)
+from infra.experiments.scaling import parse_size, with_size
+from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE, format_ci, format_size, verdict
+from infra.learner_settings import set_threads
 from model.learner import Learner, LearnerSettings
 from model.sequence.backbone import PRESETS
 from model.sequence.network import preset
 
-AS_SET: Final = "as-set"
-DAY: Final = 86_400_000  # ms
+CURRENT: Final = "current"  # the settings in force
+DAY_MS: Final = 86_400_000
 SIDES: Final = ("A", "B")
-ORDERS: Final = {"": "the final lists", ALONE: "the backbone alone"}
+ORDERS: Final = (FINAL_LISTS, BACKBONE_ONLY)
 
 
-def named(words: str, settings: LearnerSettings) -> LearnerSettings:
-    """Settings by name: parts between commas, each `as-set`, a size of PREMIERE_MODEL, WIDTHxBLOCKS, or
+def parse_settings(text: str, settings: LearnerSettings) -> LearnerSettings:
+    """Settings from comma-separated parts: `current`, a size of PREMIERE_MODEL_SIZE, WIDTHxBLOCKS, or
     `path.of.a.setting=value`. Raises SettingsError."""
-    for word in words.split(","):
+    for word in text.split(","):
         path, equals, value = word.strip().partition("=")
         if equals:
-            settings = _with(settings, path.split("."), value, path)
+            settings = _with_value(settings, path.split("."), value, path)
         elif path in PRESETS:
             network = preset(path, settings.sequence.network.horizons)
             settings = replace(settings, sequence=replace(settings.sequence, network=network))
         elif re.fullmatch(r"\d+x\d+", path):
-            settings = sized(settings, dims(path))
-        elif path != AS_SET:
+            settings = with_size(settings, parse_size(path))
+        elif path != CURRENT:
             sizes = ", ".join(PRESETS)
-            raise SettingsError(f"{path!r} is neither {AS_SET} nor a size ({sizes}) nor a setting, as in seed=1.")
+            raise SettingsError(f"{path!r} is not {CURRENT!r}, a size ({sizes}, 96x3) or a setting such as seed=1.")
     return settings
 
 
-def _with(settings: Any, path: list[str], value: str, whole: str) -> Any:
-    """A copy with one setting changed."""
+def _with_value(settings: Any, path: list[str], value: str, full_path: str) -> Any:
+    """A copy of `settings` in which one field, at `path`, has another value."""
     name, *rest = path
     known = [field.name for field in fields(settings)]
     if name not in known:
-        raise SettingsError(f"There is no setting {whole}: instead of {name!r} there are {', '.join(known)}.")
+        raise SettingsError(f"There is no setting {full_path}: {name!r} is not one of {', '.join(known)}.")
     old = getattr(settings, name)
     if is_dataclass(old) and not rest:
-        raise SettingsError(f"{whole} is a group of settings: go on with one of it, as in {whole}.NAME=value.")
+        raise SettingsError(f"{full_path} is a group of settings: name one of its fields, as {full_path}.NAME=value.")
     if rest and not is_dataclass(old):
-        raise SettingsError(f"{name} is no group of settings: leave out what follows it in {whole}.")
+        raise SettingsError(f"{name} is not a group of settings: remove the part after it in {full_path}.")
     if rest:
-        return replace(settings, **{name: _with(old, rest, value, whole)})
-    return replace(settings, **{name: _read(old, value, whole)})
+        return replace(settings, **{name: _with_value(old, rest, value, full_path)})
+    return replace(settings, **{name: _parse_value(old, value, full_path)})
 
 
-def _read(old: Any, value: str, whole: str) -> Any:
-    """The value, of the type that the setting has now."""
+def _parse_value(old: Any, value: str, full_path: str) -> Any:
+    """`value` converted to the type of the present value `old`."""
     if isinstance(old, tuple):
-        raise SettingsError(f"{whole} is a list: only single values can be given here.")
+        raise SettingsError(f"{full_path} is a list: only single values can be set here.")
     try:
         new = value if isinstance(old, str) else json.loads(value)
     except ValueError:
@@ -81,19 +94,19 @@ def _read(old: Any, value: str, whole: str) -> Any:
         new = float(new)
     if type(new) is not type(old):
         raise SettingsError(
-            f"{whole}={value}: a value of type {type(old).__name__} is wanted, as in {whole}={json.dumps(old)}."
+            f"{full_path}={value}: expected a value of type {type(old).__name__}, as {full_path}={json.dumps(old)}."
         )
     return new
 
 
-def first_of_test(data: DataSet, days: float | None) -> int:
-    """The first event that is scored. Raises SettingsError where none would be left to learn from before it."""
+def first_test_event(data: DataSet, days: float | None) -> int:
+    """The index of the first scored event. Raises SettingsError if no event would be left to learn from before it."""
     if days is None:
-        return int(len(data) * UNCOUNTED)
-    first = int(np.searchsorted(data.ts, data.ts[-1] - days * DAY, "right"))
+        return int(len(data) * WARMUP_SHARE)
+    first = int(np.searchsorted(data.ts, data.ts[-1] - days * DAY_MS, "right"))
     if first == 0:
-        span = (data.ts[-1] - data.ts[0]) / DAY
-        raise SettingsError(f"The data span {span:.1f} days: give fewer than that, so that something is learned first.")
+        span = (data.ts[-1] - data.ts[0]) / DAY_MS
+        raise SettingsError(f"The data span {span:.1f} days: give fewer days, so that earlier events can be learned.")
     return first
 
 
@@ -102,138 +115,158 @@ def report(
     encode: Encoder,
     settings: LearnerSettings,
     names: tuple[str, str],
-    say: Say,
+    log: Log,
     days: float | None = None,
 ) -> dict[str, Any]:
-    """Both over the stream: MRR and HR@10 by slice and age, paired differences of B over A, curves. Raises
-    SettingsError."""
-    numerics(1)
-    sides = {side: named(name, settings) for side, name in zip(SIDES, names, strict=True)}
-    if len({of.repeats for of in sides.values()}) > 1:
-        raise SettingsError("`repeats` decides which events are scored: it must be the same for both.")
-    first = first_of_test(data, days)
-    recorded = _told(data, encode, sides["A"], "A", names[0], say, first)
-    other = _told(data, encode, sides["B"], "B", names[1], say, first)
+    """Run both sides. Returns MRR and HR@10 by slice and popularity bucket, paired differences of B over A, the
+    verdict on B, and curves. Raises SettingsError."""
+    set_threads(1)
+    sides = {side: parse_settings(name, settings) for side, name in zip(SIDES, names, strict=True)}
+    if len({side.repeats for side in sides.values()}) > 1:
+        raise SettingsError("`repeats` decides which events are scored: it must be the same for both sides.")
+    first = first_test_event(data, days)
+    recorded = _run(data, encode, sides["A"], "A", names[0], log, first)
+    other = _run(data, encode, sides["B"], "B", names[1], log, first)
     assert (recorded.users, recorded.times) == (other.users, other.times)
-    recorded.ranks |= other.ranks  # how often a title was met is A's to say: a memory that forgets is a setting too
+    recorded.ranks |= other.ranks  # the slices are those of A: what B has evicted is one of its settings
     slices = recorded.slices()
-    del slices["unseen_titles"]  # the first of the ages
-    parts = slices | recorded.ages()
-    rankings = [side + order for order in ORDERS for side in SIDES]
+    del slices["unseen_titles"]  # equals the first popularity bucket
+    masks = slices | recorded.popularity_buckets()
+    variants = [recorded_name(side, order) for order in ORDERS for side in SIDES]
+    gain = {order: recorded.gain(recorded_name("B", order), recorded_name("A", order), masks) for order in ORDERS}
     return {
-        **head(data, recorded),
-        "learned_before": first,
+        **report_header(data, recorded),
+        "warmup_events": first,
         "days": days,
         "names": dict(zip(SIDES, names, strict=True)),
-        "settings": {side: asdict(of) for side, of in sides.items()},
-        "parts": {name: int(inside.sum()) for name, inside in parts.items()},
-        "mrr": {name: recorded.mrr(name, parts) for name in rankings},
-        "hr10": {name: recorded.hr10(name, parts) for name in rankings},
-        "gain": {title: recorded.gain("B" + order, "A" + order, parts) for order, title in ORDERS.items()},
+        "settings": {side: asdict(changed) for side, changed in sides.items()},
+        "parts": {part: int(inside.sum()) for part, inside in masks.items()},
+        "mrr": {name: recorded.mrr(name, masks) for name in variants},
+        "hr10": {name: recorded.hr10(name, masks) for name in variants},
+        "gain": gain,
+        "verdict": verdict(gain[FINAL_LISTS]["all"]),
         "curve": _curve(recorded),
     }
 
 
-def _told(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, side: str, name: str, say: Say, first: int
-) -> Recorded:
-    """One side's run."""
-    say(f"{side}: {name}")
-    return scored(stream(data, encode, Learner(settings, {side: watched(settings)}), say, first=first))
+def _run(
+    data: DataSet, encode: Encoder, settings: LearnerSettings, side: str, name: str, log: Log, first: int
+) -> ScoredEvents:
+    """The scored events of one side."""
+    log(f"{side}: {name}")
+    learner = Learner(settings, {side: instrumented(settings)})
+    return require_scored(run_prequential(data, encode, learner, log, first=first))
 
 
-def _curve(recorded: Recorded) -> dict[str, Any]:
-    """MRR of each stretch by ranking, and when each ends."""
+def _curve(recorded: ScoredEvents) -> dict[str, Any]:
+    """MRR of consecutive stretches by variant, and the time at the end of each stretch."""
     curve: dict[str, Any] = dict(recorded.curve())
     ends = [recorded.times[int(end) - 1] for end in curve["events"]]
     return curve | {"until": [datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="minutes") for ts in ends]}
 
 
-def verdict(found: Mapping[str, Any]) -> str:
-    """One sentence, which the interval of the final lists over all events decides."""
-    gain, names = found["gain"]["the final lists"]["all"], found["names"]
-    of = f"MRR {told(gain)}"
-    over = f"{gain['events']:,} events of {gain['users']:,} users"
+def conclusion(result: Mapping[str, Any]) -> str:
+    """The verdict on B as a sentence."""
+    gain, names = result["gain"][FINAL_LISTS]["all"], result["names"]
+    measured = f"MRR of B less that of A {format_ci(gain)}, {format_size(gain)}"
     if gain["mean"] == gain["low"] == gain["high"] == 0:
-        return f"There is no difference between A and B, over {over}."
-    if gain["users"] < FEW:
-        return f"No verdict: {over} are too few to draw users again; B has {of}."
-    if gain["low"] > 0:
-        return f"B ({names['B']}) is better than A ({names['A']}): {of} over {over}."
-    if gain["high"] < 0:
-        return f"A ({names['A']}) is better than B ({names['B']}): B has {of} over {over}."
-    return f"There is no difference between A and B that {over} can tell: B has {of}."
+        return f"A and B do not differ in any rank: {measured}."
+    if gain["users"] < MIN_USERS:
+        return f"Inconclusive, fewer than {MIN_USERS} users: {measured}."
+    sentences = {
+        BETTER: f"B ({names['B']}) is better than A ({names['A']}), the 95 % CI excludes zero: {measured}.",
+        WORSE: f"A ({names['A']}) is better than B ({names['B']}), the 95 % CI excludes zero: {measured}.",
+        INCONCLUSIVE: f"Inconclusive, the 95 % CI contains zero: {measured}.",
+    }
+    return sentences[verdict(gain)]
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The report for reading."""
-    last = f", the last {found['days']:g} days," if found["days"] is not None else ""
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """The report as lines of text."""
+    last = f", the last {result['days']:g} days," if result["days"] is not None else ""
     yield (
-        f"{found['data']}: {found['learned_before']:,} events learned before, then {found['scored']:,} events{last} "
-        f"of {found['users']:,} users scored and learned"
+        f"{result['data']}: {result['warmup_events']:,} warm-up events learned, then {result['scored']:,} events{last} "
+        f"of {result['users']:,} users scored and learned"
     )
-    for side, name in found["names"].items():
+    for side, name in result["names"].items():
         yield f"{side}: {name}"
-    for order, title in ORDERS.items():
+    for order in ORDERS:
         yield ""
-        yield f"{'MRR of ' + title:<28}{'events':>8}{'A':>9}{'B':>9}   B over A, with its interval by users"
-        for part, count in found["parts"].items():
-            a, b, gain = (*(found["mrr"][side + order][part] for side in SIDES), found["gain"][title][part])
+        heading = f"MRR, {ORDER_LABELS[order]}"
+        yield f"{heading:<28}{'events':>8}{'A':>9}{'B':>9}   B less A, with its 95 % CI over users"
+        for part, count in result["parts"].items():
+            a, b = (result["mrr"][recorded_name(side, order)][part] for side in SIDES)
+            gain = result["gain"][order][part]
             cells = "".join(f"{'-' if cell is None else f'{cell:.4f}':>9}" for cell in (a, b))
-            yield f"  {_titled(part):<26}{count:>8,}{cells}   {told(gain) if gain else '-'}"
+            yield f"  {_part_label(part):<26}{count:>8,}{cells}   {format_ci(gain) if gain else '-'}"
     yield ""
-    yield verdict(found)
-    yield from _apart(found)
+    yield conclusion(result)
+    yield from _significant(result)
 
 
-def _apart(found: Mapping[str, Any]) -> Iterator[str]:
-    """Parts whose interval leaves 0 out."""
-    moved = [
-        f"{title}, {_titled(part)} {gain['mean']:+.4f}"
-        for title, by_part in found["gain"].items()
+def _significant(result: Mapping[str, Any]) -> Iterator[str]:
+    """The parts whose interval excludes zero."""
+    significant = [
+        f"{ORDER_LABELS[order]}, {_part_label(part)} {gain['mean']:+.4f}"
+        for order, by_part in result["gain"].items()
         for part, gain in by_part.items()
         if gain and (gain["low"] > 0 or gain["high"] < 0)
     ]
-    if moved:
-        many = sum(gain is not None for by_part in found["gain"].values() for gain in by_part.values())
-        yield f"Of {many} intervals, of which chance alone moves one in twenty off 0, these are: {'; '.join(moved)}."
+    if significant:
+        count = sum(gain is not None for by_part in result["gain"].values() for gain in by_part.values())
+        yield (
+            f"The 95 % CI excludes zero in {len(significant)} of {count} intervals (by chance, one in twenty does): "
+            f"{'; '.join(significant)}."
+        )
 
 
-def _titled(part: str) -> str:
+def _part_label(part: str) -> str:
     return part.replace("_", " ") if part[0].isalpha() else f"titles of {part} events"
 
 
-COLOUR: Final = {"A": SERIES[0], "B": COLOURS["full"]}
+SIDE_COLORS: Final = {"A": SERIES_COLORS[0], "B": COLORS["full"]}
 
 
-def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Curves of both, and B's gain by slice and age with intervals (PNG)."""
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Save the figure of a report as PNG."""
+    save_figure(figure_of(result), path)
+
+
+def figure_of(result: Mapping[str, Any]) -> Figure:
+    """Both curves, and the gain of B by slice and popularity bucket with its intervals."""
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(LOOK):
+    with plt.rc_context(CHART_STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8), layout="constrained")
-        curve, names = found["curve"], found["names"]
-        step = curve["events"][0]
-        for order, line in zip(ORDERS, ("-", ":"), strict=True):
-            for side in SIDES:
-                label = f"{side}: {names[side]}{order and ', its backbone alone'}"
-                left.plot(curve["events"], curve[side + order], line, color=COLOUR[side], lw=2, label=label)
-        left.set(xlabel="scored events so far", ylabel=f"MRR of each {step:,.0f} events", ylim=(0, None))
-        left.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-        left.set_title(f"{found['data']}, from {curve['until'][0][:10]} to {curve['until'][-1][:10]}")
-        left.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, fontsize=9.5)
-        parts = list(found["parts"])
-        for k, title in enumerate(ORDERS.values()):
-            known = [(place, found["gain"][title][part]) for place, part in enumerate(parts)]
-            shown = [(place + 0.3 * k - 0.15, gain) for place, gain in known if gain]
-            for place, gain in shown:
-                right.plot([gain["low"], gain["high"]], [place, place], color=SERIES[2 - k], lw=1.6)
-            means, places = [gain["mean"] for _, gain in shown], [place for place, _ in shown]
-            right.plot(means, places, "os"[k], color=SERIES[2 - k], ms=6, label=title)
-        right.axvline(0, color="#666666", lw=1)
-        right.set_yticks(range(len(parts)), [f"{_titled(part)} ({found['parts'][part]:,})" for part in parts])
-        right.set(ylim=(len(parts) - 0.5, -0.5), title="MRR of B less that of A", axisbelow=True)
-        right.xaxis.set_major_formatter(lambda value, _: f"{value:+.3f}" if value else "0")
-        right.legend(loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2, fontsize=9.5)
-        figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
-        plt.close(figure)
+        _draw_curves(left, result)
+        _draw_gains(right, result)
+    return figure
+
+
+def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:
+    curve, names = result["curve"], result["names"]
+    for order, line in zip(ORDERS, ("-", ":"), strict=True):
+        for side in SIDES:
+            label = f"{side}: {names[side]}{', backbone only' if order == BACKBONE_ONLY else ''}"
+            values = curve[recorded_name(side, order)]
+            axes.plot(curve["events"], values, line, color=SIDE_COLORS[side], lw=2, label=label)
+    axes.set(xlabel="scored events", ylabel=f"MRR per {curve['events'][0]:,.0f} events", ylim=(0, None))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_title(f"{result['data']}, from {curve['until'][0][:10]} to {curve['until'][-1][:10]}")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), ncols=2, fontsize=9.5)
+
+
+def _draw_gains(axes: Any, result: Mapping[str, Any]) -> None:
+    parts = list(result["parts"])
+    for k, order in enumerate(ORDERS):
+        gains = [(row + 0.3 * k - 0.15, result["gain"][order][part]) for row, part in enumerate(parts)]
+        scored = [(y, gain) for y, gain in gains if gain]
+        for y, gain in scored:
+            axes.plot([gain["low"], gain["high"]], [y, y], color=SERIES_COLORS[2 - k], lw=1.6)
+        means, ys = [gain["mean"] for _, gain in scored], [y for y, _ in scored]
+        axes.plot(means, ys, "os"[k], color=SERIES_COLORS[2 - k], ms=6, label=ORDER_LABELS[order])
+    axes.axvline(0, color="#666666", lw=1)
+    axes.set_yticks(range(len(parts)), [f"{_part_label(part)} ({result['parts'][part]:,})" for part in parts])
+    axes.set(ylim=(len(parts) - 0.5, -0.5), title="MRR of B less that of A", axisbelow=True)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.3f}" if value else "0")
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.08), ncols=2, fontsize=9.5)

@@ -1,8 +1,8 @@
-"""What comparisons are made of: a stream ranked by several contenders at once, each scored event kept.
+"""The common part of all experiments: run several variants over one stream and keep every scored event.
 
-All contenders of a run share one memory and one stream, so that they meet the same questions, and differences between
-two of them are differences event by event (`model.metrics.bootstrap`). A contender is watched: how the true title stood by the
-backbone's score alone, and how much processor time was its own.
+All variants of a run share one stream state and one stream, so they rank the same requests. A difference between two
+variants is therefore paired event by event (`model.metrics.bootstrap`). An instrumented variant also records the rank
+of the target by its backbone's score alone, and the processor time that it used.
 
 N scored events
 """
@@ -18,89 +18,96 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import DataSet
 from infra.errors import SettingsError
-from infra.experiments.evaluate import UNCOUNTED, micro_batches
-from model.actions import WEIGHTS
+from infra.experiments.evaluate import WARMUP_SHARE, micro_batches
+from model.actions import TARGET_WEIGHTS
 from model.learner import Learner, LearnerSettings, RankedEvent, UserUpdate, new_pipeline
 from model.metrics import bootstrap
 from model.metrics.baselines import Baselines
-from model.metrics.popularity_buckets import BUCKETS, bucket_of
-from model.metrics.ranking import NEW_TITLE, NEW_USER, SLICES, average_rank
+from model.metrics.popularity_buckets import POPULARITY_BUCKETS, popularity_bucket
+from model.metrics.ranking import NEW_TITLE_EVENTS, NEW_USER_EVENTS, SLICES, average_rank
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.signals.candidates import CatalogSnapshot
 from model.state.stream_state import TitleMetadata
-from streaming.records import HISTORY, action_code
+from streaming.records import ACTIVITY_HISTORY, action_code
 
-ALONE: Final = " alone"  # after a contender's name: the order of its backbone's score over all candidates
-POINTS: Final = 24  # of a curve
-EVERY: Final = 10.0  # seconds between two lines of progress
+BACKBONE_ONLY, FINAL_LISTS = "backbone_only", "final_lists"
+ORDER_LABELS: Final = {BACKBONE_ONLY: "backbone only", FINAL_LISTS: "final lists"}  # the two orders of a variant
+CURVE_POINTS: Final = 24
+PROGRESS_INTERVAL_S: Final = 10.0
 
-Batch = list[TitleMetadata | UserUpdate]
-Say = Callable[[str], None]
-Before = Callable[[int, Batch], None]  # events done, what comes next
-Parts = Mapping[str, NDArray[np.bool_]]  # by name, which scored events
+MicroBatch = list[TitleMetadata | UserUpdate]
+Log = Callable[[str], None]
+BeforeBatch = Callable[[int, MicroBatch], None]  # events learned so far, the next micro-batch
+EventMasks = Mapping[str, NDArray[np.bool_]]  # name -> mask over the scored events
+
+
+def backbone_only(variant: str) -> str:
+    """The name under which a variant's order by the backbone's score alone is recorded."""
+    return BACKBONE_ONLY if variant == "full" else f"{variant} {BACKBONE_ONLY}"
+
+
+def recorded_name(variant: str, order: str) -> str:
+    """The name under which one of the two orders (ORDER_LABELS) of a variant is recorded."""
+    return variant if order == FINAL_LISTS else backbone_only(variant)
 
 
 class Instrumented(RankingPipeline):
-    """A contender whose backbone's own ranks and seconds are told. `shared_backbone`: another whose backbone's scores it reads,
-    instead of having one. `delayed` false: its ranker learns nothing from delayed questions."""
+    """A ranking pipeline that also records its backbone's ranks and its own processor time."""
 
-    alone: list[float]
-    seconds: float
-    shared_backbone: RankingPipeline | None
-    delayed: bool
+    backbone_ranks: list[float]  # of this micro-batch's events
+    cpu_seconds: float
+    shared_backbone: RankingPipeline | None  # read this pipeline's backbone scores; the variant has no backbone itself
+    learns_delayed: bool  # false: the ranker does not learn from delayed requests
     repeats: bool
 
     @classmethod
-    def of(
+    def wrap(
         cls,
         pipeline: RankingPipeline,
         repeats: bool = False,
         shared_backbone: RankingPipeline | None = None,
-        delayed: bool = True,
+        learns_delayed: bool = True,
     ) -> Self:
-        """The same contender, watched."""
-        made = cls.__new__(cls)
-        vars(made).update(vars(pipeline))
-        made.alone, made.seconds, made.shared_backbone, made.delayed, made.repeats = (
-            [],
-            0.0,
-            shared_backbone,
-            delayed,
-            repeats,
-        )
-        return made
+        """The same pipeline, instrumented."""
+        wrapped = cls.__new__(cls)
+        vars(wrapped).update(vars(pipeline))
+        wrapped.backbone_ranks, wrapped.cpu_seconds = [], 0.0
+        wrapped.shared_backbone, wrapped.learns_delayed, wrapped.repeats = shared_backbone, learns_delayed, repeats
+        return wrapped
 
     def prepare(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> None:
-        self.alone = []  # of this micro-batch; a new list, for a frozen copy had the old one too
+        self.backbone_ranks = []  # a new list, because a frozen copy shares the old one
         began = time.process_time()
         super().prepare(snapshot, *rest, **named)
         if self.shared_backbone is not None:
             self.backbone_NV = self.shared_backbone.backbone_NV
-        self.seconds += time.process_time() - began
+        self.cpu_seconds += time.process_time() - began
 
     def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
-        if request.delay and not self.delayed:
+        if request.delay and not self.learns_delayed:
             return RankResult(0.0, np.zeros(0, np.int64))
         began = time.process_time()
-        standing = super().rank(snapshot, request, n, *rest, **named)
-        self.seconds += time.process_time() - began
+        result = super().rank(snapshot, request, n, *rest, **named)
+        self.cpu_seconds += time.process_time() - began
         if self.sequence is not None and not request.delay:
-            self.alone.append(rank_by(self.backbone_NV[n], snapshot, request, self.repeats))
-        return standing
+            self.backbone_ranks.append(rank_by_score(self.backbone_NV[n], snapshot, request, self.repeats))
+        return result
 
-    def told(self, place: int) -> dict[str, float]:
-        """What is told of the micro-batch's event at `place`, by what follows the name."""
-        return {ALONE: self.alone[place]} if self.alone else {}
+    def extra_ranks(self, name: str, index: int) -> dict[str, float]:
+        """Further ranks of the micro-batch's event at `index`, by recorded name; `name` is the variant's."""
+        return {backbone_only(name): self.backbone_ranks[index]} if self.backbone_ranks else {}
 
     def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
         began = time.process_time()
         losses = super().learn(snapshot, *rest, **named)
-        self.seconds += time.process_time() - began
+        self.cpu_seconds += time.process_time() - began
         return losses
 
 
-def rank_by(score_V: NDArray[np.float32], snapshot: CatalogSnapshot, request: RankingRequest, repeats: bool) -> float:
-    """The target's rank among all candidates by these scores alone; what the user has seen competes where `repeats`."""
+def rank_by_score(
+    score_V: NDArray[np.float32], snapshot: CatalogSnapshot, request: RankingRequest, repeats: bool
+) -> float:
+    """The target's rank among all candidates by these scores. Titles that the user has seen count only if `repeats`."""
     open_V = np.where(snapshot.titles.candidate_V, score_V, -np.inf)
     if not repeats:
         seen = snapshot.stream_state.user_store.seen_by(request.history.user)
@@ -108,13 +115,13 @@ def rank_by(score_V: NDArray[np.float32], snapshot: CatalogSnapshot, request: Ra
     return average_rank(open_V, request.target)
 
 
-def watched(settings: LearnerSettings, backbone: bool = True, **options: Any) -> Instrumented:
-    """A new contender."""
-    return Instrumented.of(new_pipeline(settings, backbone), settings.repeats, **options)
+def instrumented(settings: LearnerSettings, backbone: bool = True, **options: Any) -> Instrumented:
+    """A new instrumented pipeline; `options` as in `Instrumented.wrap`."""
+    return Instrumented.wrap(new_pipeline(settings, backbone), settings.repeats, **options)
 
 
-class Recorded:
-    """Scored events in order: who, what and when, how often title and user had been met, and the rank by ranking."""
+class ScoredEvents:
+    """Scored events in order: user, title, time, earlier events of title and user, and the rank by variant."""
 
     def __init__(self) -> None:
         self.users: list[str] = []
@@ -128,7 +135,7 @@ class Recorded:
         return len(self.users)
 
     def add(self, event: RankedEvent, ranks: Mapping[str, float]) -> None:
-        """Keep one event; every event has the same rankings."""
+        """Keep one event; every event must have ranks under the same names."""
         self.users.append(event.user)
         self.titles.append(event.title)
         self.times.append(event.ts)
@@ -137,77 +144,78 @@ class Recorded:
         for name, rank in ranks.items():
             self.ranks.setdefault(name, []).append(rank)
 
-    def reciprocal(self, name: str) -> NDArray[np.float64]:
-        """1 / rank by event."""
+    def reciprocal_ranks(self, name: str) -> NDArray[np.float64]:
+        """1 / rank of each event."""
         return 1 / np.array(self.ranks[name], np.float64)
 
     def slices(self) -> dict[str, NDArray[np.bool_]]:
-        """Which events each of SLICES holds."""
+        """The events in each of SLICES, as masks."""
         title_N, user_N = np.array(self.title_events), np.array(self.user_events)
-        return dict(zip(SLICES, (title_N >= 0, title_N < NEW_TITLE, title_N == 0, user_N < NEW_USER), strict=True))
+        masks = (title_N >= 0, title_N < NEW_TITLE_EVENTS, title_N == 0, user_N < NEW_USER_EVENTS)
+        return dict(zip(SLICES, masks, strict=True))
 
-    def ages(self) -> dict[str, NDArray[np.bool_]]:
-        """Which events each of AGES holds, by the title's events before."""
-        age_N = bucket_of(np.array(self.title_events, np.int64))
-        return {age: age_N == place for place, age in enumerate(BUCKETS)}
+    def popularity_buckets(self) -> dict[str, NDArray[np.bool_]]:
+        """The events in each of POPULARITY_BUCKETS, as masks, by the title's earlier events."""
+        bucket_N = popularity_bucket(np.array(self.title_events, np.int64))
+        return {bucket: bucket_N == index for index, bucket in enumerate(POPULARITY_BUCKETS)}
 
-    def mrr(self, name: str, parts: Parts | None = None) -> dict[str, float | None]:
-        """By slice, or by the parts given; None where nothing was scored."""
-        return self._means(self.reciprocal(name), parts)
+    def mrr(self, name: str, masks: EventMasks | None = None) -> dict[str, float | None]:
+        """MRR by mask, by default by slice; None where no event was scored."""
+        return self._means(self.reciprocal_ranks(name), masks)
 
-    def hr10(self, name: str, parts: Parts | None = None) -> dict[str, float | None]:
-        """The share of ranks up to 10, likewise."""
-        return self._means(np.array(self.ranks[name]) <= 10, parts)
+    def hr10(self, name: str, masks: EventMasks | None = None) -> dict[str, float | None]:
+        """HR@10 by mask, by default by slice; None where no event was scored."""
+        return self._means(np.array(self.ranks[name]) <= 10, masks)
 
-    def _means(self, value_N: NDArray[Any], parts: Parts | None) -> dict[str, float | None]:
-        parts = self.slices() if parts is None else parts
-        return {of: float(value_N[inside].mean()) if inside.any() else None for of, inside in parts.items()}
+    def _means(self, value_N: NDArray[Any], masks: EventMasks | None) -> dict[str, float | None]:
+        masks = self.slices() if masks is None else masks
+        return {part: float(value_N[inside].mean()) if inside.any() else None for part, inside in masks.items()}
 
-    def gain(self, name: str, rival: str, parts: Parts | None = None) -> dict[str, dict[str, float] | None]:
-        """The paired difference in MRR by slice, or by the parts given, with its interval by users."""
-        rank_N, rival_N, user_N = np.array(self.ranks[name]), np.array(self.ranks[rival]), np.array(self.users)
-        found = {
-            of: bootstrap.difference(rank_N[inside], rival_N[inside], user_N[inside])
-            for of, inside in (self.slices() if parts is None else parts).items()
+    def gain(self, name: str, reference: str, masks: EventMasks | None = None) -> dict[str, dict[str, float] | None]:
+        """The paired difference in MRR by mask, by default by slice, with its bootstrap interval over users."""
+        rank_N, reference_N, user_N = (np.array(x) for x in (self.ranks[name], self.ranks[reference], self.users))
+        gains = {
+            part: bootstrap.mrr_difference(rank_N[inside], reference_N[inside], user_N[inside])
+            for part, inside in (self.slices() if masks is None else masks).items()
         }
-        return {of: None if one is None else one._asdict() for of, one in found.items()}
+        return {part: None if gain is None else gain._asdict() for part, gain in gains.items()}
 
-    def curve(self, names: Sequence[str] | None = None, points: int = POINTS) -> dict[str, list[float]]:
-        """MRR of each stretch of the scored events, by ranking, and `events`: where each stretch ends."""
+    def curve(self, names: Sequence[str] | None = None, points: int = CURVE_POINTS) -> dict[str, list[float]]:
+        """MRR of consecutive stretches of the scored events by name, and `events`: the end of each stretch."""
         bounds = np.linspace(0, len(self), min(points, len(self)) + 1).astype(int)
         lines = {"events": bounds[1:].astype(float).tolist()}
         for name in self.ranks if names is None else names:
-            total_N = np.concatenate([[0.0], np.cumsum(self.reciprocal(name))])
+            total_N = np.concatenate([[0.0], np.cumsum(self.reciprocal_ranks(name))])
             lines[name] = (np.diff(total_N[bounds]) / np.diff(bounds)).tolist()
         return lines
 
 
-def stream(
+def run_prequential(
     data: DataSet,
     encode: Encoder,
     learner: Learner,
-    say: Say,
+    log: Log,
     baselines: Baselines | None = None,
-    before: Before | None = None,
-    history: int = HISTORY,
+    before_batch: BeforeBatch | None = None,
+    history: int = ACTIVITY_HISTORY,
     first: int | None = None,
-) -> Recorded:
-    """Every event ranked, then learned; the first fifth is not kept, or those before `first`. With `baselines`, their
-    rankings beside the contenders'."""
+) -> ScoredEvents:
+    """Rank every event, then learn from it. Events before `first` (by default the first fifth) are learned but not
+    scored. With `baselines`, their ranks are recorded too."""
     repeats = learner.settings.repeats
     seen = Baselines(repeats=repeats) if baselines is None else baselines
-    first = int(len(data) * UNCOUNTED) if first is None else first
-    recorded, done = Recorded(), 0
-    progress = ProgressPrinter(len(data), say)
+    first = int(len(data) * WARMUP_SHARE) if first is None else first
+    recorded, done = ScoredEvents(), 0
+    progress = ProgressPrinter(len(data), log)
     for batch in micro_batches(data, encode, history):
         for title in batch:
             if isinstance(title, TitleMetadata):
                 seen.launch(title.title)
-        if before is not None:
-            before(done, batch)
-        for place, event in enumerate(learner.observe(batch).ranked):
+        if before_batch is not None:
+            before_batch(done, batch)
+        for index, event in enumerate(learner.observe(batch).ranked):
             if done >= first and not seen.has_seen(event.user, event.title):
-                ranks = event.ranks | alone(learner.pipelines, place)
+                ranks = event.ranks | extra_ranks(learner.pipelines, index)
                 if baselines is not None:
                     ranks |= baselines.rank(event.user, event.title, event.ts)
                 recorded.add(event, ranks)
@@ -217,55 +225,57 @@ def stream(
     return recorded
 
 
-def alone(pipelines: Mapping[str, RankingPipeline], place: int) -> dict[str, float]:
-    """What contenders that are watched tell of the micro-batch's event at `place`: ranks by backbones alone, mostly."""
-    watching = ((name, one) for name, one in pipelines.items() if isinstance(one, Instrumented))
-    return {name + of: rank for name, one in watching for of, rank in one.told(place).items()}
+def extra_ranks(pipelines: Mapping[str, RankingPipeline], index: int) -> dict[str, float]:
+    """Further ranks that instrumented pipelines give to the micro-batch's event at `index`, by recorded name."""
+    ranks: dict[str, float] = {}
+    for name, pipeline in pipelines.items():
+        if isinstance(pipeline, Instrumented):
+            ranks |= pipeline.extra_ranks(name, index)
+    return ranks
 
 
-def scored(recorded: Recorded) -> Recorded:
-    """The same. Raises SettingsError where it holds nothing that could be told."""
+def require_scored(recorded: ScoredEvents) -> ScoredEvents:
+    """Return `recorded`, or raise SettingsError if no event was scored."""
     if not len(recorded):
         raise SettingsError(
-            "Nothing was scored: no event after those that are learned first is of a title new to its viewer. Give "
-            "more events, or --repeats where people come back to the same title."
+            "Nothing was scored: after the warm-up, no event is on a title that is new to its user. Give more events, "
+            "or --repeats if users return to the same titles."
         )
     return recorded
 
 
-def actions(data: DataSet, recorded: Recorded) -> NDArray[np.int64]:
-    """code_N: what was done. Where one viewer does several things with a title at one moment, each stands for itself,
-    in their order."""
+def action_codes(data: DataSet, recorded: ScoredEvents) -> NDArray[np.int64]:
+    """code_N: the action of each scored event. Actions of one user on one title at one time keep their order."""
     codes: defaultdict[tuple[str, str, int], deque[int]] = defaultdict(deque)
     for event in map(data.event, range(len(data))):
         code = action_code(event)
-        if WEIGHTS[code] > 0:  # others are not ranked
+        if TARGET_WEIGHTS[code] > 0:  # actions of weight 0 are not ranked
             codes[event.user, event.title, event.ts].append(code)
-    met = zip(recorded.users, recorded.titles, recorded.times, strict=True)
-    return np.array([codes[key].popleft() for key in met], np.int64)
+    keys = zip(recorded.users, recorded.titles, recorded.times, strict=True)
+    return np.array([codes[key].popleft() for key in keys], np.int64)
 
 
-def head(data: DataSet, recorded: Recorded) -> dict[str, Any]:
-    """What a report begins with: what was asked of how many."""
+def report_header(data: DataSet, recorded: ScoredEvents) -> dict[str, Any]:
+    """The first fields of a report: the dataset and the number of events and users."""
     size = {"events": len(data), "scored": len(recorded), "users": len(set(recorded.users))}
     return {"data": data.name, "simulated": data.simulated, **size}
 
 
 class ProgressPrinter:
-    """A line every few seconds: how far, how long still, MRR so far."""
+    """Logs a line every few seconds: events done, estimated time left, and MRR so far."""
 
-    def __init__(self, whole: int, say: Say) -> None:
-        self.whole, self.say = whole, say
-        self.began = self.shown = time.monotonic()
+    def __init__(self, total: int, log: Log) -> None:
+        self.total, self.log = total, log
+        self.began = self.logged_at = time.monotonic()
 
-    def __call__(self, done: int, recorded: Recorded) -> None:
+    def __call__(self, done: int, recorded: ScoredEvents) -> None:
         now = time.monotonic()
-        if now - self.shown < EVERY and done < self.whole:
+        if now - self.logged_at < PROGRESS_INTERVAL_S and done < self.total:
             return
-        self.shown = now
-        left = (now - self.began) / max(done, 1) * (self.whole - done)
-        known = "  ".join(f"{name} {recorded.reciprocal(name).mean():.4f}" for name in self._named(recorded))
-        self.say(f"{done:>9,} of {self.whole:,}  {left:>5.0f} s left  {known}")
+        self.logged_at = now
+        left = (now - self.began) / max(done, 1) * (self.total - done)
+        mrr = "  ".join(f"{name} {recorded.reciprocal_ranks(name).mean():.4f}" for name in self._names(recorded))
+        self.log(f"{done:>9,} of {self.total:,}  {left:>5.0f} s left  {mrr}")
 
-    def _named(self, recorded: Recorded) -> Iterator[str]:
+    def _names(self, recorded: ScoredEvents) -> Iterator[str]:
         yield from list(recorded.ranks)[:3]

@@ -1,12 +1,13 @@
-"""`premiere evaluate --protocol leave-one-out`: the anchor in the literature, whatever it says of a stream.
+"""`premiere leave-one-out`: the evaluation protocol of the literature, for comparison with published results.
 
-The published protocol: of each user's order the last title is the test, the last but one the validation, all before
-them training. Ranked is among all titles of the file less those in the user's order so far (the validation title is
-known when the test title is asked for). No title is sampled away, and none that the file has is left out for being rare
-(the usual files of ML-1M have lost titles of fewer than five events). A user of fewer than three titles is learned from
-and not asked. Epochs are counted by NDCG@10 on the validation titles; the test is ranked once, by the weights of the
-best epoch. The setting flatters everyone: a model learns from what others did after the moment that it is asked about,
-so these numbers say nothing of a live stream, whose measure is prequential.
+The last title of each user is the test target, the one before it the validation target, and the earlier titles are for
+training. The target is ranked among all titles of the file except the earlier titles of its user (when the test target
+is ranked, the validation title is one of them). Candidates are not sampled, and rare titles are not removed; the usual
+files of ML-1M lack titles with fewer than five events. A user with fewer than three titles is only trained on. Training
+stops by NDCG@10 on the validation targets. The test targets are ranked once, with the weights of the best epoch.
+
+The protocol is optimistic for every model: training uses what other users did after the target event. These numbers
+therefore do not predict the quality on a live stream; a prequential evaluation does.
 """
 
 import time
@@ -16,209 +17,218 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.charts import COLOURS, LOOK, SERIES
+from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
 from infra.errors import SettingsError
-from infra.experiments.harness import Say
-from infra.experiments.user_sequences import Orders
-from infra.run.learn import numerics
-from model.metrics.ranking import MEASURES, measures_of
-from model.sequence.batch_training import catalog_of, epoch, history_of, ranks
+from infra.experiments.harness import Log
+from infra.experiments.user_sequences import UserSequences
+from infra.learner_settings import set_threads
+from model.metrics.ranking import RANKING_METRICS, ranking_metrics
+from model.sequence.batch_training import build_catalog, rank_targets, train_epoch, untimed_history
 from model.sequence.model import SequenceModel, SequenceSettings
 from model.sequence.network import NetworkSettings
 from model.sequence.objective import ObjectiveSettings
 from model.sequence.optimizers import OptimSettings
 from model.state.catalog import Catalog
 
-TITLES: Final = 3  # of a user who is asked about
-PUBLISHED: Final = {  # NDCG@10 and HR@10 on ML-1M, all by one program on one split: eSASRec's repository
+MIN_USER_TITLES: Final = 3  # of a user with held-out titles
+PUBLISHED: Final = {  # NDCG@10 and HR@10 on ML-1M, all from one program and one split: the repository of eSASRec
     "SASRec, sampled softmax": (0.1684, 0.2929),
     "HSTU": (0.1719, 0.3037),
     "eSASRec": (0.1772, 0.3133),
     "FuXi-alpha": (0.1813, 0.3164),
 }
-ML_1M: Final = (6040, 999_611)  # users and events of the file that they were measured on
+ML_1M: Final = (6040, 999_611)  # users and events of the file behind PUBLISHED
 
 
 @dataclass(frozen=True)
 class EpochSettings:
-    """windows a step · most: epochs · every: epochs between two looks at the validation titles · patience: looks
-    without a better one before it ends · seconds: of wall time, for training and looks."""
+    """How long to train, and in what steps."""
 
-    windows: int = 64
-    most: int = 100
-    every: int = 1
-    patience: int = 8
-    seconds: float = 7200.0
+    step_windows: int = 64  # windows per training step
+    max_epochs: int = 100
+    eval_every: int = 1  # epochs between two validations
+    patience: int = 8  # validations without improvement before training stops
+    max_seconds: float = 7200.0  # wall time of training and validation
     seed: int = 0
 
 
-NETWORK: Final = NetworkSettings(history=200, horizons=(0,), temperature=0.05, dropout=0.2, time_bias=False)
+NETWORK: Final = NetworkSettings(max_history=200, horizons=(0,), temperature=0.05, dropout=0.2, time_bias=False)
 SEQUENCE: Final = SequenceSettings(
     network=NETWORK,
-    objective=ObjectiveSettings(uniform=1.0, windows=(1,), delayed=0.0, id_mask=0.0),
-    optim=OptimSettings(row_lr=0.1, ema=0.99, matrices="muon"),
+    objective=ObjectiveSettings(uniform_share=1.0, target_windows=(1,), horizon_share=0.0, id_mask=0.0),
+    optim=OptimSettings(row_lr=0.1, ema=0.99, matrix_optimizer="muon"),
     steps=1,
-    replayed=0,
-    windows=1,
+    replay_windows=0,
+    replay_capacity=1,
 )
 
 
 @dataclass(frozen=True)
 class Split:
-    """What is learned, and whose next title is asked for: (user, order before), and the title."""
+    """The training sequences and the held-out targets."""
 
-    train: dict[str, NDArray[np.int64]]
-    asked: dict[str, tuple[list[tuple[str, NDArray[np.int64]]], list[int]]]  # by "validation" and "test"
-    count_V: NDArray[np.int64]  # events in training
+    train: dict[str, NDArray[np.int64]]  # user -> title_L
+    held_out: dict[str, tuple[list[tuple[str, NDArray[np.int64]]], list[int]]]  # by "validation" and "test": each
+    # user with the earlier titles, and the targets in the same order
+    count_V: NDArray[np.int64]  # training events by title
 
 
-def split(orders: Orders) -> Split:
-    """Raises SettingsError where nobody has three titles."""
-    long = {user: order_L for user, order_L in orders.users.items() if len(order_L) >= TITLES}
+def split(sequences: UserSequences) -> Split:
+    """Raises SettingsError if no user has three titles."""
+    long = {user: title_L for user, title_L in sequences.sequences.items() if len(title_L) >= MIN_USER_TITLES}
     if not long:
-        raise SettingsError(f"Nobody in {orders.name} has {TITLES} titles: leave-one-out needs one each to learn from, "
-                            "to stop by and to ask for.")  # fmt: skip
-    train = {user: order_L[:-2] if user in long else order_L for user, order_L in orders.users.items()}
-    asked = {
-        "validation": ([(u, o[:-2]) for u, o in long.items()], [int(o[-2]) for o in long.values()]),
-        "test": ([(u, o[:-1]) for u, o in long.items()], [int(o[-1]) for o in long.values()]),
+        raise SettingsError(
+            f"No user in {sequences.name} has {MIN_USER_TITLES} titles: leave-one-out needs one each for training, "
+            "validation and test."
+        )
+    train = {user: title_L[:-2] if user in long else title_L for user, title_L in sequences.sequences.items()}
+    held_out = {
+        "validation": ([(user, t[:-2]) for user, t in long.items()], [int(t[-2]) for t in long.values()]),
+        "test": ([(user, t[:-1]) for user, t in long.items()], [int(t[-1]) for t in long.values()]),
     }
-    everything = np.concatenate(list(train.values()))
-    return Split(train, asked, np.bincount(everything, minlength=len(orders.titles)))
+    all_titles = np.concatenate(list(train.values()))
+    return Split(train, held_out, np.bincount(all_titles, minlength=len(sequences.titles)))
 
 
-def measures(rank_N: NDArray[np.float64]) -> dict[str, float]:
+def metrics(rank_N: NDArray[np.float64]) -> dict[str, float]:
     """MRR, HR@10 and NDCG@10."""
-    mean_M = np.mean([measures_of(rank) for rank in rank_N.tolist()], 0)
-    return dict(zip(MEASURES, mean_M.tolist(), strict=True))
+    mean_M = np.mean([ranking_metrics(rank) for rank in rank_N.tolist()], 0)
+    return dict(zip(RANKING_METRICS, mean_M.tolist(), strict=True))
 
 
-def popularity(parts: Split) -> dict[str, float]:
-    """The measures of the test titles by events in training: what knows nothing of users gets."""
+def popularity_baseline(parts: Split) -> dict[str, float]:
+    """The metrics of the test targets ranked by training events."""
     score_V = parts.count_V.astype(np.float64)
-    found: list[float] = []
-    for (_, order_L), target in zip(*parts.asked["test"], strict=True):
-        own, seen_L = score_V[target], score_V[order_L]
-        above = np.count_nonzero(score_V > own) - np.count_nonzero(seen_L > own)
-        level = np.count_nonzero(score_V == own) - np.count_nonzero(seen_L == own)
-        found.append(above + (level + 1) / 2)
-    return measures(np.array(found))
+    ranks: list[float] = []
+    for (_, title_L), target in zip(*parts.held_out["test"], strict=True):
+        score, seen_L = score_V[target], score_V[title_L]
+        above = np.count_nonzero(score_V > score) - np.count_nonzero(seen_L > score)
+        tied = np.count_nonzero(score_V == score) - np.count_nonzero(seen_L == score)
+        ranks.append(above + (tied + 1) / 2)
+    return metrics(np.array(ranks))
 
 
 def fit(
-    model: SequenceModel, catalog: Catalog, parts: Split, settings: EpochSettings, say: Say
+    model: SequenceModel, catalog: Catalog, parts: Split, settings: EpochSettings, log: Log
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
-    """Train until the validation titles are ranked no better; the curve, whose seconds are of training alone, and the
-    served weights of its best epoch."""
-    limit, rng = model.settings.network.history, np.random.default_rng(settings.seed)
-    histories = [history_of(user, order_L, limit) for user, order_L in parts.train.items()]
+    """Train until the validation metric stops improving. Returns the curve, whose seconds are those of training only,
+    and the served weights of the best epoch."""
+    limit, rng = model.settings.network.max_history, np.random.default_rng(settings.seed)
+    histories = [untimed_history(user, title_L, limit) for user, title_L in parts.train.items()]
     began, wall, cpu = time.monotonic(), 0.0, 0.0
     curve: list[dict[str, float]] = []
     best: dict[str, Any] = {}
-    for number in range(1, settings.most + 1):
+    for number in range(1, settings.max_epochs + 1):
         start, start_cpu = time.monotonic(), time.process_time()
-        loss = epoch(model, catalog, histories, settings.windows, rng)
+        loss = train_epoch(model, catalog, histories, settings.step_windows, rng)
         wall, cpu = wall + time.monotonic() - start, cpu + time.process_time() - start_cpu
-        over = number == settings.most or time.monotonic() - began > settings.seconds
-        if number % settings.every and not over:
+        last = number == settings.max_epochs or time.monotonic() - began > settings.max_seconds
+        if number % settings.eval_every and not last:
             continue
-        found = measures(ranks(model, catalog, *parts.asked["validation"]))
-        curve.append({"epoch": number, "seconds": wall, "cpu_seconds": cpu, "loss": loss, **found})
-        say(f"epoch {number:>3}  {wall:>6.0f} s  loss {loss:.4f}  validation NDCG@10 "
-            f"{found['ndcg10']:.4f}  HR@10 {found['hr10']:.4f}")  # fmt: skip
+        validation = metrics(rank_targets(model, catalog, *parts.held_out["validation"]))
+        curve.append({"epoch": number, "seconds": wall, "cpu_seconds": cpu, "loss": loss, **validation})
+        log(f"epoch {number:>3}  {wall:>6.0f} s  loss {loss:.4f}  validation NDCG@10 "
+            f"{validation['ndcg10']:.4f}  HR@10 {validation['hr10']:.4f}")  # fmt: skip
         if curve[-1] is _best(curve):
             best = model.served_state(len(catalog))
         waited = number - _best(curve)["epoch"]
-        if over or waited >= settings.patience * settings.every:
+        if last or waited >= settings.patience * settings.eval_every:
             break
     return curve, best
 
 
 def _best(curve: Sequence[dict[str, float]]) -> dict[str, float]:
-    return max(curve, key=lambda look: look["ndcg10"])
+    return max(curve, key=lambda point: point["ndcg10"])
 
 
 def report(
-    orders: Orders,
+    sequences: UserSequences,
     encode: Encoder | None,
-    say: Say,
+    log: Log,
     sequence: SequenceSettings = SEQUENCE,
     settings: EpochSettings | None = None,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """The measures of validation and test, the curve, and what was trained. Without an encoder ids alone are read, as
-    the published models do. Raises SettingsError."""
-    numerics(threads)
+    """The validation and test metrics, the curve, and the settings. Without an encoder, titles are represented by ids
+    only, as in the published models. Raises SettingsError."""
+    set_threads(threads)
     settings = settings or EpochSettings()
-    texts = encode is not None and any(orders.texts)
-    network = replace(sequence.network, semantic=texts)
+    texts = encode is not None and any(sequences.texts)
+    network = replace(sequence.network, use_text=texts)
     sequence = replace(sequence, network=network)
-    parts = split(orders)
-    text_VS = encode(orders.texts) if encode is not None else np.zeros((len(orders.titles), network.d_text), np.float32)
-    catalog = catalog_of(orders.titles, text_VS, parts.count_V)
+    parts = split(sequences)
+    text_VE = (
+        encode(sequences.texts) if encode is not None else np.zeros((len(sequences.titles), network.d_text), np.float32)
+    )
+    catalog = build_catalog(sequences.titles, text_VE, parts.count_V)
     model = SequenceModel(sequence, settings.seed)
-    curve, best = fit(model, catalog, parts, settings, say)
+    curve, best = fit(model, catalog, parts, settings, log)
     model.load_served(best)
-    test = measures(ranks(model, catalog, *parts.asked["test"]))
+    test = metrics(rank_targets(model, catalog, *parts.held_out["test"]))
     return {
-        "data": orders.name,
-        "simulated": orders.simulated,
-        "events": len(orders),
-        "users": len(orders.users),
-        "asked": len(parts.asked["test"][1]),
-        "titles": len(orders.titles),
+        "data": sequences.name,
+        "simulated": sequences.simulated,
+        "events": len(sequences),
+        "users": len(sequences.sequences),
+        "test_users": len(parts.held_out["test"][1]),
+        "titles": len(sequences.titles),
         "texts": texts,
         "threads": threads,
         "parameters": {
             "backbone": sum(p.numel() for p in model.network.backbone.parameters()),
             "network": sum(p.numel() for p in model.network.parameters()),
-            "id_rows": len(orders.titles) * network.d_id,
+            "id_rows": len(sequences.titles) * network.d_id,
         },
         "settings": {"sequence": asdict(sequence), "epochs": asdict(settings)},
         "curve": curve,
         "best": _best(curve),
-        "validation": {name: _best(curve)[name] for name in MEASURES},
+        "validation": {name: _best(curve)[name] for name in RANKING_METRICS},
         "test": test,
-        "popularity": popularity(parts),
-        "published": PUBLISHED if (len(orders.users), len(orders)) == ML_1M else {},
+        "popularity": popularity_baseline(parts),
+        "published": PUBLISHED if (len(sequences.sequences), len(sequences)) == ML_1M else {},
     }
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The report for reading."""
-    best, sizes = found["best"], found["parameters"]
-    what = "texts and ids" if found["texts"] else "ids alone"
-    yield f"{found['data']}: {found['events']:,} events, {found['titles']:,} titles ({what} are read),"
-    yield f"{found['users']:,} users, of whom {found['asked']:,} are asked about"
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """The report as lines of text."""
+    best, sizes = result["best"], result["parameters"]
+    inputs = "texts and ids" if result["texts"] else "ids only"
+    yield f"{result['data']}: {result['events']:,} events, {result['titles']:,} titles ({inputs}),"
+    yield f"{result['users']:,} users, {result['test_users']:,} of them with held-out titles"
     yield f"parameters: backbone {sizes['backbone']:,}, network {sizes['network']:,}, id rows {sizes['id_rows']:,}"
-    spent = f"{best['seconds']:,.0f} s on {found['threads']} threads ({best['cpu_seconds']:,.0f} s of CPU)"
-    yield f"best of {found['curve'][-1]['epoch']:.0f} epochs by validation: {best['epoch']:.0f}, after {spent}"
+    spent = f"{best['seconds']:,.0f} s on {result['threads']} threads ({best['cpu_seconds']:,.0f} s of CPU)"
+    yield f"best of {result['curve'][-1]['epoch']:.0f} epochs by validation: {best['epoch']:.0f}, after {spent}"
     yield ""
     yield f"{'':<28}{'NDCG@10':>9}{'HR@10':>9}{'MRR':>9}"
-    rows = {"test": found["test"], "validation": found["validation"], "popularity, test": found["popularity"]}
-    for name, one in rows.items():
-        yield f"{name:<28}{one['ndcg10']:>9.4f}{one['hr10']:>9.4f}{one['mrr']:>9.4f}"
-    for name, (ndcg, hr) in found["published"].items():
+    rows = {"test": result["test"], "validation": result["validation"], "popularity, test": result["popularity"]}
+    for name, row in rows.items():
+        yield f"{name:<28}{row['ndcg10']:>9.4f}{row['hr10']:>9.4f}{row['mrr']:>9.4f}"
+    for name, (ndcg, hr) in result["published"].items():
         yield f"{name + ' (published)':<28}{ndcg:>9.4f}{hr:>9.4f}"
 
 
-def draw(found: Mapping[str, Any], path: Path) -> None:
-    """NDCG@10 of the validation titles over the minutes, with the test's and the published (PNG)."""
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Save the figure of a report as PNG."""
+    save_figure(figure_of(result), path)
+
+
+def figure_of(result: Mapping[str, Any]) -> Figure:
+    """Validation NDCG@10 over training time, with the test result and published results."""
     import matplotlib.pyplot as plt
 
-    with plt.rc_context(LOOK):
+    with plt.rc_context(CHART_STYLE):
         figure, axes = plt.subplots(figsize=(9.5, 4.8), layout="constrained")
-        minutes = [look["seconds"] / 60 for look in found["curve"]]
-        axes.plot(minutes, [look["ndcg10"] for look in found["curve"]], "o-", color=COLOURS["full"], lw=2, ms=4,
-                  label="validation")  # fmt: skip
-        at = found["best"]["seconds"] / 60
-        axes.plot([at], [found["test"]["ndcg10"]], "*", color="black", ms=14, label="test, best epoch")
-        for colour, (name, (ndcg, _)) in zip(SERIES, found["published"].items(), strict=False):
-            axes.axhline(ndcg, color=colour, ls="--", lw=1.4, label=f"{name} (published, test)")
-        axes.set(xlabel=f"minutes on {found['threads']} threads", ylabel="NDCG@10", title=found["data"])
+        curve = result["curve"]
+        minutes, ndcg_of_epoch = [point["seconds"] / 60 for point in curve], [point["ndcg10"] for point in curve]
+        axes.plot(minutes, ndcg_of_epoch, "o-", color=COLORS["full"], lw=2, ms=4, label="validation")
+        best_minutes = result["best"]["seconds"] / 60
+        axes.plot([best_minutes], [result["test"]["ndcg10"]], "*", color="black", ms=14, label="test, best epoch")
+        for color, (name, (ndcg, _)) in zip(SERIES_COLORS, result["published"].items(), strict=False):
+            axes.axhline(ndcg, color=color, ls="--", lw=1.4, label=f"{name} (published, test)")
+        axes.set(xlabel=f"minutes on {result['threads']} threads", ylabel="NDCG@10", title=result["data"])
         axes.legend(loc="lower right")
-        figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
-        plt.close(figure)
+    return figure

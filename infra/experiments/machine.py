@@ -1,4 +1,4 @@
-"""The machine that a measurement was made on."""
+"""Describe the machine of a measurement."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ _MIB = 2**20
 
 
 def device() -> str:
-    """The GPU, or the processor and the number of its threads that torch uses."""
+    """Name of the GPU, or of the processor with the number of threads that torch uses."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -20,5 +20,5 @@ def device() -> str:
 
 
 def resident_mib(process: int | str = "self") -> float:
-    """Resident memory of a process in MiB; without an argument, of this one."""
+    """Resident memory of a process in MiB, by default of this process."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * _PAGE_BYTES / _MIB

@@ -1,4 +1,4 @@
-"""The studies of docs/questions.md as parts of the evidence: what the commands tell, their words and their figures."""
+"""The reports of the experiment commands (docs/experiments.md) as parts of the results."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,71 +7,84 @@ from typing import Any, Final
 
 from features.text_encoders import Encoder
 from infra.data.datasets import DataSet
-from infra.experiments import coldstart, compare, flops, leave_one_out, multitask, scaling, scaling_report, staleness
-from infra.experiments.harness import Say
-from infra.experiments.user_sequences import Orders
+from infra.experiments import (
+    coldstart,
+    compare,
+    flops,
+    leave_one_out,
+    multitask,
+    multitask_report,
+    scaling,
+    scaling_report,
+    staleness,
+    staleness_report,
+)
+from infra.experiments.harness import Log
+from infra.experiments.user_sequences import UserSequences
 from infra.settings import load
 from model.learner import LearnerSettings
 
-ENDS: Final = (scaling.DEFAULT[0], scaling.DEFAULT[-1])
+SIZES_COMPARED: Final = (scaling.DEFAULT_SIZES[0], scaling.DEFAULT_SIZES[-1])
 
-Find = Callable[[Any, Encoder, LearnerSettings, Say], dict[str, Any]]
+RunReport = Callable[[Any, Encoder, LearnerSettings, Log], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class ReportPart:
-    """title: of its section · limit: events unless asked otherwise · of: whose data it asks (given, globo, ml-1m's
-    orders) · find, lines, draw: the study."""
+    """The report of one command."""
 
-    title: str
-    limit: int | None
-    of: str
-    find: Find
+    title: str  # of its section
+    limit: int | None  # default number of events; None: all
+    dataset: str  # given, globo, or ml-1m (as user sequences)
+    run: RunReport
     lines: Callable[[Mapping[str, Any]], Iterator[str]]
     draw: Callable[[Mapping[str, Any], Path], None]
 
 
-def _sizes(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say) -> dict[str, Any]:
-    return scaling.report(data, encode, settings, say)
+def _scaling(data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+    return scaling.report(data, encode, settings, log)
 
 
-def _ends(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say) -> dict[str, Any]:
-    """The smallest size of the sweep against the largest."""
-    return compare.report(data, encode, settings, ENDS, say)
+def _compare(data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+    """The smallest size of the sweep against the largest size."""
+    return compare.report(data, encode, settings, SIZES_COMPARED, log)
 
 
-def _ages(data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say) -> dict[str, Any]:
-    return staleness.report(data, encode, settings, say, staleness.EVERY)
+def _staleness(data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+    return staleness.report(data, encode, settings, log, staleness.SAMPLE_EVERY)
 
 
-def _costs(data: DataSet, _encode: Encoder, settings: LearnerSettings, _say: Say) -> dict[str, Any]:
-    return flops.report(load().model, settings.sequence, len(data.titles))
+def _flops(data: DataSet, _encode: Encoder, settings: LearnerSettings, _log: Log) -> dict[str, Any]:
+    return flops.report(load().model_size, settings.sequence, len(data.titles))
 
 
-def _orders(orders: Orders, _encode: Encoder, settings: LearnerSettings, say: Say) -> dict[str, Any]:
-    return leave_one_out.report(orders, None, say, settings=leave_one_out.EpochSettings(seed=settings.seed))
+def _leave_one_out(sequences: UserSequences, _encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+    return leave_one_out.report(sequences, None, log, settings=leave_one_out.EpochSettings(seed=settings.seed))
 
 
 REPORT_PARTS: Final[dict[str, ReportPart]] = {
     "leave-one-out": ReportPart(
-        "Is it as good as the published models?", None, "ml-1m", _orders, leave_one_out.lines, leave_one_out.draw
+        "Leave-one-out evaluation on MovieLens-1M", None, "ml-1m",
+        _leave_one_out, leave_one_out.lines, leave_one_out.draw,
     ),
-    "scaling-films": ReportPart(
-        "When does a bigger model pay? Films", 4_000, "given", _sizes, scaling_report.lines, scaling_report.draw
+    "scaling-movies": ReportPart(
+        "Quality by model size: movies", 4_000, "given", _scaling, scaling_report.lines, scaling_report.draw
     ),
     "scaling-globo": ReportPart(
-        "When does a bigger model pay? News", 8_000, "globo", _sizes, scaling_report.lines, scaling_report.draw
+        "Quality by model size: news", 8_000, "globo", _scaling, scaling_report.lines, scaling_report.draw
     ),
-    "shadow": ReportPart("The smallest size against the largest", 8_000, "given", _ends, compare.lines, compare.draw),
-    "flops": ReportPart("What does a training token cost?", 1_000, "given", _costs, flops.lines, flops.draw),
+    "compare": ReportPart(
+        "The smallest model size against the largest", 8_000, "given", _compare, compare.lines, compare.draw
+    ),
+    "flops": ReportPart("FLOPs per training token", 1_000, "given", _flops, flops.lines, flops.draw),
     "staleness": ReportPart(
-        "What does a list lose while it lies in the cache?", 6_000, "given", _ages, staleness.lines, staleness.draw
+        "Quality by age of the list", 6_000, "given", _staleness, staleness_report.lines, staleness_report.draw
     ),
     "coldstart": ReportPart(
-        "What does it do for a title that nobody has watched?", 8_000, "given", coldstart.report, coldstart.lines,
-        coldstart.draw,
+        "Cold-start quality by title embedding", 8_000, "given", coldstart.report, coldstart.lines, coldstart.draw
     ),
-    "tasks": ReportPart(
-        "Does one backbone serve several tasks?", 8_000, "given", multitask.report, multitask.lines, multitask.draw
+    "multitask": ReportPart(
+        "One backbone for several tasks", 8_000, "given",
+        multitask.report, multitask_report.lines, multitask_report.draw,
     ),
 }  # fmt: skip

@@ -1,29 +1,29 @@
-"""The page of the answers, docs/answers.md: what the studies of docs/questions.md told, word for word, with figures."""
+"""The page docs/results/reports.md: the reports of the experiment commands, verbatim, with their figures."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from infra.experiments.reports import REPORT_PARTS
-from infra.experiments.results_page import Files, figure_of, runs
+from infra.experiments.results_page import Files, figure_path, runs
 
 INTRO: Final = """\
-# Answers
+# Reports
 
-What the commands of [questions to your own data](questions.md) tell, word for word, with their figures. This page is
-made by `make evidence` from the data that it finds; nothing in it is written by hand. How each is asked, and what its
-answer means, stands there.
+The output and the figures of the [experiment commands](../experiments.md). `make results` generates this page from the
+available data. How to run each command, and how to read its report, is described there.
 """
 
 
-def lines(found: Files, page: Path) -> Iterator[str]:
-    """The page; figures are drawn on the way."""
+def lines(files: Files, page: Path) -> Iterator[str]:
+    """The page as lines of Markdown. Also draws the figures."""
     yield INTRO
-    yield from runs(found)
-    for name, asked in REPORT_PARTS.items():
-        if name in found:
-            path = figure_of(page, name)
-            asked.draw(found[name]["found"], path)
-            yield f"\n## {asked.title}\n\n```"
-            yield from asked.lines(found[name]["found"])
-            yield f"```\n\n![{asked.title}]({path.name})"
+    yield from runs(files)
+    for name, part in REPORT_PARTS.items():
+        if name in files:
+            path = figure_path(page, name)
+            result = files[name]["result"]
+            part.draw(result, path)
+            yield f"\n## {part.title}\n\n```"
+            yield from part.lines(result)
+            yield f"```\n\n![{part.title}]({path.name})"

@@ -1,13 +1,13 @@
-"""`make evidence`: every table and figure about quality, made again; long, with progress.
+"""`make results`: run all quality measurements and write the results pages; takes hours and prints progress.
 
-Each part writes what it found to build/evidence/<part>.json, so that an interrupted run goes on where it stopped: a
-part whose file was made of the same data, limit and settings is not run again. The last step reads the files, whatever
-parts they are of, and writes docs/evidence.md, and docs/answers.md of the questions, with their figures beside them; a
-page that no part is of is left as it is.
+Each part writes its result to build/results/<part>.json. A part whose file was made from the same data, limit and
+settings is not run again, so an interrupted run continues where it stopped. The last step reads all files and writes
+docs/results/results.md, and docs/results/reports.md with the reports of the commands, with their figures beside them. A
+page for which there is no part is not changed.
 
-    python -m infra.experiments.results                                 all parts that are missing
-    python -m infra.experiments.results --only ablations --limit 2000   those whose name begins so, on fewer events
-    python -m infra.experiments.results --events e.csv --titles t.csv   on one's own data
+    python -m infra.experiments.results                                 all missing parts
+    python -m infra.experiments.results --only ablations --limit 2000   parts whose name starts so, on fewer events
+    python -m infra.experiments.results --events e.csv --titles t.csv   on your own data
 """
 
 import argparse
@@ -24,56 +24,57 @@ from typing import Any, Final
 
 from features.text_encoders import Encoder, load_encoder
 from infra.data.datasets import DataSet
-from infra.data.locate import find
+from infra.data.locate import locate
 from infra.experiments import ablations, evaluate, other_streams, reports_page, results_page, retraining, user_sequences
 from infra.experiments.coldstart import cold_share
-from infra.experiments.harness import ALONE, ProgressPrinter, Recorded, Say, alone, watched
+from infra.experiments.harness import Log, ProgressPrinter, ScoredEvents, backbone_only, extra_ranks, instrumented
 from infra.experiments.machine import device
 from infra.experiments.reports import REPORT_PARTS, ReportPart
-from infra.run.learn import learner_settings, numerics
+from infra.learner_settings import learner_settings, set_threads
 from infra.settings import load as load_settings
 from model import checkpoint
 from model.learner import LearnerSettings, RankedEvent
-from model.metrics.baselines import NAMES
+from model.metrics.baselines import BASELINES
 from model.signals.table import SIGNALS
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
-FILES: Final = CHECKOUT / "build" / "evidence"
-PAGE: Final = CHECKOUT / "docs" / "evidence.md"
+RESULT_FOLDER: Final = CHECKOUT / "build" / "results"
+PAGE: Final = CHECKOUT / "docs" / "results" / "results.md"
+REPORTS_PAGE: Final = "reports.md"  # beside PAGE
 
 
 @dataclass(frozen=True)
-class Part:
-    """name · limit: events that it takes unless asked otherwise, None: all · data · find: what it measures on them."""
+class ResultsPart:
+    """One measurement of the results pages."""
 
     name: str
-    limit: int | None
-    data: Callable[[int | None], Any]  # DataSet or Orders
-    find: Callable[[Any, Say], dict[str, Any]]
+    limit: int | None  # default number of events; None: all
+    data: Callable[[int | None], Any]  # loads a DataSet or UserSequences, given the limit
+    run: Callable[[Any, Log], dict[str, Any]]
 
 
-def headline(encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
-    """The whole evaluation, with curves and paired intervals."""
-    pipelines = {name: watched(settings, backbone=name == "full") for name in evaluate.MODELS[:2]}
-    recorded = Recorded()
-    progress = ProgressPrinter(len(data), say)
+def headline(encode: Encoder, settings: LearnerSettings, data: DataSet, log: Log) -> dict[str, Any]:
+    """The prequential evaluation, with curves and paired differences."""
+    pipelines = {name: instrumented(settings, backbone=name == "full") for name in evaluate.VARIANTS[:2]}
+    recorded = ScoredEvents()
+    progress = ProgressPrinter(len(data), log)
 
-    def each(place: int, event: RankedEvent, ranks: dict[str, float]) -> None:
-        recorded.add(event, ranks | alone(pipelines, place))
+    def on_scored(index: int, event: RankedEvent, ranks: dict[str, float]) -> None:
+        recorded.add(event, ranks | extra_ranks(pipelines, index))
 
-    def shown(done: int, _whole: int, _rankings: object) -> None:
+    def on_progress(done: int, _total: int, _metrics: object) -> None:
         progress(done, recorded)
 
-    report = evaluate.evaluate(data, encode, settings, shown, each, dict(pipelines))
+    report = evaluate.evaluate(data, encode, settings, on_progress, on_scored, dict(pipelines))
     mrr = {name: recorded.mrr(name) for name in recorded.ranks}
-    best = max(NAMES, key=lambda name: mrr[name]["all"] or 0.0)
-    rivals = ["no_backbone", "frozen", best]
-    pairs = [("full", rival) for rival in rivals] + [("full" + ALONE, best)]
+    best = max(BASELINES, key=lambda name: mrr[name]["all"] or 0.0)
+    references = ["no_backbone", "frozen", best]
+    pairs = [("full", reference) for reference in references] + [(backbone_only("full"), best)]
     return {
         "report": report,
         "mrr": mrr,
         "best": best,
-        "gains": [{"of": a, "over": b, "gain": recorded.gain(a, b)} for a, b in pairs],
+        "gains": [{"variant": a, "reference": b, "gain": recorded.gain(a, b)} for a, b in pairs],
         "curve": recorded.curve(),
     }
 
@@ -84,134 +85,128 @@ def parts(
     settings: LearnerSettings,
     minutes: float,
     clicks: Path | None = None,
-    films: Path | None = None,
-) -> Iterator[Part]:
-    """All of them, in the order of the page; those of the news clicks and of the film order only where the file
-    `clicks` and the folder `films` are given."""
-    yield Part("headline", None, given, partial(headline, encode, settings))
-    for group in ablations.tables(0.0):
-        find_rows = partial(ablate, group, encode, settings)
-        yield Part(f"ablations-{group}", 8_000, given, find_rows)
-    yield Part("retraining", 20_000, given, lambda data, say: retraining.run(data, encode, settings, say))
+    ml_1m: Path | None = None,
+) -> Iterator[ResultsPart]:
+    """All parts in the order of the pages. Parts on news clicks need the file `clicks`, parts on MovieLens-1M the
+    folder `ml_1m`. `minutes`: of the throughput measurement."""
+    yield ResultsPart("headline", None, given, partial(headline, encode, settings))
+    for group in ablations.ablation_groups(0.0):
+        yield ResultsPart(f"ablations-{group}", 8_000, given, partial(run_ablations, group, encode, settings))
+    yield ResultsPart("retraining", 20_000, given, lambda data, log: retraining.run(data, encode, settings, log))
+    sources: dict[str, Callable[[int | None], Any]] = {"given": given}
     if clicks:
-        of_the_hour = partial(compared, encode, settings, other_streams.HOUR)
-        yield Part("globo", 20_000, partial(other_streams.globo, clicks), of_the_hour)
-    if films:
-        yield Part(
-            "ml-1m",
-            20_000,
-            lambda limit: other_streams.ml_1m(films).slice(0, limit),
-            partial(compared, encode, settings, 30),
-        )
+        sources["globo"] = partial(other_streams.globo, clicks)
+        run = partial(run_comparison, encode, settings, other_streams.HOUR_DAYS)
+        yield ResultsPart("globo", 20_000, sources["globo"], run)
+    if ml_1m:
+        sources["ml-1m"] = lambda limit: user_sequences.load(ml_1m / "ml1m_ordered.parquet", limit=limit)
+        run = partial(run_comparison, encode, settings, 30)
+        yield ResultsPart("ml-1m", 20_000, lambda limit: other_streams.ml_1m(ml_1m).slice(0, limit), run)
     if clicks:
-        timed = partial(pace, encode, settings, minutes)
-        yield Part("rates", 1_200_000, partial(other_streams.globo, clicks), timed)
-    where = {"given": given}
-    if clicks:
-        where["globo"] = partial(other_streams.globo, clicks)
-    if films:
-        where["ml-1m"] = lambda limit: user_sequences.load(films / "ml1m_ordered.parquet", limit=limit)  # type: ignore[assignment, return-value]
-    for name, asked in REPORT_PARTS.items():
-        if asked.of in where:
-            yield Part(name, asked.limit, where[asked.of], partial(answered, asked, encode, settings))
+        run = partial(run_throughput, encode, settings, minutes)
+        yield ResultsPart("throughput", 1_200_000, sources["globo"], run)
+    for name, part in REPORT_PARTS.items():
+        if part.dataset in sources:
+            yield ResultsPart(name, part.limit, sources[part.dataset], partial(run_report, part, encode, settings))
 
 
-def ablate(group: str, encode: Encoder, settings: LearnerSettings, data: DataSet, say: Say) -> dict[str, Any]:
-    """One group of rows."""
-    rows = ablations.tables(cold_share(data))[group]
-    return {"rows": ablations.run(rows, data, encode, settings, say)}
+def run_ablations(group: str, encode: Encoder, settings: LearnerSettings, data: DataSet, log: Log) -> dict[str, Any]:
+    """One group of ablations."""
+    rows = ablations.ablation_groups(cold_share(data))[group]
+    return {"rows": ablations.run(rows, data, encode, settings, log)}
 
 
-def compared(encode: Encoder, settings: LearnerSettings, days: float, data: DataSet, say: Say) -> dict[str, Any]:
-    """Another stream."""
-    return other_streams.compare(data, encode, settings, say, days)
+def run_comparison(encode: Encoder, settings: LearnerSettings, days: float, data: DataSet, log: Log) -> dict[str, Any]:
+    """The model and the baselines on another stream."""
+    return other_streams.compare(data, encode, settings, log, days)
 
 
-def pace(encode: Encoder, settings: LearnerSettings, minutes: float, data: DataSet, say: Say) -> dict[str, Any]:
-    """The learner's own speed."""
-    return {"minutes": minutes, "looks": other_streams.rates(data, encode, settings, minutes, say)}
+def run_throughput(
+    encode: Encoder, settings: LearnerSettings, minutes: float, data: DataSet, log: Log
+) -> dict[str, Any]:
+    """The learner's speed and memory."""
+    return {"minutes": minutes, "samples": other_streams.throughput(data, encode, settings, minutes, log)}
 
 
-def answered(asked: ReportPart, encode: Encoder, settings: LearnerSettings, data: Any, say: Say) -> dict[str, Any]:
-    """One of the questions; whoever reads clicks of news comes back to them."""
-    return asked.find(data, encode, replace(settings, repeats=settings.repeats or asked.of == "globo"), say)
+def run_report(part: ReportPart, encode: Encoder, settings: LearnerSettings, data: Any, log: Log) -> dict[str, Any]:
+    """The report of one command. Readers of news return to articles, so globo counts repeats."""
+    return part.run(data, encode, replace(settings, repeats=settings.repeats or part.dataset == "globo"), log)
 
 
-def obtain(part: Part, asked: dict[str, Any], files: Path, say: Say) -> None:
-    """Run a part, unless its file answers the same question already."""
-    file = files / f"{part.name}.json"
-    if file.exists() and json.loads(file.read_text())["asked"] == asked:
-        say("done before")
+def run_part(part: ResultsPart, inputs: dict[str, Any], folder: Path, log: Log) -> None:
+    """Run a part, unless its file has the result for the same inputs already."""
+    file = folder / f"{part.name}.json"
+    if file.exists() and json.loads(file.read_text())["inputs"] == inputs:
+        log("up to date")
         return
-    data = part.data(asked["limit"])
-    say(f"{data.name}, {len(data):,} events")
+    data = part.data(inputs["limit"])
+    log(f"{data.name}, {len(data):,} events")
     began = time.monotonic()
-    found = {
-        "asked": asked,
+    content = {
+        "inputs": inputs,
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "device": device(),
         "torch": version("torch"),
         "command": " ".join(["python -m infra.experiments.results", *sys.argv[1:]]),
         "data": {"name": data.name, "events": len(data), "simulated": data.simulated},
-        "found": part.find(data, say),
+        "result": part.run(data, log),
         "seconds": round(time.monotonic() - began),
     }
-    half = file.with_suffix(".half")  # a file that is there is whole
-    half.write_text(json.dumps(found, indent=1, default=str) + "\n")
-    half.rename(file)
+    partial_file = file.with_suffix(".partial")  # renamed when complete, so that every .json file is complete
+    partial_file.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    partial_file.rename(file)
 
 
-def told(name: str) -> Say:
-    """Progress of a part, on stderr."""
+def progress_log(name: str) -> Log:
+    """Prints the progress of a part to stderr."""
     return lambda line: print(f"[{name}] {line}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None, settings: LearnerSettings | None = None) -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=Path, help="your events: CSV or Parquet with user, item, ts")
     parser.add_argument("--titles", type=Path, help="your titles: CSV or Parquet with item, title")
     parser.add_argument("--clicks", type=Path, help="news clicks: clicks.parquet of Globo.com (user, item, ts_ms)")
     parser.add_argument("--ml-1m", type=Path, help="folder of MovieLens-1M in order: ml1m_ordered.parquet, movies.dat")
-    parser.add_argument("--only", action="append", help="parts whose name begins so; may be given again")
-    parser.add_argument("--limit", type=int, help="events of each part; as each part sets unless given")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of the learner at full speed")
-    parser.add_argument("--fresh", action="store_true", help="run parts that were run before again")
-    parser.add_argument("--files", type=Path, default=FILES, help="folder of the parts' files")
-    parser.add_argument(
-        "--page", type=Path, default=PAGE, help="a page to write; the other and the figures go beside it"
-    )
-    given = parser.parse_args(arguments)
-    numerics(1)
-    world = load_settings()
-    model = settings or learner_settings(world)
+    parser.add_argument("--only", action="append", help="run parts whose name starts so; repeatable")
+    parser.add_argument("--limit", type=int, help="events per part; default: set by each part")
+    parser.add_argument("--minutes", type=float, default=10.0, help="minutes of the throughput measurement")
+    parser.add_argument("--rerun", action="store_true", help="run up-to-date parts again")
+    parser.add_argument("--folder", type=Path, default=RESULT_FOLDER, help="folder for the results of the parts")
+    parser.add_argument("--page", type=Path, default=PAGE, help="results page; reports.md and figures go beside it")
+    options = parser.parse_args(arguments)
+    set_threads(1)
+    in_force = load_settings()
+    model = settings or learner_settings(in_force)
 
-    def chosen(limit: int | None) -> DataSet:
-        where = {"data_dir": world.data_dir, "folder": world.data, "seed": world.seed}
-        return find(given.events, given.titles, **where).slice(0, limit)  # type: ignore[arg-type]
+    def given(limit: int | None) -> DataSet:
+        where = {"data_dir": in_force.data_dir, "folder": in_force.data, "seed": in_force.seed}
+        return locate(options.events, options.titles, **where).slice(0, limit)  # type: ignore[arg-type]
 
-    given.files.mkdir(parents=True, exist_ok=True)
-    for part in parts(chosen, load_encoder(world.text_encoder), model, given.minutes, given.clicks, given.ml_1m):
-        if given.only and not part.name.startswith(tuple(given.only)):
+    options.folder.mkdir(parents=True, exist_ok=True)
+    encode = load_encoder(in_force.text_encoder)
+    for part in parts(given, encode, model, options.minutes, options.clicks, options.ml_1m):
+        if options.only and not part.name.startswith(tuple(options.only)):
             continue
-        if given.fresh:
-            (given.files / f"{part.name}.json").unlink(missing_ok=True)
-        asked = {"limit": given.limit or part.limit, "settings": asdict(model), "signals": list(SIGNALS)}
-        asked |= {"format": checkpoint.FORMAT}  # what the learner keeps changed with it, and so what it finds
-        asked |= {"events": str(given.events), "minutes": given.minutes if part.name == "rates" else None}
-        obtain(part, json.loads(json.dumps(asked, default=str)), given.files, told(part.name))
-    publish(given.files, given.page)
+        if options.rerun:
+            (options.folder / f"{part.name}.json").unlink(missing_ok=True)
+        inputs = {"limit": options.limit or part.limit, "settings": asdict(model), "signals": list(SIGNALS)}
+        inputs |= {"format": checkpoint.FORMAT}  # raised whenever the learner's state changes, which changes results
+        inputs |= {"events": str(options.events), "minutes": options.minutes if part.name == "throughput" else None}
+        run_part(part, json.loads(json.dumps(inputs, default=str)), options.folder, progress_log(part.name))
+    write_pages(options.folder, options.page)
 
 
-def publish(files: Path, page: Path) -> None:
-    """The pages of the parts that are there; figures are drawn on the way."""
-    found = {file.stem: json.loads(file.read_text()) for file in sorted(files.glob("*.json"))}
-    asked = {name: found.pop(name) for name in REPORT_PARTS if name in found}
+def write_pages(folder: Path, page: Path) -> None:
+    """Write the pages of the parts that exist, and draw their figures."""
+    results = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+    reports = {name: results.pop(name) for name in REPORT_PARTS if name in results}
     page.parent.mkdir(parents=True, exist_ok=True)
-    beside = page.with_name("answers.md")
-    for path, parts, lines in ((page, found, results_page.lines), (beside, asked, reports_page.lines)):
-        if parts:
-            path.write_text("\n".join(line.rstrip(" ") for line in lines(parts, path)) + "\n")
+    reports_path = page.with_name(REPORTS_PAGE)
+    for path, files, lines in ((page, results, results_page.lines), (reports_path, reports, reports_page.lines)):
+        if files:
+            path.write_text("\n".join(line.rstrip(" ") for line in lines(files, path)) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The page of the evidence, docs/evidence.md, made of the parts' files; a part without a file is left out.
+"""The page docs/results/results.md, generated from the files of the parts. A part without a file is left out.
 
-What a number means is said in words that the numbers decide: an interval that holds zero is never called a gain.
+Sentences about differences follow from confidence intervals: a difference whose interval contains zero is inconclusive.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,259 +8,278 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.experiments import ablations, evaluate, other_streams, results_figures
+from infra.experiments.harness import BACKBONE_ONLY, backbone_only
+from infra.experiments.verdicts import BETTER, INCONCLUSIVE, VERDICTS, WORSE, format_ci, format_size, verdict
 
-SLICES: Final = {
-    "all": "all", "new_titles": "new titles", "unseen_titles": "no event", "new_users": "new users",
+SLICE_LABELS: Final = {
+    "all": "all", "new_titles": "new titles", "unseen_titles": "unseen titles", "new_users": "new users",
 }  # fmt: skip
 LABELS: Final = {
     "full": "Premiere",
-    "online": "learning online",
-    "no_backbone": "Premiere without its backbone",
-    "frozen": "Premiere frozen after the first fifth",
-    "full alone": "the backbone alone",
-    "online alone": "online, the backbone alone",
+    "online": "online",
+    "no_backbone": "Premiere, no backbone",
+    "frozen": "Premiere, frozen after the first fifth",
+    backbone_only("full"): "backbone only",
+    backbone_only("online"): "online, backbone only",
     "retrained": "retrained",
-    "retrained alone": "retrained, the backbone alone",
-    "retrained, counters too": "retrained, counters frozen too",
+    backbone_only("retrained"): "retrained, backbone only",
+    "retrained, frozen counters": "retrained, frozen counters",
     "cooccurrence": "last-title co-occurrence",
     "popularity_recent": "popularity, recent",
     "popularity": "popularity, all time",
 }
+VERDICT_LABELS: Final = {
+    WORSE: "Worse than the default (95 % CI excludes zero)",
+    BETTER: "Better than the default (95 % CI excludes zero)",
+    INCONCLUSIVE: "Inconclusive (95 % CI contains zero)",
+}
 INTRO: Final = """\
-# Evidence
+# Results
 
-Does learning in the stream beat what people would pick instead, and does each part of it earn its place? This page is
-made by `make evidence` from the data that it finds; nothing in it is written by hand. Every event is ranked before it
-is learned, among all launched titles that its user has not seen; the first fifth of a stream is learned and not
-counted. MRR is the mean of 1/rank. Differences are paired, event by event; the brackets hold 95 % of what they come to
-when whole users are drawn again (cluster bootstrap): where they hold zero, these users show no difference. *New titles*
-had fewer than 10 events so far, *no event*: none, *new users* fewer than 5.
+Quality of Premiere compared with baselines, with batch retraining, and with ablations of its parts. `make results`
+generates this page from the available data.
+
+The evaluation is prequential (test-then-train): every event is ranked before it is learned, among all launched titles
+that its user has not seen. The first fifth of a stream is learned but not scored. MRR is the mean of 1/rank.
+Differences are paired by event. Brackets are 95 % confidence intervals from a bootstrap over users; an interval that
+contains zero means no detectable difference. *New titles* have fewer than 10 earlier events, *unseen titles* none, and
+*new users* fewer than 5.
 """
 
-Files = Mapping[str, Mapping[str, Any]]
+Files = Mapping[str, Mapping[str, Any]]  # part -> content of its file
 
 
-def lines(found: Files, page: Path) -> Iterator[str]:
-    """The page; figures are drawn on the way."""
+def lines(files: Files, page: Path) -> Iterator[str]:
+    """The page as lines of Markdown. Also draws the figures."""
     yield INTRO
-    yield from runs(found)
-    if "headline" in found:
-        yield from headline(found["headline"], page)
-    names = [name for group in ablations.tables(0.0) if (name := f"ablations-{group}") in found]
+    yield from runs(files)
+    if "headline" in files:
+        yield from headline(files["headline"], page)
+    names = [name for group in ablations.ablation_groups(0.0) if (name := f"ablations-{group}") in files]
     if names:
-        yield from ablation({name: found[name]["found"]["rows"] for name in names}, found[names[0]], page)
-    if "retraining" in found:
-        yield from retraining(found["retraining"], page)
+        yield from ablation_section({name: files[name]["result"]["rows"] for name in names}, files[names[0]], page)
+    if "retraining" in files:
+        yield from retraining(files["retraining"], page)
     for name in ("globo", "ml-1m"):
-        if name in found:
-            yield from other(name, found[name], page)
-    if "rates" in found:
-        yield from rates(found["rates"], page)
+        if name in files:
+            yield from other_stream(name, files[name], page)
+    if "throughput" in files:
+        yield from throughput(files["throughput"], page)
 
 
-def runs(found: Files) -> Iterator[str]:
-    """What was run."""
+def runs(files: Files) -> Iterator[str]:
+    """The table of all runs, the default settings and the commands."""
     yield "| part | data | events | date (UTC) | minutes | device |"
     yield "|---|---|---:|---|---:|---|"
-    for name, part in found.items():
+    for name, part in files.items():
         data = part["data"]
-        of = data["name"] + (" (simulated)" if data["simulated"] else "")
+        data_name = data["name"] + (" (simulated)" if data["simulated"] else "")
         row = f"{data['events']:,} | {part['date'][:16]} | {part['seconds'] / 60:.1f} | {part['device']}"
-        yield f"| {name} | {of} | {row} |"
+        yield f"| {name} | {data_name} | {row} |"
     yield ""
-    for part in list(found.values())[:1]:
-        s, signals = part["asked"]["settings"], len(part["asked"]["signals"])
+    for part in list(files.values())[:1]:
+        s, signals = part["inputs"]["settings"], len(part["inputs"]["signals"])
         sequence, network = s["sequence"], s["sequence"]["network"]
         yield (
-            f"Settings, unless a row says otherwise: {network['blocks']} blocks of width {network['width']}, histories "
-            f"of {network['history']}, {sequence['steps']} steps a micro-batch, each with {sequence['replayed']} "
-            f"windows replayed; {signals} signals, a shortlist of {s['shortlist']}; seed {s['seed']}, "
-            f"torch {part['torch']}, one thread. Commands:"
+            f"Default settings: {network['blocks']} blocks of width {network['width']}, histories of "
+            f"{network['max_history']} events, {sequence['steps']} steps per micro-batch, each with "
+            f"{sequence['replay_windows']} replayed windows, {signals} signals, a shortlist of {s['shortlist']}, seed "
+            f"{s['seed']}, torch {part['torch']}, one thread. Commands:"
         )
-    for command in sorted({part["command"] for part in found.values()}):
+    for command in sorted({part["command"] for part in files.values()}):
         yield f"\n    {command}"
 
 
 def headline(part: Mapping[str, Any], page: Path) -> Iterator[str]:
-    found = part["found"]
-    yield "\n## In the stream\n"
-    yield from rankings(found["mrr"])
+    """The section on the prequential evaluation."""
+    result = part["result"]
+    yield "\n## Prequential evaluation\n"
+    yield from mrr_table(result["mrr"])
     yield ""
-    yield from differences(found["gains"])
-    yield from drawn(page, "mrr", "MRR over the stream", found["curve"])
-    yield "\nThe whole evaluation, by age of the title and with what the lists show:\n\n```"
-    yield from evaluate.lines(found["report"])
+    yield from difference_table(result["gains"])
+    yield from draw_curves(page, "mrr", "MRR over the stream", result["curve"])
+    yield "\nThe full report, with metrics by popularity of the title and beyond-accuracy metrics:\n\n```"
+    yield from evaluate.lines(result["report"])
     yield "```"
 
 
-def rankings(mrr: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
-    """MRR by ranking and slice."""
-    yield "| MRR | " + " | ".join(SLICES.values()) + " |"
-    yield "|---|" + "---:|" * len(SLICES)
+def mrr_table(mrr: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
+    """MRR by variant and slice."""
+    yield "| MRR | " + " | ".join(SLICE_LABELS.values()) + " |"
+    yield "|---|" + "---:|" * len(SLICE_LABELS)
     for name in [*(known for known in LABELS if known in mrr), *(name for name in mrr if name not in LABELS)]:
-        if name.endswith(" alone") and name not in LABELS:
+        if name.endswith(BACKBONE_ONLY) and name not in LABELS:
             continue
-        yield f"| {LABELS.get(name, name)} | " + " | ".join(short(mrr[name][of]) for of in SLICES) + " |"
+        yield f"| {LABELS.get(name, name)} | " + " | ".join(decimal(mrr[name][part]) for part in SLICE_LABELS) + " |"
 
 
-def differences(gains: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Paired differences, and what they say."""
-    yield "| difference in MRR | " + " | ".join(SLICES.values()) + " |"
-    yield "|---|" + "---|" * len(SLICES)
-    for one in gains:
-        cells = " | ".join(signed(one["gain"][of]) for of in SLICES)
-        yield f"| {LABELS[one['of']]} against {LABELS[one['over']]} | {cells} |"
+def difference_table(gains: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Paired differences in MRR by slice, and a sentence on each over all events."""
+    yield "| difference in MRR | " + " | ".join(SLICE_LABELS.values()) + " |"
+    yield "|---|" + "---|" * len(SLICE_LABELS)
+    for pair in gains:
+        cells = " | ".join(format_gain(pair["gain"][part]) for part in SLICE_LABELS)
+        yield f"| {LABELS[pair['variant']]} less {LABELS[pair['reference']]} | {cells} |"
     yield ""
-    for one in gains:
-        gain = one["gain"]["all"]
+    for pair in gains:
+        gain = pair["gain"]["all"]
         if gain:
-            said = sentence(LABELS[one["of"]], LABELS[one["over"]], gain)
-            yield f"- {said[0].upper()}{said[1:]}"
+            text = describe_difference(LABELS[pair["variant"]], LABELS[pair["reference"]], gain)
+            yield f"- {text[0].upper()}{text[1:]}"
 
 
-def sentence(name: str, rival: str, gain: Mapping[str, float]) -> str:
-    """What an interval says, and no more."""
-    of = f"{gain['events']:,.0f} events of {gain['users']:,.0f} users"
-    if gain["low"] > 0 or gain["high"] < 0:
-        word = "above" if gain["low"] > 0 else "below"
-        return f"{name} lies {word} {rival} by {short(abs(gain['mean']))} of MRR: {of} show it beyond chance."
-    return f"{name} against {rival}: {of} show no difference beyond chance."
+def describe_difference(name: str, reference: str, gain: Mapping[str, float]) -> str:
+    """The verdict on a difference as a sentence."""
+    mrr, size = decimal(abs(gain["mean"])), format_size(gain)
+    sentences = {
+        BETTER: f"{name} beats {reference} by {mrr} MRR (95 % CI excludes zero; {size}).",
+        WORSE: f"{name} is below {reference} by {mrr} MRR (95 % CI excludes zero; {size}).",
+        INCONCLUSIVE: f"{name} against {reference}: inconclusive ({size}).",
+    }
+    return sentences[verdict(gain)]
 
 
-def ablation(groups: Files, part: Mapping[str, Any], page: Path) -> Iterator[str]:
-    table = ablations.merged(groups)
-    events = table[ablations.DEFAULT]["events"]
-    yield "\n## What each part is worth\n"
+def ablation_section(groups: Files, part: Mapping[str, Any], page: Path) -> Iterator[str]:
+    """The section on ablations."""
+    table = ablations.merge_groups(groups)
+    scored = table[ablations.DEFAULT]["events"]
+    yield "\n## Ablations\n"
     yield (
-        f"One change at a time, all on the first {part['data']['events']:,} events of {part['data']['name']} "
-        f"({events:,} scored). Below zero: the part earns its place. *Alone*: the order of the backbone's own score. "
-        "Seconds are the contender's own processor time; rows about the ranker read the default's backbone and do not "
-        "pay for it.\n"
+        f"Each row changes one part of the default model. All rows use the first {part['data']['events']:,} events of "
+        f"{part['data']['name']} ({scored:,} scored). A difference below zero means that the part improves MRR. "
+        "*Backbone only*: the order by the backbone's score. *CPU s*: processor time of the variant; ablations of the "
+        "ranker read the default's backbone and do not include its time.\n"
     )
-    yield "| change | " + " | ".join(SLICES.values()) + " | against the default | alone | against its | CPU s |"
-    yield "|---|" + "---:|" * len(SLICES) + "---|---:|---|---:|"
+    yield (
+        "| change | " + " | ".join(SLICE_LABELS.values()) + " | less default | backbone only | less default's | CPU s |"
+    )
+    yield "|---|" + "---:|" * len(SLICE_LABELS) + "---|---:|---|---:|"
     for name, row in table.items():
-        cells = [short(row["mrr"][of]) for of in SLICES]
-        own = [short(row["alone"]["all"]), signed(row["alone_gain"]["all"])] if row["alone"] else ["", ""]
-        gain = signed(row["gain"]["all"])
+        cells = [decimal(row["mrr"][part]) for part in SLICE_LABELS]
+        backbone = ["", ""]
+        if row["backbone_only_mrr"]:
+            backbone = [decimal(row["backbone_only_mrr"]["all"]), format_gain(row["backbone_only_gain"]["all"])]
+        gain = format_gain(row["gain"]["all"])
         if name == ablations.DEFAULT:
-            gain, own = "", [own[0], ""]
-        yield f"| {name} | " + " | ".join([*cells, gain, *own, f"{row['seconds']:,.0f}"]) + " |"
+            gain, backbone = "", [backbone[0], ""]
+        yield f"| {name} | " + " | ".join([*cells, gain, *backbone, f"{row['cpu_seconds']:,.0f}"]) + " |"
     yield ""
-    for word, names in verdicts(table).items():
+    for word, names in ablation_verdicts(table).items():
         if names:
-            yield f"- {word}: {', '.join(names)}."
-    path = figure_of(page, "ablations")
+            yield f"- {VERDICT_LABELS[word]}: {', '.join(names)}."
+    path = figure_path(page, "ablations")
     results_figures.bars(table, path)
-    yield f"\n![What each change does to MRR]({path.name})"
+    yield f"\n![Change in MRR by ablation]({path.name})"
 
 
-def verdicts(table: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Rows by what their interval says."""
-    words: dict[str, list[str]] = {"Worse beyond chance": [], "Better beyond chance": [], "No difference shown": []}
+def ablation_verdicts(table: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The ablations by verdict over all events."""
+    by_verdict: dict[str, list[str]] = {word: [] for word in (WORSE, BETTER, INCONCLUSIVE)}
+    assert set(by_verdict) == set(VERDICTS)
     for name, row in table.items():
-        gain = row["gain"]["all"]
-        if name != ablations.DEFAULT and gain:
-            word = "Worse beyond chance" if gain["high"] < 0 else "No difference shown"
-            words["Better beyond chance" if gain["low"] > 0 else word].append(name)
-    return words
+        if name != ablations.DEFAULT and row["gain"]["all"]:
+            by_verdict[verdict(row["gain"]["all"])].append(name)
+    return by_verdict
 
 
 def retraining(part: Mapping[str, Any], page: Path) -> Iterator[str]:
-    found = part["found"]
-    flops, mrr = found["flops"], found["mrr"]
+    """The section on batch retraining."""
+    result = part["result"]
+    flops, mrr, retrainings = result["flops"], result["mrr"], result["retrainings"]
     share = mrr["online"]["all"] / mrr["retrained"]["all"]
     cost = flops["online"] / flops["retrained"] if flops["retrained"] else float("nan")
-    epochs = ", ".join(str(epochs) for epochs in sorted({one["epochs"] for one in found["times"]}))
-    yield "\n## Against retraining\n"
+    epochs = ", ".join(str(epochs) for epochs in sorted({retraining["epochs"] for retraining in retrainings}))
+    choices = ", ".join(retrainings[0]["mrr_by_epochs"])
+    yield "\n## Batch retraining\n"
     yield (
-        f"The rival is the same system, made anew from everything so far every {found['every']:,} events "
-        f"({len(found['times'])} times, {epochs} epochs, the best of {', '.join(found['times'][0]['tried'])} by the "
-        "newest tenth) and frozen in between. Its counters run on; in the last row they are frozen too.\n"
+        f"The batch variant is the same system, retrained from scratch every {result['every']:,} events on all earlier "
+        f"events ({len(retrainings)} times, {epochs} epochs, the best of {choices} by the newest tenth). Its weights "
+        "are frozen in between, its counters stay current. The last row freezes the counters too.\n"
     )
-    yield from rankings(mrr)
+    yield from mrr_table(mrr)
     yield ""
-    yield from differences(found["gains"])
+    yield from difference_table(result["gains"])
     yield (
-        f"\nLearning online reaches {share:.0%} of the retrained system's MRR for {cost:.0%} of its training FLOPs "
-        f"({flops['online']:.3g} against {flops['retrained']:.3g}). Retraining costs more the longer the stream is: at "
-        f"these costs an event, online is at a tenth from {flops['tenth']:,.0f} events on."
+        f"\nOnline learning reaches {share:.0%} of the retrained variant's MRR with {cost:.0%} of its training FLOPs "
+        f"({flops['online']:.3g} against {flops['retrained']:.3g}). The cost of retraining grows with the stream: at "
+        f"these costs per event, online learning costs a tenth from {flops['tenth_at_events']:,.0f} events on."
     )
-    first = part["data"]["events"] - len_scored(found)
-    marks = [one["events"] - first for one in found["times"] if one["events"] > first]
-    yield from drawn(page, "retraining", "MRR between retrainings", found["curve"], marks)
+    first = part["data"]["events"] - scored_events(result)
+    retrained_at = [r["events"] - first for r in retrainings if r["events"] > first]
+    yield from draw_curves(page, "retraining", "MRR between retrainings", result["curve"], retrained_at)
 
 
-def len_scored(found: Mapping[str, Any]) -> int:
-    """Scored events of a part."""
-    return int(found["curve"]["events"][-1])
+def scored_events(result: Mapping[str, Any]) -> int:
+    """The number of scored events of a part."""
+    return int(result["curve"]["events"][-1])
 
 
-def other(name: str, part: Mapping[str, Any], page: Path) -> Iterator[str]:
-    found = part["found"]
-    titles = {"globo": "News: globo", "ml-1m": "Films in users' order: ml-1m"}
+def other_stream(name: str, part: Mapping[str, Any], page: Path) -> Iterator[str]:
+    """The section on another dataset."""
+    result = part["result"]
+    titles = {"globo": "News: globo", "ml-1m": "Movies in user order: ml-1m"}
     yield f"\n## {titles[name]}\n"
-    size = f"{found['events']:,} events, {found['users']:,} users, {found['titles']:,} titles"
+    size = f"{result['events']:,} events, {result['users']:,} users, {result['titles']:,} titles"
     if name == "globo":
         yield (
-            f"{size}: the first clicks of a later day, learned from nothing. Articles have no text. Recent popularity "
-            "is that of the last hour.\n"
+            f"{size}: the first clicks from {other_streams.GLOBO_DAY} on, with an untrained model. Articles have no "
+            "text. Recent popularity covers the last hour.\n"
         )
     else:
         yield (
-            f"{size}. The file tells each user's order and the time of the user's last event only: the stream is each "
-            "user's first events, half a minute apart, ending then. The numbers are about orders, not about time.\n"
+            f"{size}. The file has each user's order and only the time of the user's last event. The stream is "
+            f"synthetic: each user's first events, {other_streams.EVENT_GAP_S} seconds apart, ending at that time. The "
+            "results concern order, not time.\n"
         )
-    yield from rankings(found["mrr"])
+    yield from mrr_table(result["mrr"])
     yield ""
-    yield from differences(found["gains"])
-    yield from drawn(page, name, f"MRR over {name}", found["curve"])
+    yield from difference_table(result["gains"])
+    yield from draw_curves(page, name, f"MRR over {name}", result["curve"])
 
 
-def rates(part: Mapping[str, Any], page: Path) -> Iterator[str]:
-    looks = part["found"]["looks"]
-    yield "\n## The learner at full speed\n"
+def throughput(part: Mapping[str, Any], page: Path) -> Iterator[str]:
+    """The section on the learner's speed and memory."""
+    samples = part["result"]["samples"]
+    yield "\n## Learner throughput\n"
     yield (
-        "Clicks of globo as fast as one thread learns them: as it is, without replay, and for "
-        f"{part['found']['minutes']:g} minutes as the learner keeps up with {other_streams.FAST:,} events/s of log time: "
-        "least replay, larger micro-batches, a fair sample of the events ranked. Memory holds the clicks that wait to "
-        "be read and every user's history, too.\n"
+        "Clicks of globo, as fast as one thread learns them: with default settings, without replay, and for "
+        f"{part['result']['minutes']:g} minutes with the load shedding for {other_streams.TARGET_EVENTS_PER_S:,} "
+        "events/s of log time (least replay, larger micro-batches, a sample of the events evaluated). Memory includes "
+        "the clicks waiting to be read and every user's history.\n"
     )
-    yield "| | events | events/s, first | last | slowest | events/s of CPU, last | MiB, first | last | users |"
+    yield "| mode | events | events/s, first | last | slowest | events/s of CPU, last | MiB, first | last | users |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
-    for name, seen in looks.items():
-        if seen:
-            rate = [look["rate"] for look in seen]
-            ends = [f"{rate[0]:,.0f}", f"{rate[-1]:,.0f}", f"{min(rate):,.0f}", f"{seen[-1]['cpu_rate']:,.0f}"]
-            stream_state = [f"{seen[0]['resident']:,.0f}", f"{seen[-1]['resident']:,.0f}", f"{seen[-1]['users']:,.0f}"]
-            yield f"| {name} | {seen[-1]['events']:,.0f} | " + " | ".join([*ends, *stream_state]) + " |"
-    path = figure_of(page, "rates")
-    results_figures.pace(looks, path)
-    yield f"\n![Events a second and memory]({path.name})"
+    for mode, mode_samples in samples.items():
+        if mode_samples:
+            first, last = mode_samples[0], mode_samples[-1]
+            rates = [sample["events_per_s"] for sample in mode_samples]
+            speed = [f"{rates[0]:,.0f}", f"{rates[-1]:,.0f}", f"{min(rates):,.0f}", f"{last['events_per_cpu_s']:,.0f}"]
+            memory = [f"{first['resident_mib']:,.0f}", f"{last['resident_mib']:,.0f}", f"{last['users']:,.0f}"]
+            yield f"| {mode} | {last['events']:,.0f} | " + " | ".join([*speed, *memory]) + " |"
+    path = figure_path(page, "throughput")
+    results_figures.throughput(samples, path)
+    yield f"\n![Events per second, and memory]({path.name})"
 
 
-def figure_of(page: Path, name: str) -> Path:
-    """Where a figure lies."""
+def figure_path(page: Path, name: str) -> Path:
+    """The path of a figure: beside its page, with the page's name first."""
     return page.with_name(f"{page.stem}-{name}.png")
 
 
-def drawn(
-    page: Path, name: str, title: str, curve: Mapping[str, Sequence[float]], marks: Sequence[int] = ()
+def draw_curves(
+    page: Path, name: str, title: str, curve: Mapping[str, Sequence[float]], vertical_lines: Sequence[int] = ()
 ) -> Iterator[str]:
-    """Draw curves, and their line of the page."""
-    path = figure_of(page, name)
-    results_figures.curves(curve, LABELS, path, marks)
+    """Draw curves of MRR, and the Markdown line of the figure."""
+    path = figure_path(page, name)
+    results_figures.curves(curve, LABELS, path, vertical_lines)
     yield f"\n![{title}]({path.name})"
 
 
-def short(value: float | None) -> str:
-    """.0123"""
-    return "-" if value is None else f"{value:.4f}".removeprefix("0")
+def decimal(value: float | None) -> str:
+    """A metric with four decimals, such as 0.0123."""
+    return "-" if value is None else f"{value:.4f}"
 
 
-def signed(gain: Mapping[str, float] | None) -> str:
-    """+.0012 [.0003, .0021]"""
-    if gain is None:
-        return "-"
-    mean, low, high = (f"{gain[key]:+.4f}".replace("0.", ".", 1) for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}]"
+def format_gain(gain: Mapping[str, float] | None) -> str:
+    """A difference with its interval, or a dash."""
+    return "-" if gain is None else format_ci(gain)

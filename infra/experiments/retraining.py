@@ -1,21 +1,22 @@
-"""Learning online against retraining: the same system, made anew from all that happened so far every EVERY events.
+"""Online learning against batch retraining: the same system, retrained from scratch on all earlier events.
 
-Between two retrainings the rival's weights stand still. Three contenders meet the same stream:
+The batch variants are retrained every RETRAIN_EVENTS events; in between their weights are frozen. Three variants read
+the same stream:
 
 - `online` learns from every micro-batch.
-- `retrained` has the same memory: counters, histories and catalogue run on, only its weights stand still.
-- `retrained, counters too` reads a copy of the counters as they were at the last retraining. Titles and their launches
-  run on, and so does the history of the user who asks: both come with the question.
+- `retrained` has frozen weights, but shares the stream state: counters, histories and catalog stay current.
+- `retrained, frozen counters` also reads a copy of the counters from the last retraining. The catalog and the history
+  of the query user stay current, because they come with the request.
 
-A retraining is a new network and a new ranker. The network takes E epochs over the windows of all histories so far,
-shuffled, in steps of WINDOWS; E is the best of EPOCHS, tried again whenever the events have doubled: trained on the
-older nine tenths of them, asked about the newest tenth. The ranker takes as many passes over its records as the online
-one does. Its records are those that the rival itself noted while it served, so that the backbone's column in each comes
-from a network which had not met the event: the simplest honest construction, and what a log of served features is for.
-Records from before the first network are left out.
+A retraining makes a new network and a new ranker. The network trains for E epochs on shuffled windows of all histories
+so far. E is the best of EPOCH_CHOICES: trained on the older nine tenths of the events, validated on the newest tenth.
+It is chosen again whenever the number of events has doubled. The ranker trains on its records for as many passes as the
+online ranker does. The retrained variant wrote these records itself while it served, so the backbone's score in each
+record comes from a network that had not seen the event; a log of served features works the same way. Records from
+before the first network are left out.
 
-Costs are floating-point operations of training, ranker included, counted while they happen on one step of COUNTED, for
-both ways alike. The search for E is the rival's for free, and so is the ranking that its records cost.
+Costs are the FLOPs of training, ranker included. They are counted on one step in COUNT_EVERY_STEPS, for online and
+batch training alike. The search for E and the ranking that writes the records are not charged to the batch variants.
 """
 
 import copy
@@ -27,153 +28,179 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import DataSet
-from infra.experiments.batch_retraining import Cost, Histories, asked_alone, fitted, pieces, refit
-from infra.experiments.harness import Batch, Instrumented, Recorded, Say, stream, watched
+from infra.experiments.batch_retraining import (
+    EventHistories,
+    FlopEstimator,
+    backbone_mrr,
+    new_batch_ranker,
+    train_network,
+    training_windows,
+)
+from infra.experiments.harness import Instrumented, Log, MicroBatch, ScoredEvents, instrumented, run_prequential
 from model.learner import Learner, LearnerSettings
 from model.metrics.baselines import Baselines
 from model.pipeline import RankingRequest, RankResult
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather
+from model.signals.gather import gather_user_signals
+from model.signals.inputs import user_query
 from model.state.stream_state import History, StreamState, TitleMetadata
 
-EVERY: Final = 2_000  # events between two retrainings
-EPOCHS: Final = (5, 10, 20)
-ASKED: Final = 2_000  # events by which E is chosen, at most
-ONLINE, RETRAINED, STILL = NAMES = "online", "retrained", "retrained, counters too"
+RETRAIN_EVENTS: Final = 2_000  # between two retrainings
+EPOCH_CHOICES: Final = (5, 10, 20)  # numbers of epochs to choose from
+MAX_VALIDATION_EVENTS: Final = 2_000  # to choose the number of epochs
+ONLINE, RETRAINED, FROZEN_COUNTERS = VARIANTS = "online", "retrained", "retrained, frozen counters"
 
 
-class Served(Instrumented):
-    """A contender whose weights stand still between retrainings, and that notes the records for the next one."""
+class FrozenPipeline(Instrumented):
+    """A pipeline with frozen weights, which only keeps ranker records for the next retraining."""
 
     def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
         return {}
 
 
-class Still(Served):
-    """It reads counters as they were when it was last made, too."""
+class FrozenCountersPipeline(FrozenPipeline):
+    """A frozen pipeline that also reads the counters of its last retraining."""
 
-    stream_state: StreamState
+    stream_state: StreamState  # a copy from the last retraining
     snapshot: CatalogSnapshot
     text_NV: NDArray[np.float32]
 
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
-        self.snapshot = candidates.view(self.stream_state)
+        self.snapshot = candidates.take_snapshot(self.stream_state)
         self.text_NV = candidates.text_scores(self.snapshot, [request.history for request in requests])
         super().prepare(self.snapshot, histories, requests)
 
     def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
-        asked = self.stream_state.query(request.history, request.now, request.delay)
-        gather(asked, self.snapshot.titles, self.stream_state.counters, self.snapshot.scratch)
-        standing = super().rank(self.snapshot, request, n, asked, self.text_NV[n], *rest[2:], **named)
-        self.alone.clear()  # what it has seen lately, the copy does not know
-        return standing
+        query = user_query(self.stream_state, request.history, request.now, request.delay)
+        gather_user_signals(query, self.snapshot.titles, self.stream_state.counters, self.snapshot.scratch)
+        result = super().rank(self.snapshot, request, n, query, self.text_NV[n], *rest[2:], **named)
+        self.backbone_ranks.clear()  # the copy does not know the newest seen titles, so these ranks are wrong
+        return result
 
 
-class Online(Instrumented):
-    """The learner as it is, its training counted."""
+class OnlinePipeline(Instrumented):
+    """The default pipeline, with its training FLOPs counted."""
 
-    cost: Cost
+    cost: FlopEstimator
 
     def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
         learn = super().learn
-        return self.cost.of(lambda: learn(snapshot, *rest, **named))
+        return self.cost.run(lambda: learn(snapshot, *rest, **named))
 
 
-class Retraining:
-    """The rivals' schedule: before each micro-batch, whether it is time, and what is done then."""
+class RetrainingSchedule:
+    """Retrains the frozen pipelines before each micro-batch that is due."""
 
-    def __init__(self, settings: LearnerSettings, learner: Learner, say: Say, every: int = EVERY) -> None:
-        self.settings, self.learner, self.say, self.every = settings, learner, say, every
-        self.histories, self.cost = Histories(), Cost()
-        self.records_cost = Cost()
-        self.times: list[dict[str, Any]] = []  # what each retraining was
-        self.epochs = EPOCHS[0]
+    def __init__(self, settings: LearnerSettings, learner: Learner, log: Log, every: int = RETRAIN_EVENTS) -> None:
+        self.settings, self.learner, self.log, self.every = settings, learner, log, every
+        self.histories, self.cost = EventHistories(), FlopEstimator()
+        self.records_cost = FlopEstimator()
+        self.retrainings: list[dict[str, Any]] = []
+        self.epochs = EPOCH_CHOICES[0]
 
-    def __call__(self, done: int, batch: Batch) -> None:
-        """`done` events have been learned; `batch` comes next."""
-        if done >= (len(self.times) + 1) * self.every:
+    def __call__(self, done: int, batch: MicroBatch) -> None:
+        """Called after `done` events, before `batch` is learned."""
+        if done >= (len(self.retrainings) + 1) * self.every:
             self.retrain(done)
-        still = self.learner.pipelines[STILL]
-        assert isinstance(still, Still)
-        still.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
+        frozen = self.learner.pipelines[FROZEN_COUNTERS]
+        assert isinstance(frozen, FrozenCountersPipeline)
+        frozen.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
         self.histories.add(batch)
 
     def retrain(self, done: int) -> None:
-        """Everything anew from what happened so far."""
-        stream_state, limit = self.learner.stream_state, self.settings.sequence.network.history
+        """Train a new network and new rankers on all events so far."""
+        stream_state, limit = self.learner.stream_state, self.settings.sequence.network.max_history
         histories = list(self.histories.histories(stream_state))
-        tried: dict[int, float] = {}
-        if (len(self.times) + 1).bit_count() == 1:  # the first time, the second, the fourth, the eighth
-            tried = self.search(done, histories, limit)
-            self.epochs = max(tried, key=lambda epochs: tried[epochs])
-        windows = [piece for history, _ in histories for piece in pieces(history, range(len(history.rows_L)), limit)]
-        model = fitted(self.settings, stream_state, windows, self.epochs, self.cost)
-        for name in (RETRAINED, STILL):
-            rival = self.learner.pipelines[name]
-            fresh = refit(self.settings.ranker, self.settings.seed)
-            if self.times:  # what was noted before there was a network is left out
-                cost = self.records_cost if name == RETRAINED else Cost()  # the second row is no part of the price
-                fresh.fit(rival.ranker, max(1, round(self.settings.ranker.visits)), cost)
-            rival.sequence, rival.ranker = model, fresh
-            if isinstance(rival, Still):
-                rival.stream_state = copy.deepcopy(stream_state)
-        self.times.append({"events": done, "epochs": self.epochs, "windows": len(windows), "tried": tried})
-        self.say(f"retrained after {done:,} events, {self.epochs} epochs of {len(windows):,} windows {tried or ''}")
+        mrr_by_epochs: dict[int, float] = {}
+        if (len(self.retrainings) + 1).bit_count() == 1:  # retraining 1, 2, 4, 8, ...
+            mrr_by_epochs = self.search_epochs(done, histories, limit)
+            self.epochs = max(mrr_by_epochs, key=lambda epochs: mrr_by_epochs[epochs])
+        windows = [
+            window
+            for history, _ in histories
+            for window in training_windows(history, range(len(history.rows_L)), limit)
+        ]
+        model = train_network(self.settings, stream_state, windows, self.epochs, self.cost)
+        for name in (RETRAINED, FROZEN_COUNTERS):
+            pipeline = self.learner.pipelines[name]
+            ranker = new_batch_ranker(self.settings.ranker, self.settings.seed)
+            if self.retrainings:  # records from before the first network are left out
+                # only RETRAINED is charged: the other variant exists for comparison
+                cost = self.records_cost if name == RETRAINED else FlopEstimator()
+                ranker.fit(pipeline.ranker, max(1, round(self.settings.ranker.visits_per_record)), cost)
+            pipeline.sequence, pipeline.ranker = model, ranker
+            if isinstance(pipeline, FrozenCountersPipeline):
+                pipeline.stream_state = copy.deepcopy(stream_state)
+        self.retrainings.append(
+            {"events": done, "epochs": self.epochs, "windows": len(windows), "mrr_by_epochs": mrr_by_epochs}
+        )
+        self.log(
+            f"retrained after {done:,} events: {self.epochs} epochs, {len(windows):,} windows {mrr_by_epochs or ''}"
+        )
 
-    def search(self, done: int, histories: Sequence[tuple[History, NDArray[np.int64]]], limit: int) -> dict[int, float]:
-        """MRR on the newest tenth by number of epochs over the rest."""
-        stream_state, newest = self.learner.stream_state, done - min(done // 10, ASKED)
+    def search_epochs(
+        self, done: int, histories: Sequence[tuple[History, NDArray[np.int64]]], limit: int
+    ) -> dict[int, float]:
+        """MRR on the newest tenth of the events, by number of training epochs on the others."""
+        stream_state, newest = self.learner.stream_state, done - min(done // 10, MAX_VALIDATION_EVENTS)
         cut = [(history, int(np.searchsorted(numbers, newest))) for history, numbers in histories]
-        older = [piece for history, at in cut for piece in pieces(history.before(at), range(at), limit)]
-        asked = [(history, list(range(at, len(history.rows_L)))) for history, at in cut if at < len(history.rows_L)]
+        older = [window for history, at in cut for window in training_windows(history.before(at), range(at), limit)]
+        newer = [(history, list(range(at, len(history.rows_L)))) for history, at in cut if at < len(history.rows_L)]
         return {
-            epochs: asked_alone(
-                fitted(self.settings, stream_state, older, epochs, Cost()), stream_state, asked, self.settings.repeats
+            epochs: backbone_mrr(
+                train_network(self.settings, stream_state, older, epochs, FlopEstimator()),
+                stream_state,
+                newer,
+                self.settings.repeats,
             )
-            for epochs in EPOCHS
+            for epochs in EPOCH_CHOICES
         }
 
 
-def pipelines(settings: LearnerSettings) -> tuple[Online, Served, Still]:
-    """All three at their beginning, as NAMES has them."""
-    online = Online.of(watched(settings), settings.repeats)
-    retrained = Served.of(watched(settings), settings.repeats)
-    still = Still.of(watched(settings), settings.repeats)
-    online.cost, still.stream_state = Cost(), StreamState(settings.memory)
-    for rival in (retrained, still):
-        rival.ranker = refit(settings.ranker, settings.seed)
-    return online, retrained, still
+def pipelines(settings: LearnerSettings) -> tuple[OnlinePipeline, FrozenPipeline, FrozenCountersPipeline]:
+    """New pipelines of VARIANTS, in this order."""
+    online = OnlinePipeline.wrap(instrumented(settings), settings.repeats)
+    retrained = FrozenPipeline.wrap(instrumented(settings), settings.repeats)
+    frozen_counters = FrozenCountersPipeline.wrap(instrumented(settings), settings.repeats)
+    online.cost, frozen_counters.stream_state = FlopEstimator(), StreamState(settings.stream_state)
+    for pipeline in (retrained, frozen_counters):
+        pipeline.ranker = new_batch_ranker(settings.ranker, settings.seed)
+    return online, retrained, frozen_counters
 
 
 def run(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, every: int | None = None
+    data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, every: int | None = None
 ) -> dict[str, Any]:
-    """All three over the stream; measures, costs and curves. On a short stream retrainings are closer together: the
-    second, from which on there is a ranker, must have been when the first fifth is over."""
-    every = every or max(1, min(EVERY, len(data) // 10))
-    three = pipelines(settings)
-    learner = Learner(settings, dict(zip(NAMES, three, strict=True)))
-    schedule = Retraining(settings, learner, say, every)
-    recorded = stream(data, encode, learner, say, Baselines(repeats=settings.repeats), schedule)
-    return report(recorded, len(data), three[0].cost, schedule)
+    """Run all variants. Returns metrics, costs and curves. A short stream is retrained more often: there must be two
+    retrainings in the first fifth, because the first trained ranker comes with the second."""
+    every = every or max(1, min(RETRAIN_EVENTS, len(data) // 10))
+    variants = pipelines(settings)
+    learner = Learner(settings, dict(zip(VARIANTS, variants, strict=True)))
+    schedule = RetrainingSchedule(settings, learner, log, every)
+    recorded = run_prequential(data, encode, learner, log, Baselines(repeats=settings.repeats), schedule)
+    return report(recorded, len(data), variants[0].cost, schedule)
 
 
-def report(recorded: Recorded, events: int, own: Cost, schedule: Retraining) -> dict[str, Any]:
-    """Where both stand, at what price, and from how many events on the online learner's price is a tenth."""
-    rival = schedule.cost.total() + schedule.records_cost.total()
-    met = sum(one["events"] for one in schedule.times)  # events times retrainings
-    a_event, a_met = own.total() / max(events, 1), rival / max(met, 1)
+def report(recorded: ScoredEvents, events: int, online: FlopEstimator, schedule: RetrainingSchedule) -> dict[str, Any]:
+    """Metrics and training FLOPs. `tenth_at_events`: the stream length from which on online learning costs a tenth."""
+    retrained = schedule.cost.total() + schedule.records_cost.total()
+    trained_events = sum(retraining["events"] for retraining in schedule.retrainings)
+    online_per_event, retrained_per_event = online.total() / max(events, 1), retrained / max(trained_events, 1)
     return {
         "every": schedule.every,
-        "times": schedule.times,
+        "retrainings": schedule.retrainings,
         "mrr": {name: recorded.mrr(name) for name in recorded.ranks},
-        "gains": [{"of": ONLINE, "over": other, "gain": recorded.gain(ONLINE, other)} for other in NAMES[1:]],
+        "gains": [
+            {"variant": ONLINE, "reference": other, "gain": recorded.gain(ONLINE, other)} for other in VARIANTS[1:]
+        ],
         "curve": recorded.curve(),
         "flops": {
-            ONLINE: own.total(), RETRAINED: rival, "network": schedule.cost.total(),
-            "tenth": 20 * a_event * schedule.every / a_met if a_met else None,
+            ONLINE: online.total(), RETRAINED: retrained, "network": schedule.cost.total(),
+            "tenth_at_events": (
+                20 * online_per_event * schedule.every / retrained_per_event if retrained_per_event else None
+            ),
         },
     }  # fmt: skip

@@ -1,13 +1,14 @@
-"""`premiere scaling`: how quality grows with the size of the backbone, task by task, and where bigger is not worth it.
+"""`premiere scaling`: how quality grows with the size of the backbone by task, and from which size on growing is not
+worth its cost.
 
-All sizes learn from one stream in one run: the same memory, micro-batches, questions and learning rate, and nothing but
-the backbone's width, blocks and heads differs. A size is several runs that differ in their seed, since two seeds of one
-size can be further apart than two sizes; intervals are over users and seeds drawn again. Each task is told twice, by
-the backbone's own order and by the final lists, whose ranker reads counters and texts as well; beside the lists, those
-of the ranker without a backbone. The laws are those of `model.metrics.scaling_law`.
+All sizes learn from one stream in one run. They share the stream state, micro-batches, requests and learning rate; only
+the backbone's width, blocks and heads differ. Each size is run several times with different seeds, because two seeds of
+one size can differ more than two sizes. Confidence intervals resample users and seeds. Each task is reported in two
+orders: backbone only, and final lists, whose ranker also reads counters and texts. The final lists are compared with
+those of the ranker without a backbone. The laws are those of `model.metrics.scaling_law`.
 Source: arXiv 2605.23312 (one stream, one split, only the backbone differs; MRR per task).
 
-N scored events · C contenders · S sizes · K seeds · D draws
+N scored events · C runs · S sizes · K seeds · D draws
 """
 
 from collections import Counter
@@ -21,219 +22,249 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import DataSet
 from infra.errors import SettingsError
-from infra.experiments.evaluate import UNCOUNTED
+from infra.experiments.evaluate import WARMUP_SHARE
 from infra.experiments.flops import parameters
-from infra.experiments.harness import ALONE, Instrumented, Recorded, Say, actions, head, scored, stream, watched
-from infra.experiments.stale_lists import Known, ListRead, alone_ranks, events_ago, final_ranks, reading
-from infra.experiments.verdicts import FEW
-from infra.run.learn import numerics
+from infra.experiments.harness import (
+    FINAL_LISTS,
+    ORDER_LABELS,
+    Instrumented,
+    Log,
+    ScoredEvents,
+    action_codes,
+    backbone_only,
+    instrumented,
+    recorded_name,
+    report_header,
+    require_scored,
+    run_prequential,
+)
+from infra.experiments.stale_lists import ListContext, ListRead, backbone_ranks, events_ago, final_list_ranks, read_list
+from infra.experiments.verdicts import MIN_USERS
+from infra.learner_settings import set_threads
 from model.learner import Learner, LearnerSettings, RankedEvent
 from model.metrics import bootstrap
-from model.metrics.ranking import NEW_TITLE
-from model.metrics.scaling_law import FEWEST, law, over_seeds
+from model.metrics.ranking import NEW_TITLE_EVENTS
+from model.metrics.scaling_law import MIN_SIZES, fit_laws, resample_seeds
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
-from model.sequence.backbone import PRESETS, Dims
+from model.sequence.backbone import PRESETS, BackboneSize
 from model.sequence.tasks import LIKED
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather
+from model.signals.gather import gather_user_signals
+from model.signals.inputs import user_query
 from model.signals.ranker import Ranker
 from model.state.stream_state import History
 
-DEFAULT: Final = ("16x1", "32x1", "64x2", "96x3", "128x4", "2m")
-WITHOUT: Final = "no backbone"
-LATER: Final = "later"
-EVERY: Final = 4  # of so many events one is asked late too
-GENRES: Final = 3  # the most frequent ones
-LEAST: Final = 100  # events of a task
-DRAWS: Final = 500
-ORDERS: Final = {"alone": ALONE, "lists": ""}
+DEFAULT_SIZES: Final = ("16x1", "32x1", "64x2", "96x3", "128x4", "2m")
+NO_BACKBONE: Final = "no_backbone"
+DELAYED: Final = "delayed"  # the name of DelayedEvaluation in the learner
+DELAYED_EVERY: Final = 4  # one event in so many is also ranked in a delayed list
+MAX_GENRES: Final = 3  # the most frequent genres are tasks
+MIN_TASK_EVENTS: Final = 100  # tasks with fewer events are left out
+RESAMPLES: Final = 500
 
 
-def dims(name: str) -> Dims:
-    """A size by its name: that of a preset, or WIDTHxBLOCKS, a head for each 32 of its width. Raises SettingsError."""
+def parse_size(name: str) -> BackboneSize:
+    """A size by name: a preset, or WIDTHxBLOCKS with one head per 32 of its width. Raises SettingsError."""
     if name in PRESETS:
         return PRESETS[name]
     width, _, blocks = name.partition("x")
     if not (width.isdecimal() and blocks.isdecimal() and int(width) and int(blocks)):
         sizes = ", ".join(PRESETS)
-        raise SettingsError(f"{name!r} is no size: give WIDTHxBLOCKS, as in 64x2, or one of {sizes}.")
+        raise SettingsError(f"{name!r} is not a size: give WIDTHxBLOCKS, for example 64x2, or one of {sizes}.")
     heads = max(1, int(width) // 32)
     if int(width) % heads:
-        raise SettingsError(f"{name!r}: a width beyond 32 must be a multiple of its {heads} heads.")
-    return Dims(int(width), int(blocks), heads)
+        raise SettingsError(f"{name!r}: a width above 32 must be a multiple of its {heads} heads.")
+    return BackboneSize(int(width), int(blocks), heads)
 
 
-def sized(settings: LearnerSettings, size: Dims) -> LearnerSettings:
-    """The same settings with a backbone of that size."""
+def with_size(settings: LearnerSettings, size: BackboneSize) -> LearnerSettings:
+    """The same settings with a backbone of this size."""
     network = replace(settings.sequence.network, **asdict(size))
     return replace(settings, sequence=replace(settings.sequence, network=network))
 
 
 def sweep(names: Sequence[str], settings: LearnerSettings) -> dict[str, LearnerSettings]:
-    """The settings of each size, smallest first. Raises SettingsError where they are too few to fit."""
-    sizes = {name: sized(settings, dims(name)) for name in names}
+    """The settings of each size, smallest first. Raises SettingsError if there are too few sizes to fit a law."""
+    sizes = {name: with_size(settings, parse_size(name)) for name in names}
     count = {name: parameters(one.sequence.network) for name, one in sizes.items()}
-    if len(set(count.values())) < max(FEWEST, len(names)):
-        raise SettingsError(
-            f"A law of three constants wants {FEWEST} sizes or more, each but once: {', '.join(names)}."
-        )
+    if len(set(count.values())) < max(MIN_SIZES, len(names)):
+        raise SettingsError(f"A law of three constants needs {MIN_SIZES} distinct sizes or more: {', '.join(names)}.")
     return {name: sizes[name] for name in sorted(sizes, key=count.__getitem__)}
 
 
 class DelayedEvaluation(RankingPipeline):
-    """Asks those who are watched for what comes after the next `delay` events, about one event in EVERY: as a list made
-    that many events ago is read, less what was taken since (`infra.experiments.stale_lists`). It stands last in a learner, when
-    the others are ready and their question is answered. Nobody learns from it."""
+    """Ranks the target in lists made `delay` events before (the last horizon), for one event in DELAYED_EVERY.
 
-    def __init__(self, settings: LearnerSettings, watching: Mapping[str, Instrumented], first: int) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer=1)), None, learns=False)
-        self.watching, self.first, self.repeats = watching, first, settings.repeats
+    Titles that the user interacted with since are removed (`infra.experiments.stale_lists`). It must be the last
+    pipeline of a learner, because it reads the others, which must have ranked the event. Nothing learns from it.
+    """
+
+    def __init__(self, settings: LearnerSettings, pipelines: Mapping[str, Instrumented], first: int) -> None:
+        super().__init__(Ranker(replace(settings.ranker, buffer_records=1)), None, learns=False)
+        self.pipelines, self.first, self.repeats = pipelines, first, settings.repeats
         self.delay = settings.sequence.network.horizons[-1]
-        self.recorded, self.done = Recorded(), 0
+        self.recorded, self.done = ScoredEvents(), 0
 
     def prepare(
         self, snapshot: CatalogSnapshot, _histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
-        self.late: dict[int, Known] = {}  # by the question's place
+        self.contexts: dict[int, ListContext] = {}  # by request index
         for n, request in enumerate(requests):
             if request.delay:
                 continue
-            if self.done >= self.first and self.done % EVERY == 0 and 0 < self.delay < request.event_index:
-                self.late[n] = events_ago(request.history, self.delay)
+            if self.done >= self.first and self.done % DELAYED_EVERY == 0 and 0 < self.delay < request.event_index:
+                self.contexts[n] = events_ago(request.history, self.delay)
             self.done += 1
-        asked = list(self.late.values())
-        self.late_NV = {name: _late(one, asked, snapshot) for name, one in self.watching.items() if asked}
+        contexts = list(self.contexts.values())
+        self.delayed_NV = {
+            name: _delayed_scores(pipeline, contexts, snapshot) for name, pipeline in self.pipelines.items() if contexts
+        }
 
     def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *_: Any) -> RankResult:
         seen = snapshot.stream_state.user_store.seen_by(request.history.user)
-        if n in self.late and (self.repeats or request.target not in seen):
+        if n in self.contexts and (self.repeats or request.target not in seen):
             user, stream_state = request.history.user, snapshot.stream_state
-            before = int(stream_state.catalog.count_V[request.target]), stream_state.user_store.count(user)
-            event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *before, {})
-            read = reading(request, self.late[n], seen, self.repeats)
-            self.recorded.add(event, self._ranks(snapshot, read, list(self.late).index(n)))
+            earlier = int(stream_state.catalog.count_V[request.target]), stream_state.user_store.event_count(user)
+            event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *earlier, {})
+            read = read_list(request, self.contexts[n], seen, self.repeats)
+            self.recorded.add(event, self._ranks(snapshot, read, list(self.contexts).index(n)))
         return RankResult(np.nan, np.zeros(0, np.int64))
 
-    def _ranks(self, snapshot: CatalogSnapshot, read: ListRead, place: int) -> dict[str, float]:
-        history, now, missed = read.known
-        asked = snapshot.stream_state.query(history, now, missed)
-        gather(asked, snapshot.titles, snapshot.stream_state.counters, snapshot.scratch)
-        text_V, nothing = candidates.text_scores(snapshot, [history])[0], np.zeros(0, np.int64)
+    def _ranks(self, snapshot: CatalogSnapshot, read: ListRead, index: int) -> dict[str, float]:
+        history, made_at, missed = read.context
+        query = user_query(snapshot.stream_state, history, made_at, missed)
+        gather_user_signals(query, snapshot.titles, snapshot.stream_state.counters, snapshot.scratch)
+        text_V, no_rows = candidates.text_scores(snapshot, [history])[0], np.zeros(0, np.int64)
         ranks: dict[str, float] = {}
-        for name, one in self.watching.items():
-            scores = text_V, self.late_NV[name][place], one.static_V
-            found = candidates.find(snapshot, one.ranker, asked, history, *scores, read.blocked, one.shortlist, nothing)
-            ranks[name], _ = final_ranks(found, one.ranker, read)
-            if one.sequence is not None:
-                score_V = np.where(snapshot.titles.candidate_V, self.late_NV[name][place], -np.inf)
-                ranks[name + ALONE], _ = alone_ranks(score_V, read)
+        for name, pipeline in self.pipelines.items():
+            ranker, shortlist = pipeline.ranker, pipeline.shortlist
+            scores = text_V, self.delayed_NV[name][index], pipeline.static_V
+            found = candidates.generate_candidates(
+                snapshot, ranker, query, history, *scores, read.blocked, shortlist, no_rows
+            )
+            ranks[name], _ = final_list_ranks(found, ranker, read)
+            if pipeline.sequence is not None:
+                score_V = np.where(snapshot.titles.candidate_V, self.delayed_NV[name][index], -np.inf)
+                ranks[backbone_only(name)], _ = backbone_ranks(score_V, read)
         return ranks
 
 
-def _late(one: Instrumented, asked: Sequence[Known], snapshot: CatalogSnapshot) -> NDArray[np.float32]:
-    """The scores of these lists by the last horizon; zero without a backbone."""
-    if one.sequence is None:
-        return np.zeros((len(asked), len(snapshot.titles.candidate_V)), np.float32)
-    hidden_ND = one.sequence.now([known.history for known in asked], [known.now for known in asked])
-    return one.sequence.scores(hidden_ND, len(one.sequence.settings.network.horizons) - 1)
+def _delayed_scores(
+    pipeline: Instrumented, contexts: Sequence[ListContext], snapshot: CatalogSnapshot
+) -> NDArray[np.float32]:
+    """The backbone's scores for these contexts by the last horizon; zero without a backbone."""
+    if pipeline.sequence is None:
+        return np.zeros((len(contexts), len(snapshot.titles.candidate_V)), np.float32)
+    hidden_ND = pipeline.sequence.hidden_now([c.history for c in contexts], [c.made_at for c in contexts])
+    return pipeline.sequence.scores(hidden_ND, len(pipeline.sequence.settings.network.horizons) - 1)
 
 
 def report(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, say: Say, names: Sequence[str] = (), seeds: int = 3
+    data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, names: Sequence[str] = (), seeds: int = 3
 ) -> dict[str, Any]:
-    """By task and order: MRR by size, both laws, and what the largest gains. Raises SettingsError."""
-    numerics(1)
-    sizes = sweep(names or DEFAULT, settings)
-    watching = {
-        f"{name} {k}": watched(replace(of, seed=settings.seed + k)) for name, of in sizes.items() for k in range(seeds)
+    """MRR by task, order and size, both laws, and the gains of the largest size. Raises SettingsError."""
+    set_threads(1)
+    sizes = sweep(names or DEFAULT_SIZES, settings)
+    pipelines = {
+        _run(name, k): instrumented(replace(of, seed=settings.seed + k))
+        for name, of in sizes.items()
+        for k in range(seeds)
     }
-    watching[WITHOUT] = watched(settings, backbone=False)
-    later = DelayedEvaluation(settings, watching, int(len(data) * UNCOUNTED))
-    recorded = scored(stream(data, encode, Learner(settings, {**watching, LATER: later}), say))
+    pipelines[NO_BACKBONE] = instrumented(settings, backbone=False)
+    delayed = DelayedEvaluation(settings, pipelines, int(len(data) * WARMUP_SHARE))
+    recorded = require_scored(run_prequential(data, encode, Learner(settings, {**pipelines, DELAYED: delayed}), log))
     network = settings.sequence.network
     return {
-        **head(data, recorded),
+        **report_header(data, recorded),
         "settings": asdict(settings),
         "seeds": seeds,
-        "as_set": next((name for name, of in sizes.items() if of.sequence.network == network), None),
+        "current_size": next((name for name, of in sizes.items() if of.sequence.network == network), None),
         "sizes": {
             name: {
                 "parameters": parameters(of.sequence.network),
                 "heads": of.sequence.network.heads,
-                "seconds": sum(watching[f"{name} {k}"].seconds for k in range(seeds)) / seeds,
+                "cpu_seconds": sum(pipelines[_run(name, k)].cpu_seconds for k in range(seeds)) / seeds,
             }
             for name, of in sizes.items()
         },
-        "seconds_without": watching[WITHOUT].seconds,
-        "tasks": _by_task(data, recorded, later, sizes, seeds),
+        "no_backbone_cpu_seconds": pipelines[NO_BACKBONE].cpu_seconds,
+        "tasks": _by_task(data, recorded, delayed, sizes, seeds),
     }
 
 
+def _run(size: str, seed: int) -> str:
+    """The name of one run in the learner."""
+    return f"{size} seed {seed}"
+
+
 def _by_task(
-    data: DataSet, recorded: Recorded, later: DelayedEvaluation, sizes: Mapping[str, LearnerSettings], seeds: int
+    data: DataSet, recorded: ScoredEvents, delayed: DelayedEvaluation, sizes: Mapping[str, LearnerSettings], seeds: int
 ) -> dict[str, Any]:
-    """What is found of each task that has enough events and users."""
-    of_late = {f"after the next {later.delay} events": np.ones(len(later.recorded), bool)} if later.delay else {}
-    asked = [(recorded, tasks(data, recorded)), (later.recorded, of_late)]
-    found: dict[str, Any] = {}
+    """The results of each task that has enough events and users."""
+    all_delayed = {f"delayed by {delayed.delay} events": np.ones(len(delayed.recorded), bool)} if delayed.delay else {}
+    results: dict[str, Any] = {}
     n_S = np.array([parameters(of.sequence.network) for of in sizes.values()], float)
-    for record, parts in asked:
-        for task, inside_N in parts.items():
+    for record, masks in ((recorded, task_masks(data, recorded)), (delayed.recorded, all_delayed)):
+        for task, inside_N in masks.items():
             user_N = np.array(record.users)[inside_N]
-            if len(user_N) < LEAST or len(set(user_N.tolist())) < FEW:
+            if len(user_N) < MIN_TASK_EVENTS or len(set(user_N.tolist())) < MIN_USERS:
                 continue
-            orders = {order: _found(record, inside_N, list(sizes), seeds, of, n_S) for order, of in ORDERS.items()}
-            found[task] = {"events": len(user_N), "users": len(set(user_N.tolist())), **orders}
-    return found
+            orders = {order: _order_result(record, inside_N, list(sizes), seeds, order, n_S) for order in ORDER_LABELS}
+            results[task] = {"events": len(user_N), "users": len(set(user_N.tolist())), **orders}
+    return results
 
 
-def tasks(data: DataSet, recorded: Recorded) -> dict[str, NDArray[np.bool_]]:
-    """Which scored events each task holds: all, by what was done, by genre, and new titles."""
-    parts = {"the next event": np.ones(len(recorded), bool)}
-    liked_N = LIKED.numpy()[actions(data, recorded)]
+def task_masks(data: DataSet, recorded: ScoredEvents) -> dict[str, NDArray[np.bool_]]:
+    """The scored events of each task: all, by liking, by genre, and on new titles."""
+    masks = {"next event": np.ones(len(recorded), bool)}
+    liked_N = LIKED.numpy()[action_codes(data, recorded)]
     if liked_N.any() and not liked_N.all():
-        parts |= {"liked": liked_N, "not marked as liked": ~liked_N}
+        masks |= {"liked": liked_N, "not liked": ~liked_N}
     genres = {launch.title: set(launch.genres) for launch in data.launches}
-    of_N = [genres.get(title, set()) for title in recorded.titles]
-    for genre, _ in sorted(Counter(genre for of in of_N for genre in of).most_common(), key=_often)[:GENRES]:
-        parts[genre] = np.array([genre in of for of in of_N], bool)
-    new_N = np.array(recorded.title_events) < NEW_TITLE
-    return parts | {f"titles of fewer than {NEW_TITLE} events": new_N}
+    genres_N = [genres.get(title, set()) for title in recorded.titles]
+    counts = Counter(genre for of_title in genres_N for genre in of_title)
+    for genre, _ in sorted(counts.most_common(), key=_by_count_then_name)[:MAX_GENRES]:
+        masks[genre] = np.array([genre in of_title for of_title in genres_N], bool)
+    new_N = np.array(recorded.title_events) < NEW_TITLE_EVENTS
+    return masks | {"new titles": new_N}
 
 
-def _often(counted: tuple[str, int]) -> tuple[int, str]:
-    """Most frequent first, equals by name."""
+def _by_count_then_name(counted: tuple[str, int]) -> tuple[int, str]:
     return -counted[1], counted[0]
 
 
-def _found(
-    record: Recorded,
+def _order_result(
+    record: ScoredEvents,
     inside_N: NDArray[np.bool_],
     names: Sequence[str],
     seeds: int,
     order: str,
     n_S: NDArray[np.float64],
 ) -> dict[str, Any]:
-    """One task by one order."""
-    runs = [f"{name} {k}{order}" for name in names for k in range(seeds)] + ([WITHOUT] if not order else [])
-    value_NC = np.stack([record.reciprocal(run)[inside_N] for run in runs], 1)
+    """The results of one task in one order."""
+    with_reference = order == FINAL_LISTS  # the variant without a backbone has no backbone-only order
+    runs = [recorded_name(_run(name, k), order) for name in names for k in range(seeds)]
+    runs += [NO_BACKBONE] if with_reference else []
+    value_NC = np.stack([record.reciprocal_ranks(run)[inside_N] for run in runs], 1)
     p_C, user_N = value_NC.mean(0), np.array(record.users)[inside_N]
-    p_DC = bootstrap.resampled(value_NC, user_N, DRAWS)
-    many = len(names) * seeds
-    p_SK = p_C[:many].reshape(len(names), seeds)
-    p_S, p_DS = p_SK.mean(1), over_seeds(p_DC[:, :many].reshape(-1, len(names), seeds))
-    less = {name: (p_S[-1] - p_S[s], p_DS[:, -1] - p_DS[:, s]) for s, name in enumerate(names[:-1])}
-    if not order:
-        less[WITHOUT] = p_S[-1] - p_C[-1], p_DS[:, -1] - p_DC[:, -1]
+    p_DC = bootstrap.bootstrap_means(value_NC, user_N, RESAMPLES)
+    count = len(names) * seeds
+    p_SK = p_C[:count].reshape(len(names), seeds)
+    p_S, p_DS = p_SK.mean(1), resample_seeds(p_DC[:, :count].reshape(-1, len(names), seeds))
+    gains = {name: (p_S[-1] - p_S[s], p_DS[:, -1] - p_DS[:, s]) for s, name in enumerate(names[:-1])}
+    if with_reference:
+        gains[NO_BACKBONE] = p_S[-1] - p_C[-1], p_DS[:, -1] - p_DC[:, -1]
+    mrr = dict(zip(names, p_S.tolist(), strict=True))
     return {
-        "mrr": dict(zip(names, p_S.tolist(), strict=True)) | ({} if order else {WITHOUT: float(p_C[-1])}),
+        "mrr": mrr | ({NO_BACKBONE: float(p_C[-1])} if with_reference else {}),
         "by_seed": dict(zip(names, p_SK.tolist(), strict=True)),
-        "largest_less": {name: dict(_interval(*gain)) for name, gain in less.items()},
-        "law": law(n_S, p_S, p_DS),
+        "gain_of_largest": {name: dict(_interval(*gain)) for name, gain in gains.items()},
+        "law": fit_laws(n_S, p_S, p_DS),
     }
 
 
 def _interval(mean: float, drawn_D: NDArray[np.float64]) -> Iterator[tuple[str, float]]:
-    low, high = np.quantile(drawn_D, [(1 - bootstrap.LEVEL) / 2, (1 + bootstrap.LEVEL) / 2]).tolist()
+    tails = [(1 - bootstrap.CONFIDENCE_LEVEL) / 2, (1 + bootstrap.CONFIDENCE_LEVEL) / 2]
+    low, high = np.quantile(drawn_D, tails).tolist()
     yield from (("mean", float(mean)), ("low", low), ("high", high))

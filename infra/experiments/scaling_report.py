@@ -1,7 +1,7 @@
-"""The report of `premiere scaling` for reading and as a figure.
+"""The report of `premiere scaling` as text and as a figure.
 
-What is said in words follows from intervals: of the gain of doubling a size by the fitted offset law, of P0, and of the
-largest size less smaller ones as they were measured.
+Every sentence follows from a confidence interval: of the gain of doubling a size by the fitted offset law, of the
+saturation level P0, or of the measured gain of the largest size over smaller ones.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,63 +9,93 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from infra.charts import LOOK
-from infra.experiments.scaling import WITHOUT
-from infra.experiments.verdicts import told
+from infra.charts import CHART_STYLE, save_figure
+from infra.experiments.harness import FINAL_LISTS, ORDER_LABELS
+from infra.experiments.scaling import NO_BACKBONE
+from infra.experiments.verdicts import INCONCLUSIVE, format_ci
 from model.metrics.scaling_law import LAWS
 
-WORTH: Final = 0.01  # share of a size's MRR that doubling it must gain
-WIDE: Final = 0.5  # share of the best MRR: of a P0 whose interval is wider nothing is said
-TITLES: Final = {"alone": "the backbone alone", "lists": "the final lists"}
+MIN_DOUBLING_GAIN: Final = 0.01  # share of a size's MRR; a size is worth doubling if the gain is at least this
+MAX_P0_WIDTH: Final = 0.5  # share of the best MRR; a P0 with a wider interval is inconclusive
+PAYS, DOES_NOT_PAY = "PAYS", "DOES_NOT_PAY"  # verdicts on growing, beside INCONCLUSIVE
+SATURATES, FLAT = "SATURATES", "FLAT"  # verdicts on the limit of growth, beside INCONCLUSIVE
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """The report for reading."""
-    lr = found["settings"]["sequence"]["optim"]["lr"]
-    yield f"{found['data']}: {found['events']:,} events, {found['scored']:,} scored, {found['users']:,} users"
-    yield f"Each size learned {found['seeds']} times, with other seeds; all at the learning rate {lr:g}."
+def growth_verdict(order_result: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether doubling a backbone is worth it, by the interval of the gain of doubling.
+
+    DOES_NOT_PAY: doubling `size`, and every larger size, gains less than MIN_DOUBLING_GAIN. Otherwise `size` is the
+    largest size, and the verdict is PAYS or INCONCLUSIVE. `gain` is the gain of doubling `size`.
+    """
+    gains = order_result["law"]["doubling"]
+    names = list(order_result["mrr"])[: len(gains)]
+    wanted = [MIN_DOUBLING_GAIN * order_result["mrr"][name] for name in names]
+    worth_it = [s for s, (gain, least) in enumerate(zip(gains, wanted, strict=True)) if gain["high"] >= least]
+    enough = worth_it[-1] + 1 if worth_it else 0
+    if enough < len(names):
+        return {"verdict": DOES_NOT_PAY, "size": names[enough], "gain": gains[enough]}
+    word = PAYS if gains[-1]["low"] >= wanted[-1] else INCONCLUSIVE
+    return {"verdict": word, "size": names[-1], "gain": gains[-1]}
+
+
+def saturation_verdict(order_result: Mapping[str, Any]) -> str:
+    """FLAT if quality does not grow with size, SATURATES if P0 has a bounded and narrow interval, else INCONCLUSIVE."""
+    law, best = order_result["law"], max(order_result["mrr"].values())
+    p0 = law["p0"]
+    if law["a"] is None:
+        return FLAT
+    bounded = p0["fit"] is not None and p0["high"] is not None
+    return SATURATES if bounded and p0["high"] - p0["low"] <= MAX_P0_WIDTH * best else INCONCLUSIVE
+
+
+def lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """The report as lines of text."""
+    lr = result["settings"]["sequence"]["optim"]["lr"]
+    yield f"{result['data']}: {result['events']:,} events, {result['scored']:,} scored, {result['users']:,} users"
+    yield f"Seeds per size: {result['seeds']}. Learning rate of all sizes: {lr:g}."
     yield ""
-    yield from _sizes(found)
-    for order, title in TITLES.items():
+    yield from _sizes(result)
+    for order in ORDER_LABELS:
         yield ""
-        yield from _measured(found, order, title)
+        yield from _measured(result, order)
         yield ""
-        yield from _laws(found, order, title)
+        yield from _laws(result, order)
     yield ""
-    yield from verdicts(found)
+    yield from conclusions(result)
 
 
-def _sizes(found: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{'size':<12}{'parameters':>14}{'heads':>7}{'seconds':>10}{'times':>8}"
-    least = next(iter(found["sizes"].values()))["seconds"]
-    for name, of in found["sizes"].items():
-        cost = f"{of['seconds']:>10.1f}{of['seconds'] / max(least, 1e-9):>8.1f}"
-        yield f"{name:<12}{of['parameters']:>14,}{of['heads']:>7}{cost}"
-    yield f"{WITHOUT:<33}{found['seconds_without']:>10.1f}   (the ranker, which is in every size's seconds)"
+def _sizes(result: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{'size':<12}{'parameters':>14}{'heads':>7}{'CPU s':>10}{'ratio':>8}"
+    smallest = next(iter(result["sizes"].values()))["cpu_seconds"]
+    for name, size in result["sizes"].items():
+        cost = f"{size['cpu_seconds']:>10.1f}{size['cpu_seconds'] / max(smallest, 1e-9):>8.1f}"
+        yield f"{name:<12}{size['parameters']:>14,}{size['heads']:>7}{cost}"
+    yield f"{NO_BACKBONE:<33}{result['no_backbone_cpu_seconds']:>10.1f}   (the ranker, included in every size)"
 
 
-def _measured(found: Mapping[str, Any], order: str, title: str) -> Iterator[str]:
-    columns = [*found["sizes"], *([WITHOUT] if order == "lists" else [])]
-    yield (
-        f"{'MRR of ' + title:<34}{'events':>7}"
-        + "".join(f"{name:>9}" for name in columns[: len(found["sizes"])])
-        + (f"{WITHOUT:>13}" if order == "lists" else "")
-    )
-    for task, of in found["tasks"].items():
-        mrr = of[order]["mrr"]
-        cells = "".join(f"{mrr[name]:>{13 if name == WITHOUT else 9}.4f}" for name in columns)
-        yield f"  {task:<32}{of['events']:>7,}{cells}"
+def _measured(result: Mapping[str, Any], order: str) -> Iterator[str]:
+    reference = [NO_BACKBONE] if order == FINAL_LISTS else []
+    columns = "".join(f"{name:>9}" for name in result["sizes"]) + "".join(f"{name:>13}" for name in reference)
+    yield f"{'MRR, ' + ORDER_LABELS[order]:<34}{'events':>7}{columns}"
+    for task, by_order in result["tasks"].items():
+        mrr = by_order[order]["mrr"]
+        names = [*result["sizes"], *reference]
+        cells = "".join(f"{mrr[name]:>{13 if name == NO_BACKBONE else 9}.4f}" for name in names)
+        yield f"  {task:<32}{by_order['events']:>7,}{cells}"
 
 
-def _laws(found: Mapping[str, Any], order: str, title: str) -> Iterator[str]:
-    yield f"{'Laws of ' + title:<34}{'P0':>8}{'interval':>18}{'a':>7}{'N0':>10}   error x 1e3 of the fit, and left out"
-    yield " " * 80 + "offset      log-linear"
-    for task, of in found["tasks"].items():
-        fit = of[order]["law"]
-        a, n0 = ("-" if fit[key] is None else f"{fit[key]:.2g}" for key in ("a", "n0"))
-        errors = "   ".join(f"{1000 * fit['rmse'][law]:.2f}, {1000 * fit['left_out'][law]:.2f}" for law in LAWS)
-        yield f"  {task:<32}{_value(fit['p0']['fit']):>8}{_bounds(fit['p0']):>18}{a:>7}{n0:>10}   {errors}"
+def _laws(result: Mapping[str, Any], order: str) -> Iterator[str]:
+    yield f"{'Laws, ' + ORDER_LABELS[order]:<34}{'P0':>13}{'95 % CI':>28}{'a':>7}{'N0':>10}   RMSE x 1e3, leave-one-out"
+    yield " " * 95 + "offset      log-linear"
+    for task, by_order in result["tasks"].items():
+        law = by_order[order]["law"]
+        a, n0 = ("-" if law[key] is None else f"{law[key]:.2g}" for key in ("a", "n0"))
+        errors = "   ".join(
+            f"{1000 * law['rmse'][name]:.2f}, {1000 * law['leave_one_out_rmse'][name]:.2f}" for name in LAWS
+        )
+        yield f"  {task:<32}{_value(law['p0']['fit']):>13}{_bounds(law['p0']):>28}{a:>7}{n0:>10}   {errors}"
 
 
 def _bounds(p0: Mapping[str, Any]) -> str:
@@ -73,103 +103,110 @@ def _bounds(p0: Mapping[str, Any]) -> str:
 
 
 def _value(p0: float | None) -> str:
-    return "no end" if p0 is None else f"{p0:.4f}"
+    return "unbounded" if p0 is None else f"{p0:.4f}"
 
 
-def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence a task and order, and before them what seeds do."""
-    yield _of_seeds(found)
-    for task, of in found["tasks"].items():
+def conclusions(result: Mapping[str, Any]) -> Iterator[str]:
+    """The spread of seeds, then the verdicts by task and order, as sentences."""
+    yield _seed_spread(result)
+    for task, by_order in result["tasks"].items():
         yield f"{task}:"
-        for order, title in TITLES.items():
-            yield f"  {title}: {worth(of[order], found)}; {end(of[order])}. Measured: {_largest(of[order], found)}."
+        for order, label in ORDER_LABELS.items():
+            growth, saturation = describe_growth(by_order[order], result), describe_saturation(by_order[order])
+            yield f"  {label}: {growth}; {saturation}. Measured: {_largest(by_order[order], result)}."
 
 
-def _of_seeds(found: Mapping[str, Any]) -> str:
-    if not found["tasks"]:
-        return "No task has enough events and users to say anything."
-    if found["seeds"] == 1:
-        return "One seed a size: intervals do not know how far two seeds of one size are apart."
-    task, of = next(iter(found["tasks"].items()))
-    apart = (
-        f"{max(max(runs) - min(runs) for runs in of[order]['by_seed'].values()):.4f} ({title})"
-        for order, title in TITLES.items()
+def _seed_spread(result: Mapping[str, Any]) -> str:
+    if not result["tasks"]:
+        return "No task has enough events and users for a conclusion."
+    if result["seeds"] == 1:
+        return "One seed per size: the intervals do not include the variation between seeds."
+    task, by_order = next(iter(result["tasks"].items()))
+    spread = (
+        f"{max(max(runs) - min(runs) for runs in by_order[order]['by_seed'].values()):.4f} ({label})"
+        for order, label in ORDER_LABELS.items()
     )
-    return f"Two seeds of one size are apart in MRR of {task} by up to {' and '.join(apart)}."
+    return f"Largest difference in MRR between two seeds of one size, task '{task}': {', '.join(spread)}."
 
 
-def worth(of: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """Whether a bigger backbone is worth it, by the interval of the gain of doubling."""
-    names, gains = list(found["sizes"]), of["law"]["doubling"]
-    least = [WORTH * of["mrr"][name] for name in names]
-    big = [place for place, (gain, wanted) in enumerate(zip(gains, least, strict=True)) if gain["high"] >= wanted]
-    enough = big[-1] + 1 if big else 0
-    if enough < len(names):
-        name, largest = names[enough], names[-1]
-        size, cost = found["sizes"][name]["parameters"], found["sizes"][largest]["seconds"]
-        times = cost / max(found["sizes"][name]["seconds"], 1e-9)
-        more = f"; {largest} takes {times:.1f} times its seconds" if name != largest else ""
-        return (
-            f"bigger than {name} ({size:,} parameters) is not worth it: doubling it gains {told(gains[enough])}, "
-            f"less than {WORTH:.0%} of its MRR{more}"
-        )
-    if gains[-1]["low"] >= least[-1]:
-        return f"bigger pays: doubling {names[-1]} would gain {told(gains[-1])}, {WORTH:.0%} of its MRR or more"
-    return f"these events cannot tell whether bigger than {names[-1]} pays: doubling it gains {told(gains[-1])}"
+def describe_growth(order_result: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The growth verdict as part of a sentence."""
+    growth, sizes = growth_verdict(order_result), result["sizes"]
+    name, largest, least = growth["size"], list(sizes)[-1], f"{MIN_DOUBLING_GAIN:.0%} of its MRR"
+    gain = f"doubling it gains {format_ci(growth['gain'])}"
+    if growth["verdict"] == PAYS:
+        return f"growing beyond {name} pays: {gain}, at least {least}"
+    if growth["verdict"] == INCONCLUSIVE:
+        return f"growing beyond {name} is inconclusive: {gain}"
+    ratio = sizes[largest]["cpu_seconds"] / max(sizes[name]["cpu_seconds"], 1e-9)
+    cost = f"; {largest} takes {ratio:.1f} times its CPU time" if name != largest else ""
+    size = f"{name} ({sizes[name]['parameters']:,} parameters)"
+    return f"growing beyond {size} does not pay: {gain}, less than {least}{cost}"
 
 
-def end(of: Mapping[str, Any]) -> str:
-    """What can be said of P0."""
-    fit, top = of["law"], max(of["mrr"].values())
-    p0 = fit["p0"]
-    told = f"P0 {_value(p0['fit'])} {_bounds(p0)}"
-    history = [bound for bound in (p0["fit"], p0["high"]) if bound is not None and bound > 1]
-    over = ", of which what passes 1 is slack of the fit, for no MRR does" if history else ""
-    if fit["a"] is None:
-        return f"the fit does not grow with size ({told})"
+def describe_saturation(order_result: Mapping[str, Any]) -> str:
+    """The saturation verdict as part of a sentence."""
+    law = order_result["law"]
+    p0, verdict = law["p0"], saturation_verdict(order_result)
+    estimate = f"P0 {_value(p0['fit'])} {_bounds(p0)}"
+    above_1 = any(bound is not None and bound > 1 for bound in (p0["fit"], p0["high"]))
+    note = ", values above 1 are an artifact of the fit" if above_1 else ""
+    if verdict == FLAT:
+        return f"MRR does not grow with size ({estimate})"
+    if verdict == SATURATES:
+        return f"growth saturates at {estimate}{note}"
     if p0["fit"] is None or p0["high"] is None:
-        return f"where growth ends cannot be said ({told}: {fit['endless']:.0%} of the draws show no end{over})"
-    if p0["high"] - p0["low"] > WIDE * top:
-        return f"where growth ends cannot be said ({told}{over})"
-    return f"growth ends at {told}{over}"
+        note = f", {law['at_lower_bound']:.0%} of the resamples show no saturation{note}"
+    return f"saturation is inconclusive ({estimate}{note})"
 
 
-def _largest(of: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """The largest size less the smallest, the one in force, and none."""
-    names = list(found["sizes"])
-    rivals = dict.fromkeys([names[0], found["as_set"], WITHOUT])
-    gains = {rival: of["largest_less"][rival] for rival in rivals if rival in of["largest_less"]}
-    return ", ".join(f"{names[-1]} less {rival} {told(gain)}{_sign(gain)}" for rival, gain in gains.items())
+def _largest(order_result: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The gains of the largest size over the smallest size, the current size and no backbone."""
+    names = list(result["sizes"])
+    references = dict.fromkeys([names[0], result["current_size"], NO_BACKBONE])
+    gains = {name: order_result["gain_of_largest"].get(name) for name in references}
+    return ", ".join(f"{names[-1]} less {name} {format_ci(gain)}{_sign(gain)}" for name, gain in gains.items() if gain)
 
 
 def _sign(gain: Mapping[str, float]) -> str:
     return " (better)" if gain["low"] > 0 else " (worse)" if gain["high"] < 0 else ""
 
 
-def draw(found: Mapping[str, Any], path: Path) -> None:
-    """MRR over the number of parameters with both laws, and P0 with its interval beside (PNG)."""
+def draw(result: Mapping[str, Any], path: Path) -> None:
+    """Save the figure of a report as PNG."""
+    save_figure(figure_of(result), path)
+
+
+def figure_of(result: Mapping[str, Any]) -> Figure:
+    """MRR over the number of parameters with both laws, and P0 with its interval."""
     import matplotlib.pyplot as plt
 
-    n_S = np.array([of["parameters"] for of in found["sizes"].values()], float)
+    with plt.rc_context(CHART_STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+        for axes, order in zip(panels, ORDER_LABELS, strict=True):
+            _draw_order(axes, order, result)
+        panels[0].set_ylabel(f"MRR, {result['data']}")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9.5)
+    return figure
+
+
+def _draw_order(axes: Any, order: str, result: Mapping[str, Any]) -> None:
+    import matplotlib.pyplot as plt
+
+    n_S = np.array([size["parameters"] for size in result["sizes"].values()], float)
     grid = np.geomspace(n_S[0], n_S[-1], 100)
-    with plt.rc_context(LOOK):
-        figure, places = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
-        for axes, (order, title) in zip(places, TITLES.items(), strict=True):
-            top = 1.15 * max((max(of[order]["mrr"].values()) for of in found["tasks"].values()), default=1.0)
-            for k, (task, of) in enumerate(found["tasks"].items()):
-                colour, p_S = plt.get_cmap("tab10")(k), np.array([of[order]["mrr"][name] for name in found["sizes"]])
-                axes.plot(n_S, p_S, "o", color=colour, ms=6, label=f"{task} ({of['events']:,})")
-                for fit, style in zip(LAWS.values(), ("-", ":"), strict=True):
-                    axes.plot(grid, fit(n_S, p_S[None]).at(grid)[0], style, color=colour, lw=1.6)
-                p0, x = of[order]["law"]["p0"], n_S[-1] * 2.2 * 1.25**k
-                axes.plot([x, x], [p0["low"], top if p0["high"] is None else p0["high"]], color=colour, lw=1.6)
-                axes.plot([x], [top if p0["fit"] is None else p0["fit"]], "_", color=colour, ms=8)
-                if WITHOUT in of[order]["mrr"]:
-                    axes.plot([n_S[0] / 2], [of[order]["mrr"][WITHOUT]], "o", color=colour, mfc="none", ms=6)
-            none = "; hollow: none" if order == "lists" else ""
-            words = f"parameters of the backbone{none}; at the right: P0 with its interval"
-            axes.set(xscale="log", ylim=(0, top), xlabel=words, title=title)
-        places[0].set_ylabel(f"MRR, {found['data']}")
-        figure.legend(*places[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9.5)
-        figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
-        plt.close(figure)
+    top = 1.15 * max((max(by_order[order]["mrr"].values()) for by_order in result["tasks"].values()), default=1.0)
+    for k, (task, by_order) in enumerate(result["tasks"].items()):
+        mrr, color = by_order[order]["mrr"], plt.get_cmap("tab10")(k)
+        p_S = np.array([mrr[name] for name in result["sizes"]])
+        axes.plot(n_S, p_S, "o", color=color, ms=6, label=f"{task} ({by_order['events']:,})")
+        for fit, style in zip(LAWS.values(), ("-", ":"), strict=True):
+            axes.plot(grid, fit(n_S, p_S[None]).at(grid)[0], style, color=color, lw=1.6)
+        p0, x = by_order[order]["law"]["p0"], n_S[-1] * 2.2 * 1.25**k
+        axes.plot([x, x], [p0["low"], top if p0["high"] is None else p0["high"]], color=color, lw=1.6)
+        axes.plot([x], [top if p0["fit"] is None else p0["fit"]], "_", color=color, ms=8)
+        if NO_BACKBONE in mrr:
+            axes.plot([n_S[0] / 2], [mrr[NO_BACKBONE]], "o", color=color, mfc="none", ms=6)
+    hollow = "; hollow: no backbone" if order == FINAL_LISTS else ""
+    label = f"parameters of the backbone{hollow}; right: P0 with its 95 % CI"
+    axes.set(xscale="log", ylim=(0, top), xlabel=label, title=ORDER_LABELS[order])

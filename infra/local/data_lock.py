@@ -1,6 +1,6 @@
-"""Who uses a data folder: flows hold a lock on it together, and what removes its content needs it alone.
+"""A lock on the data folder: flows hold it shared, and commands that delete its content hold it exclusively.
 
-The operating system drops a lock with its process, however that ends, so nothing is left to clean up.
+The operating system releases the lock when its process ends for any reason, so no stale lock can remain.
 """
 
 import fcntl
@@ -11,32 +11,35 @@ from typing import IO, Final
 
 from infra.errors import SettingsError
 
-LOCK: Final = ".in-use"
+LOCK_FILE: Final = ".in-use"
 
 
-def hold(data_dir: Path) -> IO[bytes] | None:
-    """Say that a flow uses the folder, for as long as what is returned lives; None where it cannot be written, for
-    then nothing of a flow lies there. Raises SettingsError while it is being emptied."""
+def hold_shared(data_dir: Path) -> IO[bytes] | None:
+    """Hold the shared lock for as long as the returned file is referenced.
+
+    Returns None if the folder is not writable: then it holds no flow's data. Raises SettingsError if a command holds
+    the exclusive lock.
+    """
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        file = (data_dir / LOCK).open("ab")
+        file = (data_dir / LOCK_FILE).open("ab")
     except OSError:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise SettingsError(f"{data_dir} is being emptied by `premiere reset`: start again when it is done.") from None
+        raise SettingsError(f"`premiere reset` is deleting {data_dir}. Start again when it is done.") from None
     return file
 
 
 @contextmanager
-def alone(data_dir: Path) -> Iterator[None]:
-    """Keep flows from starting on the folder. Raises SettingsError where one runs."""
+def hold_exclusive(data_dir: Path) -> Iterator[None]:
+    """Hold the exclusive lock: no flow can start on the folder. Raises SettingsError if one is running."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / LOCK).open("ab") as file:
+    with (data_dir / LOCK_FILE).open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(f"Flows are running on {data_dir}: stop them first (`premiere up`: Ctrl-C).") from None
+            raise SettingsError(f"Flows are running on {data_dir}. Stop them first (`premiere up`: Ctrl-C).") from None
         yield

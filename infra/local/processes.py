@@ -1,8 +1,8 @@
-"""Child processes that cannot outlive us: the one place that starts and stops them.
+"""Starts and stops child processes that cannot outlive this process.
 
-Each child leads its own session, so that Ctrl-C in a terminal reaches only us and we stop the children in an order of
-our own. On Linux the kernel kills it when we die, however we die (`PR_SET_PDEATHSIG`), so that even `kill -9` leaves
-nothing behind. The signal is tied to the thread that starts the child: start from one that lives as long as the child.
+Each child leads its own session: Ctrl-C in a terminal reaches only the parent, which then stops the children in its own
+order. On Linux the kernel kills the child when the parent ends for any reason (`PR_SET_PDEATHSIG`), even by `kill -9`.
+The kernel ties that signal to the thread that starts the child, so this thread must live as long as the child.
 """
 
 import ctypes
@@ -17,14 +17,14 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
-PATIENCE: Final = 10.0  # seconds between SIGTERM and SIGKILL
-TAIL: Final = 12  # lines of a log that an error shows
+TERMINATION_TIMEOUT_S: Final = 10.0  # between SIGTERM and SIGKILL
+ERROR_LOG_LINES: Final = 12  # of a log file in an error message
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
 def spawn(command: Sequence[str], log: Path | None, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start `command`, its output appended to the file `log` (None: to where ours goes); `env` in place of ours."""
+    """Start `command` with the environment `env` (None: inherited) and append its output to `log` (None: inherited)."""
     parent = os.getpid()
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -36,55 +36,55 @@ def spawn(command: Sequence[str], log: Path | None, env: Mapping[str, str] | Non
             stderr=None if log is None else subprocess.STDOUT,
             env=env,
             start_new_session=True,
-            preexec_fn=lambda: _die_with(parent),
+            preexec_fn=lambda: _kill_with_parent(parent),
         )
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the block's end: nobody could stop a child that runs and is not known yet."""
-    if threading.current_thread() is not threading.main_thread():  # signals come to the main thread alone
+def defer_signals() -> Iterator[None]:
+    """Defer SIGINT and SIGTERM to the end of the block: a child that just started would not be stopped otherwise."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
-    came: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    received: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: received.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for first in came[:1]:
+    for first in received[:1]:
         signal.raise_signal(first)
 
 
-def _die_with(parent: int) -> None:
-    """In the child, before it becomes the program: ask to be killed with the parent."""
+def _kill_with_parent(parent: int) -> None:
+    """Runs in the child before exec: ask the kernel to kill it when the parent ends."""
     if _LIBC is None:
         return
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we could ask
+    if os.getppid() != parent:  # the parent ended before the call
         os._exit(1)
 
 
-def stop(*processes: subprocess.Popen[bytes], patience: float = PATIENCE) -> None:
-    """SIGTERM all, wait up to `patience` seconds for all together, then SIGKILL what is left of each one's group.
+def stop(*processes: subprocess.Popen[bytes], timeout_s: float = TERMINATION_TIMEOUT_S) -> None:
+    """Send SIGTERM to all, wait up to `timeout_s` seconds in total, then SIGKILL each remaining process group.
 
-    Returns with every one of them reaped, also when interrupted on the way.
+    All processes are reaped on return, even if the wait is interrupted.
     """
     try:
         for process in processes:
             if process.poll() is None:
                 process.terminate()
-        _wait(processes, patience)
+        _wait_all(processes, timeout_s)
     finally:
         for process in processes:
             _kill_group(process)
             process.wait()
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], patience: float) -> None:
-    """Wait for all, up to `patience` seconds in sum."""
-    deadline = time.monotonic() + patience
+def _wait_all(processes: Sequence[subprocess.Popen[bytes]], timeout_s: float) -> None:
+    """Wait for all, up to `timeout_s` seconds in total."""
+    deadline = time.monotonic() + timeout_s
     for process in processes:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))
@@ -93,15 +93,15 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]], patience: float) -> None
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL the process's own group: it and whatever it started."""
+    """SIGKILL the group of the process: it and its descendants."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
 
 
-def tail(log: Path, lines: int = TAIL) -> str:
-    """The last lines of a log, for an error message; empty where there is none."""
+def log_tail(log: Path, lines: int = ERROR_LOG_LINES) -> str:
+    """The last lines of a log file for an error message; empty if the file does not exist."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 400 * lines))

@@ -1,7 +1,7 @@
-"""Everything that the flows need, started where it is not given: a broker, a Redis, topics, ports for metrics.
+"""Starts the services that the settings do not name: broker, Redis, topics and metrics ports.
 
-`premiere up` and the demo run inside it. What runs is written to `running.json` in the data folder, so that the other
-commands find it without being told.
+`premiere up` and the demo use it. The addresses are written to `running.json` in the data folder, where the other
+commands find them.
 """
 
 import json
@@ -12,27 +12,27 @@ from contextlib import ExitStack, contextmanager
 from infra.errors import SettingsError
 from infra.local.embedded import start_kafka, start_redis
 from infra.local.supervisor import FLOWS
-from infra.monitor.metrics_server import free_base
-from infra.settings import RUNNING, RUNNING_FORMAT, Settings, running
-from infra.topics import create
+from infra.monitor.metrics_server import free_base_port
+from infra.settings import ADDRESS_FILE, ADDRESS_FILE_FORMAT, Settings, local_services
+from infra.topics import create_topics
 from streaming.topics import topics
 
 
 @contextmanager
-def services(settings: Settings) -> Iterator[Settings]:
-    """The settings with the addresses of what was started; all of it is stopped on leaving.
+def start_services(settings: Settings) -> Iterator[Settings]:
+    """Run the services during the context and yield the settings with their addresses.
 
-    Raises SettingsError where another stack runs on the same data folder, ServiceError where something does not start.
+    Raises SettingsError if services already run on the same data folder, ServiceError if one does not start.
     """
-    if found := running(settings.data_dir):
+    if found := local_services(settings.data_dir):
         raise SettingsError(
-            f"A `premiere up` on {settings.data_dir} is running (Kafka at {found['bootstrap_servers']}): "
-            "stop it, or set PREMIERE_DATA_DIR to another folder."
+            f"`premiere up` is already running on {settings.data_dir} (Kafka at {found['bootstrap_servers']}). "
+            "Stop it, or set PREMIERE_DATA_DIR to another folder."
         )
     if settings.broker and settings.bootstrap_servers:
         raise SettingsError(
-            f"The broker at {settings.bootstrap_servers} is named and one of kind {settings.broker} is to be started: "
-            "leave out PREMIERE_BOOTSTRAP_SERVERS (KAFKA_BOOTSTRAP_SERVERS), or --broker (PREMIERE_BROKER)."
+            f"Two brokers are configured: {settings.bootstrap_servers}, and a new one of kind {settings.broker}. "
+            "Remove PREMIERE_BOOTSTRAP_SERVERS (KAFKA_BOOTSTRAP_SERVERS) or --broker (PREMIERE_BROKER)."
         )
     with ExitStack() as stack:
         started: dict[str, object] = {}
@@ -42,25 +42,24 @@ def services(settings: Settings) -> Iterator[Settings]:
         if not settings.redis_url:
             started["redis_url"] = stack.enter_context(start_redis(settings.data_dir.resolve() / "redis"))
         if settings.metrics_port:
-            started["metrics_port"] = free_base(settings)
+            started["metrics_port"] = free_base_port(settings)
         ready = settings.model_copy(update=started)
-        create(ready.kafka(), topics(ready.event_partitions))
-        stack.enter_context(_announced(ready))
+        create_topics(ready.kafka_config(), topics(ready.event_partitions))
+        stack.enter_context(_address_file(ready))
         yield ready
 
 
 @contextmanager
-def _announced(settings: Settings) -> Iterator[None]:
-    """The addresses in the data folder while they hold. Readable by the owner only: a URL may hold a password."""
-    path = settings.data_dir / RUNNING
+def _address_file(settings: Settings) -> Iterator[None]:
+    """Keep the addresses in the data folder during the context, readable by the owner: a URL may contain a password."""
+    path = settings.data_dir / ADDRESS_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     new.touch(mode=0o600)
-    workers = [f"{flow}_workers" for flow in FLOWS if settings.workers(flow) > 1]
+    workers = [f"{flow}_workers" for flow in FLOWS if settings.worker_count(flow) > 1]
     names = ("bootstrap_servers", "redis_url", "metrics_port", *workers)
-    new.write_text(
-        json.dumps({"format": RUNNING_FORMAT, "pid": os.getpid(), **{name: getattr(settings, name) for name in names}})
-    )
+    addresses = {name: getattr(settings, name) for name in names}
+    new.write_text(json.dumps({"format": ADDRESS_FILE_FORMAT, "pid": os.getpid(), **addresses}))
     os.replace(new, path)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The whole loop on this machine while a context lasts: broker, Redis, topics, the four flows, and ways to look."""
+"""Runs the whole system on this machine during a context: broker, Redis, topics and the four flows."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -6,27 +6,32 @@ from typing import Any, NamedTuple
 
 import redis
 
-from infra.local.services import services
-from infra.local.supervisor import Restarts, Supervisor
-from infra.monitor.lag import Lags
+from infra.local.services import start_services
+from infra.local.supervisor import RestartPolicy, Supervisor
+from infra.monitor.lag import LagReader
 from infra.settings import Settings
 
 
 class Session(NamedTuple):
-    """What runs."""
+    """Handles of a running system."""
 
-    settings: Settings  # with the addresses of what was started
+    settings: Settings  # with the addresses of the started services
     flows: Supervisor
-    lags: Lags
-    redis: Any  # a client that decodes
+    lags: LagReader
+    redis: Any  # Redis client that decodes responses to str
 
 
 @contextmanager
-def running(settings: Settings, patience: Restarts | None = None) -> Iterator[Session]:
-    """Start everything, and stop it on leaving, whatever happens. Raises PremiereError where something cannot start."""
+def run_session(settings: Settings, restart_policy: RestartPolicy | None = None) -> Iterator[Session]:
+    """Start everything and stop it at the end of the context. Raises PremiereError if a part does not start."""
     with ExitStack() as stack:
-        ready = stack.enter_context(services(settings))
-        lags = stack.enter_context(Lags(ready.kafka()))
-        client = redis.Redis.from_url(ready.redis(), decode_responses=True)
+        ready = stack.enter_context(start_services(settings))
+        lags = stack.enter_context(LagReader(ready.kafka_config()))
+        client = redis.Redis.from_url(ready.require_redis_url(), decode_responses=True)
         stack.callback(client.close)
-        yield Session(ready, stack.enter_context(Supervisor(ready, patience=patience or Restarts())), lags, client)
+        yield Session(
+            ready,
+            stack.enter_context(Supervisor(ready, restart_policy=restart_policy or RestartPolicy())),
+            lags,
+            client,
+        )

@@ -1,8 +1,8 @@
-"""The four flows as separate processes that live and die together.
+"""Runs the four flows as child processes and restarts a flow that crashes.
 
-A flow that dies is started again, after a back-off that doubles, and only so many times: a flow that cannot live is an
-error that somebody must see, with the end of its log. There is no thread here: whoever waits for the flows calls
-`check()` now and then, and that is when the dead are noticed and started again.
+Each crash makes the delay before the next restart twice as long. After too many crashes `check()` raises an error with
+the end of the flow's log. There is no thread: the caller must call `check()` regularly, which detects crashes and
+restarts flows.
 """
 
 import os
@@ -16,49 +16,48 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from infra.errors import ServiceError
-from infra.local.processes import spawn, stop, tail, uninterrupted
+from infra.local.processes import defer_signals, log_tail, spawn, stop
 from infra.settings import Settings
 
 FLOWS: Final = ("features", "titles", "learn", "publish")
 
 
-class Restarts(NamedTuple):
-    """How patiently a flow that dies is started again: `most` times, `first` to `longest` seconds later, the wait
-    doubled at each death; one that lived `long` seconds has its earlier deaths forgotten."""
+class RestartPolicy(NamedTuple):
+    """When and how often a crashed flow is restarted."""
 
-    most: int = 5
-    first: float = 0.5
-    longest: float = 8.0
-    long: float = 300.0
+    max_restarts: int = 5  # in a row; one more crash is an error
+    first_delay_s: float = 0.5  # before the first restart; each crash makes it twice as long
+    max_delay_s: float = 8.0
+    stable_after_s: float = 300.0  # a flow that ran this long starts counting crashes from zero
 
 
 @dataclass
-class _Flow:
-    """One flow: its process, and what is remembered of its deaths."""
+class _SupervisedFlow:
+    """One flow: its process and its crashes."""
 
     command: Sequence[str]
     log: Path
     process: subprocess.Popen[bytes] | None = None
-    born: float = 0.0  # monotonic seconds
-    deaths: int = 0
-    again_at: float | None = None  # monotonic seconds; None while it lives
+    started_at: float = 0.0  # monotonic seconds
+    crashes: int = 0
+    restart_at: float | None = None  # monotonic seconds; None while it runs
 
 
 @dataclass
 class Supervisor:
-    """Starts the flows on entering, `check()` keeps them running, leaving stops them all, whatever happened."""
+    """Context manager that starts the flows on entry and stops them on exit; `check()` restarts crashed flows."""
 
     settings: Settings
     flows: Sequence[str] = FLOWS
-    command: Sequence[str] = (sys.executable, "-m", "infra.cli.main", "run")
-    patience: Restarts = field(default_factory=Restarts)
-    _flows: dict[str, _Flow] = field(default_factory=dict, init=False)
+    command: Sequence[str] = (sys.executable, "-P", "-m", "infra.cli.main", "run")
+    restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
+    _flows: dict[str, _SupervisedFlow] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
         try:
             for name in self.flows:
                 log = self.settings.data_dir / "logs" / f"{name}.log"
-                self._flows[name] = _Flow([*self.command, name], log)
+                self._flows[name] = _SupervisedFlow([*self.command, name], log)
                 self._start(self._flows[name])
         except BaseException:
             self.stop()
@@ -71,36 +70,38 @@ class Supervisor:
         self.stop()
 
     def stop(self) -> None:
-        """SIGTERM to all (they drain and snapshot), SIGKILL after 10 s to what is left; none survives this call."""
+        """Send SIGTERM to all (they drain and write a snapshot), and SIGKILL after 10 s to the remaining ones."""
         stop(*(flow.process for flow in self._flows.values() if flow.process))
 
     def check(self) -> None:
-        """Start again what died and has waited its back-off. Raises ServiceError for a flow that died too often."""
+        """Detect crashed flows and restart those whose delay is over. Raises ServiceError after too many crashes."""
         for name, flow in self._flows.items():
-            if flow.again_at is None and flow.process and flow.process.poll() is not None:
-                self._bury(name, flow, flow.process.returncode)
-            elif flow.again_at is not None and time.monotonic() >= flow.again_at:
+            if flow.restart_at is None and flow.process and flow.process.poll() is not None:
+                self._schedule_restart(name, flow, flow.process.returncode)
+            elif flow.restart_at is not None and time.monotonic() >= flow.restart_at:
                 self._start(flow)
 
     def pids(self) -> dict[str, int]:
-        """The process id of each flow that runs now."""
-        alive = {name: flow.process for name, flow in self._flows.items() if flow.again_at is None}
-        return {name: process.pid for name, process in alive.items() if process and process.poll() is None}
+        """The process id of each running flow."""
+        processes = {name: flow.process for name, flow in self._flows.items() if flow.restart_at is None}
+        return {name: process.pid for name, process in processes.items() if process and process.poll() is None}
 
     def restarts(self) -> dict[str, int]:
-        """How often each flow died since its last long life."""
-        return {name: flow.deaths for name, flow in self._flows.items()}
+        """The number of crashes of each flow since it last ran `stable_after_s` seconds."""
+        return {name: flow.crashes for name, flow in self._flows.items()}
 
-    def _start(self, flow: _Flow) -> None:
-        with uninterrupted():
+    def _start(self, flow: _SupervisedFlow) -> None:
+        with defer_signals():
             flow.process = spawn(flow.command, flow.log, {**os.environ, **self.settings.environment()})
-        flow.born, flow.again_at = time.monotonic(), None
+        flow.started_at, flow.restart_at = time.monotonic(), None
 
-    def _bury(self, name: str, flow: _Flow, code: int) -> None:
+    def _schedule_restart(self, name: str, flow: _SupervisedFlow, code: int) -> None:
         now = time.monotonic()
-        flow.deaths = 1 if now - flow.born > self.patience.long else flow.deaths + 1
-        if flow.deaths > self.patience.most:
+        flow.crashes = 1 if now - flow.started_at > self.restart_policy.stable_after_s else flow.crashes + 1
+        if flow.crashes > self.restart_policy.max_restarts:
             raise ServiceError(
-                f"The flow {name} died {flow.deaths} times (last exit {code}); {flow.log} ends with:\n{tail(flow.log)}"
+                f"The flow {name} crashed {flow.crashes} times (last exit code {code}). "
+                f"End of {flow.log}:\n{log_tail(flow.log)}"
             )
-        flow.again_at = now + min(self.patience.longest, self.patience.first * 2 ** (flow.deaths - 1))
+        delay = self.restart_policy.first_delay_s * 2 ** (flow.crashes - 1)
+        flow.restart_at = now + min(self.restart_policy.max_delay_s, delay)

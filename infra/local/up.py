@@ -1,4 +1,4 @@
-"""`premiere up`: the embedded stack and all flows until Ctrl-C."""
+"""`premiere up`: runs the services and all flows until Ctrl-C."""
 
 import signal
 import time
@@ -6,35 +6,34 @@ from typing import Final
 
 import typer
 
-from infra.local.services import services
+from infra.local.services import start_services
 from infra.local.supervisor import Supervisor
-from infra.monitor.metrics_server import port
-from infra.settings import Settings, shown
+from infra.monitor.metrics_server import metrics_port
+from infra.settings import Settings, masked_values
 
-STEP: Final = 0.25  # seconds between two looks at the flows
+CHECK_INTERVAL_S: Final = 0.25  # between two checks for crashed flows
 
 
 def up(settings: Settings) -> None:
-    """Run until Ctrl-C or SIGTERM, then stop all. Raises PremiereError where something cannot start or live."""
+    """Run until Ctrl-C or SIGTERM, then stop all. Raises PremiereError if a service does not start or a flow fails."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with services(settings) as ready, Supervisor(ready) as flows:
-            _greet(ready)
+        with start_services(settings) as ready, Supervisor(ready) as flows:
+            _print_addresses(ready)
             while True:
                 flows.check()
-                time.sleep(STEP)
+                time.sleep(CHECK_INTERVAL_S)
     except KeyboardInterrupt:
         typer.echo("Stopped.")
 
 
-def _greet(settings: Settings) -> None:
-    visible = shown(settings)
+def _print_addresses(settings: Settings) -> None:
+    visible = masked_values(settings)
     typer.echo(f"Kafka    {visible['bootstrap_servers']}")
     typer.echo(f"Redis    {visible['redis_url']}")
     for flow in Supervisor(settings).flows:
-        metrics = (
-            f"metrics http://{settings.metrics_host}:{port(settings, flow)}/metrics  " if port(settings, flow) else ""
-        )
-        workers = f"{count} workers  " if (count := settings.workers(flow)) > 1 else ""
+        port = metrics_port(settings, flow)
+        metrics = f"metrics http://{settings.metrics_host}:{port}/metrics  " if port else ""
+        workers = f"{count} workers  " if (count := settings.worker_count(flow)) > 1 else ""
         typer.echo(f"{flow:<8} {metrics}{workers}log {settings.data_dir / 'logs' / flow}.log")
     typer.echo("Ctrl-C stops everything.")

@@ -1,7 +1,7 @@
-"""Each flow tells Prometheus the lag of its own group, as `premiere status` shows it: one way of measuring it.
+"""Exports the consumer lag of a flow's own group to Prometheus.
 
-A thread reads it every few seconds. A broker that is away is no crash of the flow's: the gauges keep what was read last
-and say when that was, and the flow itself says that it waits.
+A thread reads the lag every few seconds in the same way as `premiere status`. If the broker is unreachable, the flow
+goes on: the gauges keep the last values, and a third gauge holds the time of the last successful read.
 """
 
 import logging
@@ -13,47 +13,54 @@ from typing import Final
 from prometheus_client import Gauge
 
 from infra.errors import TopicError
-from infra.monitor.lag import READS, Lag, Lags
+from infra.monitor.lag import FLOW_TOPICS, LagReader, PartitionLag
 
 log: Final = logging.getLogger(__name__)
 
-EVERY: Final = 5.0  # seconds between two readings
-_WHERE: Final = ["group", "topic", "partition"]
-MESSAGES: Final = Gauge("premiere_group_lag_messages", "messages after the group's committed offset", _WHERE)
-SECONDS: Final = Gauge(
-    "premiere_group_lag_seconds",
-    "from the first record that waits for the group to the log's last, by record times",
-    _WHERE,
+READ_INTERVAL_S: Final = 5.0
+_LABELS: Final = ["group", "topic", "partition"]
+LAG_RECORDS: Final = Gauge("premiere_consumer_lag_records", "Records after the group's committed offset.", _LABELS)
+LAG_SECONDS: Final = Gauge(
+    "premiere_consumer_lag_seconds",
+    "Time from the first uncommitted record to the last record of the partition, by record times.",
+    _LABELS,
 )
-READ: Final = Gauge("premiere_group_lag_read_timestamp_seconds", "when the lag was read last, unix time", ["group"])
+LAG_READ_TIME: Final = Gauge(
+    "premiere_consumer_lag_read_timestamp_seconds", "Unix time of the last successful read of the lag.", ["group"]
+)
 
 
-def start(config: Mapping[str, str], group: str, stop: threading.Event, every: float = EVERY) -> threading.Thread:
-    """Keep the gauges of a flow's group current until `stop` is set, or the process ends."""
-    thread = threading.Thread(target=_keep, args=(config, {group: READS[group]}, stop, every), daemon=True, name="lag")
+def start_lag_exporter(
+    config: Mapping[str, str], group: str, stop: threading.Event, interval_s: float = READ_INTERVAL_S
+) -> threading.Thread:
+    """Start a thread that updates the gauges of a flow's group until `stop` is set or the process ends."""
+    groups = {group: FLOW_TOPICS[group]}
+    thread = threading.Thread(target=_export, args=(config, groups, stop, interval_s), daemon=True, name="consumer lag")
     thread.start()
     return thread
 
 
-def _keep(config: Mapping[str, str], groups: Mapping[str, Sequence[str]], stop: threading.Event, every: float) -> None:
-    told = False
-    with Lags(config) as lags:
+def _export(
+    config: Mapping[str, str], groups: Mapping[str, Sequence[str]], stop: threading.Event, interval_s: float
+) -> None:
+    warned = False
+    with LagReader(config) as reader:
         while not stop.is_set():
             try:
-                show(lags.read(groups))
-                told = False
+                set_gauges(reader.read(groups))
+                warned = False
             except TopicError as error:
-                if not told:
-                    log.warning("The lag is not known: %s", error)
-                told = True
-            stop.wait(every)
+                if not warned:
+                    log.warning("Cannot read the consumer lag: %s", error)
+                warned = True
+            stop.wait(interval_s)
 
 
-def show(rows: Sequence[Lag]) -> None:
-    """Set the gauges; seconds that are not known are no number."""
+def set_gauges(rows: Sequence[PartitionLag]) -> None:
+    """Set the gauges; an unknown lag in seconds becomes NaN."""
     for row in rows:
-        where = row.group, row.topic, str(row.partition)
-        MESSAGES.labels(*where).set(row.lag)
-        SECONDS.labels(*where).set(float("nan") if row.seconds is None else row.seconds)
+        labels = row.group, row.topic, str(row.partition)
+        LAG_RECORDS.labels(*labels).set(row.records)
+        LAG_SECONDS.labels(*labels).set(float("nan") if row.seconds is None else row.seconds)
     for group in {row.group for row in rows}:
-        READ.labels(group).set(time.time())
+        LAG_READ_TIME.labels(group).set(time.time())

@@ -1,7 +1,7 @@
-"""Sums of the measures by ranking and slice, so that a part of a stream is the difference of two looks.
+"""Sums of the ranking metrics by variant and slice; a period of the stream is the difference of two snapshots.
 
-The learner tells, since it began, the sums of MRR, HR@10 and NDCG@10 of itself and of the baselines, each ranked before
-it learned from the event. The replayer keeps the same sums of what readers were served. Both become one table.
+The learner exports the sums of MRR, HR@10 and NDCG@10 since its start, for itself and for the baselines, each from
+prequential evaluation. The demo keeps the same sums for the served lists. Both go into one table.
 """
 
 from collections.abc import Mapping
@@ -12,62 +12,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.monitor.scrape import Scrape
-from model.metrics.ranking import MEASURES, SLICES, Prequential
+from model.metrics.ranking import RANKING_METRICS, SLICES, PrequentialMetrics
 
-RANKINGS: Final = ("full", "served", "popularity", "popularity_recent", "cooccurrence")  # the report's order
-SUM: Final = "premiere_prequential_sum"
-SCORED: Final = "premiere_prequential_scored"
+VARIANTS: Final = ("full", "served", "popularity", "popularity_recent", "cooccurrence")  # the report's order
+SUM_METRIC: Final = "premiere_prequential_sum_total"
+COUNT_METRIC: Final = "premiere_prequential_scored_total"
 
-Table = dict[str, dict[str, dict[str, float | None]]]  # measure -> ranking -> slice -> mean, None where none scored
+MeanTable = dict[str, dict[str, dict[str, float | None]]]  # metric -> variant -> slice -> mean; None without events
 
 
 @dataclass(frozen=True, eq=False)
-class Sums:
-    """One ranking's sums [measure, slice], and how many events of each slice are in them."""
+class MetricSums:
+    """The sums of one variant [metric, slice], and the number of scored events of each slice."""
 
-    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(MEASURES), len(SLICES))))
+    total: NDArray[np.float64] = field(default_factory=lambda: np.zeros((len(RANKING_METRICS), len(SLICES))))
     scored: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(SLICES)))
 
-    def __sub__(self, earlier: "Sums") -> "Sums":
-        return Sums(self.total - earlier.total, self.scored - earlier.scored)
+    def __sub__(self, earlier: "MetricSums") -> "MetricSums":
+        return MetricSums(self.total - earlier.total, self.scored - earlier.scored)
 
-    def mean(self, measure: str, name: str) -> float | None:
-        """A measure's mean over a slice; None where it holds no event."""
+    def mean(self, metric: str, name: str) -> float | None:
+        """A metric's mean over the slice `name`; None if the slice has no event."""
         scored = self.scored[SLICES.index(name)]
-        return float(self.total[MEASURES.index(measure), SLICES.index(name)] / scored) if scored > 0 else None
+        return float(self.total[RANKING_METRICS.index(metric), SLICES.index(name)] / scored) if scored > 0 else None
 
 
-Tally = Mapping[str, Sums]  # by ranking
+MetricTotals = Mapping[str, MetricSums]  # variant -> its sums
 
 
-def of_learner(scrape: Scrape) -> dict[str, Sums]:
-    """What the learner tells of itself and of the baselines."""
-    scored = np.array([scrape.value(SCORED, slice=name) for name in SLICES])
-    rankings = {reading.labels["ranking"] for reading in scrape.find(SUM)}
+def learner_totals(scrape: Scrape) -> dict[str, MetricSums]:
+    """The sums that the learner exports for itself and for the baselines."""
+    scored = np.array([scrape.value(COUNT_METRIC, slice=name) for name in SLICES])
+    variants = {sample.labels["variant"] for sample in scrape.select(SUM_METRIC)}
     return {
-        ranking: Sums(
-            np.array([[scrape.value(SUM, ranking=ranking, measure=m, slice=s) for s in SLICES] for m in MEASURES]),
+        variant: MetricSums(
+            np.array(
+                [
+                    [scrape.value(SUM_METRIC, variant=variant, metric=m, slice=s) for s in SLICES]
+                    for m in RANKING_METRICS
+                ]
+            ),
             scored,
         )
-        for ranking in sorted(rankings)
+        for variant in sorted(variants)
     }
 
 
-def of_ranking(ranking: Prequential) -> Sums:
-    """The sums behind a ranking's means."""
-    report, scored = ranking.report(), ranking.scored()
-    total = np.array([[(report[m][s] or 0.0) * scored[s] for s in SLICES] for m in MEASURES])
-    return Sums(total, np.array([scored[s] for s in SLICES], np.float64))
+def sums_of(metrics: PrequentialMetrics) -> MetricSums:
+    """The sums behind the means of prequential metrics."""
+    report, scored = metrics.report(), metrics.scored()
+    total = np.array([[(report[m][s] or 0.0) * scored[s] for s in SLICES] for m in RANKING_METRICS])
+    return MetricSums(total, np.array([scored[s] for s in SLICES], np.float64))
 
 
-def since(now: Tally, earlier: Tally) -> dict[str, Sums]:
-    """What was scored since an earlier look; a ranking that was not there then counts from zero."""
-    return {ranking: sums - earlier.get(ranking, Sums()) for ranking, sums in now.items()}
+def totals_since(now: MetricTotals, earlier: MetricTotals) -> dict[str, MetricSums]:
+    """The sums since an earlier snapshot; a variant that was missing then counts from zero."""
+    return {variant: sums - earlier.get(variant, MetricSums()) for variant, sums in now.items()}
 
 
-def table(tally: Tally) -> Table:
-    """The report's shape: `{"mrr": {ranking: {slice: mean}}, "hr10": ..., "ndcg10": ...}`."""
-    listed = [name for name in RANKINGS if name in tally]
+def mean_table(totals: MetricTotals) -> MeanTable:
+    """The means in the shape of the reports: `{"mrr": {variant: {slice: mean}}, "hr10": ..., "ndcg10": ...}`."""
+    variants = [name for name in VARIANTS if name in totals]
     return {
-        measure: {name: {s: tally[name].mean(measure, s) for s in SLICES} for name in listed} for measure in MEASURES
+        metric: {name: {s: totals[name].mean(metric, s) for s in SLICES} for name in variants}
+        for metric in RANKING_METRICS
     }

@@ -1,8 +1,8 @@
-"""What the flows say of themselves on `/metrics`, read back as numbers.
+"""Client for the flows' Prometheus endpoints: scrapes `/metrics` and returns the samples as numbers.
 
-The demo, `premiere status` and the replay's pace read the same pages that Prometheus does, so there is one account of
-what happens and no second channel. All of it only grows or is a state: what happened between two looks is a difference.
-A flow that starts, or is gone, does not answer: that is an answer, not an error.
+The demo, `premiere status` and `premiere produce` read the same endpoints as Prometheus, so all of them show the same
+numbers. Every sample is a monotonic counter or a current state: the change over an interval is a difference of two
+scrapes. A flow that is starting or down does not answer; its scrape is None, which is not an error.
 """
 
 import math
@@ -14,19 +14,19 @@ from urllib.request import urlopen
 from prometheus_client.parser import text_string_to_metric_families
 
 from infra.local.supervisor import FLOWS
-from infra.monitor.metrics_server import port
+from infra.monitor.metrics_server import metrics_port
 from infra.settings import Settings
 
-STATES: Final = {  # gauges that every worker of a flow has: what the flow as a whole is at
+GAUGE_MERGE: Final = {  # gauge -> how the values of a flow's workers become one; all other samples are summed
     "premiere_version_served": min,
-    "premiere_version_held": max,
+    "premiere_rollback_version": max,
     "premiere_read_offset": min,
 }
-TIMEOUT: Final = 2.0  # seconds for one page: a flow deep in numeric code answers late
+SCRAPE_TIMEOUT_S: Final = 2.0  # per endpoint: a flow that is busy in numeric code answers late
 
 
 class MetricValue(NamedTuple):
-    """One line of a page."""
+    """The value of one sample, with its labels."""
 
     labels: Mapping[str, str]
     value: float
@@ -34,116 +34,118 @@ class MetricValue(NamedTuple):
 
 @dataclass(frozen=True)
 class Scrape:
-    """One flow's metrics at one moment, by sample name."""
+    """The metrics of one flow at one moment: sample name -> values."""
 
-    readings: Mapping[str, list[MetricValue]] = field(default_factory=dict)
+    samples: Mapping[str, list[MetricValue]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """A page in Prometheus's text format."""
-        readings: dict[str, list[MetricValue]] = {}
+        """Parse a response in Prometheus's text format."""
+        samples: dict[str, list[MetricValue]] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                readings.setdefault(sample.name, []).append(MetricValue(sample.labels, sample.value))
-        return cls(readings)
+                samples.setdefault(sample.name, []).append(MetricValue(sample.labels, sample.value))
+        return cls(samples)
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of what carries these labels; 0 where nothing does."""
-        return sum(reading.value for reading in self.find(name, **labels))
+        """The sum of the values with these labels; 0 if there is none."""
+        return sum(sample.value for sample in self.select(name, **labels))
 
-    def find(self, name: str, **labels: str) -> list[MetricValue]:
-        """The readings of a sample that carry these labels."""
-        found = self.readings.get(name, [])
-        return [reading for reading in found if labels.items() <= reading.labels.items()]
+    def select(self, name: str, **labels: str) -> list[MetricValue]:
+        """The values of a sample with these labels."""
+        found = self.samples.get(name, [])
+        return [sample for sample in found if labels.items() <= sample.labels.items()]
 
-    def by(self, name: str, label: str) -> dict[str, float]:
-        """The values of a sample by one of its labels."""
-        return {reading.labels[label]: reading.value for reading in self.find(name) if label in reading.labels}
+    def by_label(self, name: str, label: str) -> dict[str, float]:
+        """The values of a sample, keyed by one of its labels."""
+        return {sample.labels[label]: sample.value for sample in self.select(name) if label in sample.labels}
 
     @classmethod
-    def merged(cls, pages: Sequence[Self]) -> Self:
-        """The pages of a flow's workers as one: sums, but for the states that are not shared out."""
-        if len(pages) == 1:
-            return pages[0]
+    def merged(cls, scrapes: Sequence[Self]) -> Self:
+        """Merge the scrapes of a flow's workers: sums, except for the gauges in `GAUGE_MERGE`."""
+        if len(scrapes) == 1:
+            return scrapes[0]
         found: dict[str, dict[tuple[tuple[str, str], ...], list[float]]] = {}
-        for page in pages:
-            for name, readings in page.readings.items():
-                for labels, value in readings:
+        for scrape in scrapes:
+            for name, samples in scrape.samples.items():
+                for labels, value in samples:
                     found.setdefault(name, {}).setdefault(tuple(sorted(labels.items())), []).append(value)
-        return cls(
-            {
-                name: [MetricValue(dict(labels), STATES.get(name, sum)(values)) for labels, values in by_labels.items()]
-                for name, by_labels in found.items()
-            }
-        )
+        merged: dict[str, list[MetricValue]] = {}
+        for name, by_labels in found.items():
+            merge = GAUGE_MERGE.get(name, sum)
+            merged[name] = [MetricValue(dict(labels), merge(values)) for labels, values in by_labels.items()]
+        return cls(merged)
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many observations lie at or below each bound; the last bound is infinity."""
+    """A cumulative histogram: the number of observations at or below each bound; the last bound is infinity."""
 
     bounds: tuple[float, ...] = ()
-    below: tuple[float, ...] = ()
+    cumulative_counts: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, scrape: Scrape, name: str, **labels: str) -> Self:
-        """The histogram `name` of a page, summed over the labels that are not given."""
-        below: dict[float, float] = {}
-        for labelled, count in scrape.find(f"{name}_bucket", **labels):
-            bound = float(labelled["le"])
-            below[bound] = below.get(bound, 0.0) + count
-        return cls(tuple(sorted(below)), tuple(below[bound] for bound in sorted(below)))
+    def from_scrape(cls, scrape: Scrape, name: str, **labels: str) -> Self:
+        """The histogram `name` of a scrape, summed over the labels that are not given."""
+        counts: dict[float, float] = {}
+        for sample_labels, count in scrape.select(f"{name}_bucket", **labels):
+            bound = float(sample_labels["le"])
+            counts[bound] = counts.get(bound, 0.0) + count
+        return cls(tuple(sorted(counts)), tuple(counts[bound] for bound in sorted(counts)))
 
     @property
     def count(self) -> float:
-        """All observations."""
-        return self.below[-1] if self.below else 0.0
+        """The number of observations."""
+        return self.cumulative_counts[-1] if self.cumulative_counts else 0.0
 
     def __sub__(self, earlier: "Histogram") -> "Histogram":
-        """What was observed since; all of it where the flow began anew in between."""
+        """The observations since `earlier`; all observations if the flow restarted in between."""
         if earlier.bounds != self.bounds or earlier.count > self.count:
             return self
-        return Histogram(self.bounds, tuple(now - then for now, then in zip(self.below, earlier.below, strict=True)))
+        counts = zip(self.cumulative_counts, earlier.cumulative_counts, strict=True)
+        return Histogram(self.bounds, tuple(now - then for now, then in counts))
 
-    def shares(self) -> list[float]:
-        """The share of the observations in each bucket."""
-        before = (0.0, *self.below[:-1])
-        return [(b - a) / (self.count or 1.0) for a, b in zip(before, self.below, strict=True)]
+    def bucket_fractions(self) -> list[float]:
+        """The fraction of the observations in each bucket."""
+        before = (0.0, *self.cumulative_counts[:-1])
+        return [(b - a) / (self.count or 1.0) for a, b in zip(before, self.cumulative_counts, strict=True)]
 
     def quantile(self, q: float) -> float | None:
-        """By interpolation inside a bucket, as Prometheus does; None where there is no observation."""
+        """The quantile, interpolated within its bucket as in Prometheus; None without observations."""
         if not self.count:
             return None
-        wanted, low, least = q * self.count, 0.0, 0.0
-        for bound, below in zip(self.bounds, self.below, strict=True):
-            if below >= wanted and below > least:
-                return low if math.isinf(bound) else low + (bound - low) * (wanted - least) / (below - least)
-            low, least = bound, below
-        return low
+        wanted, lower_bound, lower_count = q * self.count, 0.0, 0.0
+        for bound, count in zip(self.bounds, self.cumulative_counts, strict=True):
+            if count >= wanted and count > lower_count:
+                if math.isinf(bound):
+                    return lower_bound
+                return lower_bound + (bound - lower_bound) * (wanted - lower_count) / (count - lower_count)
+            lower_bound, lower_count = bound, count
+        return lower_bound
 
 
-def read(settings: Settings, flow: str, timeout: float = TIMEOUT) -> Scrape | None:
-    """A flow's page, all its workers as one; None where one does not answer, or it serves no metrics."""
-    pages: list[Scrape] = []
-    for worker in range(settings.workers(flow)):
-        if (page := _page(settings, port(settings, flow, worker), timeout)) is None:
+def scrape_flow(settings: Settings, flow: str, timeout_s: float = SCRAPE_TIMEOUT_S) -> Scrape | None:
+    """Scrape all workers of a flow and merge them; None if a worker does not answer or metrics are off."""
+    scrapes: list[Scrape] = []
+    for worker in range(settings.worker_count(flow)):
+        if (scrape := _scrape_port(settings, metrics_port(settings, flow, worker), timeout_s)) is None:
             return None
-        pages.append(page)
-    return Scrape.merged(pages)
+        scrapes.append(scrape)
+    return Scrape.merged(scrapes)
 
 
-def _page(settings: Settings, number: int, timeout: float) -> Scrape | None:
-    if not number:
+def _scrape_port(settings: Settings, port: int, timeout_s: float) -> Scrape | None:
+    if not port:
         return None
     host = settings.metrics_host
     host = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     try:
-        with urlopen(f"http://{host}:{number}/metrics", timeout=timeout) as page:
-            return Scrape.parse(page.read().decode())
-    except (OSError, ValueError):  # refused, timed out, cut short
+        with urlopen(f"http://{host}:{port}/metrics", timeout=timeout_s) as response:
+            return Scrape.parse(response.read().decode())
+    except (OSError, ValueError):  # refused, timed out or truncated
         return None
 
 
-def read_all(settings: Settings, flows: Sequence[str] = FLOWS) -> dict[str, Scrape | None]:
-    """The pages of several flows."""
-    return {flow: read(settings, flow) for flow in flows}
+def scrape_flows(settings: Settings, flows: Sequence[str] = FLOWS) -> dict[str, Scrape | None]:
+    """Scrape several flows."""
+    return {flow: scrape_flow(settings, flow) for flow in flows}

@@ -1,14 +1,16 @@
-"""The offline log kept in order beside the flow `features`, and by hand: when `streaming/stores/compaction.py` runs, on what.
+"""When the offline log is compacted: in a thread of the flow `features`, and by `premiere compact`.
 
-At the flow's start, each hour, and soon after somebody asked to be forgotten: the mark of that is published with its
-epoch, so a thread looks for new marks, and runs again a little later, since the user's last rows may come out after it.
-Whatever goes wrong is said and tried again in an hour; the flow goes on.
+The thread compacts at the start of the flow, then every hour, and soon after each erasure request. A request appears as
+a new file in the log of erasures. The erased user's last rows may be written after that file, so the thread runs again
+a few times. An error is logged, the flow continues, and the next run is an hour later. `streaming/stores/compaction.py`
+has the algorithm.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,85 +18,86 @@ from typing import TYPE_CHECKING, Final
 from infra.errors import PremiereError
 from infra.local import data_lock
 from infra.settings import Settings
-from streaming.kafka.client import StreamError
+from streaming.errors import StreamError
 from streaming.topics import USER_EVENTS, topics
 
 if TYPE_CHECKING:
-    from streaming.stores.compaction import Done
+    from streaming.stores.compaction import CompactionResult
 
 log = logging.getLogger(__name__)
 
-EVERY: Final = 3600.0  # seconds between two runs
-LOOK: Final = 2.0  # seconds between two looks for new marks
-AFTER: Final = (0.0, 5.0, 30.0)  # seconds after a new mark at which it runs
-MARGIN: Final = 8  # days that Kafka may keep a record beyond its time: it removes whole segments, of a week
+COMPACTION_INTERVAL_S: Final = 3600.0
+POLL_INTERVAL_S: Final = 2.0  # between two checks for new erasure requests
+ERASURE_DELAYS_S: Final = (0.0, 5.0, 30.0)  # from a new request to its compaction runs
+RETENTION_MARGIN_DAYS: Final = 8  # Kafka deletes whole segments, of up to a week, so records outlive their retention
 DAY_MS: Final = 86_400_000
 
 
-def folder(settings: Settings) -> Path:
-    """The offline log's."""
-    from features.definitions import OFFLINE
+def offline_folder(settings: Settings) -> Path:
+    """The folder of the offline log."""
+    from features.definitions import OFFLINE_FOLDER
 
-    return settings.data_dir.resolve() / "feast" / OFFLINE
-
-
-def settled() -> int:
-    """Days after which an event cannot be read from Kafka again."""
-    kept = next(topic.config for topic in topics() if topic.name == USER_EVENTS)["retention.ms"]
-    return int(kept) // DAY_MS + MARGIN
+    return settings.data_dir.resolve() / "feast" / OFFLINE_FOLDER
 
 
-def compact(settings: Settings, today: date | None = None) -> "list[Done]":
-    """One run. Raises BusyError, DamagedError, OSError."""
-    from features.definitions import FORGOTTEN, user_activity
+def event_retention_days() -> int:
+    """Days after which an event can no longer be read from Kafka."""
+    retention_ms = next(topic.config for topic in topics() if topic.name == USER_EVENTS)["retention.ms"]
+    return int(retention_ms) // DAY_MS + RETENTION_MARGIN_DAYS
+
+
+def compact_offline_log(settings: Settings, today: date | None = None) -> "list[CompactionResult]":
+    """Compact once. Raises CompactionRunningError, DamagedFileError, OSError."""
+    from features.definitions import USER_ERASURES, user_activity
     from streaming.stores import compaction
 
     today = today or datetime.now(UTC).date()
-    keep = {user_activity.name: settings.offline_days}
-    return compaction.compact(folder(settings), today, keep, FORGOTTEN, settled())
+    keep_days = {user_activity.name: settings.offline_days}
+    return compaction.compact(offline_folder(settings), today, keep_days, USER_ERASURES, event_retention_days())
 
 
-def run_compact(settings: Settings, say: Callable[[str], None]) -> None:
+def compact_now(settings: Settings, print_line: Callable[[str], object]) -> None:
     """`premiere compact`. Raises PremiereError."""
-    _held = data_lock.hold(settings.data_dir)
-    try:
-        done = compact(settings)
-    except (StreamError, OSError) as error:
-        raise PremiereError(f"The offline log was not compacted. {error}") from error
-    for one in done:
-        say(
-            f"{one.name:<16} {one.merged} files merged into {one.days} days, {one.erased} rows of forgotten viewers"
-            f" removed, {one.expired} days expired"
+    with data_lock.hold_shared(settings.data_dir) or nullcontext():
+        try:
+            results = compact_offline_log(settings)
+        except (StreamError, OSError) as error:
+            raise PremiereError(f"The offline log was not compacted. {error}") from error
+    for result in results:
+        print_line(
+            f"{result.name:<16} {result.merged} files merged into {result.days} days, {result.erased} rows of erased "
+            f"users removed, {result.expired} days expired"
         )
 
 
-def keep_compact(settings: Settings, stop: threading.Event) -> None:
-    """Begin to keep the log in order, in a thread, until `stop`."""
-    threading.Thread(target=_keep, args=(settings, stop), name="compaction", daemon=True).start()
+def start_compaction_thread(settings: Settings, stop: threading.Event) -> None:
+    """Compact the offline log in a thread until `stop` is set."""
+    threading.Thread(target=_compact_repeatedly, args=(settings, stop), name="compaction", daemon=True).start()
 
 
-def _keep(settings: Settings, stop: threading.Event) -> None:
-    from features.definitions import FORGOTTEN
+def _compact_repeatedly(settings: Settings, stop: threading.Event) -> None:
+    from features.definitions import USER_ERASURES
 
-    root, seen, due = folder(settings) / FORGOTTEN, set[str](), [time.monotonic()]
-    while not stop.wait(LOOK):
-        now, marks = time.monotonic(), {path.name for path in root.glob("p*.parquet")}
-        if marks - seen:
-            due += [now + after for after in AFTER]
-            seen = marks
-        if any(at <= now for at in due):
-            _once(settings)
-            due = [at for at in due if at > now] or [now + EVERY]
+    requests_folder = offline_folder(settings) / USER_ERASURES
+    known_requests, due_times = set[str](), [time.monotonic()]
+    while not stop.wait(POLL_INTERVAL_S):
+        now, requests = time.monotonic(), {path.name for path in requests_folder.glob("p*.parquet")}
+        if requests - known_requests:
+            due_times += [now + delay for delay in ERASURE_DELAYS_S]
+            known_requests = requests
+        if any(due <= now for due in due_times):
+            _compact_and_log(settings)
+            due_times = [due for due in due_times if due > now] or [now + COMPACTION_INTERVAL_S]
 
 
-def _once(settings: Settings) -> None:
-    from streaming.stores.compaction import BusyError
+def _compact_and_log(settings: Settings) -> None:
+    from streaming.stores.compaction import CompactionRunningError
 
     try:
-        for one in compact(settings):
-            if any(one[1:]):
-                log.info("Offline log: %s", one)
-    except BusyError:
-        log.info("The offline log is being compacted by somebody else")
+        for result in compact_offline_log(settings):
+            if any(result[1:]):
+                log.info("Offline log: %s", result)
+    except CompactionRunningError:
+        log.info("Another process is compacting the offline log.")
     except Exception:
-        log.exception("The offline log was not compacted; the next try is in an hour")
+        log.exception("The offline log was not compacted; the next attempt is in %g s.", COMPACTION_INTERVAL_S)

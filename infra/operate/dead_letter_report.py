@@ -1,4 +1,4 @@
-"""`premiere dead-letters`: what is listed, what is asked, and what is said of a replay."""
+"""`premiere dead-letters`: print the dead letters, and resend them after a confirmation."""
 
 import json
 import time
@@ -8,66 +8,73 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from infra.operate.dead_letters import Letter, Listing, listing, replay
+from infra.operate.dead_letters import DeadLetter, Listing, list_letters
+from infra.operate.resend import resend
 from infra.settings import Settings
 
 
-def show(settings: Settings, reason: str | None, last: int, as_json: bool, console: Console | None = None) -> None:
-    """List the letters. Raises SettingsError, TopicError."""
-    found, console = listing(settings.kafka(), reason, last), console or Console()
+def print_letters(
+    settings: Settings, reason: str | None, newest: int, as_json: bool, console: Console | None = None
+) -> None:
+    """Print the counts by reason and the newest letters. Raises SettingsError, TopicError."""
+    listing, console = list_letters(settings.kafka_config(), reason, newest), console or Console()
     if as_json:
-        console.print(json.dumps(found.as_json(), indent=2), markup=False, highlight=False, soft_wrap=True)
-    elif not found.kinds:
-        console.print("No dead letters." if reason is None else f"No dead letters of the kind {reason!r}.")
+        console.print(json.dumps(listing.as_json(), indent=2), markup=False, highlight=False, soft_wrap=True)
+    elif not listing.reasons:
+        console.print("No dead letters." if reason is None else f"No dead letters with the reason {reason!r}.")
     else:
-        console.print(_kinds(found))
-        for letter in found.last:
-            console.print(_one(letter), markup=False, highlight=False, soft_wrap=True)
+        console.print(_reason_table(listing))
+        for letter in listing.newest:
+            console.print(_letter_text(letter), markup=False, highlight=False, soft_wrap=True)
 
 
-def _kinds(found: Listing) -> Table:
-    """again: were sent again; doubt: were in a batch whose sending was interrupted."""
+def _reason_table(listing: Listing) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
     table.add_column("reason", no_wrap=True)
-    for name in ("letters", "doubles", "again", "doubt"):
+    for name in ("letters", "duplicates", "resent", "uncertain"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("newest", no_wrap=True)
     table.add_column("example", overflow="ellipsis", no_wrap=True, ratio=1)
-    for name, kind in sorted(found.kinds.items()):
-        counts = [f"{count:,}" for count in (kind.letters, kind.doubles, kind.replayed, kind.in_doubt)]
-        newest = (
-            (_time(kind.newest, "%m-%d %H:%M:%S"), escape(kind.newest.reason.partition(": ")[2]))
-            if kind.newest
-            else ("", "")
-        )
-        table.add_row(escape(name), *counts, *newest)
+    for name, group in sorted(listing.reasons.items()):
+        counts = [f"{count:,}" for count in (group.letters, group.duplicates, group.resent, group.uncertain)]
+        newest = group.newest
+        example = ("", "")
+        if newest is not None:
+            example = _time(newest, "%m-%d %H:%M:%S"), escape(newest.reason.partition(": ")[2])
+        table.add_row(escape(name), *counts, *example)
     return table
 
 
-def _one(letter: Letter) -> str:
-    shown = letter.shown()
+def _letter_text(letter: DeadLetter) -> str:
+    fields = letter.as_json()
     return (
-        f"\n{_time(letter)}  {letter.where}  key {shown['key']!r}  {letter.length:,} bytes\n"
-        f"  {letter.reason}\n  {shown['value']!r}"
+        f"\n{_time(letter)}  {letter.source}  key {fields['key']!r}  {letter.length:,} bytes\n"
+        f"  {letter.reason}\n  {fields['value']!r}"
     )
 
 
-def _time(letter: Letter, form: str = "%Y-%m-%d %H:%M:%S") -> str:
-    return time.strftime(form, time.localtime(letter.at / 1000))
+def _time(letter: DeadLetter, time_format: str = "%Y-%m-%d %H:%M:%S") -> str:
+    return time.strftime(time_format, time.localtime(letter.timestamp / 1000))
 
 
-def send_again(
-    settings: Settings, reason: str | None, again: bool, agreed: Callable[[str], bool], say: Callable[[str], None]
+def resend_letters(
+    settings: Settings,
+    reason: str | None,
+    include_uncertain: bool,
+    confirm: Callable[[str], bool],
+    print_line: Callable[[str], object],
 ) -> None:
-    """Send letters again, once `agreed`. Raises SettingsError, TopicError."""
-    found = listing(settings.kafka(), reason)
-    kinds = found.kinds.values()
-    due = sum(kind.letters - kind.replayed - (0 if again else kind.in_doubt) for kind in kinds)
+    """Resend letters after `confirm` returned True. Raises SettingsError, TopicError."""
+    listing = list_letters(settings.kafka_config(), reason)
+    groups = listing.reasons.values()
+    due = sum(group.letters - group.resent - (0 if include_uncertain else group.uncertain) for group in groups)
     if not due:
-        say("There is no letter to send" + (": all that are there were sent before." if kinds else "."))
-    elif agreed(f"Send up to {due:,} letters to their topics again?"):
-        sent = replay(settings.kafka(), found.end, reason, again, lambda sent: say(f"{sent:,} sent"))
-        why = ", ".join(f"{count:,} {name}" for name, count in sorted(sent.impossible.items()))
-        say(f"Sent {sent.sent:,} letters again; not sent: {why or 'none'}.")
-    if in_doubt := sum(kind.in_doubt for kind in kinds) * (not again):
-        say(f"{in_doubt:,} are in doubt: their sending was interrupted. `--again` sends them (perhaps) once more.")
+        print_line("No letters to resend" + (": all of them were resent before." if groups else "."))
+    elif confirm(f"Resend up to {due:,} letters to their topics?"):
+        result = resend(
+            settings.kafka_config(), listing.end, reason, include_uncertain, lambda sent: print_line(f"{sent:,} resent")
+        )
+        skipped = ", ".join(f"{count:,} {why}" for why, count in sorted(result.skipped.items()))
+        print_line(f"Resent {result.sent:,} letters; skipped: {skipped or 'none'}.")
+    if uncertain := sum(group.uncertain for group in groups) * (not include_uncertain):
+        print_line(f"{uncertain:,} letters are uncertain: their resend was interrupted. `--again` sends them again.")

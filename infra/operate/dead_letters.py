@@ -1,238 +1,189 @@
-"""What could not be used, listed by the kind of its reason, and sent again once it is mended.
+"""Read and count the dead letters: invalid records that a flow stored with the reason.
 
-A letter is sent again at most once, whatever is interrupted: before a batch of letters goes out, a note of it is put
-into the topic `dead-letters` itself, and a second one when all of it was delivered. (A group's offset would not do: it
-knows no kinds, and Kafka forgets it before the letters.) A letter that a note covers is passed over unless asked for
-`again`. What is sent again carries the header `replayed-from`; where it still cannot be used it becomes a new letter.
-
-A letter of a viewer who asked to be forgotten after it is not sent: it would bring back what is gone. The flow
-`features` leaves a note of each request among the letters, so that it is kept as long as they are.
+Letters are grouped by the type of their reason. A flow that restarts may write a letter again; such duplicates are
+recognized by the position of the source record and its hash, and counted apart. Notes in the same topic state which
+letters were resent (see `infra/operate/resend.py`) and which users were erased.
 """
 
-import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from enum import Enum
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
 from infra.errors import TopicError
-from streaming.kafka.client import StreamError
-from streaming.kafka.dead_letters import FORGOTTEN, KEPT, REPLAYED
-from streaming.kafka.sink import KafkaSink, Outgoing
+from streaming.errors import StreamError
+from streaming.kafka.dead_letters import ERASURE_HEADER, MAX_KEPT_BYTES
 from streaming.kafka.source import Message, read_all
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
 
-NOTE: Final = "replay"  # header of a note, whose value lists letters by their offsets
-BATCH: Final = 500  # letters a note: an interruption leaves so many in doubt
-REMEMBERED: Final = 200_000  # newest letters among which doubles are noticed
-SHOWN: Final = 200  # bytes of a key or a value that are shown
-FOREIGN: Final = "no dead letter"  # the kind of a record that something else wrote
-_SOURCES: Final = (USER_EVENTS, TITLE_LAUNCHES)
-_BEGUN, _DONE = 1, 2
+RESEND_NOTE: Final = "resend"  # header of a note; its value lists letters by offset
+NOTE_STARTED: Final = b"started"
+NOTE_DONE: Final = b"done"
+DEDUPLICATION_WINDOW: Final = 200_000  # newest letters among which duplicates are recognized
+EXCERPT_BYTES: Final = 200  # of a key or a value that are displayed
+UNKNOWN_RECORD: Final = "not a dead letter"  # reason type of records that no flow wrote
+SOURCE_TOPICS: Final = (USER_EVENTS, TITLE_LAUNCHES)
 
 
-class Letter(NamedTuple):
-    """One dead letter: where it lies, and where what it keeps lay."""
+class DeadLetter(NamedTuple):
+    """One dead letter, and the invalid record that it contains."""
 
-    number: int  # its offset in `dead-letters`
-    at: int  # when it was written, ms
-    topic: str
-    partition: int
-    offset: int
+    offset: int  # in `dead-letters`
+    timestamp: int  # when the letter was written, ms
+    source_topic: str
+    source_partition: int
+    source_offset: int
     key: bytes | None
-    value: bytes
-    reason: str
-    length: int  # of the whole value
-    sha256: str
+    value: bytes  # may be truncated
+    reason: str  # "<type>: <detail>"
+    length: int  # bytes of the complete value
+    sha256: str  # of the complete value
 
     @classmethod
-    def of(cls, message: Message) -> Self:
-        """Raises ValueError where it is none."""
-        told = {name: (text or b"").decode(errors="replace") for name, text in message.headers}
+    def parse(cls, message: Message) -> Self:
+        """Raises ValueError if the message is not a dead letter."""
+        headers = {name: (text or b"").decode(errors="replace") for name, text in message.headers}
         try:
-            where = told["topic"], int(told["partition"]), int(told["offset"])
-            what = told["reason"], int(told["length"]), told["sha256"]
+            source = headers["topic"], int(headers["partition"]), int(headers["offset"])
+            problem = headers["reason"], int(headers["length"]), headers["sha256"]
         except KeyError as error:
             raise ValueError(f"There is no header {error}.") from None
-        return cls(message.offset, message.appended, *where, message.key, message.value or b"", *what)
+        return cls(message.offset, message.appended, *source, message.key, message.value or b"", *problem)
 
     @property
-    def kind(self) -> str:
-        """What was wrong, in a word or two."""
+    def reason_type(self) -> str:
+        """The reason without its detail."""
         return self.reason.partition(":")[0]
 
     @property
-    def where(self) -> str:
-        """What tells doubles."""
-        return f"{self.topic}-{self.partition}-{self.offset}"
+    def source(self) -> str:
+        """The position of the invalid record."""
+        return f"{self.source_topic}-{self.source_partition}-{self.source_offset}"
 
     @property
-    def sendable(self) -> bool:
-        """Whether all of it was kept, and it says where it belongs."""
-        kept = 0 < self.length == len(self.value) and len(self.key or b"") < KEPT
-        return kept and self.topic in _SOURCES
+    def resendable(self) -> bool:
+        """Whether the record is complete and its topic is known."""
+        complete = 0 < self.length == len(self.value) and len(self.key or b"") < MAX_KEPT_BYTES
+        return complete and self.source_topic in SOURCE_TOPICS
 
-    def shown(self) -> dict[str, Any]:
-        """For people and scripts."""
+    def as_json(self) -> dict[str, Any]:
+        """The letter for people and scripts, with the beginning of its key and value."""
         return {
-            "number": self.number, "at": self.at, "from": self.where, "reason": self.reason, "length": self.length,
-            "key": None if self.key is None else _text(self.key), "value": _text(self.value),
+            "offset": self.offset, "timestamp_ms": self.timestamp, "source": self.source, "reason": self.reason,
+            "length": self.length, "key": None if self.key is None else _excerpt(self.key),
+            "value": _excerpt(self.value),
         }  # fmt: skip
 
 
-class _Notes:
-    """Which letters are being sent again or were, a byte a record of the topic; and which may not be."""
+class ResendState(Enum):
+    """Whether a letter was resent. Each value is a byte in `Notes`."""
+
+    PENDING = 0
+    UNCERTAIN = 1  # in a batch whose resend was interrupted
+    RESENT = 2
+
+
+class Notes:
+    """The notes among the letters: which letters were resent, and which belong to users erased later."""
 
     def __init__(self, messages: Iterable[Message]) -> None:
-        self.first, self.marks = 0, bytearray()
-        self.forgotten: dict[bytes, int] = {}  # viewer -> where the note of the last request lies
+        self._first = 0  # offset of the first record of the topic
+        self._states = bytearray()  # a ResendState for each record from there on
+        self._erased: dict[bytes, int] = {}  # user -> offset of the note of the user's last erasure request
         for message in messages:
-            if not self.marks:
-                self.first = message.offset
-            self.marks.extend(bytes(message.offset - self.first + 1 - len(self.marks)))
+            if not self._states:
+                self._first = message.offset
+            self._states.extend(bytes(message.offset - self._first + 1 - len(self._states)))
             headers = dict(message.headers)
-            if FORGOTTEN in headers and message.key is not None:
-                self.forgotten[message.key] = message.offset
-            if (state := headers.get(NOTE)) is not None:
-                for number in _numbers(message):
-                    if self.first <= number < message.offset:  # else retention took it
-                        self.marks[number - self.first] = _DONE if state == b"done" else _BEGUN
+            if ERASURE_HEADER in headers and message.key is not None:
+                self._erased[message.key] = message.offset
+            if (note := headers.get(RESEND_NOTE)) is not None:
+                state = ResendState.RESENT if note == NOTE_DONE else ResendState.UNCERTAIN
+                for offset in _noted_offsets(message):
+                    if self._first <= offset < message.offset:  # else retention deleted the letter
+                        self._states[offset - self._first] = state.value
 
-    def __getitem__(self, letter: Letter) -> int:
-        at = letter.number - self.first
-        return self.marks[at] if 0 <= at < len(self.marks) else 0
+    def state(self, letter: DeadLetter) -> ResendState:
+        """Whether the letter was resent."""
+        index = letter.offset - self._first
+        return ResendState(self._states[index]) if 0 <= index < len(self._states) else ResendState.PENDING
 
-    def cover(self, letter: Letter) -> bool:
-        """Whether the letter's viewer asked to be forgotten after it. A letter whose key is no viewer's is no event."""
-        return letter.topic == USER_EVENTS and self.forgotten.get(letter.key or b"", -1) > letter.number
+    def is_erased(self, letter: DeadLetter) -> bool:
+        """Whether the letter's user was erased after it was written. Only keys of events are users."""
+        return letter.source_topic == USER_EVENTS and self._erased.get(letter.key or b"", -1) > letter.offset
 
 
 @dataclass
 class ReasonGroup:
-    """The letters of one kind."""
+    """The letters with one type of reason."""
 
-    letters: int = 0  # each once
-    doubles: int = 0  # of letters that a flow wrote again after a crash
-    replayed: int = 0  # of the letters: sent again
-    in_doubt: int = 0  # of the letters: in a batch whose sending was interrupted
-    newest: Letter | None = None
+    letters: int = 0  # without duplicates
+    duplicates: int = 0  # written again by a flow that restarted
+    resent: int = 0  # of `letters`
+    uncertain: int = 0  # of `letters`: in a batch whose resend was interrupted
+    newest: DeadLetter | None = None
 
 
 @dataclass
 class Listing:
-    """The whole topic, counted."""
+    """Counts of the whole topic."""
 
-    kinds: dict[str, ReasonGroup] = field(default_factory=dict)
-    last: deque[Letter] = field(default_factory=deque)  # the newest letters, as many as were asked for
-    end: int = 0  # offset after the last record that was seen
+    reasons: dict[str, ReasonGroup] = field(default_factory=dict)
+    newest: deque[DeadLetter] = field(default_factory=deque)  # the requested number of newest letters, oldest first
+    end: int = 0  # offset after the last record that was read
 
     def as_json(self) -> dict[str, Any]:
-        """All of it for scripts."""
-        kinds = {
-            name: {**vars(kind), "newest": kind.newest and kind.newest.shown()} for name, kind in self.kinds.items()
+        """The listing for scripts."""
+        reasons = {
+            name: {**vars(group), "newest": group.newest and group.newest.as_json()}
+            for name, group in self.reasons.items()
         }
-        return {"kinds": kinds, "letters": [letter.shown() for letter in self.last]}
+        return {"reasons": reasons, "letters": [letter.as_json() for letter in self.newest]}
 
 
-class Sent(NamedTuple):
-    """What a replay did."""
-
-    sent: int
-    impossible: Counter[str]  # by why
-
-
-def listing(config: Mapping[str, str], reason: str | None = None, last: int = 0) -> Listing:
-    """What lies in the topic, in bounded memory. Raises TopicError."""
-    notes, found = _Notes(_read(config)), Listing(last=deque(maxlen=last))
-    for message, letter, double in _letters(config):
-        found.end = message.offset + 1
-        name = FOREIGN if letter is None else letter.kind
-        if {NOTE, FORGOTTEN} & dict(message.headers).keys() or reason not in (None, name):
+def list_letters(config: Mapping[str, str], reason: str | None = None, newest: int = 0) -> Listing:
+    """Count all letters, or those of one reason type, in bounded memory. Raises TopicError."""
+    notes, listing = read_notes(config), Listing(newest=deque(maxlen=newest))
+    for message, letter, is_duplicate in read_letters(config):
+        listing.end = message.offset + 1
+        name = UNKNOWN_RECORD if letter is None else letter.reason_type
+        if {RESEND_NOTE, ERASURE_HEADER} & dict(message.headers).keys() or reason not in (None, name):
             continue
-        kind = found.kinds.setdefault(name, ReasonGroup())
-        if double:
-            kind.doubles += 1
+        group = listing.reasons.setdefault(name, ReasonGroup())
+        if is_duplicate:
+            group.duplicates += 1
             continue
-        kind.letters += 1
+        group.letters += 1
         if letter is not None:
-            kind.newest = letter
-            kind.replayed += notes[letter] == _DONE
-            kind.in_doubt += notes[letter] == _BEGUN
-            found.last.append(letter)
-    return found
+            group.newest = letter
+            group.resent += notes.state(letter) is ResendState.RESENT
+            group.uncertain += notes.state(letter) is ResendState.UNCERTAIN
+            listing.newest.append(letter)
+    return listing
 
 
-def replay(
-    config: Mapping[str, str],
-    before: int,
-    reason: str | None = None,
-    again: bool = False,
-    told: Callable[[int], None] = lambda sent: None,
-) -> Sent:
-    """Send the letters below offset `before` to their topics again, `again` those in doubt too; `told` hears how many
-    were sent. Raises TopicError."""
-    impossible: Counter[str] = Counter()
-    due = _due(config, before, reason, (_DONE,) if again else (_BEGUN, _DONE), impossible)
-    sent, writer = 0, KafkaSink(config).build_part("replay", "000", None)
-
-    def deliver(records: Iterable[Outgoing]) -> None:
-        writer.write_batch([list(records)])
-        writer.snapshot()
-
-    try:
-        while batch := list(islice(due, BATCH)):
-            deliver([_note(batch, b"begun")])
-            deliver(_again(letter) for letter in batch)
-            deliver([_note(batch, b"done")])
-            sent += len(batch)
-            told(sent)
-    except StreamError as error:
-        raise TopicError(
-            f"{sent} letters were sent, then: {error} Up to {BATCH} more are in doubt: `premiere dead-letters` counts "
-            "them, and only `--again` sends them once more."
-        ) from error
-    finally:
-        writer.close()
-    return Sent(sent, impossible)
+def read_notes(config: Mapping[str, str]) -> Notes:
+    """All notes of the topic. Raises TopicError."""
+    return Notes(_read(config))
 
 
-def _due(
-    config: Mapping[str, str], before: int, reason: str | None, passed: Sequence[int], impossible: Counter[str]
-) -> Iterator[Letter]:
-    """The letters to send, each once; why others cannot be sent is counted."""
-    notes = _Notes(_read(config))
-    for message, letter, double in _letters(config):
-        if message.offset >= before:
-            return
-        if letter is None or double or reason not in (None, letter.kind):
-            continue
-        if notes[letter] in passed:
-            impossible["sent before" if notes[letter] == _DONE else "in doubt"] += 1
-        elif notes.cover(letter):
-            impossible["of forgotten viewers"] += 1
-        elif letter.sendable:
-            yield letter
-        else:
-            impossible["not kept whole" if letter.length else "empty"] += 1
-
-
-def _letters(config: Mapping[str, str]) -> Iterator[tuple[Message, Letter | None, bool]]:
-    """Each record with its letter, where it is one, and whether that was there before. Raises TopicError."""
+def read_letters(config: Mapping[str, str]) -> Iterator[tuple[Message, DeadLetter | None, bool]]:
+    """Each record of the topic, its letter if it is one, and whether that is a duplicate. Raises TopicError."""
     seen: dict[tuple[str, str], None] = {}
     for message in _read(config):
         try:
-            letter = Letter.of(message)
+            letter = DeadLetter.parse(message)
         except ValueError:
             yield message, None, False
             continue
-        same = letter.where, letter.sha256  # the hash too: offsets begin anew where a topic was made anew
-        yield message, letter, same in seen
-        seen.pop(same, None)
-        seen[same] = None
-        if len(seen) > REMEMBERED:
+        identity = letter.source, letter.sha256  # the hash too: offsets start again if a topic is recreated
+        yield message, letter, identity in seen
+        seen.pop(identity, None)
+        seen[identity] = None
+        if len(seen) > DEDUPLICATION_WINDOW:
             del seen[next(iter(seen))]
 
 
@@ -243,21 +194,13 @@ def _read(config: Mapping[str, str]) -> Iterator[Message]:
         raise TopicError(str(error)) from error
 
 
-def _note(batch: Sequence[Letter], state: bytes) -> Outgoing:
-    return Outgoing(DEAD_LETTERS, None, json.dumps([letter.number for letter in batch]).encode(), [(NOTE, state)])
-
-
-def _numbers(message: Message) -> list[int]:
-    """The letters that a note lists; none where something else wrote it."""
+def _noted_offsets(message: Message) -> list[int]:
+    """The letters that a note lists; none if the value is invalid."""
     try:
         return msgspec.json.decode(message.value or b"", type=list[int])
     except msgspec.DecodeError:
         return []
 
 
-def _again(letter: Letter) -> Outgoing:
-    return Outgoing(letter.topic, letter.key, letter.value, [(REPLAYED, letter.where.encode())])
-
-
-def _text(value: bytes) -> str:
-    return value[:SHOWN].decode(errors="backslashreplace")
+def _excerpt(value: bytes) -> str:
+    return value[:EXCERPT_BYTES].decode(errors="backslashreplace")

@@ -1,10 +1,10 @@
-"""`premiere forget USER`: put the request into the log, see it take effect, say what it cannot reach and until when.
+"""`premiere erase-user`: request the erasure of a user, wait until it takes effect, and list the remaining copies.
 
-The request is a record like any other, so a producer may send it without this command; every flow acts on it at its
-place in the log, and so does each replay. What takes effect at once is looked at here: Redis and the feature store.
+The request is an ordinary record in the log, so a producer may send it without this command. Every flow acts on it at
+its position in the log, also when the log is reprocessed. The command waits for the two stores that change at once:
+Redis and the online feature store.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,102 +14,105 @@ from confluent_kafka import KafkaException, Producer
 from redis.exceptions import RedisError
 
 from infra.errors import PremiereError, ServiceError, SettingsError
-from infra.operate.compaction_schedule import DAY_MS, MARGIN, settled
+from infra.operate.compaction_schedule import DAY_MS, RETENTION_MARGIN_DAYS, event_retention_days
 from infra.settings import Settings
-from infra.topics import identity
-from streaming.kafka.client import producing
-from streaming.stores import redis_lists
+from infra.topics import log_identity
+from streaming.kafka.client import producer_config
+from streaming.records import EraseUser, to_json
+from streaming.stores import list_client
 from streaming.topics import DEAD_LETTERS, MODEL_VERSIONS, TITLE_LAUNCHES, USER_EVENTS, topics
 
-LONGEST: Final = 256  # characters of an id
-DELIVERY: Final = 15  # seconds for the broker to take the request
-LOOK: Final = 0.2  # seconds between two looks
-WORD: Final = 5.0  # seconds between two words on progress
+MAX_ID_LENGTH: Final = 256  # characters
+DELIVERY_TIMEOUT_S: Final = 15  # for the broker to accept the request
+POLL_INTERVAL_S: Final = 0.2
+PROGRESS_INTERVAL_S: Final = 5.0
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], object]
 
 
-def forget(settings: Settings, user: str, wait: float, say: Say) -> None:
-    """Forget a viewer. Raises PremiereError where the request could not be made or did not take effect in `wait` s."""
-    if not 1 <= len(user) <= LONGEST:
-        raise SettingsError(f"A user's id has 1 to {LONGEST} characters.")
-    logs = identity(settings.kafka(), [USER_EVENTS, TITLE_LAUNCHES, MODEL_VERSIONS])  # a producer would make a topic
-    partition, offset = ask(settings.kafka(), user)
-    say(f"The request is in the log: {USER_EVENTS}, partition {partition}, offset {offset}.")
-    for line in reach(settings, datetime.now(UTC)):
-        say(line)
-    left = _until_gone(settings, user, offset, logs, wait, say)
-    if left:
+def erase_user(settings: Settings, user: str, timeout: float, print_line: PrintLine) -> None:
+    """Erase a user. Raises PremiereError if the request fails or takes no effect within `timeout` seconds."""
+    if not 1 <= len(user) <= MAX_ID_LENGTH:
+        raise SettingsError(f"A user id has 1 to {MAX_ID_LENGTH} characters.")
+    # Also checks that the topics exist: some brokers would create one for a producer.
+    log_id = log_identity(settings.kafka_config(), [USER_EVENTS, TITLE_LAUNCHES, MODEL_VERSIONS])
+    partition, offset = send_request(settings.kafka_config(), user)
+    print_line(f"The request was written to {USER_EVENTS}, partition {partition}, offset {offset}.")
+    for line in remaining_copies(settings, datetime.now(UTC)):
+        print_line(line)
+    pending = _wait_for_stores(settings, user, offset, log_id, timeout, print_line)
+    if pending:
         raise PremiereError(
-            f"After {wait:.0f} s it has not taken effect in {' and '.join(left)}. The request stays in the log, and "
-            "takes effect when the flows come to it: see `premiere status` whether they run."
+            f"After {timeout:.0f} s the request has not taken effect in {' and '.join(pending)}. It stays in the log "
+            "and takes effect when the flows reach it: `premiere status` shows whether they are running."
         )
-    say("Gone: the lists in Redis and the row of the feature store; the offline log follows within a minute.")
+    print_line("Erased from the lists in Redis and from the online features; the offline log follows within a minute.")
 
 
-def ask(config: dict[str, str], user: str) -> tuple[int, int]:
-    """Write the request; its partition and offset. Raises ServiceError."""
-    answers: list[tuple[Any, Any]] = []
-    settings = {**producing(config), "delivery.report.only.error": False, "delivery.timeout.ms": DELIVERY * 1000}
-    producer = Producer(settings)
-    value = json.dumps({"user": user, "forget": True})
+def send_request(config: dict[str, str], user: str) -> tuple[int, int]:
+    """Write the erasure request and return its partition and offset. Raises ServiceError."""
+    deliveries: list[tuple[Any, Any]] = []
+    limits = {"delivery.report.only.error": False, "delivery.timeout.ms": DELIVERY_TIMEOUT_S * 1000}
+    producer = Producer({**producer_config(config), **limits})
+    value = to_json(EraseUser(user=user, erase=True))
     try:
-        producer.produce(USER_EVENTS, value, user, on_delivery=lambda *answer: answers.append(answer))
+        producer.produce(USER_EVENTS, value, user, on_delivery=lambda *delivery: deliveries.append(delivery))
     except KafkaException as error:
-        raise ServiceError(f"Kafka did not take the request: {error.args[0].str()}.") from error
-    producer.flush(DELIVERY + 1)
-    failure, record = answers[0] if answers else (None, None)
+        raise ServiceError(f"Kafka did not accept the request: {error.args[0].str()}.") from error
+    producer.flush(DELIVERY_TIMEOUT_S + 1)
+    failure, record = deliveries[0] if deliveries else (None, None)
     if record is None or failure is not None:
-        why = "no answer" if failure is None else failure.str()
-        raise ServiceError(f"Kafka did not take the request ({why}): nothing was changed, try again when it runs.")
+        reason = "no answer" if failure is None else failure.str()
+        raise ServiceError(f"Kafka did not accept the request ({reason}): nothing was changed; try again later.")
     return record.partition(), record.offset()
 
 
-def reach(settings: Settings, now: datetime) -> Iterator[str]:
-    """What the request cannot reach, and when the last copy expires."""
-    kept = {topic.name: int(topic.config.get("retention.ms", 0)) // DAY_MS for topic in topics()}
-    letters, anchor = kept[DEAD_LETTERS] + MARGIN, 2 * settings.anchor_hours / 24
-    last = now + timedelta(days=max(settled(), letters, anchor, 1.1 * settings.redis_ttl_days))
-    yield "What it does not reach:"
-    yield "- for good: what the model's weights and the counts of all viewers learned from this viewer, without a name"
-    log = now + timedelta(days=settled())
-    yield f"- the topics {USER_EVENTS} and activity: until {log:%Y-%m-%d} (Kafka's retention)"
-    yield f"- dead letters of this viewer: until {now + timedelta(days=letters):%Y-%m-%d}"
-    yield f"- checkpoints from before: until {settings.keep_checkpoints} newer ones are written" + (
-        f", an anchor until {now + timedelta(days=anchor):%Y-%m-%d}" if anchor else ""
-    )
-    yield "- pinned checkpoints: until they are no longer pinned (`premiere versions`)"
-    yield "- the id alone: in a tombstone in Redis, in the mark beside the offline log, a note among dead letters, in"
-    yield "  the recovery store until the next start of the flow features"
-    yield f"Where the flows go on, the last copy but pinned checkpoints has expired on {last:%Y-%m-%d}."
+def remaining_copies(settings: Settings, now: datetime) -> Iterator[str]:
+    """The copies that the request does not erase, and when the last of them expires, as lines of text."""
+    retention_days = {topic.name: int(topic.config.get("retention.ms", 0)) // DAY_MS for topic in topics()}
+    event_days, letter_days = event_retention_days(), retention_days[DEAD_LETTERS] + RETENTION_MARGIN_DAYS
+    checkpoint_days = 2 * settings.long_term_checkpoint_hours / 24
+    last = now + timedelta(days=max(event_days, letter_days, checkpoint_days, 1.1 * settings.list_ttl_days))
+    yield "Not erased:"
+    yield "- permanently: what the model's weights and its counts over all users learned from this user, without the id"
+    yield f"- the topics {USER_EVENTS} and activity: until {now + timedelta(days=event_days):%Y-%m-%d} (retention)"
+    yield f"- dead letters of this user: until {now + timedelta(days=letter_days):%Y-%m-%d} (retention)"
+    long_term = f"; the long-term one until {now + timedelta(days=checkpoint_days):%Y-%m-%d}" if checkpoint_days else ""
+    yield f"- older checkpoints: until {settings.keep_checkpoints} newer ones are written{long_term}"
+    yield "- pinned checkpoints: until they are unpinned (`premiere versions`)"
+    yield "- the id itself: in a tombstone in Redis, in the request next to the offline log, in a note among the dead"
+    yield "  letters, and in the recovery store until the flow features starts again"
+    yield f"If the flows keep running, the last copy except pinned checkpoints expires on {last:%Y-%m-%d}."
 
 
-def _until_gone(settings: Settings, user: str, offset: int, logs: str, wait: float, say: Say) -> list[str]:
-    """Wait until it has taken effect; where it has not in time."""
-    from features.store import StoreError, knows_user, open_store
+def _wait_for_stores(
+    settings: Settings, user: str, offset: int, log_id: str, timeout: float, print_line: PrintLine
+) -> list[str]:
+    """Wait until the request has taken effect; return the stores in which it has not after `timeout` seconds."""
+    from features.store import StoreError, has_user, open_store
 
-    client: Any = redis_lists.connect(settings.redis())
-    end, told = time.monotonic() + wait, time.monotonic()
+    client: Any = list_client.connect(settings.require_redis_url())
+    deadline, printed = time.monotonic() + timeout, time.monotonic()
     try:
-        store = open_store(settings.redis(), settings.data_dir.resolve() / "feast")
+        store = open_store(settings.require_redis_url(), settings.data_dir.resolve() / "feast")
         while True:
-            newest = _newest(client, user, logs)
-            left = ["Redis (the flow publish)"] if newest < offset else []
-            if newest <= offset and knows_user(store, user):  # beyond it, the viewer is back
-                left.append("the feature store (the flow features)")
-            if not left or time.monotonic() >= end:
-                return left
-            if time.monotonic() - told >= WORD:
-                say(f"Waiting for {' and '.join(left)} ...")
-                told = time.monotonic()
-            time.sleep(LOOK)
+            newest = _newest_offset(client, user, log_id)
+            pending = ["Redis (the flow publish)"] if newest < offset else []
+            if newest <= offset and has_user(store, user):  # a greater offset means that the user is back
+                pending.append("the feature store (the flow features)")
+            if not pending or time.monotonic() >= deadline:
+                return pending
+            if time.monotonic() - printed >= PROGRESS_INTERVAL_S:
+                print_line(f"Waiting for {' and '.join(pending)} ...")
+                printed = time.monotonic()
+            time.sleep(POLL_INTERVAL_S)
     except (RedisError, StoreError) as error:
-        raise ServiceError(f"The request is in the log; whether it took effect is not known: {error}.") from error
+        raise ServiceError(f"The request was written, but its effect cannot be checked: {error}.") from error
     finally:
         client.close()
 
 
-def _newest(client: Any, user: str, logs: str) -> int:
-    """The viewer's newest offset that Redis knows of; -1 where it is of another log, or there is none."""
-    found = [value.decode() if value else "" for value in client.hmget(redis_lists.key(user), "log", "revision")]
-    return int(found[1].partition(".")[0]) if found[0] == logs and found[1] else -1
+def _newest_offset(client: Any, user: str, log_id: str) -> int:
+    """The newest offset of the user that Redis contains; -1 if there is none, or it is of another log."""
+    found = list_client.read_revision(client, user)
+    return found[1].event_offset if found and found[0] == log_id else -1

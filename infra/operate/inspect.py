@@ -1,7 +1,7 @@
-"""Ask the running loop, as those do who build on it: what a viewer is served, what one event or one launch changes.
+"""Show what running flows serve: a user's list, and how one event or one launch changes the lists.
 
-`emit` and `launch` produce one record like any producer and then only look at Redis: the milliseconds that they tell
-are a client's, from handing the record to Kafka to seeing its effect.
+`send_event` and `launch_title` produce one record like any producer, and then only read Redis. The latency that they
+report is a client's: from the record's hand-over to the Kafka client until its effect is visible in Redis.
 """
 
 import json
@@ -19,187 +19,194 @@ from infra.data.producer import Delivery
 from infra.errors import PremiereError
 from infra.settings import Settings
 from streaming.records import Event, Launch, action_code, to_json
-from streaming.stores import redis_lists
+from streaming.stores import list_client
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
-SHOWN: Final = 10  # titles of a list
-TOLD: Final = 20  # viewers whose lists a launch entered
-WATCHED: Final = 5  # titles that tell a viewer's taste
-NAP: Final = 0.005  # seconds between two looks at Redis
-Say = Callable[[str], object]
+PRINTED_TITLES: Final = 10  # of a list
+PRINTED_USERS: Final = 20  # whose lists a launch entered
+PRINTED_HISTORY: Final = 5  # recent titles of such a user
+POLL_INTERVAL_S: Final = 0.005
+PrintLine = Callable[[str], object]
 
 
-class AskError(PremiereError):
-    """There is no answer; the message says why."""
+class InspectError(PremiereError):
+    """There is no result; the message states the reason."""
 
 
-class Entry(NamedTuple):
-    """A viewer (None: those nobody has seen) whose list a launch entered: at which place, after how long."""
+class ListEntry(NamedTuple):
+    """A list that a launched title entered."""
 
-    user: str | None
-    place: int
-    ms: float
+    user: str | None  # None: the default list, for unknown users
+    position: int  # best position over the horizons, from 1
+    ms: float  # since the launch was produced
 
 
 @contextmanager
-def redis(settings: Settings) -> Iterator[Any]:
-    """A client. Raises AskError where Redis does not answer or nothing was ever written."""
+def open_redis(settings: Settings) -> Iterator[Any]:
+    """A client. Raises InspectError if Redis does not answer or has no lists yet."""
     try:
-        with closing(redis_lists.connect(settings.redis())) as client:
-            if not client.exists(redis_lists.DEFAULT):
-                raise AskError(
-                    "No predictions lie in Redis yet: they come with the learner's first version (`premiere status`)."
+        with closing(list_client.connect(settings.require_redis_url())) as client:
+            if not client.exists(list_client.FALLBACK_KEY):
+                raise InspectError(
+                    "There are no lists in Redis yet: the first model version writes them (`premiere status`)."
                 )
             yield client
     except RedisError as error:
-        raise AskError(f"Redis does not answer ({error}): is `premiere up` running?") from error
+        raise InspectError(f"Redis does not answer ({error}): check that `premiere up` is running.") from error
 
 
-def recommend(settings: Settings, user: str, events_since: int, as_json: bool, say: Say) -> None:
-    """Show what a viewer is served. Raises AskError."""
-    with redis(settings) as client:
-        titles = redis_lists.read(client, user, events_since)
-        facts = _facts(client, user)
-    known, name = bool(facts), names(settings, titles)
+def print_recommendations(
+    settings: Settings, user: str, events_since: int, as_json: bool, print_line: PrintLine
+) -> None:
+    """Print a user's list as it is after `events_since` more events. Raises InspectError."""
+    with open_redis(settings) as client:
+        titles = list_client.read(client, user, events_since)
+        facts = _list_facts(client, user)
+    known, names = bool(facts), title_names(settings, titles)
     if as_json:
-        listed = [{"title": title, "name": name[title]} for title in titles]
-        say(json.dumps({"user": user, "known": known, **facts, "titles": listed}, ensure_ascii=False))
+        listed = [{"title": title, "name": names[title]} for title in titles]
+        print_line(json.dumps({"user": user, "known": known, **facts, "titles": listed}, ensure_ascii=False))
         return
     if known:
-        ago = time.time() - int(facts["written_ms"]) / 1000
-        say(f"{user}: {facts['events']} events known, by version {facts['version']}, written {ago:.1f} s ago.")
+        age = time.time() - int(facts["written_ms"]) / 1000
+        print_line(f"{user}: {facts['events']} known events, version {facts['version']}, written {age:.1f} s ago.")
     else:
-        say(f"{user} has not been seen: this is what every new viewer is served.")
-    show(titles, name, say)
+        print_line(f"{user} is an unknown user, who gets the default list.")
+    print_titles(titles, names, print_line)
 
 
-def launch(settings: Settings, told: Launch, wait: float, say: Say) -> list[Entry]:
-    """Emit a launch and follow it into Redis: the lists it entered, by place. Raises AskError after `wait` seconds."""
-    with redis(settings) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as channel:
-        channel.subscribe(redis_lists.LAUNCHES)
-        channel.get_message(timeout=1)  # the confirmation: from here on nothing is missed
-        began = _send(settings, TITLE_LAUNCHES, told.title, to_json(told))
-        entries = list(_entries(channel, told.title, began, wait))
-    entries.sort(key=lambda entry: (entry.place, entry.ms))
-    say(f"{told.name or told.title} ({told.title}) entered {len(entries)} lists.")
+def launch_title(settings: Settings, record: Launch, timeout: float, print_line: PrintLine) -> list[ListEntry]:
+    """Produce a launch and print the lists that the title enters, best first. Raises InspectError after `timeout` s."""
+    with open_redis(settings) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as channel:
+        channel.subscribe(list_client.LAUNCH_CHANNEL)
+        channel.get_message(timeout=1)  # the confirmation: no message is missed from here on
+        started = _produce(settings, TITLE_LAUNCHES, record.title, to_json(record))
+        entries = list(_list_entries(channel, record.title, started, timeout))
+    entries.sort(key=lambda entry: (entry.position, entry.ms))
+    print_line(f"{record.name or record.title} ({record.title}) entered {len(entries)} lists.")
     if entries:
         first, last = min(entry.ms for entry in entries), max(entry.ms for entry in entries)
-        say(f"The first after {first:.0f} ms, the last after {last:.0f} ms. Place, viewer, what they did last:")
-    users = [entry.user for entry in entries[:TOLD] if entry.user is not None]
-    taste = watched(settings, users)
-    for entry in entries[:TOLD]:
-        viewer = "new viewers" if entry.user is None else entry.user
-        say(f"{entry.place:>4}  {viewer:<16} {', '.join(taste.get(entry.user or '', ()))}".rstrip())
+        print_line(f"First after {first:.0f} ms, last after {last:.0f} ms. Position, user, recent titles of the user:")
+    printed = entries[:PRINTED_USERS]
+    history = recent_titles(settings, [entry.user for entry in printed if entry.user is not None])
+    for entry in printed:
+        user = "unknown users" if entry.user is None else entry.user
+        print_line(f"{entry.position:>4}  {user:<16} {', '.join(history.get(entry.user or '', ()))}".rstrip())
     return entries
 
 
-def emit(settings: Settings, event: Event, wait: float, say: Say) -> float:
-    """Emit an event and follow it into Redis: milliseconds until its viewer's list knew it. Raises AskError."""
+def send_event(settings: Settings, event: Event, timeout: float, print_line: PrintLine) -> float:
+    """Produce an event and print the user's list when it changes; return the ms until then. Raises InspectError."""
     try:
         action_code(event)
     except KeyError:
-        raise AskError(f"There is no action {event.action}: docs/ lists them, `play` is one.") from None
-    with redis(settings) as client:
-        before, known = redis_lists.read(client, event.user), _newest(client, event.user)
-        began = _send(settings, USER_EVENTS, event.user, to_json(event))
-        while _newest(client, event.user) == known:
-            _hurry(began, wait, "the list did not change")
-            time.sleep(NAP)
-        ms = (time.monotonic() - began) * 1000
-        after = redis_lists.read(client, event.user)
-    name = names(settings, [*before[:SHOWN], *after[:SHOWN], event.title])
-    say(f"{event.user}: {name[event.title]}. After {ms:.0f} ms the list is, new entries marked:")
-    show(after, name, say, {*after} - {*before[:SHOWN]})
+        raise InspectError(f"There is no action {event.action}: docs/ lists them, for example `play`.") from None
+    with open_redis(settings) as client:
+        before, newest_event = list_client.read(client, event.user), _newest_event(client, event.user)
+        started = _produce(settings, USER_EVENTS, event.user, to_json(event))
+        while _newest_event(client, event.user) == newest_event:
+            _check_timeout(started, timeout, "the list did not change")
+            time.sleep(POLL_INTERVAL_S)
+        ms = (time.monotonic() - started) * 1000
+        after = list_client.read(client, event.user)
+    head = before[:PRINTED_TITLES]
+    names = title_names(settings, [*head, *after[:PRINTED_TITLES], event.title])
+    print_line(f"{event.user}: {names[event.title]}. The list after {ms:.0f} ms (+ marks new entries):")
+    print_titles(after, names, print_line, {*after} - {*head})
     return ms
 
 
-def show(titles: Sequence[str], name: dict[str, str], say: Say, marked: set[str] | None = None) -> None:
-    """The head of a list, a line a title."""
-    for place, title in enumerate(titles[:SHOWN], 1):
-        say(f"{place:>4} {'+' if title in (marked or ()) else ' '} {name[title]}  [{title}]")
+def print_titles(
+    titles: Sequence[str], names: dict[str, str], print_line: PrintLine, marked: set[str] | None = None
+) -> None:
+    """Print the first titles of a list, one a line."""
+    for position, title in enumerate(titles[:PRINTED_TITLES], 1):
+        print_line(f"{position:>4} {'+' if title in (marked or ()) else ' '} {names[title]}  [{title}]")
 
 
-def names(settings: Settings, titles: Sequence[str]) -> dict[str, str]:
-    """The titles' names from the feature store; the id of one that has none."""
-    found = _features(settings, "title_semantics", ("name", "year"), "title_id", titles)
-    years = {title: f" ({year})" if year and str(year) not in (name or "") else "" for title, (name, year) in found}
-    return {title: name + years[title] if name else title for title, (name, _) in found}
+def title_names(settings: Settings, titles: Sequence[str]) -> dict[str, str]:
+    """The names of titles from the feature store; the id if a title has no name."""
+    rows = _online_features(settings, "title_semantics", ("name", "year"), "title_id", titles)
+    years = {title: f" ({year})" if year and str(year) not in (name or "") else "" for title, (name, year) in rows}
+    return {title: name + years[title] if name else title for title, (name, _) in rows}
 
 
-def watched(settings: Settings, users: Sequence[str]) -> dict[str, list[str]]:
-    """The names of what users did last, newest first, from the feature store."""
-    found = _features(settings, "user_activity", ("recent_titles",), "user_id", users)
-    recent = {user: (titles or [])[:WATCHED] for user, (titles,) in found}
-    name = names(settings, [title for titles in recent.values() for title in titles])
-    return {user: [name[title] for title in titles] for user, titles in recent.items()}
+def recent_titles(settings: Settings, users: Sequence[str]) -> dict[str, list[str]]:
+    """The names of users' most recent titles, newest first, from the feature store."""
+    rows = _online_features(settings, "user_activity", ("recent_titles",), "user_id", users)
+    recent = {user: (titles or [])[:PRINTED_HISTORY] for user, (titles,) in rows}
+    names = title_names(settings, [title for titles in recent.values() for title in titles])
+    return {user: [names[title] for title in titles] for user, titles in recent.items()}
 
 
 def slug(name: str) -> str:
-    """An id made of a name."""
+    """A title id derived from a name."""
     return re.sub(r"\W+", "-", name.lower()).strip("-_") or f"title-{zlib.crc32(name.encode())}"
 
 
-def _features(
+def _online_features(
     settings: Settings, view: str, features: Sequence[str], key: str, ids: Sequence[str]
 ) -> list[tuple[str, tuple[Any, ...]]]:
-    """Online features of some entities, as any program reads them."""
+    """The online features of entities, read as any Feast client reads them."""
     from features.store import StoreError, open_store
 
     if not ids:
         return []
     try:
-        store = open_store(settings.redis(), settings.data_dir.resolve() / "feast")
+        store = open_store(settings.require_redis_url(), settings.data_dir.resolve() / "feast")
     except StoreError as error:
-        raise AskError(str(error)) from error
+        raise InspectError(str(error)) from error
     unique = list(dict.fromkeys(ids))
-    wanted = [f"{view}:{feature}" for feature in features]
-    rows = store.get_online_features(wanted, [{key: one} for one in unique]).to_dict()
-    return list(zip(unique, zip(*(rows[feature] for feature in features), strict=True), strict=True))
+    references = [f"{view}:{feature}" for feature in features]
+    columns = store.get_online_features(references, [{key: entity} for entity in unique]).to_dict()
+    return list(zip(unique, zip(*(columns[feature] for feature in features), strict=True), strict=True))
 
 
-def _send(settings: Settings, topic: str, key: str, value: bytes) -> float:
-    """Produce one record; when it was handed over."""
-    delivery = Delivery(settings.kafka())
+def _produce(settings: Settings, topic: str, key: str, value: bytes) -> float:
+    """Produce one record; the time when it was handed to the client, monotonic seconds."""
+    delivery = Delivery(settings.kafka_config())
     try:
-        began = time.monotonic()
+        started = time.monotonic()
         delivery.send(topic, key, value)
         delivery.flush()
     finally:
         delivery.close()
-    return began
+    return started
 
 
-def _entries(channel: Any, title: str, began: float, wait: float) -> Iterator[Entry]:
-    """What the channel tells of a launch, until it was tried on everybody."""
-    done: set[int] = set()  # workers of `publish` that have tried it on all of theirs
-    silent = "no list was tried; a launch that says nothing new is not passed on"
+def _list_entries(channel: Any, title: str, started: float, timeout: float) -> Iterator[ListEntry]:
+    """The lists that a title enters, until all workers of `publish` have scored it."""
+    done: set[int] = set()  # workers that have scored the title for all of their users
+    problem = "no list was scored; a launch that changes nothing is not forwarded"
     while True:
-        _hurry(began, wait, silent)
+        _check_timeout(started, timeout, problem)
         message = channel.get_message(timeout=0.1)
-        told = json.loads(message["data"]) if message else {}
-        if told.get("title") != title:
+        fields = json.loads(message["data"]) if message else {}
+        if fields.get("title") != title:
             continue
-        if "entered" in told:
-            done.add(told["worker"])
-            if not (left := sorted(set(range(told["workers"])) - done)):
+        if "entered" in fields:
+            done.add(fields["worker"])
+            if not (missing := sorted(set(range(fields["workers"])) - done)):
                 return
-            silent = f"of publish's workers {', '.join(map(str, left))} did not answer: have they a version?"
+            problem = f"no answer from the publish workers {', '.join(map(str, missing))}: they may have no version yet"
             continue
-        yield Entry(told["user"], min(told["places"].values()), (time.monotonic() - began) * 1000)
+        yield ListEntry(fields["user"], min(fields["positions"].values()), (time.monotonic() - started) * 1000)
 
 
-def _hurry(began: float, wait: float, what: str) -> None:
-    if time.monotonic() - began > wait:
-        raise AskError(f"Nothing came of it within {wait:g} s ({what}): `premiere status` shows whether all flows run.")
+def _check_timeout(started: float, timeout: float, problem: str) -> None:
+    if time.monotonic() - started > timeout:
+        raise InspectError(
+            f"No effect within {timeout:g} s ({problem}): `premiere status` shows whether all flows are running."
+        )
 
 
-def _facts(client: Redis, user: str) -> dict[str, Any]:
+def _list_facts(client: Redis, user: str) -> dict[str, Any]:
     fields = ["version", "events", "event_ms", "written_ms"]
-    found: Any = client.hmget(redis_lists.key(user), fields)
-    return {} if found[0] is None else {name: int(value) for name, value in zip(fields, found, strict=True)}
+    values: Any = client.hmget(list_client.key(user), fields)
+    return {} if values[0] is None else {name: int(value) for name, value in zip(fields, values, strict=True)}
 
 
-def _newest(client: Redis, user: str) -> bytes:
-    """The part of a revision that the viewer's own events move."""
-    found: Any = client.hget(redis_lists.key(user), "revision")
-    return (found or b"").split(b".")[0]
+def _newest_event(client: Redis, user: str) -> int | None:
+    """The offset of the newest event that the user's lists include; None if there is no key."""
+    found = list_client.read_revision(client, user)
+    return found[1].event_offset if found else None

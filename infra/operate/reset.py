@@ -1,9 +1,9 @@
-"""`premiere reset`: forget everything that the flows keep, consistently.
+"""`premiere reset`: delete all state of the flows.
 
-What is kept in one place is worth nothing without the other: histories whose features are gone, weights of events that
-nobody can name. So all of it goes: what lies in the data folder, the checkpoints wherever they are, and the project's
-keys in a Redis that is named. Each part is removed on its own; what could not be is said, and running it again goes on.
-Topics of a broker that is named are not ours to delete: we say what that means.
+The parts of the state are useless without each other, for example user histories without their features. So the command
+deletes all of them: the data folder, the checkpoints wherever they are, and the project's keys in an external Redis. It
+removes each part independently and reports failures; the next run continues. It keeps the topics of an external broker
+and explains the consequences.
 """
 
 import shutil
@@ -18,143 +18,147 @@ from redis.exceptions import RedisError
 
 from infra.errors import PremiereError, ServiceError, SettingsError
 from infra.local import data_lock
-from infra.settings import RUNNING, Settings, running, shown
-from streaming.stores.redis_lists import connect
+from infra.settings import ADDRESS_FILE, Settings, local_services, masked_values
+from streaming.stores.list_client import connect
 
-OWN: Final = b"premiere:*"  # keys of predictions, and all that stands beside them
-PROJECT: Final = b"premiere"  # Feast's, at the end of its keys
-BATCH: Final = 500  # keys in one round trip
-SAMPLE: Final = 100  # keys whose size is asked for
-FOLDERS: Final = {  # under data_dir; "data", fetched data sets, stays
+LIST_KEYS: Final = b"premiere:*"  # pattern of the keys of lists and their metadata
+FEAST_PROJECT: Final = b"premiere"  # the suffix of Feast's keys
+BATCH_KEYS: Final = 500  # in one round trip
+SAMPLE_KEYS: Final = 100  # whose size is measured
+FOLDERS: Final = {  # in data_dir; downloaded datasets, in "data", are kept
     "recovery stores": "recovery",
     "checkpoints": "checkpoints",
     "features": "feast",
-    "the broker's log": "kafka",
-    "Redis's folder": "redis",
-    "the flows' logs": "logs",
+    "broker log": "kafka",
+    "Redis folder": "redis",
+    "log files": "logs",
 }
 
 
-class Part(NamedTuple):
-    """Something to be forgotten."""
+class StatePart(NamedTuple):
+    """A part of the state that can be deleted."""
 
     name: str
-    where: str
-    what: str  # how much it is
-    remove: Callable[[], None]
+    location: str
+    size: str  # as text
+    delete: Callable[[], None]
 
 
-def reset(settings: Settings, agreed: Callable[[str], bool], say: Callable[[str], None]) -> None:
-    """Forget everything, once `agreed`. Raises PremiereError where flows run, or where something is left."""
-    if running(settings.data_dir):
-        raise SettingsError(f"A `premiere up` on {settings.data_dir} is running: stop it first (Ctrl-C).")
-    with data_lock.alone(settings.data_dir):
-        found = parts(settings)
-        for part in found:
-            say(f"{part.name:<18} {part.what:<28} {part.where}")
-        say(stays(settings))
-        if not found:
-            say("There is nothing to forget.")
-        elif agreed("Forget all of it?"):
-            _remove(found, say)
+def delete_state(settings: Settings, confirm: Callable[[str], bool], print_line: Callable[[str], object]) -> None:
+    """Delete all state if `confirm` returns True. Raises PremiereError if flows are running or something remains."""
+    if local_services(settings.data_dir):
+        raise SettingsError(f"`premiere up` is running on {settings.data_dir}: stop it first (Ctrl-C).")
+    with data_lock.hold_exclusive(settings.data_dir):
+        parts = state_parts(settings)
+        for part in parts:
+            print_line(f"{part.name:<18} {part.size:<28} {part.location}")
+        print_line(kept_state(settings))
+        if not parts:
+            print_line("There is nothing to delete.")
+        elif confirm("Delete all of it?"):
+            _delete(parts, print_line)
 
 
-def _remove(found: list[Part], say: Callable[[str], None]) -> None:
-    left = []
-    for part in found:
+def _delete(parts: list[StatePart], print_line: Callable[[str], object]) -> None:
+    failures = []
+    for part in parts:
         try:
-            part.remove()
-        except Exception as error:  # storages raise what they like, and the other parts shall go
-            left.append(f"{part.name} at {part.where} ({error})")
-    if left:
-        raise PremiereError(f"Not everything could be removed: {'; '.join(left)}. Mend that, then run it again.")
-    say("Forgotten.")
+            part.delete()
+        except Exception as error:  # each fsspec storage has its own errors, and the other parts must be deleted
+            failures.append(f"{part.name} at {part.location} ({error})")
+    if failures:
+        raise PremiereError(f"Not deleted: {'; '.join(failures)}. Fix the cause, then run the command again.")
+    print_line("Deleted.")
 
 
-def parts(settings: Settings) -> list[Part]:
-    """What there is to forget: first what lies elsewhere, for that fails sooner. Raises ServiceError."""
-    found = [*_keys(settings), *_checkpoints(settings)]
+def state_parts(settings: Settings) -> list[StatePart]:
+    """The parts that exist; remote ones first, since they are more likely to fail. Raises ServiceError."""
+    parts = [*_redis_keys(settings), *_checkpoints(settings)]
     for name, folder in FOLDERS.items():
         if (path := settings.data_dir / folder).exists():
             files = [file for file in path.rglob("*") if file.is_file()]
-            what = _much(len(files), "file", sum(file.stat().st_size for file in files))
-            found.append(Part(name, str(path), what, lambda path=path: shutil.rmtree(path)))  # type: ignore[misc]
-    if (left := settings.data_dir / RUNNING).exists():  # of a `premiere up` that was killed
-        found.append(Part("addresses", str(left), "1 file", lambda: left.unlink(missing_ok=True)))
-    return found
+            size = _size_text(len(files), "file", sum(file.stat().st_size for file in files))
+            parts.append(StatePart(name, str(path), size, lambda path=path: shutil.rmtree(path)))  # type: ignore[misc]
+    if (addresses := settings.data_dir / ADDRESS_FILE).exists():  # of a `premiere up` that was killed
+        parts.append(StatePart("addresses", str(addresses), "1 file", lambda: addresses.unlink(missing_ok=True)))
+    return parts
 
 
-def stays(settings: Settings) -> str:
-    """What is left alone, in words."""
+def kept_state(settings: Settings) -> str:
+    """What is not deleted, as text."""
     if not settings.bootstrap_servers:
-        return "Data sets that were fetched stay."
+        return "Downloaded datasets are kept."
     broker = settings.bootstrap_servers
     return (
-        f"The topics at {broker} stay. When flows start again they read user-events and title-launches from what those "
-        "still have, and write activity and titles a second time, behind what is there. To begin without any of it, "
-        f"delete the topics (`kafka-topics.sh --bootstrap-server {broker} --delete --topic "
+        f"The topics at {broker} are kept. When the flows start again, they read user-events and title-launches from "
+        "the first available record, and append their output to activity and titles again. To start without these "
+        f"records, delete the topics (`kafka-topics.sh --bootstrap-server {broker} --delete --topic "
         "'user-events|title-launches|activity|titles|model-versions|dead-letters'`), then `premiere topics --create`."
     )
 
 
-def _checkpoints(settings: Settings) -> Iterator[Part]:
-    """Checkpoints that lie elsewhere: only the folders of ours, for who knows what else lies there."""
+def _checkpoints(settings: Settings) -> Iterator[StatePart]:
+    """Checkpoints outside the data folder: only the folders of checkpoints, since other files may be there."""
     if not settings.checkpoints:
         return
-    url, where = settings.checkpoints.rstrip("/"), shown(settings)["checkpoints"]
+    url, location = settings.checkpoints.rstrip("/"), masked_values(settings)["checkpoints"]
     try:
         storage, root = fsspec.core.url_to_fs(url)
         listed = storage.ls(root, detail=False) if storage.exists(root) else []
-        ours = [path for path in listed if Path(path).name.isdigit()]
-        size = sum(storage.du(path) for path in ours)
+        folders = [path for path in listed if Path(path).name.isdigit()]
+        size = sum(storage.du(path) for path in folders)
     except Exception as error:
-        raise ServiceError(f"The checkpoints at {where} cannot be listed ({error}): mend that first.") from error
-    if ours:
-        what = _much(len(ours), "checkpoint", size)
-        yield Part("checkpoints", where, what, lambda: storage.rm(ours, recursive=True))
+        raise ServiceError(
+            f"The checkpoints at {location} cannot be listed ({error}): fix PREMIERE_CHECKPOINTS or the storage."
+        ) from error
+    if folders:
+        text = _size_text(len(folders), "checkpoint", size)
+        yield StatePart("checkpoints", location, text, lambda: storage.rm(folders, recursive=True))
 
 
-def _keys(settings: Settings) -> Iterator[Part]:
-    """The project's keys, in a Redis that is named: the embedded one keeps nothing."""
+def _redis_keys(settings: Settings) -> Iterator[StatePart]:
+    """The project's keys in an external Redis. The embedded Redis keeps nothing after it stops."""
     if not settings.redis_url:
         return
-    client, where = connect(settings.redis_url), shown(settings)["redis_url"]
+    client, location = connect(settings.redis_url), masked_values(settings)["redis_url"]
     try:
-        count = sum(len(batch) for batch in _scan(client))
-        sample = next(_scan(client), [])[:SAMPLE]
+        count = sum(len(batch) for batch in _key_batches(client))
+        sample = next(_key_batches(client), [])[:SAMPLE_KEYS]
         size = sum(int(str(client.memory_usage(key) or 0)) for key in sample)
     except RedisError as error:
-        raise ServiceError(f"Redis at {where} does not answer ({error}): start it, or unset its address.") from error
+        raise ServiceError(
+            f"Redis at {location} does not answer ({error}): start it, or unset PREMIERE_REDIS_URL (REDIS_URL)."
+        ) from error
     if count:
-        what = _much(count, "key", size * count // len(sample), "about ")
-        yield Part("keys in Redis", where, what, lambda: _unlink(client))
+        text = _size_text(count, "key", size * count // len(sample), "about ")
+        yield StatePart("keys in Redis", location, text, lambda: _unlink(client))
 
 
 def _unlink(client: Redis) -> None:
-    for batch in _scan(client):
+    for batch in _key_batches(client):
         client.unlink(*batch)
 
 
-def _scan(client: Redis) -> Iterator[list[bytes]]:
+def _key_batches(client: Redis) -> Iterator[list[bytes]]:
     """The project's keys, in batches."""
-    for pattern in (OWN, *_feast()):
+    for pattern in (LIST_KEYS, *_feast_patterns()):
         keys: Iterator[Any] = client.scan_iter(pattern, count=1000)
-        while batch := list(islice(keys, BATCH)):
+        while batch := list(islice(keys, BATCH_KEYS)):
             yield batch
 
 
-def _feast() -> list[bytes]:
-    """The patterns of Feast's keys: an entity's prefix, its value, the project's name."""
+def _feast_patterns() -> list[bytes]:
+    """The patterns of Feast's keys: the prefix of an entity, its value, the project's name."""
     import features.feast_import  # noqa: F401
 
     # isort: split
     from feast.infra.online_stores.helpers import _redis_key_prefix
 
-    from features.definitions import OBJECTS
+    from features.definitions import FEAST_OBJECTS
 
-    keys = dict.fromkeys(thing.join_key for thing in OBJECTS if hasattr(thing, "join_key"))
-    return [_redis_key_prefix([key]) + b"*" + PROJECT for key in keys]
+    entities = dict.fromkeys(definition.join_key for definition in FEAST_OBJECTS if hasattr(definition, "join_key"))
+    return [_redis_key_prefix([entity]) + b"*" + FEAST_PROJECT for entity in entities]
 
 
-def _much(count: int, unit: str, size: int, about: str = "") -> str:
-    return f"{count:,} {unit}{'s' * (count != 1)}, {about}{size / 1e6:,.1f} MB"
+def _size_text(count: int, unit: str, size: int, prefix: str = "") -> str:
+    return f"{count:,} {unit}{'s' * (count != 1)}, {prefix}{size / 1e6:,.1f} MB"

@@ -1,8 +1,9 @@
-"""A version made again from an older one and the log: the proof that a version is a function of what was learned.
+"""`premiere verify`: recompute a model version from an older checkpoint and the log, and compare the two bit for bit.
 
-The same learner reads `activity` from where the older checkpoint stands to where the version stands, and is compared
-with the version's checkpoint file by file, by checksum; a version whose checkpoint is gone can be written anew. It
-reaches no further back than the log, and no further than the oldest checkpoint that is kept.
+The command proves that a version is a function of its log. A learner is loaded from an older checkpoint and reads
+`activity` from that checkpoint's offset to the version's offset. Its state is compared with the version's checkpoint
+file by file, by checksum. A version whose checkpoint was removed can be written again. The command needs all records
+between the two offsets, so retention limits how far back it can start.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,61 +14,70 @@ from rich.console import Console
 from rich.progress import Progress
 
 from infra.errors import PremiereError
-from infra.operate.versions import announced, find
-from infra.run.learn import check_settings, first_offset, learner_settings, log_settings, numerics
+from infra.learner_settings import learner_settings, set_threads
+from infra.operate.versions import find_version
+from infra.run.learn import check_checkpoint_settings, first_offset, log_settings
 from infra.settings import Settings
-from infra.topics import identity
+from infra.topics import log_identity
 from model import checkpoint
 from model.checkpoint import CheckpointError
 from model.learner import Learner
-from streaming.flows.learn import numerics as made_with
+from streaming.flows.learn import numeric_environment
 from streaming.kafka.source import read_all
 from streaming.records import Version
 from streaming.state.log_learner import LogLearner
+from streaming.state.model_versions import read_versions
 from streaming.topics import ACTIVITY
 
-Say = Callable[[str], None]
+PrintLine = Callable[[str], object]
 
 
-class DeriveError(PremiereError):
-    """A version cannot be derived again, or came out another."""
+class VerifyError(PremiereError):
+    """A version cannot be recomputed, or the recomputed version differs."""
 
 
-class _Base(NamedTuple):
-    """Where to begin: a checkpoint's URL, or the log's beginning where there is none."""
+class _StartPoint(NamedTuple):
+    """The state from which the log is read."""
 
-    url: str | None
-    name: str
+    url: str | None  # of the checkpoint; None: an untrained model at the beginning of the log
+    name: str  # for messages
     manifest: Mapping[str, Any]
 
 
-START: Final = _Base(None, "the log's beginning", {"position": 0, "step": 0})
+LOG_BEGINNING: Final = _StartPoint(None, "the beginning of the log", {"position": 0, "step": 0})
 
 
-def rederive(settings: Settings, number: int, start: int | None, to: str | None, say: Say) -> None:
-    """Derive version `number` again from version `start`, or the nearest that is kept, and compare; `to`: write it
-    there. Raises DeriveError, VersionError."""
-    numerics(settings.threads)
-    config = settings.kafka()
-    versions, log = announced(config), identity(config, [ACTIVITY])
-    version = find(versions, number)
-    kept = _manifest(version.path)
-    if kept is None and to is None:
-        raise DeriveError(f"The checkpoint of version {number} is gone: nothing to compare with, so give --to.")
-    if to is not None and _whole(to):
-        raise DeriveError(f"There is a checkpoint at {to} already: choose another place.")
-    if kept is not None and kept.get("log") != log:
-        raise DeriveError(f"Version {number} was learned from another log, which is gone: it cannot be derived again.")
+def verify(settings: Settings, number: int, start: int | None, to: str | None, print_line: PrintLine) -> None:
+    """Recompute version `number` and compare it with its checkpoint.
+
+    Starts from version `start`, by default from the closest older checkpoint. With `to`, writes the result to that URL.
+    Raises VerifyError, VersionError.
+    """
+    set_threads(settings.threads)
+    config = settings.kafka_config()
+    versions, log_id = read_versions(config), log_identity(config, [ACTIVITY])
+    version = find_version(versions, number)
+    expected = _manifest(version.path)
+    if expected is None and to is None:
+        raise VerifyError(f"The checkpoint of version {number} was removed: use --to to write it again.")
+    if to is not None and _is_complete(to):
+        raise VerifyError(f"There is already a checkpoint at {to}: choose another location.")
+    if expected is not None and expected.get("log") != log_id:
+        raise VerifyError(f"Version {number} was learned from a log that no longer exists: it cannot be recomputed.")
     learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
-    base = _base(settings, version, log) if start is None else _named(start, find(versions, start), version, log)
-    _load(learner, base, first_offset(config))
-    _read(config, learner, version)
-    files = checkpoint.pack(learner.state_dict())
+    if start is None:
+        start_point = _closest(settings, version, log_id)
+    else:
+        start_point = _from_version(start, find_version(versions, start), version, log_id)
+    _load(learner, start_point, first_offset(config))
+    _learn_until(config, learner, version)
+    files = checkpoint.serialize(learner.state_dict())
     if to is not None:
-        _write(settings, to, learner, {**(kept or {}), **_facts(learner, version, log)})
-        say(f"Version {number}, derived again from {base.name}, lies at {to}.")
-    if kept is not None:
-        _compare(number, base.name, checkpoint.sums(files), kept, say)
+        _write(settings, to, learner, {**(expected or {}), **_manifest_fields(learner, version, log_id)})
+        print_line(f"Wrote version {number}, recomputed from {start_point.name}, to {to}.")
+    if expected is not None:
+        _compare(number, start_point.name, checkpoint.checksums(files), expected)
+        print_line(f"Version {number}, recomputed from {start_point.name}, is bit-identical to its checkpoint.")
 
 
 def _manifest(url: str) -> dict[str, Any] | None:
@@ -77,7 +87,7 @@ def _manifest(url: str) -> dict[str, Any] | None:
         return None
 
 
-def _whole(url: str) -> bool:
+def _is_complete(url: str) -> bool:
     try:
         checkpoint.load(url)
     except CheckpointError:
@@ -85,44 +95,45 @@ def _whole(url: str) -> bool:
     return True
 
 
-def _base(settings: Settings, version: Version, log: str) -> _Base:
-    """The nearest older checkpoint of this log, or the log's beginning."""
-    for url in reversed(checkpoint.present(settings.checkpoints_url())):
+def _closest(settings: Settings, version: Version, log_id: str) -> _StartPoint:
+    """The newest checkpoint of this log that is older than the version, else the beginning of the log."""
+    for url in reversed(checkpoint.list_checkpoints(settings.checkpoints_url())):
         manifest = _manifest(url)
-        if manifest and manifest.get("log") == log and manifest["step"] < version.step:
-            return _Base(url, f"the checkpoint of micro-batch {manifest['step']:,}", manifest)
-    return START
+        if manifest and manifest.get("log") == log_id and manifest["step"] < version.step:
+            return _StartPoint(url, f"the checkpoint of micro-batch {manifest['step']:,}", manifest)
+    return LOG_BEGINNING
 
 
-def _named(number: int, older: Version, version: Version, log: str) -> _Base:
+def _from_version(number: int, older: Version, version: Version, log_id: str) -> _StartPoint:
+    """The checkpoint of version `number` as the start. Raises VerifyError if it cannot be one."""
     manifest = _manifest(older.path)
     if manifest is None:
-        raise DeriveError(f"The checkpoint of version {number} is gone: choose a kept one (`premiere versions`).")
-    if manifest.get("log") != log:
-        raise DeriveError(f"Version {number} was learned from another log: choose one of this log.")
+        raise VerifyError(f"The checkpoint of version {number} was removed: choose another (`premiere versions`).")
+    if manifest.get("log") != log_id:
+        raise VerifyError(f"Version {number} was learned from another log: choose a version of the current log.")
     if manifest["step"] >= version.step:
-        raise DeriveError(f"Version {number} is not older than the one to derive: choose an older one.")
-    return _Base(older.path, f"version {number}", manifest)
+        raise VerifyError(f"Version {number} is not older than the version to verify: choose an older one.")
+    return _StartPoint(older.path, f"version {number}", manifest)
 
 
-def _load(learner: LogLearner, base: _Base, first: int) -> None:
-    """The learner as of `base`. Raises DeriveError where the log does not reach back to it."""
-    if base.manifest["position"] < first:
-        raise DeriveError(
-            f"The log begins at offset {first} and {base.name} stands at {base.manifest['position']}: what lies "
-            "between was cut off by retention, so the version cannot be derived again."
+def _load(learner: LogLearner, start_point: _StartPoint, first: int) -> None:
+    """Load the checkpoint of the start. Raises VerifyError if the log does not reach back to its offset."""
+    if start_point.manifest["position"] < first:
+        raise VerifyError(
+            f"The log begins at offset {first}, after offset {start_point.manifest['position']} of {start_point.name}: "
+            "retention deleted records in between, so the version cannot be recomputed."
         )
-    if base.url is not None:
-        check_settings(base.manifest, learner.learner.settings, base.url)
+    if start_point.url is not None:
+        check_checkpoint_settings(start_point.manifest, learner.learner.settings, start_point.url)
         try:
-            state, _ = checkpoint.load(base.url)
+            state, _ = checkpoint.load(start_point.url)
         except CheckpointError as error:
-            raise DeriveError(f"{error} Name another with --from.") from None
+            raise VerifyError(f"{error} Choose another start with --from.") from None
         learner.load_state_dict(state)
 
 
-def _read(config: Mapping[str, str], learner: LogLearner, version: Version) -> None:
-    """Learn from the log up to where the version stands. Raises DeriveError."""
+def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Version) -> None:
+    """Learn from the log up to the version's offset. Raises VerifyError."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("records", total=version.position - learner.position)
         for message in read_all(config, ACTIVITY, {0: learner.position}):
@@ -131,37 +142,37 @@ def _read(config: Mapping[str, str], learner: LogLearner, version: Version) -> N
             if learner.position >= version.position:
                 break
     if learner.position < version.position:
-        raise DeriveError(
-            f"The log ends before offset {version.position}, where the version stands: it is not the log that the "
-            "version was learned from."
+        raise VerifyError(
+            f"The log ends before offset {version.position} of the version: the version was learned from another log."
         )
     if (learner.position, learner.batches, learner.learned) != (version.position, version.step, version.learned):
-        raise DeriveError(
-            f"At offset {learner.position} the learner stands at micro-batch {learner.batches:,} and "
-            f"{learner.learned:,} events, the version at {version.step:,} and {version.learned:,}: it was learned "
-            "otherwise (on from the weights of another log, past a gap in this one, or by another release)."
+        raise VerifyError(
+            f"At offset {learner.position} the learner has processed {learner.batches:,} micro-batches and "
+            f"{learner.learned:,} events, the version {version.step:,} and {version.learned:,}: the version started "
+            "from the weights of another log, skipped records lost to retention, or is of another release."
         )
 
 
-def _facts(learner: LogLearner, version: Version, log: str) -> dict[str, Any]:
-    """The manifest of a version that was derived again."""
+def _manifest_fields(learner: LogLearner, version: Version, log_id: str) -> dict[str, Any]:
+    """The manifest fields of a recomputed version."""
     mrr = learner.rankings["full"].recent()["mrr"]["all"]
     fields = {"step": learner.batches, "position": learner.position, "learned": learner.learned, "mrr": mrr}
-    return {**fields, "log": log, "created": version.created, "made": made_with()}
+    return {**fields, "log": log_id, "created": version.created, "environment": numeric_environment()}
 
 
 def _write(settings: Settings, to: str, learner: LogLearner, manifest: dict[str, Any]) -> None:
-    """Write it; among the learner's own it is pinned first, or rotation would clear it away half written."""
+    """Write the checkpoint. In the learner's folder pin it first, else rotation could remove it while it is written."""
     if to.startswith(f"{settings.checkpoints_url()}/"):
         checkpoint.pin(to)
     checkpoint.save(to, learner.state_dict(), {**manifest, "settings": asdict(learner.learner.settings)})
 
 
-def _compare(number: int, base: str, sums: Mapping[str, Any], kept: Mapping[str, Any], say: Say) -> None:
-    differing = sorted(name for name in {*sums, *kept["files"]} if sums.get(name) != kept["files"].get(name))
+def _compare(number: int, start: str, sums: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raises VerifyError, with the files that differ."""
+    files = expected["files"]
+    differing = sorted(name for name in {*sums, *files} if sums.get(name) != files.get(name))
     if not differing:
-        say(f"Version {number}, derived again from {base}, equals the one that is kept, bit for bit.")
         return
-    made, now = kept.get("made"), made_with()
-    why = f" (it was made with {made}, this was made with {now})" if made != now else ""
-    raise DeriveError(f"Version {number}, derived again from {base}, differs in {', '.join(differing)}{why}.")
+    original, current = expected.get("environment"), numeric_environment()
+    reason = f" (it was computed with {original}, this run used {current})" if original != current else ""
+    raise VerifyError(f"Version {number}, recomputed from {start}, differs in {', '.join(differing)}{reason}.")

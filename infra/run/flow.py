@@ -1,4 +1,4 @@
-"""What each flow is made into from the settings, and what runs it needs to know of it."""
+"""The result of a flow builder: the dataflow and the sources that the runner must commit."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from streaming.kafka.source import KafkaSource
 
 
 class Flow(NamedTuple):
-    """A dataflow, and its sources, whose last offsets are committed once it has ended well."""
+    """A dataflow that is ready to run."""
 
     dataflow: Dataflow
-    sources: Sequence[KafkaSource]
+    sources: Sequence[KafkaSource]  # their last offsets are committed when the dataflow has ended without an error

@@ -1,4 +1,4 @@
-"""The learner from the settings: the flow `learn`, and what a server must know to read its versions."""
+"""Builds the flow `learn` from the settings: loads the newest checkpoint, checks it and sets the start offset."""
 
 import json
 import logging
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import Consumer
 
 from infra.errors import PremiereError, SettingsError
+from infra.learner_settings import learner_settings, set_threads
 from infra.run.flow import Flow
 from infra.settings import Settings
-from infra.topics import identity
+from infra.topics import log_identity
 from streaming import topics as t
-from streaming.kafka.client import beginning, consuming
+from streaming.kafka.client import consumer_config, earliest_offset
+from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource
 
@@ -25,81 +27,60 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-POLL: Final = 8  # records, of up to a hundred events each: a poll is learned before the next signal is heard
-IDLE: Final = timedelta(milliseconds=500)  # of silence, after which a checkpoint is announced all the same
+POLL_RECORDS: Final = 8  # with up to 100 events each; a poll is learned before SIGTERM is handled, so it must be short
+IDLE_INTERVAL: Final = timedelta(milliseconds=500)  # without records, after which a finished checkpoint is announced
 
 
-class LogCutError(PremiereError):
-    """The log's beginning is gone, and nothing stands for it."""
-
-
-def learner_settings(settings: Settings) -> "LearnerSettings":
-    """What the settings say of the model."""
-    from model.learner import LearnerSettings
-    from model.sequence.model import SequenceSettings
-    from model.sequence.network import preset
-    from model.sequence.objective import ObjectiveSettings
-    from model.state.stream_state import MemorySettings
-
-    windows = tuple(1 if horizon == 0 else max(5, horizon) for horizon in settings.horizons)
-    sequence = SequenceSettings(preset(settings.model, settings.horizons), ObjectiveSettings(windows=windows))
-    memory = MemorySettings(most_titles=settings.max_titles)
-    return LearnerSettings(memory, sequence, repeats=not settings.filter_seen, seed=settings.seed)
-
-
-def numerics(threads: int) -> None:
-    """How this process multiplies matrices: with its own threads only, since several flows share the machine.
-
-    The precision stays torch's highest. A lower one takes oneDNN's products, which are faster for one shape again and
-    again; ours differ at each step, each is compiled and kept, and that cost 10 to 25 % more CPU and 900 MB (measured).
-    """
-    import torch
-
-    torch.set_num_threads(threads)
+class LogTruncatedError(PremiereError):
+    """Retention has deleted the start of the log, and there is no checkpoint that covers it."""
 
 
 def learn(settings: Settings, stop: threading.Event) -> Flow:
-    """From the newest whole checkpoint on, or from the log's beginning where there is none. Raises SettingsError,
-    LogCutError."""
-    from infra.operate.versions import announced
+    """Build the flow. It continues from the newest complete checkpoint, else from the start of the log.
+
+    Raises SettingsError if the checkpoint has other model settings, LogTruncatedError if records are missing.
+    """
     from model.learner import Learner
     from streaming.flows.learn import build
-    from streaming.state.checkpoints import Checkpoints, version
+    from streaming.state.checkpoints import CheckpointStore, version_record
     from streaming.state.log_learner import LogLearner
+    from streaming.state.model_versions import read_versions
 
-    numerics(settings.threads)
-    config = settings.kafka()
-    mine = identity(config, [t.ACTIVITY])
-    checkpoints = Checkpoints(settings.checkpoints_url(), settings.keep_checkpoints, mine, settings.anchor_hours)
+    set_threads(settings.threads)
+    config = settings.kafka_config()
+    log_id = log_identity(config, [t.ACTIVITY])
+    checkpoints = CheckpointStore(
+        settings.checkpoints_url(), settings.keep_checkpoints, log_id, settings.long_term_checkpoint_hours
+    )
     learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
     unannounced = None
-    found, first = checkpoints.newest(), first_offset(config)
+    found, first = checkpoints.load_newest(), first_offset(config)
     if found is None and first > 0:
-        raise LogCutError(
-            f"The log {t.ACTIVITY} begins at offset {first} and there is no checkpoint to go on from: put one into "
-            f"{settings.checkpoints_url()} (one of another log gives its weights), or delete the topic and run "
-            "`premiere topics --create`, to learn from what comes."
+        raise LogTruncatedError(
+            f"The topic {t.ACTIVITY} starts at offset {first}, and there is no checkpoint. Copy one to "
+            f"{settings.checkpoints_url()} (from a checkpoint of another log only the weights are used), or delete the "
+            "topic and run `premiere topics --create` to learn only from new events."
         )
     if found is not None:
         state, manifest, url = found
-        check_settings(manifest, learner.learner.settings, url)
-        same_log = manifest["log"] == mine
+        check_checkpoint_settings(manifest, learner.learner.settings, url)
+        same_log = manifest["log"] == log_id
         learner.load_state_dict(state, same_log)
         manifest = manifest if same_log else {**manifest, "position": 0, "learned": 0}
-        known = {one.path for one in announced(config).values()}
-        unannounced = None if url in known else version(url, manifest)
-        _skip(learner, first, same_log)
-    durable = {0: learner.position} if learner.position else {}
+        known = {one.path for one in read_versions(config).values()}
+        unannounced = None if url in known else version_record(url, manifest)
+        _skip_lost_records(learner, first, same_log)
+    commit_position = CommitPosition({0: learner.position} if learner.position else None)
     source = KafkaSource(
         config, t.ACTIVITY, "learn", start={0: learner.position} if learner.position else "earliest",
-        idle=IDLE, batch=POLL, durable=durable, stop=stop,
+        idle=IDLE_INTERVAL, batch=POLL_RECORDS, position=commit_position, stop=stop,
     )  # fmt: skip
     dataflow = build(
         activity=source,
         versions=KafkaSink(config, stop=stop),
         learner=learner,
         checkpoints=checkpoints,
-        durable=durable,
+        commit_position=commit_position,
         unannounced=unannounced,
         stop=stop,
     )
@@ -107,48 +88,48 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
 
 
 def log_settings(settings: Settings) -> "LogSettings":
-    """How the learner cuts its log, and how often it writes checkpoints."""
+    """The learner's checkpoint interval, from the settings."""
     from streaming.state.log_learner import LogSettings
 
-    return LogSettings(checkpoint=round(settings.checkpoint_seconds * 1000))
+    return LogSettings(checkpoint_ms=round(settings.checkpoint_seconds * 1000))
 
 
 def first_offset(config: Mapping[str, str]) -> int:
-    """Where the learner's log begins. Raises StreamError."""
-    consumer = Consumer(consuming(config, "learn"))
+    """The first offset of the learner's log. Raises StreamError."""
+    consumer = Consumer(consumer_config(config, "learn"))
     try:
-        return beginning(consumer, t.ACTIVITY, 0)
+        return earliest_offset(consumer, t.ACTIVITY, 0)
     finally:
         consumer.close()
 
 
-def _skip(learner: "LogLearner", first: int, same_log: bool) -> None:
-    """Go on where the log begins, and say what is gone: it was never learned, and waiting would not bring it back."""
-    from streaming.flows.learn import GONE
+def _skip_lost_records(learner: "LogLearner", first: int, same_log: bool) -> None:
+    """Continue at the first offset of the log. Count and log the records that retention deleted before that."""
+    from streaming.flows.learn import LOST_RECORDS
 
-    gone = learner.skip_to(first)
-    if gone and same_log:
-        GONE.set(gone)
+    lost = learner.skip_to(first)
+    if lost and same_log:
+        LOST_RECORDS.inc(lost)
         log.warning(
-            "%s begins at offset %d now: %d records were cut off by retention before they were learned; the weights "
-            "go on without them.", t.ACTIVITY, first, gone,
+            "%s starts at offset %d: retention deleted %d records before they were learned. The learner continues "
+            "without them.", t.ACTIVITY, first, lost,
         )  # fmt: skip
 
 
-def check_settings(manifest: Mapping[str, Any], settings: "LearnerSettings", url: str) -> None:
-    """Raises SettingsError where the checkpoint's model is another one."""
-    now, defaults = (json.loads(json.dumps(asdict(one))) for one in (settings, type(settings)()))
-    if (made := _filled(manifest.get("settings", now), defaults)) != now:
-        other = ", ".join(sorted(name for name in now if made.get(name) != now[name]))
+def check_checkpoint_settings(manifest: Mapping[str, Any], settings: "LearnerSettings", url: str) -> None:
+    """Raises SettingsError if the checkpoint was written with other model settings."""
+    current, defaults = (json.loads(json.dumps(asdict(one))) for one in (settings, type(settings)()))
+    if (saved := _with_defaults(manifest.get("settings", current), defaults)) != current:
+        names = ", ".join(sorted(name for name in current if saved.get(name) != current[name]))
         raise SettingsError(
-            f"The checkpoint at {url} was made with other settings of the model ({other}): "
-            "set them back, or set PREMIERE_CHECKPOINTS to another folder to start anew."
+            f"The checkpoint at {url} was written with other model settings ({names}). "
+            "Restore these settings, or set PREMIERE_CHECKPOINTS to another folder to start from scratch."
         )
 
 
-def _filled(made: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """With the defaults of settings that came later: until then the model did as they say."""
+def _with_defaults(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The saved settings with defaults for missing ones: a setting's default is the behavior from before it existed."""
     return defaults | {
-        name: _filled(value, defaults[name]) if isinstance(value, dict) and name in defaults else value
-        for name, value in made.items()
+        name: _with_defaults(value, defaults[name]) if isinstance(value, dict) and name in defaults else value
+        for name, value in saved.items()
     }

@@ -1,78 +1,76 @@
-"""The consumer group `publish` where several processes share its viewers: the smallest position of all of them.
+"""Commits the smallest offset of all workers of `publish` to its consumer group.
 
-Each worker but the first commits to a group of its own, `publish-1-of-3` and so on. The first asks for those once a
-second and commits the smallest of all, its own included, to `publish`. So that group is never ahead of any worker,
-whichever dies when, and wherever they run. A group that a former number of workers left behind is not asked.
+Several workers of `publish` share the users, so the group's offset must not be ahead of any worker. Each worker except
+the first commits to its own group (`publish-1-of-3`, ...). The first worker reads these groups once a second and
+commits the smallest offset, including its own, to `publish`. Groups of an earlier number of workers are ignored.
 """
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.run.workers import Worker
-from streaming.kafka.client import consuming
+from streaming.kafka.client import consumer_config
+from streaming.kafka.commit_position import DurablePosition
 
-GROUP: Final = "publish"
-EVERY: Final = 1.0  # seconds between two questions
-TIMEOUT: Final = 5.0  # seconds for the broker's answer
+PUBLISH_GROUP: Final = "publish"
+READ_INTERVAL_S: Final = 1.0
+BROKER_TIMEOUT_S: Final = 5.0  # per request to the broker
 
 log: Final = logging.getLogger(__name__)
 
 
-def group(worker: Worker) -> str:
+def worker_group_id(worker: Worker) -> str:
     """The consumer group that a worker commits to."""
-    return GROUP if worker.index == 0 else f"{GROUP}-{worker.index}-of-{worker.count}"
+    return PUBLISH_GROUP if worker.index == 0 else f"{PUBLISH_GROUP}-{worker.index}-of-{worker.count}"
 
 
 class PeerOffsets:
-    """The committed offsets of the other workers, asked for by a thread until `stop`; each topic's only partition."""
+    """The smallest committed offset of the other workers, for topics with one partition. A thread updates it."""
 
     def __init__(self, config: Mapping[str, str], topics: Sequence[str], count: int, stop: threading.Event) -> None:
         self.config, self.topics, self.stop = dict(config), topics, stop
-        self.groups = [group(Worker(index, count)) for index in range(1, count)]
-        self.least: dict[str, int] = {}  # topic -> the smallest, where all have committed
+        self.groups = [worker_group_id(Worker(index, count)) for index in range(1, count)]
+        self.min_offsets: dict[str, int] = {}  # topic -> smallest offset; missing until all workers have committed
         if self.groups:
-            threading.Thread(target=self._follow, name="shares", daemon=True).start()
+            threading.Thread(target=self._read_until_stopped, name="peer offsets", daemon=True).start()
 
-    def _follow(self) -> None:
-        consumers = [Consumer(consuming(self.config, name)) for name in self.groups]
+    def _read_until_stopped(self) -> None:
+        consumers = [Consumer(consumer_config(self.config, name)) for name in self.groups]
         try:
             while True:
-                self._ask(consumers)
-                if self.stop.wait(EVERY):
+                self._read(consumers)
+                if self.stop.wait(READ_INTERVAL_S):
                     return
         finally:
             for consumer in consumers:
                 consumer.close()
 
-    def _ask(self, consumers: Sequence[Consumer]) -> None:
-        asked = [TopicPartition(topic, 0) for topic in self.topics]
+    def _read(self, consumers: Sequence[Consumer]) -> None:
+        partitions = [TopicPartition(topic, 0) for topic in self.topics]
         try:
-            found = [consumer.committed(asked, TIMEOUT) for consumer in consumers]
-        except KafkaException as error:  # what was known stays true, for positions only rise
-            log.info("The other workers' positions are not known (%s).", error.args[0].str())
+            committed = [consumer.committed(partitions, BROKER_TIMEOUT_S) for consumer in consumers]
+        except KafkaException as error:  # the last values stay valid lower bounds, since offsets only increase
+            log.info("Cannot read the committed offsets of the other workers (%s).", error.args[0].str())
             return
-        for of_topic in zip(*found, strict=True):
+        for of_topic in zip(*committed, strict=True):
             if all(one.offset >= 0 for one in of_topic):
-                self.least[of_topic[0].topic] = min(one.offset for one in of_topic)
+                self.min_offsets[of_topic[0].topic] = min(one.offset for one in of_topic)
 
 
-class MinOffset(Mapping[int, int]):
-    """The smallest position of all workers on a topic, by partition; nothing where one of them is not known."""
+class MinOffset:
+    """The smallest commit position of all workers on a topic. A source commits it like its own `CommitPosition`."""
 
-    def __init__(self, own: Mapping[int, int], others: PeerOffsets, topic: str) -> None:
-        self.own, self.others, self.topic = own, others, topic
+    def __init__(self, own_position: DurablePosition, peers: PeerOffsets, topic: str) -> None:
+        self.own_position, self.peers, self.topic = own_position, peers, topic
 
-    def __getitem__(self, partition: int) -> int:
-        own = self.own[partition]
-        return min(own, self.others.least[self.topic]) if self.others.groups else own
-
-    def __iter__(self) -> Iterator[int]:
-        known = not self.others.groups or self.topic in self.others.least
-        return iter(list(self.own) if known else [])
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
+    def get(self, partition: int) -> int | None:
+        """The smallest next offset of a partition, or None while the position of any worker is unknown."""
+        own = self.own_position.get(partition)
+        if not self.peers.groups or own is None:
+            return own
+        peer = self.peers.min_offsets.get(self.topic)
+        return None if peer is None else min(own, peer)

@@ -1,8 +1,9 @@
-"""Take out of a recovery store what the engine keeps of states that were given up: their keys.
+"""Removes the keys of discarded states from a recovery store.
 
-The engine marks a state that ends with an empty snapshot under its key, and never removes the mark. A key of `features`
-is a viewer's id, so that of a forgotten viewer would stay for ever. An empty snapshot with none before it says what no
-snapshot says. Done before the engine opens the store, at each start of a flow.
+When a state is discarded, the engine writes an empty snapshot under its key and never deletes it. The keys of
+`features` are user ids, so the id of an erased user would stay forever. An empty snapshot without an earlier non-empty
+one is equivalent to no snapshot and can be deleted. This runs at each start of a flow, before the engine opens the
+store.
 """
 
 import sqlite3
@@ -10,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-WAIT: Final = 10.0  # seconds for another worker of the same flow that has the file
-_EMPTY: Final = """
+LOCK_TIMEOUT_S: Final = 10.0  # another worker of the same flow may hold the file
+_DELETE_ENDED_STATES: Final = """
     DELETE FROM snaps WHERE ser_change IS NULL AND NOT EXISTS (
         SELECT 1 FROM snaps AS before
         WHERE before.step_id = snaps.step_id AND before.state_key = snaps.state_key
@@ -20,13 +21,13 @@ _EMPTY: Final = """
 """
 
 
-def sweep(store: Path) -> int:
-    """Remove the keys of states that ended from a store that nobody writes; how many."""
-    gone = 0
+def prune_recovery_store(store: Path) -> int:
+    """Delete the keys of discarded states from a store without a writer. Returns their number."""
+    deleted = 0
     for file in sorted(store.glob("*.sqlite3")):
-        with closing(sqlite3.connect(file, timeout=WAIT)) as database:
+        with closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT_S)) as database:
             database.execute("PRAGMA secure_delete = ON")
-            gone += database.execute(_EMPTY).rowcount
+            deleted += database.execute(_DELETE_ENDED_STATES).rowcount
             database.commit()
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    return gone
+    return deleted

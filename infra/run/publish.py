@@ -1,4 +1,4 @@
-"""The flow `publish` from the settings: what it reads before it starts, and what it writes with."""
+"""Builds the flow `publish` from the settings: fills its caches from the topics and connects sources and sink."""
 
 import logging
 import threading
@@ -6,135 +6,150 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.errors import TopicError
-from infra.monitor.lag import patient
+from infra.learner_settings import learner_settings, set_threads
+from infra.monitor.lag import retry_during_election
 from infra.run.flow import Flow
-from infra.run.peer_offsets import GROUP, MinOffset, PeerOffsets, group
-from infra.run.workers import ALONE, Worker
+from infra.run.peer_offsets import PUBLISH_GROUP, MinOffset, PeerOffsets, worker_group_id
+from infra.run.workers import SINGLE_WORKER, Worker
 from infra.settings import Settings
-from infra.topics import identity, partitions
+from infra.topics import log_identity, partition_counts
 from streaming import topics as t
-from streaming.kafka.client import consuming
-from streaming.kafka.source import NAP, KafkaSource, Message
+from streaming.kafka.client import consumer_config
+from streaming.kafka.commit_position import CommitPosition
+from streaming.kafka.source import POLL_INTERVAL_S, KafkaSource, Message
 
 if TYPE_CHECKING:
+    from model.learner import LearnerSettings
     from model.recommender import Recommender
     from streaming.records import Title
     from streaming.state.publisher import PublishSettings
 
 log = logging.getLogger(__name__)
 
-IDLE: Final = timedelta(milliseconds=200)  # of silence, after which the flow is woken all the same
-POLL: Final = 256  # records of the log: bounds what one slice of work waits for
-TIMEOUT: Final = 15.0  # seconds for the broker to tell a topic's end
+IDLE_INTERVAL: Final = timedelta(milliseconds=200)  # without records, after which the flow is activated nevertheless
+POLL_RECORDS: Final = 256  # limits how long a poll delays the next batch of lists
+BROKER_TIMEOUT_S: Final = 15.0  # per request to the broker
 
 
-def publish(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -> Flow:
-    """Caches from the topics, lists from the newest version on; of a worker, those of its share of the viewers."""
-    from infra.run.learn import learner_settings, numerics
-    from model.recommender import Recommender, warm_up
+def publish(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
+    """Build the flow. A worker keeps the caches and writes the lists of its shard of the users."""
+    from model.recommender import warm_up
     from streaming.flows.publish import build, restore
-    from streaming.state.log_learner import title_metadata
     from streaming.state.publisher import Publisher
     from streaming.state.sharding import Shard
     from streaming.stores.redis_lists import RedisSink
 
-    numerics(settings.threads)
-    config, model = settings.kafka(), learner_settings(settings)
+    set_threads(settings.threads)
+    config, model = settings.kafka_config(), learner_settings(settings)
     warm_up(model)
     publisher = Publisher(publish_settings(settings), Shard(worker.index, worker.count))
-    tails = {t.TITLES: None, t.ACTIVITY: settings.publish_tail, t.MODEL_VERSIONS: None}
-    starts = {topic: first(config, topic, most, worker) for topic, most in tails.items()}
-    history = {topic: _Past(config, topic, start, stop) for topic, start in starts.items()}
-    announced = restore(publisher, history[t.TITLES], history[t.ACTIVITY], history[t.MODEL_VERSIONS])
-    log.info("%d viewers and %d titles are known", len(publisher.viewers), len(publisher.titles.known))
+    max_records = {t.TITLES: None, t.ACTIVITY: settings.publish_warmup_records, t.MODEL_VERSIONS: None}
+    starts = {topic: start_offset(config, topic, limit, worker) for topic, limit in max_records.items()}
+    backlog = {topic: _Backlog(config, topic, start, stop) for topic, start in starts.items()}
+    announced = restore(publisher, backlog[t.TITLES], backlog[t.ACTIVITY], backlog[t.MODEL_VERSIONS])
+    log.info("Caches hold %d users and %d titles", len(publisher.users), len(publisher.titles.titles))
     kinds = {"activity": t.ACTIVITY, "titles": t.TITLES, "versions": t.MODEL_VERSIONS}
-    # What `restore` took is durable: a restart takes it again, and makes everybody's lists anew.
-    durable = {kind: {0: history[topic].next} for kind, topic in kinds.items()}
-    others = PeerOffsets(config, list(kinds.values()), worker.count if worker.index == 0 else 1, stop)
+    # The records that `restore` read count as done: a restart reads them again and recomputes all lists.
+    commit_positions = {kind: CommitPosition({0: backlog[topic].next}) for kind, topic in kinds.items()}
+    peers = PeerOffsets(config, list(kinds.values()), worker.count if worker.index == 0 else 1, stop)
 
     def source(kind: str) -> KafkaSource:
-        topic = kinds[kind]
-        start, shown = {0: history[topic].next}, MinOffset(durable[kind], others, topic)
-        return KafkaSource(config, topic, group(worker), start=start, idle=IDLE, batch=POLL, stop=stop, durable=shown)
-
-    def load(url: str, ahead: "Sequence[Title]") -> "Recommender":
-        recommender = Recommender.load(url, model)
-        recommender.add([title_metadata(title) for title in ahead])
-        return recommender
+        topic, group = kinds[kind], worker_group_id(worker)
+        start, position = {0: backlog[topic].next}, MinOffset(commit_positions[kind], peers, topic)
+        return KafkaSource(
+            config, topic, group, start=start, idle=IDLE_INTERVAL, batch=POLL_RECORDS, stop=stop, position=position
+        )
 
     sources = [source(kind) for kind in kinds]
-    logs = identity(config, [t.USER_EVENTS, t.TITLE_LAUNCHES, t.MODEL_VERSIONS])
-    ttl = timedelta(days=settings.redis_ttl_days)
+    logs = log_identity(config, [t.USER_EVENTS, t.TITLE_LAUNCHES, t.MODEL_VERSIONS])
+    ttl = timedelta(days=settings.list_ttl_days)
     dataflow = build(
         activity=sources[0],
         titles=sources[1],
         versions=sources[2],
-        predictions=RedisSink(settings.redis(), identity=logs, ttl=ttl, stop=stop),
+        lists=RedisSink(settings.require_redis_url(), log_identity=logs, ttl=ttl, stop=stop),
         publisher=publisher,
-        load=load,
+        load=partial(_load_recommender, model),
         clock=time.time,
         announced=announced,
-        durable=durable,
+        commit_positions=commit_positions,
     )
     return Flow(dataflow, sources)
 
 
+def _load_recommender(settings: "LearnerSettings", url: str, titles: "Sequence[Title]") -> "Recommender":
+    """Load a model version and add titles that it does not know yet."""
+    from model.recommender import Recommender
+    from streaming.state.title_metadata import title_metadata
+
+    recommender = Recommender.load(url, settings)
+    recommender.update_titles([title_metadata(title) for title in titles])
+    return recommender
+
+
 def publish_settings(settings: Settings) -> "PublishSettings":
-    """What the settings say of the publisher."""
+    """The publisher's settings for the operator's settings."""
     from streaming.state.publisher import PublishSettings
 
     return PublishSettings(
-        size=settings.list_size,
-        kept=min(settings.launch_places, settings.list_size // 2),
+        list_size=settings.list_size,
+        new_title_slots=min(settings.new_title_slots, settings.list_size // 2),
         filter_seen=settings.filter_seen,
-        users=settings.publish_users,
-        asked=settings.launch_users,
-        budget=settings.refresh_budget_users_per_second,
+        max_users=settings.publish_users,
+        launch_fanout=settings.launch_fanout_users,
+        refresh_budget=settings.refresh_budget_users_per_second,
     )
 
 
-class _Past:
-    """A topic's only partition from `start` to its present end; then `next` is where to go on."""
+class _Backlog:
+    """The records of a one-partition topic from `start` to its current end; afterwards `next` is the next offset."""
 
     def __init__(self, config: Mapping[str, str], topic: str, start: int, stop: threading.Event) -> None:
         self.source = KafkaSource(config, topic, "publish", start={0: start}, tail=False, stop=stop)
         self.next, self.stop = start, stop
 
     def __iter__(self) -> Iterator[Message]:
-        partition = self.source.build_part("past", "0", None)
+        partition = self.source.build_part("backlog", "0", None)
         try:
             while True:
                 for poll in partition.next_batch():
                     yield from poll
                     self.next = poll[-1].offset + 1 if poll else self.next
                 if partition.next_awake() is not None:
-                    self.stop.wait(NAP)
+                    self.stop.wait(POLL_INTERVAL_S)
         except StopIteration:
             return
         finally:
             partition.close()
 
 
-def first(config: Mapping[str, str], topic: str, most: int | None, worker: Worker) -> int:
-    """The first offset of a topic, or of its last `most` records and of what has not been done yet, for somebody may
-    have asked there to be forgotten: by this worker, or, where it is new, by all there were. Tansu tells an end that is
-    up to a batch low."""
-    partitions(config)  # tells a broker that is silent or refuses
-    at, done = TopicPartition(topic, 0), -1
+def start_offset(config: Mapping[str, str], topic: str, limit: int | None, worker: Worker) -> int:
+    """The offset from which a worker fills its caches; without a `limit` it is the start of the topic.
+
+    With a `limit` it covers the last `limit` records, and all records after the committed offset because these may
+    contain erasure requests. A new worker has no committed offset; then the offset of the group `publish` is used.
+    Tansu reports an end offset that is up to one batch too low.
+    """
+    partition_counts(config)  # raises the error of an unreachable broker or a refused login
+    partition, committed = TopicPartition(topic, 0), -1
     try:
-        for name in dict.fromkeys((group(worker), GROUP)):
-            with closing(Consumer(consuming(config, name))) as consumer:
-                low, high = patient(lambda: consumer.get_watermark_offsets(at, timeout=TIMEOUT))
-                done = patient(lambda: consumer.committed([at], timeout=TIMEOUT))[0].offset
-            if done >= 0:
+        for name in dict.fromkeys((worker_group_id(worker), PUBLISH_GROUP)):
+            with closing(Consumer(consumer_config(config, name))) as consumer:
+                low, high = retry_during_election(
+                    lambda: consumer.get_watermark_offsets(partition, timeout=BROKER_TIMEOUT_S)
+                )
+                offsets = retry_during_election(lambda: consumer.committed([partition], timeout=BROKER_TIMEOUT_S))
+                committed = offsets[0].offset
+            if committed >= 0:
                 break
     except KafkaException as error:
-        raise TopicError(f"Kafka does not tell the ends of {topic}: {error.args[0].str()}.") from error
-    if most is None:
+        raise TopicError(f"Kafka did not return the offsets of {topic}: {error.args[0].str()}.") from error
+    if limit is None:
         return int(low)
-    return int(max(low, min(high - most, done if done >= 0 else high)))
+    return int(max(low, min(high - limit, committed if committed >= 0 else high)))

@@ -1,9 +1,9 @@
-"""One flow in one process: what `premiere run FLOW` does.
+"""Runs one flow in one process (`premiere run FLOW`).
 
-Everything that a dataflow touches is made here from the settings and handed to its `build(...)`. SIGTERM and Ctrl-C set
-an event that ends the sources; the engine then drains, takes a last snapshot and returns, and the process exits 0.
-State and offsets lie in a recovery store of their own per flow and per log: an offset of another log would be waited
-for in silence, for ever.
+It builds the sources, sinks and clients of a dataflow from the settings and passes them to the flow's `build(...)`.
+SIGTERM and Ctrl-C set an event that ends the sources. The engine then drains, writes a last snapshot and returns, and
+the process exits with 0. Each flow has one recovery store (state and offsets) per log: with offsets of another log the
+flow would wait forever without an error.
 """
 
 import gc
@@ -22,118 +22,118 @@ from bytewax.run import cli_main
 from infra.errors import PremiereError, SettingsError
 from infra.local import data_lock
 from infra.monitor import lag_exporter, metrics_server
-from infra.monitor.lag import READS
-from infra.operate.compaction_schedule import keep_compact
+from infra.monitor.lag import FLOW_TOPICS
+from infra.operate.compaction_schedule import start_compaction_thread
 from infra.run.flow import Flow
 from infra.run.learn import learn
-from infra.run.prune_recovery import sweep
+from infra.run.prune_recovery import prune_recovery_store
 from infra.run.publish import publish
-from infra.run.workers import ALONE, Worker, stop_on_signals
+from infra.run.workers import SINGLE_WORKER, Worker, stop_on_signals
 from infra.settings import Settings
-from infra.topics import identity
+from infra.topics import log_identity
 from streaming import topics as t
-from streaming.kafka.client import StreamError
+from streaming.errors import StreamError
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource
 
 if TYPE_CHECKING:
-    from feast import FeatureStore  # a second of import that only two flows need
+    from feast import FeatureStore  # its import takes one second, and only two flows need it
 
-IDLE: Final = timedelta(seconds=1)  # of silence, after which a source says so
-EMBEDDED: Final = "premiere-"  # how the embedded broker's cluster ids begin
+IDLE_INTERVAL: Final = timedelta(seconds=1)  # without records, after which a source emits an idle marker
+EMBEDDED_CLUSTER_PREFIX: Final = "premiere-"  # of the embedded broker's cluster ids
 
 
-def run(flow: str, settings: Settings, worker: Worker = ALONE) -> None:
-    """Run one flow, or a worker of it, until it is asked to stop. Raises PremiereError where it cannot go on."""
-    _held = data_lock.hold(settings.data_dir)
+def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
+    """Run one flow, or a worker of it, until SIGTERM or Ctrl-C. Raises PremiereError if it cannot continue."""
+    _lock = data_lock.hold_shared(settings.data_dir)
     stop = threading.Event()
     stop_on_signals(stop)
-    metrics_server.serve(settings, flow, worker.index)
+    metrics_server.start_metrics_server(settings, flow, worker.index)
     epoch = timedelta(seconds=settings.epoch_seconds)
     try:
-        store = recovery(settings, flow) if flow in RECOVERS else None
-        dataflow, sources = BUILD[flow](settings, stop, worker)
-        if worker.index == 0 and settings.metrics_port:  # the group is one, whatever shares its work
-            lag_exporter.start(settings.kafka(), flow, stop)
-        gc.freeze()  # what is loaded by now stays: collections need not walk it
-        cli_main(dataflow, epoch_interval=epoch, recovery_config=store, **_cluster(worker))
-        if not stop.is_set():  # the engine can end well without having done its work (measured, in a cluster)
-            raise PremiereError("It ended without being asked to: start it again, it goes on where it was.")
+        store = recovery_store(settings, flow) if flow in RECOVERABLE_FLOWS else None
+        dataflow, sources = FLOW_BUILDERS[flow](settings, stop, worker)
+        if worker.index == 0 and settings.metrics_port:  # the workers share one consumer group
+            lag_exporter.start_lag_exporter(settings.kafka_config(), flow, stop)
+        gc.freeze()  # objects loaded so far are permanent: garbage collections skip them
+        cli_main(dataflow, epoch_interval=epoch, recovery_config=store, **_cluster_options(worker))
+        if not stop.is_set():  # a cluster's engine can return without an error before its work is done (measured)
+            raise PremiereError("It ended without a request to stop. Start it again to continue.")
         for source in sources:
             source.commit()
     except Exception as error:
-        if (known := _known(error)) is not None:
-            raise PremiereError(f"The flow {flow} cannot go on. {known}") from error
+        if (expected := _expected_error(error)) is not None:
+            raise PremiereError(f"The flow {flow} cannot continue. {expected}") from error
         raise
 
 
-def _cluster(worker: Worker) -> dict[str, Any]:
-    """How the engine finds the other workers."""
+def _cluster_options(worker: Worker) -> dict[str, Any]:
+    """The engine's options for the other workers of a cluster."""
     return {"process_id": worker.index, "addresses": list(worker.addresses)} if worker.addresses else {}
 
 
-def _known(error: BaseException | None) -> BaseException | None:
-    """The error of the world behind what the engine raised, if it is one: those have a sentence to tell."""
+def _expected_error(error: BaseException | None) -> BaseException | None:
+    """The named error in the exception chain, which has a message for the operator; None if there is none."""
     while error is not None and not isinstance(error, PremiereError | StreamError):
         error = error.__cause__ or error.__context__
     return error
 
 
-def recovery(settings: Settings, flow: str) -> RecoveryConfig:
-    """The flow's recovery store for the log as it is now, made where it is not; those of past embedded brokers go."""
+def recovery_store(settings: Settings, flow: str) -> RecoveryConfig:
+    """The flow's recovery store for the current log, created if missing. Deletes those of former embedded brokers."""
     root = settings.data_dir / "recovery" / flow
-    store = root / identity(settings.kafka(), READS[flow])
-    for history in root.glob(f"{EMBEDDED}*"):
-        if history != store:
-            shutil.rmtree(history, ignore_errors=True)
+    store = root / log_identity(settings.kafka_config(), FLOW_TOPICS[flow])
+    for other in root.glob(f"{EMBEDDED_CLUSTER_PREFIX}*"):
+        if other != store:
+            shutil.rmtree(other, ignore_errors=True)
     if not store.exists():
         root.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix="new-", dir=root))  # a store half made would be an error for ever
-        init_db_dir(fresh, settings.recovery_partitions)
+        new = Path(tempfile.mkdtemp(prefix="new-", dir=root))  # renamed when complete: no start could use a partial one
+        init_db_dir(new, settings.recovery_partitions)
         try:
-            fresh.rename(store)
+            new.rename(store)
         except OSError:  # another worker was faster
-            shutil.rmtree(fresh)
-    sweep(store)
+            shutil.rmtree(new)
+    prune_recovery_store(store)
     return RecoveryConfig(store, timedelta(0))
 
 
-def features(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -> Flow:
-    """Events to histories: Feast's user_activity and the learner's log."""
-    from features.definitions import FORGOTTEN, FORGOTTEN_ROW, USER_ROW
+def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
+    """Build the flow `features`: user events to histories in Feast's user_activity and in the learner's log."""
+    from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES, USER_ERASURES_SCHEMA
     from features.store import offline_folder, write_user_activity
     from streaming.flows.features import build
-    from streaming.stores.feast_online import PARTS, FeastSink
+    from streaming.stores.feast_online import SINK_PARTITIONS, FeastSink
     from streaming.stores.parquet_log import ParquetSink
 
-    config = settings.kafka()
-    events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE, stop=stop)
+    config = settings.kafka_config()
+    events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE_INTERVAL, stop=stop)
     dataflow = build(
         events=events,
         activity=KafkaSink(config, stop=stop),
-        online=FeastSink(partial(write_user_activity, _open(settings)), PARTS, stop=stop),
-        offline=ParquetSink(offline_folder(_feast(settings), "user_activity"), 1, USER_ROW),
-        forgotten=ParquetSink(offline_folder(_feast(settings), FORGOTTEN), 1, FORGOTTEN_ROW),
+        online=FeastSink(partial(write_user_activity, _open_feature_store(settings)), SINK_PARTITIONS, stop=stop),
+        offline=ParquetSink(offline_folder(_feast_folder(settings), "user_activity"), 1, USER_ACTIVITY_SCHEMA),
+        erasures=ParquetSink(offline_folder(_feast_folder(settings), USER_ERASURES), 1, USER_ERASURES_SCHEMA),
         dead_letters=KafkaSink(config, stop=stop),
-        history=settings.history,
-        writers=worker.count,
+        history=settings.activity_history,
+        online_shards=worker.count,
     )
     if worker.index == 0:
-        keep_compact(settings, stop)
+        start_compaction_thread(settings, stop)
     return Flow(dataflow, [events])
 
 
-def titles(settings: Settings, stop: threading.Event, worker: Worker = ALONE) -> Flow:
-    """Launches to titles: Feast's title_semantics, the catalogue and the learner's log."""
-    from features.definitions import TITLE_ROW
+def titles(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
+    """Build the flow `titles`: launches to titles in Feast's title_semantics, the catalog and the learner's log."""
+    from features.definitions import TITLE_SEMANTICS_SCHEMA
     from features.store import offline_folder, write_title_semantics
     from features.text_encoders import EncoderError, load_encoder
     from streaming.flows.titles import build
     from streaming.stores.feast_online import FeastSink
     from streaming.stores.parquet_log import ParquetSink
 
-    config = settings.kafka()
-    launches = KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE, stop=stop)
+    config = settings.kafka_config()
+    launches = KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE_INTERVAL, stop=stop)
     try:
         encode = load_encoder(settings.text_encoder)
     except EncoderError as error:
@@ -142,32 +142,32 @@ def titles(settings: Settings, stop: threading.Event, worker: Worker = ALONE) ->
         launches=launches,
         titles=KafkaSink(config, stop=stop),
         activity=KafkaSink(config, stop=stop),
-        online=FeastSink(partial(write_title_semantics, _open(settings)), stop=stop),
-        offline=ParquetSink(offline_folder(_feast(settings), "title_semantics"), 1, TITLE_ROW),
+        online=FeastSink(partial(write_title_semantics, _open_feature_store(settings)), stop=stop),
+        offline=ParquetSink(offline_folder(_feast_folder(settings), "title_semantics"), 1, TITLE_SEMANTICS_SCHEMA),
         dead_letters=KafkaSink(config, stop=stop),
         encode=encode,
     )
     return Flow(dataflow, [launches])
 
 
-def _feast(settings: Settings) -> Path:
+def _feast_folder(settings: Settings) -> Path:
     """The folder of the Feast repository."""
     return settings.data_dir.resolve() / "feast"
 
 
-def _open(settings: Settings) -> "FeatureStore":
+def _open_feature_store(settings: Settings) -> "FeatureStore":
     from features.store import StoreError, open_store
 
     try:
-        return open_store(settings.redis(), _feast(settings))
+        return open_store(settings.require_redis_url(), _feast_folder(settings))
     except StoreError as error:
         raise SettingsError(str(error)) from error
 
 
-BUILD: Final[Mapping[str, Callable[[Settings, threading.Event, Worker], Flow]]] = {
+FLOW_BUILDERS: Final[Mapping[str, Callable[[Settings, threading.Event, Worker], Flow]]] = {
     "features": features,
     "titles": titles,
     "learn": lambda settings, stop, _: learn(settings, stop),
     "publish": publish,
 }
-RECOVERS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the log
+RECOVERABLE_FLOWS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the log

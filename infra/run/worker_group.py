@@ -1,9 +1,9 @@
-"""A flow as several processes: `premiere run FLOW --workers N` starts them, and they live and die together.
+"""Runs a flow as several processes (`premiere run FLOW --workers N`), which start and stop together.
 
-`features` and `titles` are a cluster of the engine: state is spread by key, topics by partition, and where one process
-is killed the others end at once (measured). `publish` is N processes that do not talk to each other, each for its own
-share of the viewers. Either way the parent does no work of its own: it passes on SIGTERM, and where a worker dies it
-stops the others and ends with an error, so that whoever supervises it starts the whole set again.
+`features` and `titles` form a Bytewax cluster: state is partitioned by key, topics by partition, and if one process is
+killed, the others exit immediately (measured). `publish` runs N independent processes, each for its shard of the users.
+The parent process only supervises: it forwards SIGTERM, and if a worker dies, it stops the others and exits with an
+error, so that its own supervisor restarts the whole group.
 """
 
 import os
@@ -15,84 +15,89 @@ from contextlib import ExitStack
 from typing import Final
 
 from infra.errors import ServiceError, SettingsError
-from infra.local.embedded import HOST
+from infra.local.embedded import LOOPBACK
 from infra.local.processes import spawn, stop
 from infra.run.workers import Worker, stop_on_signals
 from infra.settings import Settings
 
-CLUSTERS: Final = ("features", "titles")
-STEP: Final = 0.2  # seconds between two looks at the workers
-PATIENCE: Final = 9.0  # seconds for all to drain: less than whoever supervises us waits
-AFTER_A_DEATH: Final = 2.0  # seconds: what is left of a cluster has nothing to drain, and may wait for the dead in vain
+CLUSTERED_FLOWS: Final = ("features", "titles")
+POLL_INTERVAL_S: Final = 0.2  # between two checks for dead workers
+DRAIN_TIMEOUT_S: Final = 9.0  # for all workers to drain: less than the supervisor's timeout
+DRAIN_TIMEOUT_AFTER_CRASH_S: Final = 2.0  # the rest of a cluster cannot drain without the dead worker
 
 
-def start(flow: str, settings: Settings, workers: int | None, process: int | None, addresses: tuple[str, ...]) -> None:
-    """Run a flow, or one worker of it, until it is asked to stop. Raises PremiereError."""
+def start_flow(
+    flow: str, settings: Settings, workers: int | None, process: int | None, addresses: tuple[str, ...]
+) -> None:
+    """Run a flow, or one worker of it, until SIGTERM or Ctrl-C. Raises PremiereError."""
     from infra.run.runner import run
 
-    count = workers or len(addresses) or settings.workers(flow)
-    _check(flow, count, process, addresses)
+    count = workers or len(addresses) or settings.worker_count(flow)
+    _check_options(flow, count, process, addresses)
     if process is not None:
         run(flow, settings, Worker(process, count, addresses))
     elif count == 1:
         run(flow, settings)
     else:
-        together(flow, settings, count)
+        run_group(flow, settings, count)
 
 
-def together(flow: str, settings: Settings, count: int) -> None:
-    """All workers of a flow on this machine. Raises ServiceError where one ends that was not asked to."""
-    asked = threading.Event()
-    stop_on_signals(asked)
+def run_group(flow: str, settings: Settings, count: int) -> None:
+    """Run all workers of a flow on this machine. Raises ServiceError if a worker ends without a request to stop."""
+    stopping = threading.Event()
+    stop_on_signals(stopping)
     children: list[subprocess.Popen[bytes]] = []
     env = {**os.environ, **settings.environment()}
-    patience = AFTER_A_DEATH
+    timeout_s = DRAIN_TIMEOUT_AFTER_CRASH_S
     try:
-        for command in commands(flow, count):
+        for command in worker_commands(flow, count):
             children.append(spawn(command, None, env))
-        while not asked.wait(STEP) and all(child.poll() is None for child in children):
+        while not stopping.wait(POLL_INTERVAL_S) and all(child.poll() is None for child in children):
             pass
-        if asked.is_set():
-            patience = PATIENCE
+        if stopping.is_set():
+            timeout_s = DRAIN_TIMEOUT_S
     finally:
-        ended = [child.poll() for child in children]
-        stop(*children, patience=patience)
-    codes = [child.returncode for child in children] if asked.is_set() else ended
-    # A killed one first: the others of a cluster end with 1 after it.
-    if bad := sorted((code, i) for i, code in enumerate(codes) if code or (code == 0 and not asked.is_set())):
-        raise ServiceError(_sentence(flow, *bad[0]))
+        codes_before_stop = [child.poll() for child in children]
+        stop(*children, timeout_s=timeout_s)
+    codes = [child.returncode for child in children] if stopping.is_set() else codes_before_stop
+    # Killed workers (negative codes) come first: the other workers of a cluster exit with 1 because of them.
+    failed = sorted((code, i) for i, code in enumerate(codes) if code or (code == 0 and not stopping.is_set()))
+    if failed:
+        raise ServiceError(_describe_exit(flow, *failed[0]))
 
 
-def commands(flow: str, count: int) -> list[list[str]]:
-    """The command of each worker."""
-    own = [sys.executable, "-m", "infra.cli.main", "run", flow, "--workers", str(count)]
-    found = ["--addresses", ",".join(_addresses(count))] if flow in CLUSTERS else []
-    return [[*own, "--process", str(index), *found] for index in range(count)]
+def worker_commands(flow: str, count: int) -> list[list[str]]:
+    """The command line of each worker."""
+    command = [sys.executable, "-P", "-m", "infra.cli.main", "run", flow, "--workers", str(count)]
+    addresses = ["--addresses", ",".join(_free_addresses(count))] if flow in CLUSTERED_FLOWS else []
+    return [[*command, "--process", str(index), *addresses] for index in range(count)]
 
 
-def _addresses(count: int) -> list[str]:
-    """Free ports on loopback: all held at once, so that they differ."""
-    with ExitStack() as held:
-        listeners = [held.enter_context(socket.socket()) for _ in range(count)]
+def _free_addresses(count: int) -> list[str]:
+    """Addresses with free loopback ports; all ports are bound at the same time, so that they differ."""
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
         for listener in listeners:
-            listener.bind((HOST, 0))
-        return [f"{HOST}:{listener.getsockname()[1]}" for listener in listeners]
+            listener.bind((LOOPBACK, 0))
+        return [f"{LOOPBACK}:{listener.getsockname()[1]}" for listener in listeners]
 
 
-def _check(flow: str, count: int, process: int | None, addresses: tuple[str, ...]) -> None:
-    """Raises SettingsError for what cannot be."""
+def _check_options(flow: str, count: int, process: int | None, addresses: tuple[str, ...]) -> None:
+    """Raises SettingsError for invalid combinations of options."""
     if flow == "learn" and (count, process, addresses) != (1, None, ()):
-        raise SettingsError("The flow learn is one process: its log has one order; give it PREMIERE_THREADS instead.")
-    if addresses and (flow not in CLUSTERS or process is None):
-        raise SettingsError("--addresses belong to one worker of features or titles: give its --process too.")
+        raise SettingsError(
+            "The flow learn runs as one process, since its log has one order. Raise PREMIERE_THREADS instead."
+        )
+    if addresses and (flow not in CLUSTERED_FLOWS or process is None):
+        raise SettingsError("--addresses is for one worker of features or titles. Give its --process too.")
     if addresses and len(addresses) != count:
-        raise SettingsError(f"There are {len(addresses)} --addresses for {count} workers: give one for each.")
-    if flow in CLUSTERS and process is not None and not addresses:
-        raise SettingsError(f"A worker of {flow} needs the --addresses of all, in the same order everywhere.")
+        raise SettingsError(f"There are {len(addresses)} --addresses for {count} workers. Give one for each worker.")
+    if flow in CLUSTERED_FLOWS and process is not None and not addresses:
+        raise SettingsError(f"A worker of {flow} needs the --addresses of all workers, in the same order for each.")
     if process is not None and process >= count:
-        raise SettingsError(f"--process {process} is none of {count} workers: they are counted from 0.")
+        raise SettingsError(f"--process {process} does not exist: {count} workers are numbered from 0 to {count - 1}.")
 
 
-def _sentence(flow: str, code: int, index: int) -> str:
-    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    return f"Worker {index} of {flow} {how}, so the others were stopped: start the flow again; it goes on where it was."
+def _describe_exit(flow: str, code: int, index: int) -> str:
+    reason = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
+    return f"Worker {index} of {flow} {reason}, and the others were stopped. Start the flow again to continue."

@@ -1,4 +1,4 @@
-"""Which worker of a flow a process is, and how it hears that it should stop: shared by those who start and who run."""
+"""A worker's place among the processes of its flow, and its reaction to SIGTERM and Ctrl-C."""
 
 import signal
 import threading
@@ -8,22 +8,22 @@ from typing import Final
 
 @dataclass(frozen=True)
 class Worker:
-    """One of `count` processes of a flow; `addresses` (host:port of each) where they form a cluster of the engine."""
+    """One process of a flow."""
 
     index: int = 0
-    count: int = 1
-    addresses: tuple[str, ...] = ()
+    count: int = 1  # processes of the flow
+    addresses: tuple[str, ...] = ()  # host:port of each process, if they form a Bytewax cluster
 
 
-ALONE: Final = Worker()
+SINGLE_WORKER: Final = Worker()
 
 
 def stop_on_signals(stop: threading.Event) -> None:
-    """The first SIGTERM or Ctrl-C asks to drain; a second one of the kind acts at once."""
+    """The first SIGTERM or Ctrl-C sets `stop`, so that the flow drains; the second ends the process immediately."""
 
-    def ask(number: int, _frame: object) -> None:
+    def request_stop(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
         stop.set()
 
-    signal.signal(signal.SIGTERM, ask)
-    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, request_stop)

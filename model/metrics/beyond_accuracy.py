@@ -1,46 +1,52 @@
-"""What lists show, whoever they please: a recommender that only repeats the charts must be seen to.
+"""Beyond-accuracy metrics of recommendation lists: coverage, popularity bias, share of lists with a new title.
 
-Of each list its first `TOP` titles count. *Coverage*: the share of the candidates that stood in any list at all (it
-grows with the number of lists, so compare it over the same ones). *Popularity*: the mean number of events that a shown
-title had so far. *With new*: the share of lists that hold a title of fewer than 10 events. Memory is a set of the
-titles shown, which the catalogue bounds.
+They reveal a recommender that only repeats the most popular titles. Each list counts with its first `TOP_K` titles.
+*Coverage* is the share of all candidates that appear in at least one list. It grows with the number of lists, so
+compare it over the same lists only. *Popularity bias* is the mean number of events that a listed title had so far.
+*New-title share* is the share of lists that hold a title with fewer than 10 events. Memory is one set of titles, which
+the catalog size bounds.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from model.metrics.ranking import NEW_TITLE
+from model.metrics.ranking import NEW_TITLE_EVENTS
 
-TOP: Final = 10
-SHOWN: Final = ("coverage", "popularity", "with_new")
+TOP_K: Final = 10  # titles of a list that count
+BEYOND_ACCURACY_METRICS: Final = ("coverage", "popularity_bias", "new_title_share")
 
 
 class BeyondAccuracy:
-    """Running measures of one ranking's lists."""
+    """Running metrics of one variant's lists."""
 
     def __init__(self) -> None:
         self.lists = 0
-        self._shown: set[str] = set()
-        self._places = 0
-        self._events = 0
-        self._with_new = 0
+        self._distinct: set[str] = set()
+        self._listed = 0  # titles of all lists, repetitions included
+        self._events = 0  # events of these titles
+        self._lists_with_new_title = 0
 
     def add(self, titles: Sequence[str], events: Sequence[int]) -> None:
-        """One list, best first, and how many events each of its titles had when it was shown."""
-        first = events[:TOP]
+        """Add one list, best title first, with the number of events of each title at that time."""
+        top = events[:TOP_K]
         self.lists += 1
-        self._shown.update(titles[:TOP])
-        self._places += len(first)
-        self._events += sum(first)
-        self._with_new += any(count < NEW_TITLE for count in first)
+        self._distinct.update(titles[:TOP_K])
+        self._listed += len(top)
+        self._events += sum(top)
+        self._lists_with_new_title += any(count < NEW_TITLE_EVENTS for count in top)
 
     def report(self, candidates: int) -> dict[str, float | None]:
-        """`SHOWN`, of so many candidates; None where there is nothing to divide by."""
-        parts = (len(self._shown), candidates), (self._events, self._places), (self._with_new, self.lists)
-        return {name: part / whole if whole else None for name, (part, whole) in zip(SHOWN, parts, strict=True)}
+        """`BEYOND_ACCURACY_METRICS`, given the number of candidates; None for a metric with denominator zero."""
+        coverage = len(self._distinct), candidates
+        popularity_bias = self._events, self._listed
+        new_title_share = self._lists_with_new_title, self.lists
+        parts = zip(BEYOND_ACCURACY_METRICS, (coverage, popularity_bias, new_title_share), strict=True)
+        return {name: part / whole if whole else None for name, (part, whole) in parts}
 
 
-def table(shown: Mapping[str, BeyondAccuracy], candidates: int) -> dict[str, dict[str, float | None]]:
-    """The report's shape: `{"coverage": {ranking: value}, "popularity": ..., "with_new": ...}`."""
-    reports = {name: one.report(candidates) for name, one in shown.items()}
-    return {measure: {name: report[measure] for name, report in reports.items()} for measure in SHOWN}
+def beyond_accuracy_report(
+    variants: Mapping[str, BeyondAccuracy], candidates: int
+) -> dict[str, dict[str, float | None]]:
+    """Reports of all variants: `{"coverage": {variant: value}, "popularity_bias": ..., "new_title_share": ...}`."""
+    reports = {name: metrics.report(candidates) for name, metrics in variants.items()}
+    return {metric: {name: report[metric] for name, report in reports.items()} for metric in BEYOND_ACCURACY_METRICS}

@@ -1,11 +1,11 @@
-"""Is one ranking better than another, on the same events? The mean difference, and how far chance alone could move it.
+"""Confidence intervals from a cluster bootstrap over users, also for paired differences between two variants.
 
-Events of one user are alike, so that they are no independent draws: whole users are drawn again, with replacement (the
-cluster bootstrap). The mean is over events, so a draw's mean is the sum over its users of their differences, divided by
-the sum of their numbers of events. With few users the interval is wide, however many events there are, and rightly so.
+Events of one user are correlated, so they are not independent samples. The bootstrap therefore resamples whole users
+with replacement. The statistic is a mean over events: in each resample, the sum of the drawn users' values divided by
+the number of their events. With few users the interval is wide, however many events there are.
 Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993.
 
-N events · U users · D draws · K values of an event
+N events · U users; only here: D bootstrap resamples · K values of an event
 """
 
 from typing import Any, Final, NamedTuple
@@ -13,13 +13,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-DRAWS: Final = 2000
-LEVEL: Final = 0.95
-_AT_ONCE: Final = 4_000_000  # numbers held: with many users, some draws after the others
+RESAMPLES: Final = 2000
+CONFIDENCE_LEVEL: Final = 0.95
+_MAX_COUNTS: Final = 4_000_000  # resampled user counts in memory; with many users the resamples are drawn in parts
 
 
-class Interval(NamedTuple):
-    """A mean with the bounds that LEVEL of the draws lie within; and of how much it is."""
+class ConfidenceInterval(NamedTuple):
+    """A mean with its confidence interval at CONFIDENCE_LEVEL, and the sample sizes."""
 
     mean: float
     low: float
@@ -28,36 +28,40 @@ class Interval(NamedTuple):
     users: int
 
 
-def difference(
-    rank_N: NDArray[np.floating[Any]], rival_N: NDArray[np.floating[Any]], user_N: NDArray[Any], seed: int = 0
-) -> Interval | None:
-    """By how much the reciprocal ranks exceed the rival's, event by event; a rank of infinity counts 0."""
-    return interval(1 / np.asarray(rank_N, np.float64) - 1 / np.asarray(rival_N, np.float64), user_N, seed=seed)
+def mrr_difference(
+    rank_N: NDArray[np.floating[Any]], other_rank_N: NDArray[np.floating[Any]], user_N: NDArray[Any], seed: int = 0
+) -> ConfidenceInterval | None:
+    """The paired difference in MRR: mean of `1 / rank_N - 1 / other_rank_N`; a rank of infinity counts 0.
+
+    None if there is no event.
+    """
+    difference_N = 1 / np.asarray(rank_N, np.float64) - 1 / np.asarray(other_rank_N, np.float64)
+    return confidence_interval(difference_N, user_N, seed=seed)
 
 
-def interval(
-    value_N: NDArray[np.floating[Any]], user_N: NDArray[Any], draws: int = DRAWS, seed: int = 0
-) -> Interval | None:
-    """The mean of `value_N` with its interval by users; None where there is no event."""
+def confidence_interval(
+    value_N: NDArray[np.floating[Any]], user_N: NDArray[Any], resamples: int = RESAMPLES, seed: int = 0
+) -> ConfidenceInterval | None:
+    """The mean of `value_N` with its bootstrap interval over users; None if there is no event."""
     if not len(value_N):
         return None
-    means = resampled(np.asarray(value_N)[:, None], user_N, draws, seed)[:, 0]
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
-    return Interval(float(np.mean(value_N)), low, high, len(value_N), len(np.unique(user_N)))
+    mean_D = bootstrap_means(np.asarray(value_N)[:, None], user_N, resamples, seed)[:, 0]
+    low, high = np.quantile(mean_D, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2]).tolist()
+    return ConfidenceInterval(float(np.mean(value_N)), low, high, len(value_N), len(np.unique(user_N)))
 
 
-def resampled(
-    value_NK: NDArray[np.floating[Any]], user_N: NDArray[Any], draws: int = DRAWS, seed: int = 0
+def bootstrap_means(
+    value_NK: NDArray[np.floating[Any]], user_N: NDArray[Any], resamples: int = RESAMPLES, seed: int = 0
 ) -> NDArray[np.float64]:
-    """mean_DK of values of the same events, each draw of the same users for all of them."""
+    """mean_DK of K values of the same events; a resample draws the same users for all K values."""
     _, code_N = np.unique(user_N, return_inverse=True)
     user_count_U = np.bincount(code_N)
     sum_UK = np.stack([np.bincount(code_N, value_N) for value_N in value_NK.T], 1)
     users, rng = len(user_count_U), np.random.default_rng(seed)
     share_U = np.full(users, 1 / users)
-    step = max(1, _AT_ONCE // users)
+    step = max(1, _MAX_COUNTS // users)
     means = []
-    for start in range(0, draws, step):
-        drawn_DU = rng.multinomial(users, share_U, min(step, draws - start))
+    for start in range(0, resamples, step):
+        drawn_DU = rng.multinomial(users, share_U, min(step, resamples - start))
         means.append((drawn_DU @ sum_UK) / (drawn_DU @ user_count_U)[:, None])
     return np.concatenate(means)

@@ -1,7 +1,10 @@
-"""How well titles are ranked by their age in events: from those that nobody has watched to the well known.
+"""Ranking metrics by popularity bucket: the number of events that the target title had before the event.
 
-One number over all events hides a cold start: most events fall on titles that everybody knows. The borders are those of
-the cold-start tables in arXiv 2605.23312 as others tell them, read as half-open: 0, 1 to 4, 5 to 19, 20 and more.
+A single mean over all events hides cold-start quality, because most events fall on popular titles. The bucket borders
+are those of the cold-start tables in arXiv 2605.23312, as cited by secondary sources and read as half-open: 0, 1 to 4,
+5 to 19, 20 and more.
+
+N titles
 """
 
 from collections.abc import Mapping
@@ -10,48 +13,48 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.metrics.ranking import measures_of
+from model.metrics.ranking import RANKING_METRICS, ranking_metrics
 
-BUCKETS: Final = ("0", "1-4", "5-19", "20+")
+POPULARITY_BUCKETS: Final = ("0", "1-4", "5-19", "20+")
 _BORDERS: Final = (1, 5, 20)
-MEASURES: Final = ("mrr", "hr10")
+BUCKET_METRICS: Final = RANKING_METRICS[:2]
 
 
-def bucket_of(events_N: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Places in AGES of titles with so many events."""
+def popularity_bucket(events_N: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Indices into POPULARITY_BUCKETS of titles with these event counts."""
     return np.searchsorted(_BORDERS, events_N, "right").astype(np.int64)
 
 
 class ByPopularity:
-    """Running means of one ranking."""
+    """Running means of one variant's metrics by popularity bucket."""
 
     def __init__(self) -> None:
-        self._total = np.zeros((len(MEASURES), len(BUCKETS)))
-        self._count = np.zeros(len(BUCKETS), np.int64)
+        self._total = np.zeros((len(BUCKET_METRICS), len(POPULARITY_BUCKETS)))
+        self._count = np.zeros(len(POPULARITY_BUCKETS), np.int64)
 
     def add(self, rank: float, title_events: int) -> None:
-        """Score one event: the rank its title had, and the events of that title before it."""
-        age = int(bucket_of(np.array(title_events)))
-        self._total[:, age] += measures_of(rank)[: len(MEASURES)]
-        self._count[age] += 1
+        """Add one event: its title's rank, and the title's event count before it."""
+        bucket = int(popularity_bucket(np.array(title_events)))
+        self._total[:, bucket] += ranking_metrics(rank)[: len(BUCKET_METRICS)]
+        self._count[bucket] += 1
 
     def scored(self) -> dict[str, int]:
-        """Events of each age."""
-        return dict(zip(BUCKETS, self._count.tolist(), strict=True))
+        """Number of scored events by bucket."""
+        return dict(zip(POPULARITY_BUCKETS, self._count.tolist(), strict=True))
 
     def report(self) -> dict[str, dict[str, float | None]]:
-        """Measure, then age; None where nothing was scored."""
+        """`{metric: {bucket: mean}}`; None for a bucket without a scored event."""
         return {
-            measure: {
-                age: float(total / count) if count else None
-                for age, total, count in zip(BUCKETS, self._total[m], self._count, strict=True)
+            metric: {
+                bucket: float(total / count) if count else None
+                for bucket, total, count in zip(POPULARITY_BUCKETS, totals, self._count, strict=True)
             }
-            for m, measure in enumerate(MEASURES)
+            for metric, totals in zip(BUCKET_METRICS, self._total, strict=True)
         }
 
 
-def table(rankings: Mapping[str, ByPopularity]) -> dict[str, Any]:
-    """The report's shape: `{"scored": {age: events}, "mrr": {ranking: {age: value}}, "hr10": ...}`."""
-    first, reports = next(iter(rankings.values())), {name: one.report() for name, one in rankings.items()}
-    by_measure = {measure: {name: report[measure] for name, report in reports.items()} for measure in MEASURES}
-    return {"scored": first.scored(), **by_measure}
+def popularity_report(variants: Mapping[str, ByPopularity]) -> dict[str, Any]:
+    """Reports of all variants: `{"scored": {bucket: events}, "mrr": {variant: {bucket: mean}}, "hr10": ...}`."""
+    first, reports = next(iter(variants.values())), {name: metrics.report() for name, metrics in variants.items()}
+    by_metric = {metric: {name: report[metric] for name, report in reports.items()} for metric in BUCKET_METRICS}
+    return {"scored": first.scored(), **by_metric}

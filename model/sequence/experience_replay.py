@@ -1,8 +1,11 @@
-"""Windows of past histories to learn from again, newer ones more often: without replay an online backbone forgets.
+"""Replay buffer for experience replay: stored windows of histories that the network trains on again.
 
-A ring of fixed-size windows. A user's newest window is overwritten as it grows until half of it is new; then it stays
-and another begins, so that a long history is kept in overlapping pieces and not only by its end. Each window knows its
-user by a hash, so that all of a user's can be emptied.
+Without replay, an online backbone forgets what it learned earlier. The buffer is a ring of fixed-size windows; newer
+windows are sampled more often. A user's newest window is overwritten while it grows, until half of its events are new.
+Then it stays and the next window begins, so a long history is stored in overlapping windows and not only by its end.
+Each window stores a hash of its user, so that all windows of an erased user can be emptied.
+
+N windows of the ring · L events of one window
 """
 
 from hashlib import blake2b
@@ -11,88 +14,85 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-_ARRAYS: Final = ("title_NL", "time_NL", "action_NL", "length_N", "cut_N", "owner_N")
+_ARRAYS: Final = ("title_NL", "time_NL", "action_NL", "length_N", "truncated_N", "user_hash_N")
 
 
-class DatasetProducer:
-    """title_NL int32 rows (-1 pad), time_NL int64 ms, action_NL int8, length_N int16, cut_N whether the user had
-    events before the window, owner_N int64 hash of the user; `written` windows ever."""
+class ReplayBuffer:
+    """A ring of `capacity` windows of at most `max_history` events.
 
-    def __init__(self, windows: int, history: int, recency: float = 0.4) -> None:
-        self.size, self.history, self.recency = windows, history, recency
-        self.title_NL = np.full((windows, history), -1, np.int32)
-        self.time_NL = np.zeros((windows, history), np.int64)
-        self.action_NL = np.zeros((windows, history), np.int8)
-        self.length_N = np.zeros(windows, np.int16)
-        self.cut_N = np.zeros(windows, bool)
-        self.owner_N = np.zeros(windows, np.int64)
-        self.written = 0
-        self.open: dict[str, tuple[int, int]] = {}  # user -> (number of the window still growing, events it began with)
+    `recency` is the mean age of a sampled window, as a share of the windows held.
+    """
+
+    def __init__(self, capacity: int, max_history: int, recency: float = 0.4) -> None:
+        self.capacity, self.max_history, self.recency = capacity, max_history, recency
+        self.title_NL = np.full((capacity, max_history), -1, np.int32)  # catalog rows; -1: unknown title, padding
+        self.time_NL = np.zeros((capacity, max_history), np.int64)  # ms
+        self.action_NL = np.zeros((capacity, max_history), np.int8)
+        self.length_N = np.zeros(capacity, np.int16)  # 0: an erased user's window
+        self.truncated_N = np.zeros(capacity, bool)  # whether the user had events before the window
+        self.user_hash_N = np.zeros(capacity, np.int64)
+        self.windows_written = 0  # since the start; a window's number modulo the capacity is its position
+        # user -> (number of the window that still grows, the user's event count when it began)
+        self.open_windows: dict[str, tuple[int, int]] = {}
 
     def __len__(self) -> int:
-        return min(self.written, self.size)
+        return min(self.windows_written, self.capacity)
 
     def add(
-        self, user: str, rows: NDArray[np.int64], times: NDArray[np.int64], actions: NDArray[np.int64], many: int
+        self, user: str, rows: NDArray[np.int64], times: NDArray[np.int64], actions: NDArray[np.int64], event_count: int
     ) -> None:
-        """Keep the end of a user's history, whose newest event is the user's `many`-th."""
-        number, began = self.open.get(user, (-1, 0))
-        held = number >= max(self.written - self.size, 0)
-        grown = many - began  # negative where the user was forgotten meanwhile
-        if not held or not 0 <= grown <= self.history // 2:
-            number = self.written
-            self.open.pop(user, None)  # re-inserted last: the first is the one opened longest ago
-            self.open[user] = (number, many)
-            self.written += 1
-            if len(self.open) > self.size:
-                self.open.pop(next(iter(self.open)))
-        at, n = number % self.size, min(len(rows), self.history)
+        """Store the end of a user's history; `event_count` is the number of the user's events so far."""
+        number, count_at_start = self.open_windows.get(user, (-1, 0))
+        held = number >= max(self.windows_written - self.capacity, 0)
+        growth = event_count - count_at_start  # negative if the user was evicted meanwhile
+        if not held or not 0 <= growth <= self.max_history // 2:
+            number = self.windows_written
+            self.open_windows.pop(user, None)  # re-inserted at the end: the first entry is the oldest window
+            self.open_windows[user] = (number, event_count)
+            self.windows_written += 1
+            if len(self.open_windows) > self.capacity:
+                self.open_windows.pop(next(iter(self.open_windows)))
+        at, n = number % self.capacity, min(len(rows), self.max_history)
         self._empty(at)
-        self.length_N[at], self.cut_N[at], self.owner_N[at] = n, many > n, _hash(user)
+        self.length_N[at], self.truncated_N[at], self.user_hash_N[at] = n, event_count > n, _hash(user)
         if n:
             self.title_NL[at, :n], self.time_NL[at, :n] = rows[-n:], times[-n:]
             self.action_NL[at, :n] = actions[-n:]
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Places of `n` windows, drawn with ages of exponential distribution, mean `recency` of what is held."""
+        """Positions of `n` sampled windows; their ages are exponential with mean `recency` times the windows held."""
         held = len(self)
         age = np.floor(rng.exponential(self.recency * max(held, 1), n)).astype(np.int64)
-        return (self.written - 1 - age % max(held, 1)) % self.size
+        return (self.windows_written - 1 - age % max(held, 1)) % self.capacity
 
     def evict_titles(self, rows: NDArray[np.int64]) -> None:
-        """Evicted titles become unknown ones."""
+        """Replace evicted titles by the unknown title."""
         self.title_NL[np.isin(self.title_NL, rows)] = -1
 
     def erase_user(self, user: str) -> None:
-        """Empty the user's windows; they stay in the ring until their turn comes."""
-        self.open.pop(user, None)
-        self._empty(np.flatnonzero(self.owner_N == _hash(user)))
+        """Empty the user's windows; the empty windows stay in the ring until they are overwritten."""
+        self.open_windows.pop(user, None)
+        self._empty(np.flatnonzero(self.user_hash_N == _hash(user)))
 
     def _empty(self, at: int | NDArray[np.int64]) -> None:
         self.title_NL[at], self.time_NL[at], self.action_NL[at] = -1, 0, 0
-        self.length_N[at], self.cut_N[at], self.owner_N[at] = 0, False, 0
+        self.length_N[at], self.truncated_N[at], self.user_hash_N[at] = 0, False, 0
 
     def state_dict(self) -> dict[str, Any]:
+        """Everything that later samples depend on."""
         held = len(self)
         arrays = {name: getattr(self, name)[:held].copy() for name in _ARRAYS}
-        opened = np.array(list(self.open.values()), np.int64).reshape(-1, 2)
-        return {**arrays, "written": self.written, "users": list(self.open), "open": opened}
+        open_windows = np.array(list(self.open_windows.values()), np.int64).reshape(-1, 2)
+        users = list(self.open_windows)
+        return {**arrays, "windows_written": self.windows_written, "users": users, "open_windows": open_windows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in (name for name in _ARRAYS if name in state):
+        """Restore a state that `state_dict` returned."""
+        for name in _ARRAYS:
             getattr(self, name)[: len(state[name])] = state[name]
-        self.written = state["written"]
-        pairs = [(int(number), int(began)) for number, began in state["open"]]
-        self.open = dict(zip(state["users"], pairs, strict=True))
-        if "owner_N" not in state:
-            self._find_owners()
-
-    def _find_owners(self) -> None:
-        """For a state from before windows had owners: whose user is not known could not be forgotten, and goes."""
-        for user, (number, _) in self.open.items():
-            if number >= self.written - self.size:
-                self.owner_N[number % self.size] = _hash(user)
-        self._empty(np.flatnonzero(self.owner_N == 0))
+        self.windows_written = state["windows_written"]
+        pairs = [(int(number), int(count_at_start)) for number, count_at_start in state["open_windows"]]
+        self.open_windows = dict(zip(state["users"], pairs, strict=True))
 
 
 def _hash(user: str) -> int:

@@ -1,7 +1,10 @@
-"""The sequence model as the stream uses it: score every title for a user, learn from new events and from replayed ones.
+"""The sequence model for online learning: scores all titles for a user, learns from new and replayed events.
 
-It is the network with what surrounds it while it learns: id rows, optimisers, the averaged weights that are served, and
-the replay buffer. Ranking always uses the averaged weights: what is measured is what is published.
+It combines the network with its training state: id embeddings, optimizers, averaged weights and the replay buffer.
+Ranking always uses the averaged weights, so evaluation measures the weights that are published.
+
+B histories · L events of a window · N rows of a flat batch · V titles · M a subset of titles · C launched titles
+H horizons · D width of the backbone · P width of the scoring space · K classes of a task · G genres of a title
 """
 
 import copy
@@ -14,37 +17,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.sequence.experience_replay import DatasetProducer
+from model.sequence.experience_replay import ReplayBuffer
 from model.sequence.network import (
     Network,
     NetworkSettings,
     TitleInputs,
     Windows,
     encode_events,
+    encode_titles,
     encode_users,
-    title_table,
 )
 from model.sequence.objective import ObjectiveSettings, StepReport, train_step
-from model.sequence.optimizers import Optimisers, OptimSettings, RowwiseAdagrad
+from model.sequence.optimizers import Optimizers, OptimSettings, RowwiseAdagrad
 from model.state.catalog import Catalog
 from model.state.stream_state import History
 
 
 @dataclass(frozen=True)
 class SequenceSettings:
-    """steps a micro-batch, each with the new windows and `replayed` old ones from a ring of `windows`."""
+    """Settings of the sequence model and its online training."""
 
     network: NetworkSettings = field(default_factory=NetworkSettings)
     objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
-    steps: int = 2
-    replayed: int = 12
-    windows: int = 4096
-    shortened: bool = False  # whether replayed windows begin at a random event of their first half
+    steps: int = 2  # training steps per micro-batch, each on all new windows and some replayed ones
+    replay_windows: int = 12  # replayed windows per step
+    replay_capacity: int = 4096  # windows of the replay buffer
+    crop_replayed: bool = False  # whether a replayed window begins at a random event of its first half
 
 
 class SequenceModel:
-    """`network` learns, `served` holds the averaged weights (the optimiser's own tensors)."""
+    """`network` learns; `served` holds the averaged weights, which are the optimizer's own tensors."""
 
     def __init__(self, settings: SequenceSettings, seed: int = 0) -> None:
         self.settings = settings
@@ -55,53 +58,54 @@ class SequenceModel:
         self.generator = torch.Generator().manual_seed(seed)
         self.rng = np.random.default_rng(seed)
         rows = RowwiseAdagrad(0, settings.network.d_id, settings.optim, self.generator)
-        self.optimisers = Optimisers(self.network, rows, settings.optim)
-        self.replay = DatasetProducer(settings.windows, settings.network.history)
+        self.optimizers = Optimizers(self.network, rows, settings.optim)
+        self.replay_buffer = ReplayBuffer(settings.replay_capacity, settings.network.max_history)
         self.tower_VD, self.e_VP = torch.zeros(0), torch.zeros(0)
-        self._serve()
+        self._link_served_weights()
 
     def refresh(self, catalog: Catalog, rows: NDArray[np.int64] | None = None) -> None:
-        """Encode the catalogue with the served weights: before a micro-batch is scored. With `rows`, only those, which
-        must include all that are new."""
+        """Encode the catalog with the averaged weights; call it before scoring a micro-batch.
+
+        With `rows`, encode only these rows, which must include all new titles.
+        """
         self._grow(catalog.capacity)
         at = slice(None) if rows is None else torch.from_numpy(rows)
-        semantic, table, count = self._known(catalog, catalog.count_V[: len(catalog)])
-        tower_RD, e_RP = title_table(
-            self.served, TitleInputs(semantic[at], table[at], count[at], torch.zeros(0).long())
-        )
+        semantic_VE, id_VI, count_V = self._title_inputs(catalog, catalog.count_V[: len(catalog)])
+        inputs = TitleInputs(semantic_VE[at], id_VI[at], count_V[at], torch.zeros(0).long())
+        tower_MD, e_MP = encode_titles(self.served, inputs)
         if rows is None:
-            self.tower_VD, self.e_VP = tower_RD, e_RP
+            self.tower_VD, self.e_VP = tower_MD, e_MP
             return
-        fresh = len(catalog) - len(self.e_VP)
-        self.tower_VD = torch.cat([self.tower_VD, tower_RD.new_zeros(fresh, tower_RD.shape[1])])
-        self.e_VP = torch.cat([self.e_VP, e_RP.new_zeros(fresh, e_RP.shape[1])])
-        self.tower_VD[at], self.e_VP[at] = tower_RD, e_RP
+        new_titles = len(catalog) - len(self.e_VP)
+        self.tower_VD = torch.cat([self.tower_VD, tower_MD.new_zeros(new_titles, tower_MD.shape[1])])
+        self.e_VP = torch.cat([self.e_VP, e_MP.new_zeros(new_titles, e_MP.shape[1])])
+        self.tower_VD[at], self.e_VP[at] = tower_MD, e_MP
 
     @torch.no_grad()
     def scores(self, hidden_ND: Tensor, horizon: int) -> NDArray[np.float32]:
-        """Logits of all titles for hidden states: [N, V] float32."""
-        place_N = torch.full((len(hidden_ND),), horizon, dtype=torch.int64)
-        query_NP = self.served.query(hidden_ND, place_N) * self.served.horizon_head.scale
+        """Logits of all titles for hidden states, [N, V] float32; `horizon` is an index into the settings' horizons."""
+        horizon_N = torch.full((len(hidden_ND),), horizon, dtype=torch.int64)
+        query_NP = self.served.query(hidden_ND, horizon_N) * self.served.horizon_head.scale
         return (query_NP @ self.e_VP.T).numpy()
 
     @torch.no_grad()
-    def classes(self, task: str, hidden_ND: Tensor, title_N: NDArray[np.int64]) -> NDArray[np.float32]:
-        """How likely a further task's classes are, [N, K]; `title_N` are the rows of the titles that come."""
-        logit_NK: Tensor = self.served.head(task)(hidden_ND, self.tower_VD[torch.from_numpy(title_N)])
+    def task_probabilities(self, task: str, hidden_ND: Tensor, title_N: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Class probabilities of an auxiliary task, [N, K]; `title_N` are the catalog rows of the next titles."""
+        logit_NK: Tensor = self.served.task_head(task)(hidden_ND, self.tower_VD[torch.from_numpy(title_N)])
         return logit_NK.softmax(1).numpy()
 
-    def before_events(
-        self, histories: Sequence[History], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
+    def hidden_before_events(
+        self, histories: Sequence[History], history_N: NDArray[np.int64], event_N: NDArray[np.int64]
     ) -> Tensor:
-        """hidden_ND just before event `event_N` of history `window_N`, as of that event's time."""
-        windows, place_N = self._spans(histories, window_N, event_N)
-        return encode_events(self.served, self.tower_VD, windows, *place_N)
+        """hidden_ND before event `event_N` of history `history_N`, with that event's time as query time."""
+        windows, window_N, token_N = self._windows_around(histories, history_N, event_N)
+        return encode_events(self.served, self.tower_VD, windows, window_N, token_N)
 
-    def now(self, histories: Sequence[History], now_B: Sequence[int]) -> Tensor:
-        """hidden_BD after each history, as of `now_B` ms."""
-        limit = self.settings.network.history
-        ends = [(history, len(history.rows_L)) for history in histories]
-        windows = _windows([_Span(history, max(n - limit, 0), n, (), n > limit) for history, n in ends], limit)
+    def hidden_now(self, histories: Sequence[History], now_B: Sequence[int]) -> Tensor:
+        """hidden_BD after the last event of each history, with query time `now_B` (ms)."""
+        limit = self.settings.network.max_history
+        lengths = [(history, len(history.rows_L)) for history in histories]
+        windows = _stack([_Window(history, max(n - limit, 0), n, (), n > limit) for history, n in lengths], limit)
         return encode_users(self.served, self.tower_VD, windows, torch.tensor(now_B, dtype=torch.int64))
 
     def learn(
@@ -110,157 +114,168 @@ class SequenceModel:
         new: Sequence[Sequence[int]],
         catalog: Catalog,
         count_V: NDArray[np.float32],
-        launched_M: NDArray[np.int64],
+        launched_C: NDArray[np.int64],
         frequency_V: NDArray[np.float32],
-        replay: float = 1.0,
+        replay_share: float = 1.0,
     ) -> StepReport | None:
-        """Train on the histories' new events and on replayed windows, whose number `replay` scales.
+        """Train on the histories' new events and on replayed windows, whose number `replay_share` scales.
 
-        `count_V` is from before these events: counted in, no title would ever be met without an event.
+        `new` are the indices of each history's new events. `count_V` must be from before these events: with them
+        included, the network would never train on a title without an event. Returns the last step's report.
         """
         self._grow(catalog.capacity)
-        launched, frequency = torch.from_numpy(launched_M), torch.from_numpy(frequency_V)
+        launched, frequency = torch.from_numpy(launched_C), torch.from_numpy(frequency_V)
         genres = torch.from_numpy(catalog.genres_VG[: len(count_V)])
-        titles = TitleInputs(*self._known(catalog, count_V), launched, frequency, genres)
-        limit = self.settings.network.history
-        fresh = [span for history, events in zip(histories, new, strict=True) for span in _cut(history, events, limit)]
+        titles = TitleInputs(*self._title_inputs(catalog, count_V), launched, frequency, genres)
+        limit = self.settings.network.max_history
+        new_windows = [
+            w for history, events in zip(histories, new, strict=True) for w in _split(history, events, limit)
+        ]
         report = None
         for _ in range(self.settings.steps):
-            windows = _windows(fresh + self._replayed(round(self.settings.replayed * replay)), limit)
+            replayed = self._sample_replay(round(self.settings.replay_windows * replay_share))
+            windows, objective = _stack(new_windows + replayed, limit), self.settings.objective
             report = train_step(
-                self.network, self.optimisers, titles, windows, self.settings.objective, self.generator, len(fresh)
+                self.network, self.optimizers, titles, windows, objective, self.generator, len(new_windows)
             )
         return report
 
-    def keep(self, history: History, many: int) -> None:
-        """Put a user's history, new events included, into the replay buffer."""
-        self.replay.add(history.user, history.rows_L, history.times_L, history.actions_L, many)
+    def add_to_replay(self, history: History, event_count: int) -> None:
+        """Store a user's history, new events included, in the replay buffer; `event_count` is the user's total."""
+        self.replay_buffer.add(history.user, history.rows_L, history.times_L, history.actions_L, event_count)
 
     def erase_user(self, user: str) -> None:
-        """Drop what is learned again of a user."""
-        self.replay.erase_user(user)
+        """Drop the user's windows from the replay buffer."""
+        self.replay_buffer.erase_user(user)
 
     def evict_titles(self, rows: NDArray[np.int64]) -> None:
-        """Clear evicted rows; those that the table has not grown to yet will be drawn when it does."""
-        known = rows[rows < len(self.optimisers.rows.table_VE)]
-        self.optimisers.rows.reset(torch.from_numpy(known), self.generator)
-        self.replay.evict_titles(rows)
+        """Reset the id embeddings of evicted rows; rows beyond the table are initialized when it grows."""
+        existing = rows[rows < len(self.optimizers.rows.table_VI)]
+        self.optimizers.rows.reset(torch.from_numpy(existing), self.generator)
+        self.replay_buffer.evict_titles(rows)
 
     def served_state(self, titles: int) -> dict[str, Any]:
-        """What scoring needs."""
+        """The part of the state that scoring needs."""
         served = {name: value.clone() for name, value in self.served.state_dict().items()}
-        return {"served": served, "rows": self.optimisers.rows.table_VE[:titles].clone()}
+        return {"served": served, "rows": self.optimizers.rows.table_VI[:titles].clone()}
 
     def training_state(self, titles: int) -> dict[str, Any]:
-        """What else decides the steps that follow."""
+        """The part of the state that only training needs."""
         return {
-            "squares": self.optimisers.rows.squares_V.clone(),
-            "spare": self.optimisers.rows.table_VE[titles:].clone(),  # drawn from the generator already
+            "squares": self.optimizers.rows.squares_V.clone(),
+            "spare_rows": self.optimizers.rows.table_VI[titles:].clone(),  # initialized, not yet in use
             "network": {name: value.clone() for name, value in self.network.state_dict().items()},
-            "dense": self.optimisers.dense.state_dict(),
+            "dense": self.optimizers.dense.state_dict(),
             "generator": self.generator.get_state(),
             "rng": self.rng.bit_generator.state,
-            "replay": self.replay.state_dict(),
+            "replay_buffer": self.replay_buffer.state_dict(),
         }
 
     def load_served(self, state: dict[str, Any]) -> None:
-        self.optimisers.rows.table_VE = state["rows"].clone()
-        self.optimisers.rows.squares_V = torch.zeros(len(state["rows"]))
-        for name in self.optimisers.dense.average:
-            self.optimisers.dense.average[name] = state["served"][name].clone()
-        self._serve()
+        """Restore the state that `served_state` returned."""
+        self.optimizers.rows.table_VI = state["rows"].clone()
+        self.optimizers.rows.squares_V = torch.zeros(len(state["rows"]))
+        for name in self.optimizers.dense.average:
+            self.optimizers.dense.average[name] = state["served"][name].clone()
+        self._link_served_weights()
 
     def load_training(self, state: dict[str, Any]) -> None:
-        """After `load_served`."""
+        """Restore the state that `training_state` returned; call it after `load_served`."""
         self.network.load_state_dict(state["network"])
-        self.optimisers.rows.table_VE = torch.cat([self.optimisers.rows.table_VE, state["spare"]])
-        self.optimisers.rows.squares_V = state["squares"].clone()
-        self.optimisers.dense.load_state_dict(state["dense"])
+        self.optimizers.rows.table_VI = torch.cat([self.optimizers.rows.table_VI, state["spare_rows"]])
+        self.optimizers.rows.squares_V = state["squares"].clone()
+        self.optimizers.dense.load_state_dict(state["dense"])
         self.generator.set_state(state["generator"])
         self.rng.bit_generator.state = state["rng"]
-        self.replay.load_state_dict(state["replay"])
-        self._serve()
+        self.replay_buffer.load_state_dict(state["replay_buffer"])
+        self._link_served_weights()
 
-    def _serve(self) -> None:
+    def _link_served_weights(self) -> None:
         for name, parameter in self.served.named_parameters():
-            parameter.data = self.optimisers.dense.average[name]
+            parameter.data = self.optimizers.dense.average[name]
 
     def _grow(self, capacity: int) -> None:
-        if capacity > len(self.optimisers.rows.table_VE):
-            self.optimisers.rows.grow(capacity, self.generator)
+        if capacity > len(self.optimizers.rows.table_VI):
+            self.optimizers.rows.grow(capacity, self.generator)
 
-    def _known(self, catalog: Catalog, count_V: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
+    def _title_inputs(self, catalog: Catalog, count_V: NDArray[np.float32]) -> tuple[Tensor, Tensor, Tensor]:
+        """(semantic_VE, id_VI, count_V) as tensors that share the memory of their sources."""
         n = len(count_V)
-        return torch.from_numpy(catalog.semantic_VS[:n]), self.optimisers.rows.table_VE[:n], torch.from_numpy(count_V)
+        return torch.from_numpy(catalog.semantic_VE[:n]), self.optimizers.rows.table_VI[:n], torch.from_numpy(count_V)
 
-    def _replayed(self, n: int) -> list["_Span"]:
-        spans: list[_Span] = []
-        buffer = self.replay
-        for at in self.replay.sample(n if len(buffer) else 0, self.rng):
+    def _sample_replay(self, n: int) -> list["_Window"]:
+        windows: list[_Window] = []
+        buffer = self.replay_buffer
+        for at in self.replay_buffer.sample(n if len(buffer) else 0, self.rng):
             length = int(buffer.length_N[at])
-            if not length:  # its user was forgotten
+            if not length:  # the user was erased
                 continue
             rows, actions = buffer.title_NL[at, :length], buffer.action_NL[at, :length]
             history = History("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
-            start = int(self.rng.integers(length // 2 + 1)) if self.settings.shortened else 0
-            cut = bool(buffer.cut_N[at] or start)  # the first event of a cut window has lost what came before it
-            spans.append(_Span(history, start, length, range(start + cut, length), cut))
-        return spans
+            start = int(self.rng.integers(length // 2 + 1)) if self.settings.crop_replayed else 0
+            # The first event of a truncated window is no target: the events before it are missing.
+            truncated = bool(buffer.truncated_N[at] or start)
+            windows.append(_Window(history, start, length, range(start + truncated, length), truncated))
+        return windows
 
-    def _spans(
-        self, histories: Sequence[History], window_N: NDArray[np.int64], event_N: NDArray[np.int64]
-    ) -> tuple[Windows, tuple[Tensor, Tensor]]:
-        """Bounded windows around the asked events, and where in them each lies."""
-        limit = self.settings.network.history
-        spans: list[_Span] = []
-        place = np.zeros((2, len(event_N)), np.int64)
-        for w, history in enumerate(histories):
-            asked = np.flatnonzero(window_N == w)
-            for span in _cut(history, event_N[asked].tolist(), limit):
-                inside = asked[(event_N[asked] >= span.events[0]) & (event_N[asked] <= span.events[-1])]
-                place[0, inside], place[1, inside] = len(spans), event_N[inside] - span.start
-                spans.append(span)
-        return _windows(spans, limit), (torch.from_numpy(place[0].copy()), torch.from_numpy(place[1].copy()))
+    def _windows_around(
+        self, histories: Sequence[History], history_N: NDArray[np.int64], event_N: NDArray[np.int64]
+    ) -> tuple[Windows, Tensor, Tensor]:
+        """(windows, window_N, token_N): windows that hold the given events, and the position of each event in them."""
+        limit = self.settings.network.max_history
+        windows: list[_Window] = []
+        window_N, token_N = np.zeros(len(event_N), np.int64), np.zeros(len(event_N), np.int64)
+        for h, history in enumerate(histories):
+            of_history = np.flatnonzero(history_N == h)
+            for window in _split(history, event_N[of_history].tolist(), limit):
+                events = event_N[of_history]
+                inside = of_history[(events >= window.events[0]) & (events <= window.events[-1])]
+                window_N[inside], token_N[inside] = len(windows), event_N[inside] - window.start
+                windows.append(window)
+        return _stack(windows, limit), torch.from_numpy(window_N), torch.from_numpy(token_N)
 
 
-class _Span(NamedTuple):
-    """[start, stop) of a history, the events in it that count, and whether there were events before it."""
+class _Window(NamedTuple):
+    """The events [start, stop) of a history."""
 
     history: History
     start: int
     stop: int
-    events: Sequence[int]
-    cut: bool
+    events: Sequence[int]  # indices of the events to predict
+    truncated: bool  # whether the user has events before the window
 
 
-def _cut(history: History, events: Sequence[int], limit: int) -> list[_Span]:
-    """Windows of at most `limit` events: the history itself where it fits, else each ending with asked events and at
-    least half of it what came before."""
-    spans: list[_Span] = []
+def _split(history: History, events: Sequence[int], limit: int) -> list[_Window]:
+    """Windows of at most `limit` events that together hold `events`.
+
+    A history that fits is one window. Else each window ends with some of `events`, and at least half of it precedes
+    them.
+    """
+    windows: list[_Window] = []
     rest = sorted(events)
     if rest and rest[-1] < limit:
-        return [_Span(history, 0, rest[-1] + 1, rest, False)]
+        return [_Window(history, 0, rest[-1] + 1, rest, False)]
     while rest:
         part = [event for event in rest if event < rest[0] + limit // 2]
         stop = part[-1] + 1
         start = max(stop - limit, 0)
-        spans.append(_Span(history, start, stop, part, start > 0))
+        windows.append(_Window(history, start, stop, part, start > 0))
         rest = rest[len(part) :]
-    return spans
+    return windows
 
 
-def _windows(spans: Sequence[_Span], limit: int) -> Windows:
-    """Spans, of at most `limit` events, as left-aligned arrays; the weight is 1 on events that count."""
-    lengths = [span.stop - span.start for span in spans]
+def _stack(windows: Sequence[_Window], limit: int) -> Windows:
+    """Windows of at most `limit` events as left-aligned arrays; the weight is 1 for the events to predict, else 0."""
+    lengths = [window.stop - window.start for window in windows]
     assert max(lengths, default=0) <= limit
-    shape = len(spans), max(lengths, default=0)
-    title, action = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
-    time, weight = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-    for b, (span, n) in enumerate(zip(spans, lengths, strict=True)):
-        part = slice(span.start, span.stop)
-        title[b, :n], time[b, :n] = span.history.rows_L[part], span.history.times_L[part]
-        action[b, :n] = span.history.actions_L[part]
-        weight[b, [event - span.start for event in span.events]] = 1
-    arrays = tuple(torch.from_numpy(array) for array in (title, action, time, weight))
-    length_B, cut_B = torch.tensor(lengths, dtype=torch.int64), torch.tensor([span.cut for span in spans])
-    return Windows(arrays[0], arrays[1], arrays[2], arrays[3], length_B, cut_B.bool())
+    shape = len(windows), max(lengths, default=0)
+    title_BL, action_BL = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
+    time_BL, weight_BL = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+    for b, (window, n) in enumerate(zip(windows, lengths, strict=True)):
+        part = slice(window.start, window.stop)
+        title_BL[b, :n], time_BL[b, :n] = window.history.rows_L[part], window.history.times_L[part]
+        action_BL[b, :n] = window.history.actions_L[part]
+        weight_BL[b, [event - window.start for event in window.events]] = 1
+    title, action, time, weight = map(torch.from_numpy, (title_BL, action_BL, time_BL, weight_BL))
+    truncated_B = torch.tensor([window.truncated for window in windows])
+    return Windows(title, action, time, weight, torch.tensor(lengths, dtype=torch.int64), truncated_B.bool())

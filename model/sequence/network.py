@@ -1,13 +1,14 @@
-"""The network: title tower, backbone and decoder as one model, fed with windows of viewers' histories.
+"""The sequence network: title tower, backbone and horizon head, applied to windows of user histories.
 
-One token per event: the title's vector, what was done with it, and how long after it the prediction is asked for. A
-window begins with a start token, so that a viewer's first event is predicted too, and a viewer whom nobody has seen is
-simply an empty window; a window cut out of a longer history begins with another one, or else the network would take the
-middle of a history for its beginning. The token before event `i` is asked at the time of event `i`; the last one in
-serving, now.
+Each event is one token: the title's vector, the action, and the time from the event to the query time. A window begins
+with a start token, so the first event of a user is predicted too, and an unknown user is an empty window. A window that
+is truncated from a longer history has another start token, or the network would mistake it for a new user's history.
+The token before event `i` has the time of event `i` as its query time. In serving, the query time of the last token is
+the current time.
 
-B windows · L events · R packed rows · C slots a row · X = R * C flat slots · V titles · U titles of one step · S text
-dims · E id dims · D width · N rows asked for · P dims of the product
+B windows · L events of a window · R packed rows · T token positions of a row or window · X = R * T flat positions
+V titles · M distinct titles of a training step · N rows of a flat batch · E width of a text embedding
+I width of an id embedding · D width of the backbone · P width of the scoring space
 """
 
 from dataclasses import dataclass
@@ -17,190 +18,197 @@ import torch
 from torch import Generator, Tensor, nn
 
 from model.sequence.backbone import (
-    HIDDEN,
+    MASKED_BUCKET,
     PRESETS,
     TIME_BUCKETS,
     Backbone,
-    Dims,
-    Layout,
+    BackboneSize,
+    PackedLayout,
     dropout,
+    flat_positions,
     pack,
     pair_buckets,
-    slots,
     time_bucket,
 )
 from model.sequence.horizon_head import HorizonHead
-from model.sequence.tasks import TASKS, Head
+from model.sequence.tasks import TASKS, TaskHead
 from model.sequence.title_tower import TitleTower
 
-ENCODED: Final = 32  # windows encoded at once in serving: what they need stays in the processor's cache, nearly
+ENCODE_BATCH: Final = 32  # windows encoded together in serving; their activations almost fit the processor's cache
 
 
 @dataclass(frozen=True)
 class NetworkSettings:
-    """Shape of the network; what training does with it is `model.sequence.objective.ObjectiveSettings`."""
+    """Shape of the network; `model.sequence.objective.ObjectiveSettings` configures its training."""
 
-    width: int = 64
-    blocks: int = 2
-    heads: int = 2
-    history: int = 100  # most events of a window
-    d_text: int = 256  # dims of the text vector
-    d_id: int = 64  # dims of an id row
-    d_out: int = 64  # dims of the product between query and candidate
-    actions: int = 16  # action codes; 0 is the start of a window
-    horizons: tuple[int, ...] = (0, 3, 10)  # delays in events, one list each
-    temperature: float = 0.07  # at the start; it is learned
-    coldest: float = 0.02  # lowest temperature
-    id_evidence: float = 3.0  # events at which an id counts as much as no id
-    dropout: float = 0.3
-    semantic: bool = True  # whether titles' texts are read; without, ids and counts alone
-    time_bias: bool = True  # whether attention knows how long ago things were
-    tasks: tuple[str, ...] = ()  # beside the next title, of `model.sequence.tasks`
+    width: int = 64  # of the backbone
+    blocks: int = 2  # of the backbone
+    heads: int = 2  # of each attention layer
+    max_history: int = 100  # maximum number of events in a window
+    d_text: int = 256  # width of a text embedding
+    d_id: int = 64  # width of an id embedding
+    d_out: int = 64  # width of the scoring space
+    actions: int = 16  # number of action codes; 0 marks the start token
+    horizons: tuple[int, ...] = (0, 3, 10)  # in events; each has its own list
+    temperature: float = 0.07  # initial value; it is learned
+    min_temperature: float = 0.02  # lower bound of the learned temperature
+    id_evidence: float = 3.0  # events after which the id embedding has half of its full weight
+    dropout: float = 0.3  # rate in training
+    use_text: bool = True  # whether the title tower reads text embeddings; without them, only ids and counts
+    time_bias: bool = True  # whether attention has the relative time bias
+    tasks: tuple[str, ...] = ()  # auxiliary tasks beside the next title, names from `model.sequence.tasks`
 
 
 def preset(name: str, horizons: tuple[int, ...] = NetworkSettings.horizons) -> NetworkSettings:
-    """The network of that size (`model.sequence.backbone.PRESETS`). Its decoder works in an eighth of the width, as the paper's
-    does, or in 64 dims where that is more. Raises KeyError for a size that there is not."""
-    dims = PRESETS[name]
-    d_out = max(NetworkSettings.d_out, dims.width // 8)
-    return NetworkSettings(dims.width, dims.blocks, dims.heads, d_out=d_out, horizons=horizons)
+    """The settings of a named size (`model.sequence.backbone.PRESETS`).
+
+    The scoring space has an eighth of the backbone's width, as in arXiv 2605.23312, but at least 64. Raises KeyError
+    for an unknown name.
+    """
+    size = PRESETS[name]
+    d_out = max(NetworkSettings.d_out, size.width // 8)
+    return NetworkSettings(size.width, size.blocks, size.heads, d_out=d_out, horizons=horizons)
 
 
 @dataclass(frozen=True)
 class Windows:
     """Bounded histories, oldest event first, left-aligned."""
 
-    title_BL: Tensor  # int64 row of the catalogue; -1: a title that it does not know, and padding
-    action_BL: Tensor  # int64
+    title_BL: Tensor  # int64 catalog row; -1: unknown title, padding
+    action_BL: Tensor  # int64 action code
     time_BL: Tensor  # int64, ms
-    weight_BL: Tensor  # float32 loss weight of predicting this event from those before it; 0 in serving
-    length_B: Tensor  # int64, events in use
-    cut_B: Tensor | None = None  # bool, whether the history goes further back than the window; None: none does
+    weight_BL: Tensor  # float32 loss weight of predicting this event from the earlier ones; 0 in serving
+    length_B: Tensor  # int64, number of events
+    truncated_B: Tensor | None = None  # bool, whether the user has events before the window; None: no window does
 
     def __len__(self) -> int:
         return len(self.length_B)
 
-    def take(self, part_N: Tensor) -> "Windows":
-        """These windows, no longer than the longest of them."""
+    def select(self, part_N: Tensor) -> "Windows":
+        """The windows at these indices, padded to the longest of them."""
         longest = int(self.length_B[part_N].max()) if len(part_N) else 0
         title_BL, action_BL, time_BL, weight_BL = (
             value_BL[part_N, :longest] for value_BL in (self.title_BL, self.action_BL, self.time_BL, self.weight_BL)
         )
-        cut_B = None if self.cut_B is None else self.cut_B[part_N]
-        return Windows(title_BL, action_BL, time_BL, weight_BL, self.length_B[part_N], cut_B)
+        truncated_B = None if self.truncated_B is None else self.truncated_B[part_N]
+        return Windows(title_BL, action_BL, time_BL, weight_BL, self.length_B[part_N], truncated_B)
 
 
 @dataclass(frozen=True)
 class TitleInputs:
-    """What a step may know of the catalogue: counts are from before the events that it learns."""
+    """The catalog as a training step sees it, from before the events that the step learns."""
 
-    semantic_VS: Tensor  # float32, unit rows; zero where there is no text
-    id_VE: Tensor  # float32 id rows, the table that `RowwiseAdagrad` updates
+    semantic_VE: Tensor  # float32 text embeddings with unit rows; a row of zeros has no text
+    id_VI: Tensor  # float32 id embeddings, the table that `RowwiseAdagrad` updates
     count_V: Tensor  # float32 events so far
-    launched_M: Tensor  # int64 rows of the candidates
-    frequency_V: Tensor | None = None  # float32 streaming frequency, any scale; None: negatives are drawn uniformly
-    genres_VG: Tensor | None = None  # int16 codes, -1: none; for further tasks only
+    launched_C: Tensor  # int64 rows of the launched titles
+    frequency_V: Tensor | None = None  # float32 recent event frequency, any scale; None: uniform negatives only
+    genres_VG: Tensor | None = None  # int16 genre codes, -1 for none; for auxiliary tasks only
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """Windows as the backbone takes them: packed, with a start token each."""
+class PackedTokens:
+    """The backbone's input: windows packed into rows, each window with a start token."""
 
-    layout: Layout
-    title_RC: Tensor  # place in the vectors given with them; UNKNOWN: start and padding too; EARLIER: start of a cut
-    action_RC: Tensor
-    time_RC: Tensor  # of the token's event, ms
-    asked_RC: Tensor  # of the prediction made there, ms
+    layout: PackedLayout
+    title_RT: Tensor  # index of the title's vector, or one of the two constants below
+    action_RT: Tensor  # action code; 0 for a start token
+    time_RT: Tensor  # of the token's event, ms
+    query_time_RT: Tensor  # of the prediction at this token, ms
 
-    def slots(self, window_N: Tensor, token_N: Tensor) -> Tensor:
-        """Flat slots of these tokens; token `i` is the one that event `i` is predicted from."""
+    def positions(self, window_N: Tensor, token_N: Tensor) -> Tensor:
+        """Flat positions of these tokens; token `i` of a window predicts its event `i`."""
         return torch.from_numpy(self.layout.start_B)[window_N] + token_N
 
 
-UNKNOWN: Final = -1
-EARLIER: Final = -2
+UNKNOWN_TITLE: Final = -1  # an unknown title, a start token, padding
+TRUNCATED_START: Final = -2  # the start token of a truncated window
 
 
-def tokens(windows: Windows, now_B: Tensor | None) -> Tokens:
-    """Pack windows. Without `now_B` the last event is a target only (training); with it, a prediction follows it."""
+def pack_tokens(windows: Windows, now_B: Tensor | None) -> PackedTokens:
+    """Pack windows into rows.
+
+    Without `now_B` (training) the last event is a target only. With it (serving) the last event is a token too, with
+    `now_B` (ms) as its query time.
+    """
     length_B, time_BL = windows.length_B, windows.time_BL
     first_B1 = time_BL[:, :1] if time_BL.shape[1] else time_BL.new_zeros(len(windows), 1)
     if now_B is not None:
         first_B1 = torch.where(length_B[:, None] > 0, first_B1, now_B[:, None])
     end_B1 = (length_B * 0 if now_B is None else now_B)[:, None]
-    asked_BT = torch.cat([time_BL, end_B1], 1).scatter(1, length_B[:, None], end_B1)
+    query_time_BT = torch.cat([time_BL, end_B1], 1).scatter(1, length_B[:, None], end_B1)
     count_B = length_B + (now_B is not None)
     layout = pack(count_B.numpy())
-    cut_B = torch.zeros_like(length_B, dtype=torch.bool) if windows.cut_B is None else windows.cut_B
-    start_B1 = torch.where(cut_B, EARLIER, UNKNOWN)[:, None]
-    used_BT = torch.arange(asked_BT.shape[1]) < count_B[:, None]
-    place_T = torch.from_numpy(slots(layout.start_B, count_B.numpy()))
+    truncated_B = torch.zeros_like(length_B, dtype=torch.bool) if windows.truncated_B is None else windows.truncated_B
+    start_B1 = torch.where(truncated_B, TRUNCATED_START, UNKNOWN_TITLE)[:, None]
+    used_BT = torch.arange(query_time_BT.shape[1]) < count_B[:, None]
+    position_N = torch.from_numpy(flat_positions(layout.start_B, count_B.numpy()))
 
-    def spread(start: int | Tensor, value_BL: Tensor, fill: int) -> Tensor:
+    def pack_values(start: int | Tensor, value_BL: Tensor, fill: int) -> Tensor:
         value_BT = torch.cat([torch.as_tensor(start).expand(len(windows), 1), value_BL], 1)
         packed_X = value_BT.new_full((layout.rows * layout.capacity,), fill)
-        return packed_X.index_copy_(0, place_T, value_BT[used_BT]).view(layout.rows, layout.capacity)
+        return packed_X.index_copy_(0, position_N, value_BT[used_BT]).view(layout.rows, layout.capacity)
 
-    return Tokens(
+    return PackedTokens(
         layout,
-        spread(start_B1, windows.title_BL, UNKNOWN),
-        spread(0, windows.action_BL, 0),
-        spread(first_B1, time_BL, 0),
-        spread(asked_BT[:, :1], asked_BT[:, 1:], 0),
+        pack_values(start_B1, windows.title_BL, UNKNOWN_TITLE),
+        pack_values(0, windows.action_BL, 0),
+        pack_values(first_B1, time_BL, 0),
+        pack_values(query_time_BT[:, :1], query_time_BT[:, 1:], 0),
     )
 
 
 class Network(nn.Module):
-    """Tower, backbone and decoder."""
+    """Title tower, backbone and horizon head."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         s = self.settings = settings
-        self.tower = TitleTower(s.d_text, s.d_id, s.width, s.id_evidence, s.semantic)
-        self.start = nn.Parameter(torch.randn(2, s.width) * 0.02)  # of a cut window, of a whole one
+        self.tower = TitleTower(s.d_text, s.d_id, s.width, s.id_evidence, s.use_text)
+        self.start = nn.Parameter(torch.randn(2, s.width) * 0.02)  # vectors for TRUNCATED_START, UNKNOWN_TITLE
         self.action = nn.Embedding(s.actions, s.width)
         self.gap = nn.Embedding(TIME_BUCKETS, s.width)
         self.norm = nn.LayerNorm(s.width, bias=False)
-        self.backbone = Backbone(Dims(s.width, s.blocks, s.heads), s.history + 1)
-        self.horizon_head = HorizonHead(s.width, s.d_out, len(s.horizons), s.temperature, s.coldest)
+        self.backbone = Backbone(BackboneSize(s.width, s.blocks, s.heads), s.max_history + 1)
+        self.horizon_head = HorizonHead(s.width, s.d_out, len(s.horizons), s.temperature, s.min_temperature)
         for table in (self.action, self.gap):
             nn.init.normal_(table.weight, std=0.1)
-        self.heads = nn.ModuleDict({name: Head(TASKS[name], s.width) for name in s.tasks})  # drawn last: others stay
+        # Drawn last, so that auxiliary tasks do not change the other initial weights.
+        self.task_heads = nn.ModuleDict({name: TaskHead(TASKS[name], s.width) for name in s.tasks})
 
     def title_vectors(
-        self, semantic_VS: Tensor, id_VE: Tensor | None, evidence_V: Tensor, mask_V: Tensor | None = None
+        self, semantic_VE: Tensor, id_VI: Tensor | None, evidence_V: Tensor, mask_V: Tensor | None = None
     ) -> Tensor:
-        """tower_VD; where `mask_V` is true the id counts as absent."""
+        """tower_VD; where `mask_V` is true, the id has no evidence."""
         if mask_V is not None:
             evidence_V = evidence_V.masked_fill(mask_V, 0.0)
-        tower_VD: Tensor = self.tower(semantic_VS, id_VE, evidence_V)
+        tower_VD: Tensor = self.tower(semantic_VE, id_VI, evidence_V)
         return tower_VD
 
-    def forward(self, tower_UD: Tensor, packed: Tokens, generator: Generator | None = None) -> Tensor:
-        """hidden_XD of every slot; a generator turns dropout on."""
-        token_RCD, bucket_RCC = self._embed(tower_UD, packed)
+    def forward(self, tower_MD: Tensor, packed: PackedTokens, generator: Generator | None = None) -> Tensor:
+        """hidden_XD of every position; a generator turns dropout on."""
+        token_RTD, bucket_RTT = self._embed(tower_MD, packed)
         rate = self.settings.dropout
-        hidden_RCD: Tensor = self.backbone(dropout(token_RCD, rate, generator), bucket_RCC, rate, generator)
-        return hidden_RCD.flatten(0, 1)
+        hidden_RTD: Tensor = self.backbone(dropout(token_RTD, rate, generator), bucket_RTT, rate, generator)
+        return hidden_RTD.flatten(0, 1)
 
-    def at(self, tower_UD: Tensor, packed: Tokens, slot_N: Tensor) -> Tensor:
-        """hidden_ND of these flat slots, without dropout: for serving, cheaper than all."""
-        return self.backbone.at(*self._embed(tower_UD, packed), slot_N)
+    def forward_at(self, tower_MD: Tensor, packed: PackedTokens, position_N: Tensor) -> Tensor:
+        """hidden_ND at these flat positions only, without dropout; cheaper than `forward`, for serving."""
+        return self.backbone.forward_at(*self._embed(tower_MD, packed), position_N)
 
-    def _embed(self, tower_UD: Tensor, packed: Tokens) -> tuple[Tensor, Tensor]:
-        vector_UD = torch.cat([self.start, tower_UD])
-        title_XD = vector_UD.index_select(0, packed.title_RC.flatten() + len(self.start)).view(
-            *packed.title_RC.shape, -1
-        )
-        gap_RC = time_bucket(packed.asked_RC - packed.time_RC)
-        token_RCD = self.norm(title_XD + self.action(packed.action_RC) + self.gap(gap_RC))
-        bucket_RCC = pair_buckets(packed.layout, packed.time_RC, packed.asked_RC)
+    def _embed(self, tower_MD: Tensor, packed: PackedTokens) -> tuple[Tensor, Tensor]:
+        vector_MD = torch.cat([self.start, tower_MD])
+        title_XD = vector_MD.index_select(0, packed.title_RT.flatten() + len(self.start))
+        title_RTD = title_XD.view(*packed.title_RT.shape, -1)
+        gap_RT = time_bucket(packed.query_time_RT - packed.time_RT)
+        token_RTD = self.norm(title_RTD + self.action(packed.action_RT) + self.gap(gap_RT))
+        bucket_RTT = pair_buckets(packed.layout, packed.time_RT, packed.query_time_RT)
         if not self.settings.time_bias:
-            bucket_RCC = bucket_RCC.masked_fill_(bucket_RCC != HIDDEN, 0)
-        return token_RCD, bucket_RCC
+            bucket_RTT = bucket_RTT.masked_fill_(bucket_RTT != MASKED_BUCKET, 0)
+        return token_RTD, bucket_RTT
 
     def query(self, hidden_ND: Tensor, horizon_N: Tensor) -> Tensor:
-        """q_NP of unit length; `horizon_N` are places in `settings.horizons`."""
+        """q_NP of unit length; `horizon_N` are indices into `settings.horizons`."""
         q_NP: Tensor = self.horizon_head.query(hidden_ND, horizon_N)
         return q_NP
 
@@ -209,34 +217,35 @@ class Network(nn.Module):
         e_VP: Tensor = self.horizon_head.candidates(tower_VD)
         return e_VP
 
-    def head(self, task: str) -> Head:
-        """Of one of the settings' further tasks."""
-        head = self.heads[task]
-        assert isinstance(head, Head)
+    def task_head(self, task: str) -> TaskHead:
+        """The head of one of `settings.tasks`."""
+        head = self.task_heads[task]
+        assert isinstance(head, TaskHead)
         return head
 
 
 @torch.no_grad()
-def title_table(network: Network, titles: TitleInputs) -> tuple[Tensor, Tensor]:
-    """(tower_VD, e_VP) of the whole catalogue."""
-    tower_VD = network.title_vectors(titles.semantic_VS, titles.id_VE, titles.count_V)
+def encode_titles(network: Network, titles: TitleInputs) -> tuple[Tensor, Tensor]:
+    """(tower_VD, e_VP) of these titles."""
+    tower_VD = network.title_vectors(titles.semantic_VE, titles.id_VI, titles.count_V)
     return tower_VD, network.candidates(tower_VD)
 
 
 @torch.no_grad()
 def encode_users(network: Network, tower_VD: Tensor, windows: Windows, now_B: Tensor) -> Tensor:
-    """hidden_BD of each window's end, asked at `now_B` (ms); an empty window is a viewer nobody has seen."""
+    """hidden_BD after each window's last event, with query time `now_B` (ms); an unknown user is an empty window."""
     hidden_BD = tower_VD.new_empty(len(windows), tower_VD.shape[1])
-    for part in torch.split(windows.length_B.argsort(stable=True), ENCODED):
-        some = windows.take(part)
-        packed = tokens(some, now_B[part])
-        hidden_BD[part] = network.at(tower_VD, packed, packed.slots(torch.arange(len(part)), some.length_B))
+    for part in torch.split(windows.length_B.argsort(stable=True), ENCODE_BATCH):
+        selected = windows.select(part)
+        packed = pack_tokens(selected, now_B[part])
+        last_N = packed.positions(torch.arange(len(part)), selected.length_B)
+        hidden_BD[part] = network.forward_at(tower_VD, packed, last_N)
     return hidden_BD
 
 
 @torch.no_grad()
 def encode_events(network: Network, tower_VD: Tensor, windows: Windows, window_N: Tensor, event_N: Tensor) -> Tensor:
-    """hidden_ND from which each named event is predicted: from those before it, asked at its time. One pass for all."""
-    packed = tokens(windows, None)
+    """hidden_ND that predicts event `event_N` of window `window_N` from the events before it, at its time; one pass."""
+    packed = pack_tokens(windows, None)
     hidden_XD: Tensor = network(tower_VD, packed)
-    return hidden_XD[packed.slots(window_N, event_N)]
+    return hidden_XD[packed.positions(window_N, event_N)]

@@ -1,13 +1,13 @@
-"""Optimisers: row-wise Adagrad for tables of ids, AdamW with an average of the weights for matrices.
+"""Optimizers: row-wise Adagrad for the id embeddings, AdamW with weight averaging for the dense parameters.
 
-Rows are hit rarely and unevenly, so each keeps one number, the decayed sum of its squared gradients: without the decay
-a title that is watched every minute would soon stop learning. A step touches the rows it names and no other bit.
-Matrices see every step: a step whose gradient is not finite, or far beyond what gradients have been, is left out and
-counted. What is published is their exponential moving average, which a single micro-batch cannot jolt.
-All state is in flat dictionaries of tensors, and nothing here draws a random number: a restart repeats every bit.
-Sources: row-wise Adagrad as in FBGEMM's table batched embedding (`G += mean(g^2); w -= lr g / (sqrt(G) + eps)`).
+Embedding rows are updated rarely and unevenly. Each row has one number of state, the decayed sum of its squared
+gradients. Without the decay a very popular title would soon stop learning. A step changes only the rows that it names.
+Dense parameters are updated in every step. A step is skipped and counted if its gradient norm is not finite or far
+above the typical norm. The published weights are an exponential moving average, which damps single micro-batches.
+All state is in flat dictionaries of tensors. Steps draw no random numbers, so training resumes bit for bit.
+Source: row-wise Adagrad as in FBGEMM's table batched embedding (`G += mean(g^2); w -= lr g / (sqrt(G) + eps)`).
 
-V rows of the table · E dims · U unique rows of a step
+V titles · I width of an id embedding · M distinct titles of a step
 """
 
 from dataclasses import dataclass
@@ -16,93 +16,99 @@ from typing import Any, Final, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-WARM_STEPS: Final = 20  # steps before a gradient can be called exploding
-MEMORY: Final = 0.98  # per step, of the usual size of a gradient
+WARMUP_STEPS: Final = 20  # steps before a large gradient can be skipped
+NORM_DECAY: Final = 0.98  # per step, of the typical gradient norm
 
 
 @dataclass(frozen=True)
 class OptimSettings:
-    lr: float = 2e-3
-    weight_decay: float = 0.01
-    row_lr: float = 0.05
-    row_decay: float = 0.999  # of a row's sum of squares, per hit
+    """Settings of both optimizers."""
+
+    lr: float = 2e-3  # learning rate of AdamW
+    weight_decay: float = 0.01  # of AdamW and Muon; vectors are not decayed
+    row_lr: float = 0.05  # learning rate of the id embeddings
+    row_decay: float = 0.999  # of a row's sum of squared gradients, per update
     row_init: float = 0.02  # standard deviation of a new row
-    ema: float = 0.95  # of the published weights, per step
-    explodes: float = 20.0  # times the usual gradient norm
-    matrices: Literal["adamw", "muon"] = "adamw"  # what moves the matrices of linear layers
-    muon_lr: float = 0.02
+    ema: float = 0.95  # decay per step of the averaged, published weights
+    max_norm_ratio: float = 20.0  # a step is skipped if its gradient norm exceeds this many times the typical norm
+    matrix_optimizer: Literal["adamw", "muon"] = "adamw"  # for the matrices of linear layers
+    muon_lr: float = 0.02  # learning rate of Muon
 
 
 class RowwiseAdagrad:
-    """A table outside the module, with one number of state a row."""
+    """The id embeddings: a table outside the module, with one number of optimizer state per row."""
 
     def __init__(self, capacity: int, d_id: int, settings: OptimSettings, generator: Generator) -> None:
         self.settings = settings
-        self.table_VE = torch.randn(capacity, d_id, generator=generator) * settings.row_init
+        self.table_VI = torch.randn(capacity, d_id, generator=generator) * settings.row_init
         self.squares_V = torch.zeros(capacity)
 
-    def update(self, rows_U: Tensor, grad_UE: Tensor) -> None:
-        """One step for these rows (each named once)."""
+    def update(self, rows_M: Tensor, grad_MI: Tensor) -> None:
+        """Update these rows; each row may occur only once."""
         s = self.settings
-        squares_U = self.squares_V[rows_U] * s.row_decay + grad_UE.square().mean(1)
-        self.squares_V[rows_U] = squares_U
-        step_UE = grad_UE / (squares_U.sqrt() + 1e-10).unsqueeze(1)
-        self.table_VE.index_add_(0, rows_U, step_UE, alpha=-s.row_lr)
+        squares_M = self.squares_V[rows_M] * s.row_decay + grad_MI.square().mean(1)
+        self.squares_V[rows_M] = squares_M
+        step_MI = grad_MI / (squares_M.sqrt() + 1e-10).unsqueeze(1)
+        self.table_VI.index_add_(0, rows_M, step_MI, alpha=-s.row_lr)
 
-    def reset(self, rows_U: Tensor, generator: Generator) -> None:
-        """Give these rows to other titles: nothing of the old ones stays."""
-        fresh_UE = torch.randn(len(rows_U), self.table_VE.shape[1], generator=generator)
-        self.table_VE[rows_U] = fresh_UE * self.settings.row_init
-        self.squares_V[rows_U] = 0.0
+    def reset(self, rows_M: Tensor, generator: Generator) -> None:
+        """Initialize these rows for other titles; nothing of the evicted titles remains."""
+        init_MI = torch.randn(len(rows_M), self.table_VI.shape[1], generator=generator)
+        self.table_VI[rows_M] = init_MI * self.settings.row_init
+        self.squares_V[rows_M] = 0.0
 
     def grow(self, capacity: int, generator: Generator) -> None:
-        """More rows; those in use keep every bit."""
-        more = RowwiseAdagrad(capacity - len(self.table_VE), self.table_VE.shape[1], self.settings, generator)
-        self.table_VE = torch.cat([self.table_VE, more.table_VE])
+        """Append new rows; existing rows stay unchanged."""
+        more = RowwiseAdagrad(capacity - len(self.table_VI), self.table_VI.shape[1], self.settings, generator)
+        self.table_VI = torch.cat([self.table_VI, more.table_VI])
         self.squares_V = torch.cat([self.squares_V, more.squares_V])
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"table": self.table_VE.clone(), "squares": self.squares_V.clone()}
+        return {"table": self.table_VI.clone(), "squares": self.squares_V.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.table_VE, self.squares_V = state["table"].clone(), state["squares"].clone()
+        self.table_VI, self.squares_V = state["table"].clone(), state["squares"].clone()
 
 
-class DenseOptimiser:
-    """AdamW on a module's parameters (or Muon on the matrices of its linear layers), their moving average, and the
-    judgement of each step."""
+class DenseOptimizer:
+    """AdamW (optionally Muon for the matrices of linear layers), weight averaging, and the check of each gradient."""
 
     def __init__(self, module: nn.Module, settings: OptimSettings) -> None:
         self.settings = settings
         self.parameters = dict(module.named_parameters())
-        hidden = [m.weight for m in module.modules() if isinstance(m, nn.Linear)] if settings.matrices == "muon" else []
+        hidden = (
+            [m.weight for m in module.modules() if isinstance(m, nn.Linear)]
+            if settings.matrix_optimizer == "muon"
+            else []
+        )
         self.muon = torch.optim.Muon(hidden, settings.muon_lr, settings.weight_decay) if hidden else None
-        apart = {id(p) for p in hidden}
-        matrices = [p for p in self.parameters.values() if p.dim() > 1 and id(p) not in apart]
-        gains = [p for p in self.parameters.values() if p.dim() <= 1]  # decay would only shrink them
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": gains, "weight_decay": 0.0}]
+        in_muon = {id(p) for p in hidden}
+        matrices = [p for p in self.parameters.values() if p.dim() > 1 and id(p) not in in_muon]
+        vectors = [p for p in self.parameters.values() if p.dim() <= 1]  # weight decay would only shrink them
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
         self.adamw = torch.optim.AdamW(groups, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self.usual = 0.0  # gradient norm, of late
+        self.typical_norm = 0.0  # moving average of the gradient norm
         self.steps = 0
         self.skipped = 0
 
-    def accepts(self) -> bool:
-        """Whether the gradients at hand may be stepped with; counts the step either way."""
+    def accept_step(self) -> bool:
+        """Whether to step with the current gradients; counts the step either way."""
         grads = [p.grad for p in self.parameters.values() if p.grad is not None]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))))
         self.steps += 1
-        limit = self.settings.explodes * self.usual
-        finite = norm < float("inf")  # false for a NaN too
-        accepted = finite and (self.steps <= WARM_STEPS or norm <= limit)
-        if finite:  # A gradient that stays large must become usual, or learning would stop for good.
-            seen = norm if self.steps <= WARM_STEPS else min(norm, limit)
-            self.usual = seen if self.usual == 0 else MEMORY * self.usual + (1 - MEMORY) * seen
+        limit = self.settings.max_norm_ratio * self.typical_norm
+        finite = norm < float("inf")  # also false for NaN
+        accepted = finite and (self.steps <= WARMUP_STEPS or norm <= limit)
+        if finite:  # Norms that stay large must become typical, or learning would never resume.
+            clipped = norm if self.steps <= WARMUP_STEPS else min(norm, limit)
+            average = NORM_DECAY * self.typical_norm + (1 - NORM_DECAY) * clipped
+            self.typical_norm = clipped if self.typical_norm == 0 else average
         self.skipped += not accepted
         return accepted
 
     def step(self) -> None:
-        """Step and average; early on the average follows faster, so that it does not hold the first random weights."""
+        """Update the parameters and their average; early steps average faster to drop the random initial weights."""
         self.adamw.step()
         if self.muon is not None:
             self.muon.step()  # type: ignore[no-untyped-call]
@@ -119,26 +125,26 @@ class DenseOptimiser:
             state |= {f"adamw.{name}.{key}": value.clone() for key, value in self.adamw.state.get(p, {}).items()}
             if self.muon is not None and p in self.muon.state:
                 state[f"muon.{name}"] = self.muon.state[p]["momentum_buffer"].clone()
-        state["judgement"] = torch.tensor([self.usual, self.steps, self.skipped], dtype=torch.float64)
+        state["step_control"] = torch.tensor([self.typical_norm, self.steps, self.skipped], dtype=torch.float64)
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The counterpart; the module's own weights are loaded by the module."""
+        """Restore a state that `state_dict` returned; the module loads its own weights."""
         for name, p in self.parameters.items():
             self.average[name] = state[f"average.{name}"].clone()
             keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"adamw.{name}.{key}" in state]
             self.adamw.state[p] = {key: state[f"adamw.{name}.{key}"].clone() for key in keys}
             if self.muon is not None and f"muon.{name}" in state:
                 self.muon.state[p] = {"momentum_buffer": state[f"muon.{name}"].clone()}
-        usual, steps, skipped = state["judgement"].tolist()
-        self.usual, self.steps, self.skipped = usual, int(steps), int(skipped)
+        typical_norm, steps, skipped = state["step_control"].tolist()
+        self.typical_norm, self.steps, self.skipped = typical_norm, int(steps), int(skipped)
 
 
-class Optimisers:
-    """Both, as a training step takes them."""
+class Optimizers:
+    """The two optimizers of a training step."""
 
     def __init__(self, module: nn.Module, rows: RowwiseAdagrad, settings: OptimSettings) -> None:
-        self.dense = DenseOptimiser(module, settings)
+        self.dense = DenseOptimizer(module, settings)
         self.rows = rows
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -1,84 +1,103 @@
-"""From a question to ranked candidates: gather the signals, shortlist every title, read the rest, let the ranker order.
+"""Generates the candidates of a query: shortlists all titles by the linear score and builds the shortlist's signals.
 
-Learner, evaluation and server all ask here, so what is measured is what is served.
+Learner, evaluation and server all use these functions, so that offline measurements describe what is served. The
+ranker then orders the candidates.
+
+V titles · C candidates · N queries · E width of a text embedding · F ranker signals · L events of one history, newest
+first
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from model.signals import table
+from model.signals.inputs import Query, TitleSignals, title_signals
 from model.signals.ranker import Ranker
-from model.signals.table import SIGNALS, STATIC, TEXT_COLUMNS, Query, Scratch, TitleSignals
+from model.signals.table import (
+    SIGNALS,
+    STATIC_SIGNALS,
+    TEXT_COLUMNS,
+    TEXT_TITLES,
+    Scratch,
+    fill_signals,
+    new_scratch,
+    shortlist,
+)
 from model.state.stream_state import History, StreamState
 
-_RECENCY = 0.9 ** np.arange(table.COMPARED, dtype=np.float32)
+TEXT_DECAY: Final = 0.9  # weight of a title's text per event back
+_RECENCY_L: Final = TEXT_DECAY ** np.arange(TEXT_TITLES, dtype=np.float32)
 
 
 class CatalogSnapshot(NamedTuple):
-    """The memory as of one moment: what a batch of questions is answered from.
-
-    text_VS: the titles' text less what all texts have in common, unit rows, zero without text · count_V: a copy of the
-    events so far: what is counted later does not show
-    """
+    """The data that the queries of one batch read, as of the batch's start."""
 
     stream_state: StreamState
     titles: TitleSignals
     scratch: Scratch
-    text_VS: NDArray[np.float32]
-    count_V: NDArray[np.float32]
+    text_VE: NDArray[np.float32]  # centered unit text embeddings, zero without text
+    count_V: NDArray[np.float32]  # events so far, a copy
 
 
 class Candidates(NamedTuple):
-    """rows_C: the shortlist, best first by the linear score, then any further rows that were asked for ·
-    listed: how many are the shortlist · signals_CF · score_V: the linear score of every title, -inf where no
-    candidate."""
+    """The candidates of one query with their signals."""
 
-    rows_C: NDArray[np.int64]
-    listed: int
+    rows_C: NDArray[np.int64]  # the shortlist, best first by the linear score, then the extra rows
+    shortlist_size: int
     signals_CF: NDArray[np.float32]
-    score_V: NDArray[np.float32]
+    score_V: NDArray[np.float32]  # linear score of every title, -inf where it is no candidate
 
 
-def view(stream_state: StreamState) -> CatalogSnapshot:
-    """The memory now."""
-    titles = stream_state.titles()
-    count_V = stream_state.catalog.count_V[: len(stream_state.catalog)].copy()
+def take_snapshot(stream_state: StreamState) -> CatalogSnapshot:
+    """Read the titles' signals and text as of now, with fresh buffers."""
+    catalog, titles = stream_state.catalog, title_signals(stream_state)
     return CatalogSnapshot(
-        stream_state, titles, stream_state.scratch(), _centred(stream_state, titles.has_text_V), count_V
+        stream_state,
+        titles,
+        new_scratch(len(catalog), len(titles.interactions.user_count_U)),
+        _centered_text(stream_state, titles.has_text_V),
+        catalog.count_V[: len(catalog)].copy(),
     )
 
 
-def _centred(stream_state: StreamState, has_text_V: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Less the mean, for encoders put most of a cosine into what every text shares: on ml-small-2016 the share of next
-    titles among the nearest hundred rises from .024 to .063 (749 samples)."""
-    semantic_VS = stream_state.catalog.semantic_VS[: len(stream_state.catalog)]
+def _centered_text(stream_state: StreamState, has_text_V: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Subtract the mean embedding from all text embeddings and normalize them.
+
+    Most of the cosine of two embeddings comes from components that all texts have in common. Centering raises the
+    share of next titles among the nearest 100 from 0.024 to 0.063 (ml-small-2016, 749 samples).
+    """
+    semantic_VE = stream_state.catalog.semantic_VE[: len(stream_state.catalog)]
     if not (texts := int(has_text_V.sum())):
-        return semantic_VS
-    text_VS: NDArray[np.float32] = semantic_VS - semantic_VS.sum(0) / texts
-    text_VS *= (has_text_V / np.maximum(np.sqrt(np.einsum("vs,vs->v", text_VS, text_VS)), 1e-6))[:, None]
-    return text_VS
+        return semantic_VE
+    text_VE: NDArray[np.float32] = semantic_VE - semantic_VE.sum(0) / texts
+    text_VE *= (has_text_V / np.maximum(np.sqrt(np.einsum("ve,ve->v", text_VE, text_VE)), 1e-6))[:, None]
+    return text_VE
 
 
 def text_scores(snapshot: CatalogSnapshot, histories: Sequence[History]) -> NDArray[np.float32]:
-    """Cosine of each title's text and the user's recent taste, recent titles counting more: [N, V]."""
+    """Return the cosine of each title's text with the recency-weighted text of each history: [N, V]."""
     if not snapshot.titles.has_text_V.any():
-        return np.zeros((len(histories), len(snapshot.text_VS)), np.float32)
-    taste_NS = np.zeros((len(histories), snapshot.text_VS.shape[1]), np.float32)
+        return np.zeros((len(histories), len(snapshot.text_VE)), np.float32)
+    profile_NE = np.zeros((len(histories), snapshot.text_VE.shape[1]), np.float32)
     for n, history in enumerate(histories):
-        recent = _recent_rows(history)
-        if len(recent):
-            taste_S = _RECENCY[: len(recent)] @ snapshot.text_VS[recent]
-            taste_NS[n] = taste_S / max(float(np.linalg.norm(taste_S)), 1e-6)
-    cosine_NV: NDArray[np.float32] = (torch.from_numpy(taste_NS) @ torch.from_numpy(snapshot.text_VS).T).numpy()
+        recent_L = _recent_rows(history)
+        if len(recent_L):
+            profile_E = _RECENCY_L[: len(recent_L)] @ snapshot.text_VE[recent_L]
+            profile_NE[n] = profile_E / max(float(np.linalg.norm(profile_E)), 1e-6)
+    cosine_NV: NDArray[np.float32] = (torch.from_numpy(profile_NE) @ torch.from_numpy(snapshot.text_VE).T).numpy()
     return cosine_NV
 
 
-def find(
+def static_scores(snapshot: CatalogSnapshot, ranker: Ranker) -> NDArray[np.float32]:
+    """Return the part of the linear score that is the same for all users: [V]."""
+    return np.asarray(snapshot.titles.static_VF @ ranker.linear_weights_F[: len(STATIC_SIGNALS)])
+
+
+def generate_candidates(
     snapshot: CatalogSnapshot,
     ranker: Ranker,
     query: Query,
@@ -87,60 +106,62 @@ def find(
     backbone_V: NDArray[np.float32],
     static_V: NDArray[np.float32],
     blocked: NDArray[np.int32],
-    most: int,
+    limit: int,
     extra_rows: NDArray[np.int64],
 ) -> Candidates:
-    """The `most` best candidates and the rows `extra_rows`, with all signals; the scratch must hold the asker (`gather`)."""
+    """Return the `limit` best candidates and the rows `extra_rows` with all signals.
+
+    `gather_user_signals` must have filled the scratch buffers for the same query.
+    """
     scores = (static_V, text_V, backbone_V)
-    rows_C, score_V = table.shortlist(query, snapshot.titles, snapshot.scratch, ranker.weights_D, scores, blocked, most)
-    listed = len(rows_C)
+    rows_C, score_V = shortlist(snapshot.titles, snapshot.scratch, ranker.linear_weights_F, scores, blocked, limit)
+    size = len(rows_C)
     rows_C = np.concatenate([rows_C, extra_rows])
-    signals_CF = read(snapshot, query, history, rows_C, top_score(backbone_V, rows_C[:listed]))
-    return Candidates(rows_C, listed, signals_CF, score_V)
+    signals_CF = build_signals(snapshot, query, history, rows_C, top_score(backbone_V, rows_C[:size]))
+    return Candidates(rows_C, size, signals_CF, score_V)
 
 
-def top_score(backbone_V: NDArray[np.float32], listed_C: NDArray[np.int64]) -> float:
-    """The backbone's best score in a shortlist."""
-    return float(backbone_V[listed_C].max()) if len(listed_C) else 0.0
+def top_score(backbone_V: NDArray[np.float32], shortlist_C: NDArray[np.int64]) -> float:
+    """Return the backbone's best score in a shortlist."""
+    return float(backbone_V[shortlist_C].max()) if len(shortlist_C) else 0.0
 
 
-def read(
-    snapshot: CatalogSnapshot, query: Query, history: History, rows_C: NDArray[np.int64], best: float
+def build_signals(
+    snapshot: CatalogSnapshot, query: Query, history: History, rows_C: NDArray[np.int64], backbone_top: float
 ) -> NDArray[np.float32]:
-    """All signals of the rows, text included; the scratch must hold the asker, `best` is the backbone's lead."""
+    """Return all signals of the rows: [C, F]. `backbone_top` is the backbone's best score in the shortlist.
+
+    `gather_user_signals` must have filled the scratch buffers for the same query.
+    """
     signals_CF = np.empty((len(rows_C), len(SIGNALS)), np.float32)
-    table.read(query, snapshot.titles, snapshot.scratch, rows_C, best, signals_CF)
-    recent = _recent_rows(history)
+    fill_signals(query, snapshot.titles, snapshot.scratch, rows_C, backbone_top, signals_CF)
+    recent_L = _recent_rows(history)
     signals_CF[:, TEXT_COLUMNS] = 0
-    if len(recent) and len(rows_C) and snapshot.titles.has_text_V.any():
-        cosine_CR = (torch.from_numpy(snapshot.text_VS[rows_C]) @ torch.from_numpy(snapshot.text_VS[recent]).T).numpy()
-        _closest(cosine_CR, signals_CF[:, TEXT_COLUMNS])
+    if len(recent_L) and len(rows_C) and snapshot.titles.has_text_V.any():
+        text_CE, recent_LE = snapshot.text_VE[rows_C], snapshot.text_VE[recent_L]
+        cosine_CL = (torch.from_numpy(text_CE) @ torch.from_numpy(recent_LE).T).numpy()
+        _fill_text_signals(cosine_CL, signals_CF[:, TEXT_COLUMNS])
     return signals_CF
 
 
 @njit(cache=True)
-def _closest(cosine_CR: NDArray[np.float32], out_C3: NDArray[np.float32]) -> None:
-    """Cosines with recent titles, newest first: with the last, with the nearest, and the mean of the nearest three."""
-    few = min(3, cosine_CR.shape[1])
-    for c in range(cosine_CR.shape[0]):
+def _fill_text_signals(cosine_CL: NDArray[np.float32], out_C3: NDArray[np.float32]) -> None:
+    """Write the cosine with the last title, with the nearest title, and the mean of the nearest three."""
+    nearest = min(3, cosine_CL.shape[1])
+    for c in range(cosine_CL.shape[0]):
         first, second, third = np.float32(-2.0), np.float32(-2.0), np.float32(-2.0)
-        for r in range(cosine_CR.shape[1]):
-            cosine = cosine_CR[c, r]
+        for r in range(cosine_CL.shape[1]):
+            cosine = cosine_CL[c, r]
             if cosine > first:
                 first, second, third = cosine, first, second
             elif cosine > second:
                 second, third = cosine, second
             elif cosine > third:
                 third = cosine
-        near = first + (second if few > 1 else 0.0) + (third if few > 2 else 0.0)
-        out_C3[c, 0], out_C3[c, 1], out_C3[c, 2] = cosine_CR[c, 0], first, near / few
-
-
-def static_scores(snapshot: CatalogSnapshot, ranker: Ranker) -> NDArray[np.float32]:
-    """The part of the linear score that is the same for everybody: [V]."""
-    return np.asarray(snapshot.titles.static_VS @ ranker.weights_D[: len(STATIC)])
+        total = first + (second if nearest > 1 else 0.0) + (third if nearest > 2 else 0.0)
+        out_C3[c, 0], out_C3[c, 1], out_C3[c, 2] = cosine_CL[c, 0], first, total / nearest
 
 
 def _recent_rows(history: History) -> NDArray[np.int64]:
-    rows = history.rows_L[: -table.COMPARED - 1 : -1]
-    return rows[rows >= 0]
+    rows_L = history.rows_L[: -TEXT_TITLES - 1 : -1]
+    return rows_L[rows_L >= 0]

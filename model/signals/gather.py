@@ -1,8 +1,12 @@
-"""Gathers what the stream knows for one user into the signals of every title: the compiled inner loops.
+"""Computes the signals of all titles for one query user: the compiled inner loops.
 
-Three sources: what the user's own titles lead to (pairs), what users alike took (`model.signals.user_knn`), and the user's taste
-and tempo. All is summed over titles first and made into signals once. Arrays are taken out of their tuples before a
-loop: inside it, that would cost more than the step.
+There are three sources: co-occurrence with the user's own titles, the titles of similar users
+(`model.signals.user_knn`), and the user's preferences and activity. Sums over titles come first, and each sum becomes
+a signal once at the end. Arrays are unpacked from their tuples before a loop, because access inside the loop costs
+more than the addition itself.
+
+V titles · F signals of one group · K neighbors of a title · L events of one history · G genres · B user-activity
+buckets · Y release years from FIRST_YEAR · Q attributes of the query user · X a flattened array
 """
 
 from typing import Final
@@ -11,194 +15,228 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from model.signals.inputs import Query, TitleSignals
 from model.signals.table import (
-    ERAS,
+    BUCKET_POPULARITY,
+    COOCCURRENCE_ALL,
+    COOCCURRENCE_LIKED,
+    COOCCURRENCE_MAX,
+    COOCCURRENCE_RECENT,
     FIRST_YEAR,
-    FOLLOWED_LAST,
-    FOLLOWED_RECENT,
-    GENRES,
-    NEAR_RECENT,
-    NEAR_SHARE,
-    NEIGHBORS,
-    STAGE,
-    TAKEN_LATELY,
-    TAKEN_OFTEN,
-    TOGETHER_ALL,
-    TOGETHER_LIKED,
-    TOGETHER_MOST,
-    TOGETHER_RECENT,
-    YEARS,
-    Query,
+    GENRE_AFFINITY,
+    PROFILE_ALL,
+    PROFILE_RECENT,
+    REPEAT_COUNT,
+    REPEAT_RECENCY,
+    SESSION_COOCCURRENCE_COSINE,
+    SESSION_COOCCURRENCE_RECENT,
+    TEXT_NEIGHBOR_COOCCURRENCE,
+    TRANSITION_LAST,
+    TRANSITION_RECENT,
+    USER_IDLE_TIME,
+    USER_INTER_EVENT_TIME,
+    USER_MEAN_LIKING,
+    USER_MEAN_POPULARITY,
+    USER_MEAN_YEAR,
+    USER_SESSION_EVENTS,
+    USER_YEAR_WEIGHT,
+    YEAR_AFFINITY,
+    YEAR_PROXIMITY,
     Scratch,
-    TitleSignals,
-    suit_genres,
+    mean_genre_affinity,
 )
 from model.signals.user_knn import add_user_knn_signals
-from model.state.cooccurrence import Pairs
+from model.state.cooccurrence import PairCounts
 from model.state.counters import CLOCKS, Counters, activity_bucket
 
-YEARS_APART: Final = 12  # beyond which one title's year says nothing of another's
-HOUR: Final = 3_600_000  # ms
-_FADE: Final = np.exp(-np.arange(YEARS_APART + 1) / 3.0)
+TRANSITION_TITLES: Final = 5  # recent titles whose transitions count
+TRANSITION_DECAY: Final = 0.6  # per event back
+TRANSITION_PRIOR: Final = 3.0  # added to a title's number of transitions: damps titles with few
+SESSION_TITLES: Final = 10  # recent titles whose session co-occurrence counts
+SESSION_DECAY: Final = 0.8  # per event back
+HISTORY_DECAY: Final = 0.93  # per event back, of co-occurrence and repeats
+PROFILE_DECAY: Final = 0.9  # per event back, of the user's years and popularity
+RECENT_GENRE_TITLES: Final = 5
+INTER_EVENT_TITLES: Final = 10  # recent events over which the time between events is averaged
+SESSION_MS: Final = 3_600_000  # events within this time before the query count as the present session
+YEAR_RANGE: Final = 12  # years to either side that a title adds to the year profile
+YEAR_DECAY_YEARS: Final = 3.0  # distance at which this contribution has fallen to 1/e
+YEAR_SCALE_YEARS: Final = 8.0  # distance from the user's mean year at which "year proximity" is 1/2
+UNKNOWN_YEAR_PROXIMITY: Final = 0.3  # of a title or user without a year
+UNKNOWN_YEAR_AFFINITY: Final = 0.1
+_YEAR_KERNEL: Final = np.exp(-np.arange(YEAR_RANGE + 1) / YEAR_DECAY_YEARS)
 
 
 @njit(cache=True)
-def gather(query: Query, titles: TitleSignals, counters: Counters, s: Scratch) -> None:
-    """Read everything about the asker into the scratch, but text and backbone: before `shortlist` and `read`."""
-    s.sums_VM[:] = 0.0
-    _sum_followers(query.recent_L, counters.follow, s.sums_VM)
-    _sum_near(query.recent_L, counters.near, titles.inv_sqrt_count_V, s.sums_VM)
-    _sum_together(query, counters.together, titles.inv_sqrt_count_V, s.sums_VM)
-    add_user_knn_signals(query, titles, s)
-    _know_user(query, titles, s)
-    _finish_sums(titles.inv_sqrt_count_V, s.sums_VM)
-    _suit_taken(query.recent_L, s.suited_MV)
-    _borrow(titles.near_VK, titles.share_VK, s.sums_VM, s.suited_MV[NEIGHBORS])
-    suit_genres(titles.genres_VG, s.genres_2G[0], s.suited_MV[GENRES])
-    _suit_years(titles.year_V, s.user_Q, s.era_Y, s.suited_MV)
-    s.suited_MV[STAGE] = titles.stage_BV[activity_bucket(query.events)]
+def gather_user_signals(query: Query, titles: TitleSignals, counters: Counters, scratch: Scratch) -> None:
+    """Fill the scratch buffers for the query user, except text and backbone; call it before `shortlist`."""
+    summed_VF, matched_FV = scratch.summed_VF, scratch.matched_FV
+    summed_VF[:] = 0.0
+    _add_transitions(query.recent_L, counters.transitions, summed_VF)
+    _add_session_cooccurrence(query.recent_L, counters.session_cooccurrence, titles.inv_sqrt_count_V, summed_VF)
+    _add_cooccurrence(query, counters.cooccurrence, titles.inv_sqrt_count_V, summed_VF)
+    add_user_knn_signals(query, titles, scratch)
+    _profile_user(query, titles, scratch)
+    _finish_sums(titles.inv_sqrt_count_V, summed_VF)
+    _match_repeats(query.recent_L, matched_FV)
+    _match_text_neighbors(
+        titles.text_neighbors_VK, titles.text_weight_VK, summed_VF, matched_FV[TEXT_NEIGHBOR_COOCCURRENCE]
+    )
+    mean_genre_affinity(titles.genres_VG, scratch.genre_profile_2G[PROFILE_ALL], matched_FV[GENRE_AFFINITY])
+    _match_years(titles.year_V, scratch.user_Q, scratch.year_profile_Y, matched_FV)
+    matched_FV[BUCKET_POPULARITY] = titles.bucket_popularity_BV[activity_bucket(query.user_events)]
 
 
 @njit(cache=True)
-def _sum_followers(recent_L: NDArray[np.int32], follow: Pairs, sums_VM: NDArray[np.float32]) -> None:
-    to_VK, weight_VK, total_V = follow.to_VK, follow.weight_VK, follow.total_V
-    for j in range(min(5, recent_L.size)):
+def _add_transitions(recent_L: NDArray[np.int32], transitions: PairCounts, summed_VF: NDArray[np.float32]) -> None:
+    to_VK, weight_VK, total_V = transitions.to_VK, transitions.weight_VK, transitions.total_V
+    for j in range(min(TRANSITION_TITLES, recent_L.size)):
         h = recent_L[j]
-        share = np.float32(0.6**j) / (total_V[h] + np.float32(3.0))
+        scale = np.float32(TRANSITION_DECAY**j) / (total_V[h] + np.float32(TRANSITION_PRIOR))
         for k in range(to_VK.shape[1]):
-            c = to_VK[h, k]
-            if c < 0:
+            v = to_VK[h, k]
+            if v < 0:
                 break
             if j == 0:
-                sums_VM[c, FOLLOWED_LAST] += weight_VK[h, k]
-            sums_VM[c, FOLLOWED_RECENT] += share * weight_VK[h, k]
+                summed_VF[v, TRANSITION_LAST] += weight_VK[h, k]
+            summed_VF[v, TRANSITION_RECENT] += scale * weight_VK[h, k]
 
 
 @njit(cache=True)
-def _sum_near(
-    recent_L: NDArray[np.int32], near: Pairs, inv_sqrt_count_V: NDArray[np.float32], sums_VM: NDArray[np.float32]
+def _add_session_cooccurrence(
+    recent_L: NDArray[np.int32],
+    session_cooccurrence: PairCounts,
+    inv_sqrt_count_V: NDArray[np.float32],
+    summed_VF: NDArray[np.float32],
 ) -> None:
-    to_VK, weight_VK = near.to_VK, near.weight_VK
-    for j in range(min(10, recent_L.size)):
-        h, recency = recent_L[j], np.float32(0.8**j)
+    to_VK, weight_VK = session_cooccurrence.to_VK, session_cooccurrence.weight_VK
+    for j in range(min(SESSION_TITLES, recent_L.size)):
+        h, recency = recent_L[j], np.float32(SESSION_DECAY**j)
         for k in range(to_VK.shape[1]):
-            c = to_VK[h, k]
-            if c < 0:
+            v = to_VK[h, k]
+            if v < 0:
                 break
             w = recency * weight_VK[h, k]
-            sums_VM[c, NEAR_RECENT] += w
-            sums_VM[c, NEAR_SHARE] += w * inv_sqrt_count_V[h]
+            summed_VF[v, SESSION_COOCCURRENCE_RECENT] += w
+            summed_VF[v, SESSION_COOCCURRENCE_COSINE] += w * inv_sqrt_count_V[h]
 
 
 @njit(cache=True)
-def _sum_together(
-    query: Query, together: Pairs, inv_sqrt_count_V: NDArray[np.float32], sums_VM: NDArray[np.float32]
+def _add_cooccurrence(
+    query: Query, cooccurrence: PairCounts, inv_sqrt_count_V: NDArray[np.float32], summed_VF: NDArray[np.float32]
 ) -> None:
-    to_VK, weight_VK, recent_L, liking_L = together.to_VK, together.weight_VK, query.recent_L, query.liking_L
+    to_VK, weight_VK, recent_L, liking_L = cooccurrence.to_VK, cooccurrence.weight_VK, query.recent_L, query.liking_L
     recency = np.float32(1.0)
     for j in range(recent_L.size):
         h, liking = recent_L[j], liking_L[j]
         for k in range(to_VK.shape[1]):
-            c = to_VK[h, k]
-            if c < 0:
+            v = to_VK[h, k]
+            if v < 0:
                 break
             w = weight_VK[h, k] * inv_sqrt_count_V[h]
-            sums_VM[c, TOGETHER_RECENT] += recency * w
-            sums_VM[c, TOGETHER_ALL] += w
-            sums_VM[c, TOGETHER_MOST] = max(sums_VM[c, TOGETHER_MOST], w)
-            sums_VM[c, TOGETHER_LIKED] += liking * w
-        recency *= np.float32(0.93)
+            summed_VF[v, COOCCURRENCE_RECENT] += recency * w
+            summed_VF[v, COOCCURRENCE_ALL] += w
+            summed_VF[v, COOCCURRENCE_MAX] = max(summed_VF[v, COOCCURRENCE_MAX], w)
+            summed_VF[v, COOCCURRENCE_LIKED] += liking * w
+        recency *= np.float32(HISTORY_DECAY)
 
 
 @njit(cache=True)
-def _know_user(query: Query, titles: TitleSignals, s: Scratch) -> None:
-    """Taste in genres and years, tempo: means over the history, the newest titles counting for more."""
-    genres_2G, user_Q, era_Y = s.genres_2G, s.user_Q, s.era_Y
-    genres_VG, year_V, static_VS = titles.genres_VG, titles.year_V, titles.static_VS
+def _profile_user(query: Query, titles: TitleSignals, scratch: Scratch) -> None:
+    """Compute the user's genre and year profiles and activity: means over the history, weighted by recency."""
+    genre_profile_2G, user_Q, year_profile_Y = scratch.genre_profile_2G, scratch.user_Q, scratch.year_profile_Y
+    genres_VG, year_V, static_VF = titles.genres_VG, titles.year_V, titles.static_VF
     recent_L, times_L, liking_L, n = query.recent_L, query.times_L, query.liking_L, query.recent_L.size
-    genres_2G[:], user_Q[:], era_Y[:] = 0.0, 0.0, 0.0
-    recency, years, total, popular = 1.0, 0.0, 0.0, 0.0
+    genre_profile_2G[:], user_Q[:], year_profile_Y[:] = 0.0, 0.0, 0.0
+    recency, year_weight, total, popularity = 1.0, 0.0, 0.0, 0.0
     for j in range(n):
         h = recent_L[j]
         for k in range(genres_VG.shape[1]):
             g = genres_VG[h, k]
             if g < 0:
                 break
-            genres_2G[0, g] += liking_L[j] / n
-            genres_2G[1, g] += 1.0 / min(5, n) if j < 5 else 0.0
+            genre_profile_2G[PROFILE_ALL, g] += liking_L[j] / n
+            genre_profile_2G[PROFILE_RECENT, g] += 1.0 / min(RECENT_GENRE_TITLES, n) if j < RECENT_GENRE_TITLES else 0.0
         if not np.isnan(year_V[h]):
-            years += recency
-            user_Q[0] += recency * year_V[h]
-            for apart in range(-YEARS_APART, YEARS_APART + 1):
-                y = int(year_V[h]) - FIRST_YEAR + apart
-                if 0 <= y < era_Y.size:
-                    era_Y[y] += recency * _FADE[abs(apart)]
+            year_weight += recency
+            user_Q[USER_MEAN_YEAR] += recency * year_V[h]
+            for distance in range(-YEAR_RANGE, YEAR_RANGE + 1):
+                y = int(year_V[h]) - FIRST_YEAR + distance
+                if 0 <= y < year_profile_Y.size:
+                    year_profile_Y[y] += recency * _YEAR_KERNEL[abs(distance)]
         total += recency
-        popular += recency * static_VS[h, CLOCKS]
-        user_Q[2] += 1.0 if query.now - times_L[j] < HOUR else 0.0
-        user_Q[6] += liking_L[j] / n
-        recency *= 0.9
+        popularity += recency * static_VF[h, CLOCKS]
+        user_Q[USER_SESSION_EVENTS] += 1.0 if query.now - times_L[j] < SESSION_MS else 0.0
+        user_Q[USER_MEAN_LIKING] += liking_L[j] / n
+        recency *= PROFILE_DECAY
     if n > 0:
-        user_Q[1] = popular / total
-        span = min(n, 10)
-        user_Q[3] = np.log1p(max(times_L[0] - times_L[span - 1], 0) / 1000.0 / span)
-        user_Q[4] = np.log1p(max(query.now - times_L[0], 0) / 1000.0)
-    if years > 0:
-        user_Q[0] /= years
-        for y in range(era_Y.size):
-            era_Y[y] /= years
-    user_Q[5] = years
+        user_Q[USER_MEAN_POPULARITY] = popularity / total
+        span = min(n, INTER_EVENT_TITLES)
+        user_Q[USER_INTER_EVENT_TIME] = np.log1p(max(times_L[0] - times_L[span - 1], 0) / 1000.0 / span)
+        user_Q[USER_IDLE_TIME] = np.log1p(max(query.now - times_L[0], 0) / 1000.0)
+    if year_weight > 0:
+        user_Q[USER_MEAN_YEAR] /= year_weight
+        for y in range(year_profile_Y.size):
+            year_profile_Y[y] /= year_weight
+    user_Q[USER_YEAR_WEIGHT] = year_weight
 
 
 @njit(cache=True)
-def _finish_sums(inv_sqrt_count_V: NDArray[np.float32], sums_VM: NDArray[np.float32]) -> None:
-    """Shares by the title's own count where the sum grew with it; then square roots."""
-    for c in range(inv_sqrt_count_V.size):
-        for a in range(NEAR_SHARE, TOGETHER_LIKED + 1):
-            sums_VM[c, a] *= inv_sqrt_count_V[c]
-    flat_X = sums_VM.reshape(-1)
-    for x in range(flat_X.size):
-        flat_X[x] = np.sqrt(max(flat_X[x], np.float32(0.0)))  # disliked, voted against: below zero
+def _finish_sums(inv_sqrt_count_V: NDArray[np.float32], summed_VF: NDArray[np.float32]) -> None:
+    """Normalize the sums that grow with the title's own count, then take square roots."""
+    for v in range(inv_sqrt_count_V.size):
+        for f in range(SESSION_COOCCURRENCE_COSINE, COOCCURRENCE_LIKED + 1):
+            summed_VF[v, f] *= inv_sqrt_count_V[v]
+    flat_X = summed_VF.reshape(-1)
+    for x in range(flat_X.size):  # disliked titles and negative ridge weights give sums below zero
+        flat_X[x] = np.sqrt(max(flat_X[x], np.float32(0.0)))
 
 
 @njit(cache=True)
-def _suit_taken(recent_L: NDArray[np.int32], suited_MV: NDArray[np.float32]) -> None:
+def _match_repeats(recent_L: NDArray[np.int32], matched_FV: NDArray[np.float32]) -> None:
     recency = np.float32(1.0)
-    suited_MV[TAKEN_LATELY], suited_MV[TAKEN_OFTEN] = 0.0, 0.0
+    matched_FV[REPEAT_RECENCY], matched_FV[REPEAT_COUNT] = 0.0, 0.0
     for h in recent_L:
-        suited_MV[TAKEN_LATELY, h] += recency
-        suited_MV[TAKEN_OFTEN, h] += 1.0
-        recency *= np.float32(0.93)
-    suited_MV[TAKEN_LATELY : TAKEN_OFTEN + 1] = np.sqrt(suited_MV[TAKEN_LATELY : TAKEN_OFTEN + 1])
+        matched_FV[REPEAT_RECENCY, h] += recency
+        matched_FV[REPEAT_COUNT, h] += 1.0
+        recency *= np.float32(HISTORY_DECAY)
+    matched_FV[REPEAT_RECENCY : REPEAT_COUNT + 1] = np.sqrt(matched_FV[REPEAT_RECENCY : REPEAT_COUNT + 1])
 
 
 @njit(cache=True)
-def _borrow(
-    near_VK: NDArray[np.int32], share_VK: NDArray[np.float32], sums_VM: NDArray[np.float32], out_V: NDArray[np.float32]
+def _match_text_neighbors(
+    text_neighbors_VK: NDArray[np.int32],
+    text_weight_VK: NDArray[np.float32],
+    summed_VF: NDArray[np.float32],
+    out_V: NDArray[np.float32],
 ) -> None:
-    """What a title's text neighbours have earned; a missing one (-1) has no share."""
-    earned_V, even = sums_VM[:, TOGETHER_RECENT] ** 2, near_VK.shape[1] - near_VK.shape[1] % 4
-    for c in range(out_V.size):
+    """Write the weighted mean of co-occurrence over each title's text neighbors; a missing one (-1) has weight 0."""
+    size = text_neighbors_VK.shape[1]
+    value_V, even = summed_VF[:, COOCCURRENCE_RECENT] ** 2, size - size % 4
+    for v in range(out_V.size):
         sum_0, sum_1, sum_2, sum_3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        for k in range(0, even, 4):  # four sums at a time, for one would have to wait for itself
-            sum_0 += share_VK[c, k] * earned_V[near_VK[c, k]]
-            sum_1 += share_VK[c, k + 1] * earned_V[near_VK[c, k + 1]]
-            sum_2 += share_VK[c, k + 2] * earned_V[near_VK[c, k + 2]]
-            sum_3 += share_VK[c, k + 3] * earned_V[near_VK[c, k + 3]]
-        for k in range(even, near_VK.shape[1]):
-            sum_0 += share_VK[c, k] * earned_V[near_VK[c, k]]
-        out_V[c] = np.sqrt((sum_0 + sum_1) + (sum_2 + sum_3))
+        for k in range(0, even, 4):  # four independent accumulators hide the latency of dependent additions
+            sum_0 += text_weight_VK[v, k] * value_V[text_neighbors_VK[v, k]]
+            sum_1 += text_weight_VK[v, k + 1] * value_V[text_neighbors_VK[v, k + 1]]
+            sum_2 += text_weight_VK[v, k + 2] * value_V[text_neighbors_VK[v, k + 2]]
+            sum_3 += text_weight_VK[v, k + 3] * value_V[text_neighbors_VK[v, k + 3]]
+        for k in range(even, size):
+            sum_0 += text_weight_VK[v, k] * value_V[text_neighbors_VK[v, k]]
+        out_V[v] = np.sqrt((sum_0 + sum_1) + (sum_2 + sum_3))
 
 
 @njit(cache=True)
-def _suit_years(
-    year_V: NDArray[np.float32], user_Q: NDArray[np.float32], era_Y: NDArray[np.float32], suited_MV: NDArray[np.float32]
+def _match_years(
+    year_V: NDArray[np.float32],
+    user_Q: NDArray[np.float32],
+    year_profile_Y: NDArray[np.float32],
+    matched_FV: NDArray[np.float32],
 ) -> None:
-    mean, known = user_Q[0], user_Q[5] > 0
-    for c in range(year_V.size):
-        if not known or np.isnan(year_V[c]):
-            suited_MV[YEARS, c], suited_MV[ERAS, c] = 0.3, 0.1
+    mean, known = user_Q[USER_MEAN_YEAR], user_Q[USER_YEAR_WEIGHT] > 0
+    for v in range(year_V.size):
+        if not known or np.isnan(year_V[v]):
+            matched_FV[YEAR_PROXIMITY, v], matched_FV[YEAR_AFFINITY, v] = UNKNOWN_YEAR_PROXIMITY, UNKNOWN_YEAR_AFFINITY
             continue
-        away, y = (year_V[c] - mean) / np.float32(8.0), int(year_V[c]) - FIRST_YEAR
-        suited_MV[YEARS, c] = np.float32(1.0) / (np.float32(1.0) + away * away)
-        suited_MV[ERAS, c] = era_Y[y] if 0 <= y < era_Y.size else 0.0
+        distance, y = (year_V[v] - mean) / np.float32(YEAR_SCALE_YEARS), int(year_V[v]) - FIRST_YEAR
+        matched_FV[YEAR_PROXIMITY, v] = np.float32(1.0) / (np.float32(1.0) + distance * distance)
+        matched_FV[YEAR_AFFINITY, v] = year_profile_Y[y] if 0 <= y < year_profile_Y.size else 0.0

@@ -1,206 +1,236 @@
-"""Orders candidates: a linear score shortlists all titles, a small network ranks the few hundred that remain.
+"""Ranks candidates: a linear score selects the shortlist from all titles, and a small network orders the shortlist.
 
-Both learn online from the same buffer: signals as they were before an event (or `delay` events before it), of the title
-that came and of a sample of those that could have come. The softmax over a sample of the candidates is corrected by
-log(candidates / sampled), so that it estimates the softmax over all of them. Each has its own sample: the shortlist
-learns against hard candidates and against uniform ones, the network against hard ones only, as it will meet them.
+Both learn online from the same buffer of records. A record holds the signals as they were before an event (or before
+the last events, for a delayed record): of the event's title and of a sample of the other candidates. The softmax over
+the sample is corrected by log(candidates / sampled), so that it estimates the softmax over all candidates. The two
+parts use different samples: the linear score learns against candidates from the shortlist and against uniform ones,
+the network against the shortlist only, which is all it ranks.
 
-How many steps are taken follows the records alone, so that it is the same however events are cut into micro-batches.
+The number of steps depends only on the number of records. It is therefore the same for every division of the events
+into micro-batches.
+
+N records · C candidates (of a record: the target, then the sampled ones) · F ranker signals, or the DENSE_SIGNALS in
+linear_F · W width of the first layer
 """
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from model.signals.table import DENSE, SIGNALS
+from model.signals.table import DENSE_SIGNALS, SIGNALS
+
+CLIP_STDS: Final = 6.0  # standardized signals are clipped to this many standard deviations
+NETWORK_WEIGHT_DECAY: Final = 1e-3
+LINEAR_RATE_FACTOR: Final = 2  # the linear score's learning rate, relative to the network's
+MAX_GRADIENT_NORM: Final = 1.0  # of the network
+LATEST_FRACTION: Final = 4  # one in so many records of a step are the latest ones
+MIN_MOMENT_RATE: Final = 0.01  # per step, of the signals' running mean and variance
 
 
 @dataclass(frozen=True)
 class RankerSettings:
-    """hard, easy: sampled candidates a record, from the shortlist and from all · hidden: widths · buffer: records
-    kept · batch: records a step · visits: how often a record is met, on the average · steps: a micro-batch at the
-    most · rate: of AdamW · average: weight of the past in the served weights."""
+    """Network, buffer and training of the ranker."""
 
-    hard: int = 32
-    easy: int = 16
-    hidden: tuple[int, int] = (96, 48)
-    buffer: int = 12_288
-    batch: int = 192
-    visits: float = 7.0
-    steps: int = 8
-    rate: float = 2e-3
-    average: float = 0.98
+    hard_negatives: int = 32  # candidates sampled per record from the shortlist
+    uniform_negatives: int = 16  # candidates sampled per record from all titles
+    hidden: tuple[int, int] = (96, 48)  # widths of the hidden layers
+    buffer_records: int = 12_288  # latest records kept for training
+    batch_records: int = 192  # records per step
+    visits_per_record: float = 7.0  # how often a record is trained on, on average
+    max_steps: int = 8  # per micro-batch
+    learning_rate: float = 2e-3  # of AdamW
+    ema_decay: float = 0.98  # per step, of the served weights' moving average
 
 
 class Ranker:
-    """`weights_D` is the shortlist's linear score, `network` the served (averaged) ranker: [.., F] to [..]."""
+    """The linear score of the shortlist, and the network as trained and as served (averaged): [.., F] to [..]."""
 
-    furthest = 6.0  # spreads from the mean beyond which the network sees no difference
-
-    def __init__(self, settings: RankerSettings, seed: int = 0, without: tuple[str, ...] = ()) -> None:
-        self.settings, self.columns = settings, len(SIGNALS)
-        self.hidden_F = torch.tensor([name not in without for name in SIGNALS])
+    def __init__(self, settings: RankerSettings, seed: int = 0, hidden_signals: tuple[str, ...] = ()) -> None:
+        """`hidden_signals` are names of signals that the network does not see."""
+        self.settings, self.signal_count = settings, len(SIGNALS)
+        self.visible_F = torch.tensor([name not in hidden_signals for name in SIGNALS])
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.live, self.network = _network(self.columns, settings), _network(self.columns, settings)
-        self.network.load_state_dict(self.live.state_dict())
-        self.linear_D = nn.Parameter(_prior())
-        self.optimiser = torch.optim.AdamW(
+            self.training_network = _network(self.signal_count, settings)
+            self.served_network = _network(self.signal_count, settings)
+        self.served_network.load_state_dict(self.training_network.state_dict())
+        self.linear_F = nn.Parameter(_initial_linear_weights())
+        self.optimizer = torch.optim.AdamW(
             [
-                {"params": list(self.live.parameters()), "weight_decay": 1e-3},
-                {"params": [self.linear_D], "lr": settings.rate * 2, "weight_decay": 0.0},
+                {"params": list(self.training_network.parameters()), "weight_decay": NETWORK_WEIGHT_DECAY},
+                {"params": [self.linear_F], "lr": settings.learning_rate * LINEAR_RATE_FACTOR, "weight_decay": 0.0},
             ],
-            lr=settings.rate,
+            lr=settings.learning_rate,
         )
         self.generator = torch.Generator().manual_seed(seed)
-        width = 1 + settings.hard + settings.easy
-        self.signals_NKF = np.zeros((settings.buffer, width, self.columns), np.float16)
-        self.log_share_NK = np.zeros((settings.buffer, width), np.float32)
-        self.written = 0
-        self.mean_F, self.square_F = torch.zeros(self.columns), torch.ones(self.columns)
+        size = 1 + settings.hard_negatives + settings.uniform_negatives
+        self.signals_NCF = np.zeros((settings.buffer_records, size, self.signal_count), np.float16)
+        self.log_correction_NC = np.zeros((settings.buffer_records, size), np.float32)
+        self.records_written = 0  # ever; the buffer is a ring
+        self.mean_F, self.square_F = torch.zeros(self.signal_count), torch.ones(self.signal_count)
         self.steps = 0
         self._folded: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
-    def weights_D(self) -> NDArray[np.float32]:
-        """The shortlist's weights."""
-        weights_D: NDArray[np.float32] = self.linear_D.detach().numpy()
-        return weights_D
+    def linear_weights_F(self) -> NDArray[np.float32]:
+        """The weights of the linear score."""
+        linear_weights_F: NDArray[np.float32] = self.linear_F.detach().numpy()
+        return linear_weights_F
 
     @torch.no_grad()
     def score(self, signals_CF: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores of candidates, higher is better; before the first step it is the linear score."""
+        """Return the candidates' scores, higher is better; before the first step the linear score alone."""
         x_CF = torch.from_numpy(signals_CF)
-        score_C = x_CF[..., : len(DENSE)] @ self.linear_D
+        score_C = x_CF[..., : len(DENSE_SIGNALS)] @ self.linear_F
         if self.steps > 0:
-            low_F, high_F, weight_FW, bias_W = self.folded()
+            low_F, high_F, weight_FW, bias_W = self.folded_layer()
             first_CW = torch.addmm(bias_W, x_CF.clamp(low_F, high_F), weight_FW)
-            score_C = score_C + self.network[1:](first_CW).squeeze(-1)
+            score_C = score_C + self.served_network[1:](first_CW).squeeze(-1)
         scores: NDArray[np.float32] = score_C.numpy()
         return scores
 
-    def folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the served network's first layer becomes when it reads signals that are not standardised: the bounds
-        that they are clamped to, low_F and high_F, weight_FW and bias_W. It is made once after each learning."""
+    def folded_layer(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the served network's first layer with the standardization folded into it.
+
+        The result is low_F and high_F, the range to which raw signals are clipped, then weight_FW and bias_W. It is
+        computed once after each step.
+        """
         if self._folded is None:
-            mean_F, spread_F = self.mean_F, self._spread()
-            first = self.network[0]
+            mean_F, std_F = self.mean_F, self._std()
+            first = self.served_network[0]
             assert isinstance(first, nn.Linear)
-            weight_FW = (first.weight * (self.hidden_F / spread_F)).T.detach().contiguous()
+            weight_FW = (first.weight * (self.visible_F / std_F)).T.detach().contiguous()
             bias_W = (first.bias - mean_F @ weight_FW).detach()
-            self._folded = mean_F - self.furthest * spread_F, mean_F + self.furthest * spread_F, weight_FW, bias_W
+            self._folded = mean_F - CLIP_STDS * std_F, mean_F + CLIP_STDS * std_F, weight_FW, bias_W
         return self._folded
 
-    def remember(self, signals_KF: NDArray[np.float32], log_share_K: NDArray[np.float32]) -> None:
-        """Keep one record: row 0 is the title that came; `log_share` is log(population / sampled), -inf for no
-        entry."""
-        at = self.written % self.settings.buffer
-        self.signals_NKF[at], self.log_share_NK[at] = signals_KF, log_share_K
-        self.written += 1
+    def add_record(self, signals_CF: NDArray[np.float32], log_correction_C: NDArray[np.float32]) -> None:
+        """Add one record to the buffer.
+
+        Row 0 is the event's title. `log_correction_C` is log(candidates / sampled), and -inf for an empty entry. In
+        row 0 it is 0 if the title is in the shortlist.
+        """
+        at = self.records_written % self.settings.buffer_records
+        self.signals_NCF[at], self.log_correction_NC[at] = signals_CF, log_correction_C
+        self.records_written += 1
 
     def learn(self) -> float | None:
-        """Take the steps that are due over the buffer; the last one's loss in nats, None where none was due."""
-        held, loss = min(self.written, self.settings.buffer), None
-        for _ in range(self._due() if held else 0):
-            newest = min(held, self.settings.batch // 4)  # a quarter is new, the rest uniform over the buffer
-            recent_n = (self.written - 1 - torch.arange(newest)) % self.settings.buffer
-            older_n = torch.randint(held, (self.settings.batch - newest,), generator=self.generator)
-            loss = self._step(torch.cat([recent_n, older_n]).numpy())
+        """Take the training steps that are due; return the last step's loss in nats, None without a step."""
+        held, loss = min(self.records_written, self.settings.buffer_records), None
+        for _ in range(self._steps_due() if held else 0):
+            newest = min(held, self.settings.batch_records // LATEST_FRACTION)  # the other records are drawn uniformly
+            recent_N = (self.records_written - 1 - torch.arange(newest)) % self.settings.buffer_records
+            older_N = torch.randint(held, (self.settings.batch_records - newest,), generator=self.generator)
+            loss = self._step(torch.cat([recent_N, older_N]).numpy())
         return loss
 
-    def _due(self) -> int:
-        """Steps until each record was met so often, as far as a micro-batch takes them."""
+    def _steps_due(self) -> int:
+        """Return the steps until each record has had its visits on average, at most `max_steps`."""
         s = self.settings
-        return max(0, int(min(s.steps, s.visits * self.written / s.batch - self.steps)))
+        return max(0, int(min(s.max_steps, s.visits_per_record * self.records_written / s.batch_records - self.steps)))
 
-    def _step(self, records_n: NDArray[np.int64]) -> float:
+    def _step(self, records_N: NDArray[np.int64]) -> float:
         self._folded = None
-        x_NKF = torch.from_numpy(self.signals_NKF[records_n]).float()
-        share_NK = torch.from_numpy(self.log_share_NK[records_n])
-        hard = 1 + self.settings.hard
-        self._measure(x_NKF[:, :hard])
-        share_NK, inside_N = share_NK.clone(), share_NK[:, 0] == 0
-        share_NK[:, 0] = 0
-        pick_NK = x_NKF[..., : len(DENSE)] @ self.linear_D + share_NK
-        rank_NK = self.live(self._standard(x_NKF[:, :hard])).squeeze(-1) + pick_NK[:, :hard].detach()
-        # The network meets shortlists only: taught with targets from outside, it would lift what the shortlist put
-        # last.
-        rank_N = rank_NK.log_softmax(1)[:, 0] * inside_N.float()
-        loss = -(rank_N.sum() / inside_N.sum().clamp_min(1) + pick_NK.log_softmax(1)[:, 0].mean())
-        self.optimiser.zero_grad(set_to_none=True)
+        x_NCF = torch.from_numpy(self.signals_NCF[records_N]).float()
+        correction_NC = torch.from_numpy(self.log_correction_NC[records_N])
+        hard = 1 + self.settings.hard_negatives
+        self._update_moments(x_NCF[:, :hard])
+        correction_NC, inside_N = correction_NC.clone(), correction_NC[:, 0] == 0
+        correction_NC[:, 0] = 0
+        linear_score_NC = x_NCF[..., : len(DENSE_SIGNALS)] @ self.linear_F + correction_NC
+        network_score_NC = self.training_network(self._standardize(x_NCF[:, :hard])).squeeze(-1)
+        score_NC = network_score_NC + linear_score_NC[:, :hard].detach()
+        # The network ranks shortlists only. Trained on targets from outside, it would raise titles with a low linear
+        # score.
+        log_probability_N = score_NC.log_softmax(1)[:, 0] * inside_N.float()
+        loss = -(log_probability_N.sum() / inside_N.sum().clamp_min(1) + linear_score_NC.log_softmax(1)[:, 0].mean())
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.live.parameters(), 1.0)
-        self.optimiser.step()
+        nn.utils.clip_grad_norm_(self.training_network.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
         self.steps += 1
-        keep = min(self.settings.average, 1 - 1 / self.steps)
+        decay = min(self.settings.ema_decay, 1 - 1 / self.steps)
         with torch.no_grad():
-            for served, learned in zip(self.network.parameters(), self.live.parameters(), strict=True):
-                served.lerp_(learned, 1 - keep)
+            pairs = zip(self.served_network.parameters(), self.training_network.parameters(), strict=True)
+            for served, trained in pairs:
+                served.lerp_(trained, 1 - decay)
         return float(loss.detach())
 
-    def _measure(self, x_NKF: Tensor) -> None:
-        pace = max(0.01, 1 / (self.steps + 1))
-        self.mean_F.lerp_(x_NKF.mean((0, 1)), pace)
-        self.square_F.lerp_(x_NKF.square().mean((0, 1)), pace)
+    def _update_moments(self, x_NCF: Tensor) -> None:
+        rate = max(MIN_MOMENT_RATE, 1 / (self.steps + 1))
+        self.mean_F.lerp_(x_NCF.mean((0, 1)), rate)
+        self.square_F.lerp_(x_NCF.square().mean((0, 1)), rate)
 
-    def _spread(self) -> Tensor:
+    def _std(self) -> Tensor:
         return (self.square_F - self.mean_F.square()).clamp_min(1e-4).sqrt()
 
-    def _standard(self, x_CF: Tensor) -> Tensor:
-        """Signals in spreads from their mean; those that the network may not see are 0."""
-        return ((x_CF - self.mean_F) / self._spread()).clamp(-self.furthest, self.furthest) * self.hidden_F
+    def _standardize(self, x_CF: Tensor) -> Tensor:
+        """Standardize and clip the signals; hidden signals become 0."""
+        return ((x_CF - self.mean_F) / self._std()).clamp(-CLIP_STDS, CLIP_STDS) * self.visible_F
 
     def served_state(self) -> dict[str, Any]:
-        """What scoring needs."""
+        """Return the state that scoring needs."""
         return {
-            "network": {k: v.clone() for k, v in self.network.state_dict().items()},
-            "linear_D": self.linear_D.detach().clone(),
+            "served_network": {k: v.clone() for k, v in self.served_network.state_dict().items()},
+            "linear_F": self.linear_F.detach().clone(),
             "mean_F": self.mean_F.clone(),
             "square_F": self.square_F.clone(),
             "steps": self.steps,
         }
 
     def training_state(self) -> dict[str, Any]:
-        """What else decides the steps that follow."""
-        held = min(self.written, self.settings.buffer)
+        """Return the state that training needs besides `served_state`."""
+        held = min(self.records_written, self.settings.buffer_records)
         return {
-            "live": {k: v.clone() for k, v in self.live.state_dict().items()},
-            "optimiser": copy.deepcopy(self.optimiser.state_dict()),
+            "training_network": {k: v.clone() for k, v in self.training_network.state_dict().items()},
+            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
-            "signals_NKF": self.signals_NKF[:held].copy(),
-            "log_share_NK": self.log_share_NK[:held].copy(),
-            "written": self.written,
+            "signals_NCF": self.signals_NCF[:held].copy(),
+            "log_correction_NC": self.log_correction_NC[:held].copy(),
+            "records_written": self.records_written,
         }
 
     def load_served(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
+        self.served_network.load_state_dict(state["served_network"])
         with torch.no_grad():
-            self.linear_D.copy_(state["linear_D"])
+            self.linear_F.copy_(state["linear_F"])
         self.mean_F, self.square_F = state["mean_F"].clone(), state["square_F"].clone()
         self.steps, self._folded = state["steps"], None
 
     def load_training(self, state: dict[str, Any]) -> None:
-        self.live.load_state_dict(state["live"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.training_network.load_state_dict(state["training_network"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
-        held = len(state["log_share_NK"])
-        self.signals_NKF[:held], self.log_share_NK[:held] = state["signals_NKF"], state["log_share_NK"]
-        self.written = state["written"]
+        held = len(state["log_correction_NC"])
+        self.signals_NCF[:held], self.log_correction_NC[:held] = state["signals_NCF"], state["log_correction_NC"]
+        self.records_written = state["records_written"]
 
 
-def _network(columns: int, settings: RankerSettings) -> nn.Sequential:
+def _network(signal_count: int, settings: RankerSettings) -> nn.Sequential:
     wide, narrow = settings.hidden
-    return nn.Sequential(nn.Linear(columns, wide), nn.SiLU(), nn.Linear(wide, narrow), nn.SiLU(), nn.Linear(narrow, 1))
+    return nn.Sequential(
+        nn.Linear(signal_count, wide), nn.SiLU(), nn.Linear(wide, narrow), nn.SiLU(), nn.Linear(narrow, 1)
+    )
 
 
-def _prior() -> Tensor:
-    """Sensible weights before anything is learned: recent popularity, what follows, what goes together, text."""
-    told = {"popular ever": 0.3, "popular 3": 0.3, "near recent": 0.5, "together recent": 0.5, "alike users": 0.3}
-    told |= {"followed recent": 0.3, "text recent": 2.0, "text neighbours": 0.5, "genres": 0.5, "backbone": 0.1}
-    told |= {"taken lately": 0.5}
-    return torch.tensor([told.get(name, 0.0) for name in DENSE])
+def _initial_linear_weights() -> Tensor:
+    """Return plausible weights for the time before training: popularity, transitions, co-occurrence and text."""
+    weights = {
+        "popularity total": 0.3,
+        "popularity month": 0.3,
+        "session cooccurrence recent": 0.5,
+        "cooccurrence recent": 0.5,
+        "knn users": 0.3,
+        "transition recent": 0.3,
+        "text recent": 2.0,
+        "text neighbor cooccurrence": 0.5,
+        "genre affinity": 0.5,
+        "backbone": 0.1,
+        "repeat recency": 0.5,
+    }
+    return torch.tensor([weights.get(name, 0.0) for name in DENSE_SIGNALS])

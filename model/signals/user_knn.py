@@ -1,14 +1,17 @@
-"""What users like the asker did: around the asker's last titles, and altogether. The compiled inner loops.
+"""User-kNN signals: titles that similar users interacted with, overall and near the query user's recent titles.
 
-Whoever took one of the asker's last titles lately is asked; how much of a say each has is what they share, a rare title
-counting for more (session k-nearest-neighbours, Jannach and Ludewig 2017). What stood near a shared title in their
-sequences is what a count of pairs cannot keep for titles of few events. The few most alike are weighed once more by
-kernel ridge regression over their titles, so that ten users who say the same do not have ten votes: EASE (Steck 2019)
-in its dual form over a neighbourhood, whose cost does not know how many users or titles there are.
+The candidates for neighbors are the last users of the query user's recent titles. Their similarity is the sum of the
+IDF weights of the shared titles (session k-nearest-neighbors, Jannach and Ludewig 2017). The neighbor signals count
+the events before and after a shared title in these users' histories, which pair counts cannot resolve for titles with
+few events. The most similar users are weighted once more by kernel ridge regression over their titles, so that ten
+users with the same titles do not get ten votes. This is EASE (Steck 2019) in its dual form over a neighborhood; its
+cost does not depend on the number of users or titles.
 
-A user costs at most `SHARED x takers` steps for the shares, `AROUND x takers x 2 WINDOW` for the surroundings, and
-`FITTED^2 x RECENT / 2` for the regression. Arrays are taken out of their tuples before a loop: inside it, that would
-cost more than the step.
+One query costs at most OVERLAP_TITLES x USERS_PER_TITLE steps for the similarities, NEIGHBOR_TITLES x USERS_PER_TITLE x
+2 NEIGHBOR_WINDOW_EVENTS for the neighbor signals, and RIDGE_USERS^2 x TITLES_PER_USER / 2 for the regression. Arrays
+are unpacked from their tuples before a loop, because access inside the loop costs more than the step itself.
+
+A similar users · L events of one history · U users · V titles · F summed signals · I recent users of a title
 """
 
 from typing import Final
@@ -17,250 +20,259 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from model.signals.inputs import Query, TitleSignals
 from model.signals.table import (
-    ALIKE_FITTED,
-    ALIKE_SITTINGS,
-    ALIKE_USERS,
-    AROUND_AFTER,
-    AROUND_ALIKE,
-    AROUND_BEFORE,
-    AROUND_BREADTH,
-    AROUND_LATELY,
-    Query,
+    KNN_RIDGE,
+    KNN_SESSIONS,
+    KNN_USERS,
+    NEIGHBOR_AFTER,
+    NEIGHBOR_BEFORE,
+    NEIGHBOR_BREADTH,
+    NEIGHBOR_RECENCY,
+    NEIGHBOR_SIMILARITY,
     Scratch,
-    TitleSignals,
 )
 from model.state.interactions import InteractionIndex, recent_titles_of
 
-SHARED: Final = 20  # titles back by which users are found alike
-AROUND: Final = 10  # titles back whose surroundings are read
-WINDOW: Final = 8  # events to either side
-ALIKE: Final = 64  # most alike users whose titles count
-RECENT: Final = 128  # titles of each
-FITTED: Final = 48  # of them, who are weighed against each other
-RIDGE: Final = 0.5
-SWEEPS: Final = 12
+OVERLAP_TITLES: Final = 20  # recent titles of the query user whose users are similar
+OVERLAP_DECAY: Final = 0.93  # weight of a shared title per event back in the query user's history
+USER_SIZE_PRIOR: Final = 10.0  # events added to a user's number of titles, by whose root the similarity is divided
+NEIGHBOR_TITLES: Final = 10  # recent titles of the query user around which other users' events are read
+NEIGHBOR_WINDOW_EVENTS: Final = 8  # events to either side of the shared title
+NEIGHBOR_TITLE_DECAY: Final = 0.8  # per event back in the query user's history
+NEIGHBOR_STEP_DECAY: Final = 0.85  # per event from the shared title
+NEIGHBOR_USER_DECAY: Final = 0.93  # per later user of the shared title, for "neighbor recency"
+KNN_SIZE: Final = 64  # most similar users whose titles count
+KNN_SESSION_TITLES: Final = 10  # recent titles of the query user that mark a session in similar users' histories
+KNN_SESSION_DECAY: Final = 0.85  # per event from such a title
+KNN_SESSION_BEFORE_WEIGHT: Final = 0.5  # of events before such a title, against those after it
+TITLES_PER_USER: Final = 128  # latest titles that are read of each similar user
+RIDGE_USERS: Final = 48  # most similar users in the ridge regression
+RIDGE_PENALTY: Final = 0.5
+GAUSS_SEIDEL_SWEEPS: Final = 12
 
 
 @njit(cache=True)
-def add_user_knn_signals(query: Query, titles: TitleSignals, s: Scratch) -> None:
-    """Add up what others took, in the rows of the scratch that are theirs; `overlap_U` stays, for `signals.read`."""
-    for u in s.touched_N:
+def add_user_knn_signals(query: Query, titles: TitleSignals, scratch: Scratch) -> None:
+    """Add the user-kNN and neighbor signals to `summed_VF`; `similarity_U` stays filled for `fill_signals`."""
+    for u in scratch.touched_U:
         if u < 0:
             break
-        s.overlap_U[u] = 0.0
-    many = _share(query, titles.interactions, titles.idf_V, s.overlap_U, s.touched_N)
-    _look_around(query, titles.interactions, s.overlap_U, s.mark_V, s.sums_VM)
-    touched = s.touched_N[:many].copy()
-    similar = s.overlap_U[touched]
-    best = _best(similar)
-    rows_AR = np.empty((best.size, RECENT), np.int32)
-    many_A = np.empty(best.size, np.int64)
-    for a in range(best.size):
-        many_A[a] = recent_titles_of(titles.interactions, touched[best[a]], rows_AR[a])
-    _take(query.recent_L, similar[best], rows_AR, many_A, s.mark_V, s.sums_VM)
-    _once(rows_AR[:FITTED], many_A, s.mark_V)
-    _fit(query.recent_L, titles.idf_V, rows_AR[:FITTED], many_A[:FITTED], s.weight_V, s.sums_VM[:, ALIKE_FITTED])
+        scratch.similarity_U[u] = 0.0
+    found = _find_similar_users(query, titles.interactions, titles.idf_V, scratch.similarity_U, scratch.touched_U)
+    _add_neighbor_events(query, titles.interactions, scratch.similarity_U, scratch.visited_V, scratch.summed_VF)
+    touched_A = scratch.touched_U[:found].copy()
+    similarity_A = scratch.similarity_U[touched_A]
+    nearest = _nearest(similarity_A)
+    rows_AL = np.empty((nearest.size, TITLES_PER_USER), np.int32)
+    count_A = np.empty(nearest.size, np.int64)
+    for a in range(nearest.size):
+        count_A[a] = recent_titles_of(titles.interactions, touched_A[nearest[a]], rows_AL[a])
+    _add_similar_users_titles(
+        query.recent_L, similarity_A[nearest], rows_AL, count_A, scratch.visited_V, scratch.summed_VF
+    )
+    _deduplicate(rows_AL[:RIDGE_USERS], count_A, scratch.visited_V)
+    _add_ridge_votes(
+        query.recent_L,
+        titles.idf_V,
+        rows_AL[:RIDGE_USERS],
+        count_A[:RIDGE_USERS],
+        scratch.weight_V,
+        scratch.summed_VF[:, KNN_RIDGE],
+    )
 
 
 @njit(cache=True)
-def _share(
+def _find_similar_users(
     query: Query,
     interactions: InteractionIndex,
     idf_V: NDArray[np.float32],
-    overlap_U: NDArray[np.float32],
-    touched_N: NDArray[np.int32],
+    similarity_U: NDArray[np.float32],
+    touched_U: NDArray[np.int32],
 ) -> int:
-    """Who took the asker's last titles lately: slots into `touched_N`, what they share into `overlap_U`; how many."""
-    title_users_VA, title_count_V, user_count_U, recent_L, n = (
-        interactions.title_users_VA,
-        interactions.title_count_V,
-        interactions.user_count_U,
-        query.recent_L,
-        0,
-    )
-    takers = title_users_VA.shape[1]
-    for j in range(min(SHARED, recent_L.size)):
+    """Write the recent users of the query's titles to `touched_U` and their similarity; return their number."""
+    title_users_VI, title_count_V = interactions.title_users_VI, interactions.title_count_V
+    recent_L, user_count_U = query.recent_L, interactions.user_count_U
+    n, size = 0, title_users_VI.shape[1]
+    for j in range(min(OVERLAP_TITLES, recent_L.size)):
         row = recent_L[j]
-        weight = np.float32(0.93**j) * idf_V[row]
-        for back in range(1, min(title_count_V[row], takers) + 1):
-            u = title_users_VA[row, (title_count_V[row] - back) % takers]
+        weight = np.float32(OVERLAP_DECAY**j) * idf_V[row]
+        for back in range(1, min(title_count_V[row], size) + 1):
+            u = title_users_VI[row, (title_count_V[row] - back) % size]
             if u < 0 or u == query.user_index:
                 continue
-            if overlap_U[u] == 0.0:
-                touched_N[n] = u
+            if similarity_U[u] == 0.0:
+                touched_U[n] = u
                 n += 1
-            overlap_U[u] += weight
-    touched_N[n] = -1
+            similarity_U[u] += weight
+    touched_U[n] = -1
     for i in range(n):
-        u = touched_N[i]
-        overlap_U[u] /= np.sqrt(min(user_count_U[u], RECENT) + 10.0)
+        u = touched_U[i]
+        similarity_U[u] /= np.sqrt(min(user_count_U[u], TITLES_PER_USER) + USER_SIZE_PRIOR)
     return n
 
 
 @njit(cache=True)
-def _best(similar_N: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Places of the ALIKE most similar, most first, of equals the first."""
-    few_M = np.arange(similar_N.size)
-    if similar_N.size > ALIKE:
-        few_M = np.flatnonzero(similar_N >= np.partition(similar_N, similar_N.size - ALIKE)[similar_N.size - ALIKE])
-    return few_M[np.argsort(-similar_N[few_M], kind="mergesort")][:ALIKE]
+def _nearest(similarity_A: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return the indices of the KNN_SIZE most similar users, most similar first; of equals the first."""
+    kept = np.arange(similarity_A.size)
+    if similarity_A.size > KNN_SIZE:
+        least = np.partition(similarity_A, similarity_A.size - KNN_SIZE)[similarity_A.size - KNN_SIZE]
+        kept = np.flatnonzero(similarity_A >= least)
+    return kept[np.argsort(-similarity_A[kept], kind="mergesort")][:KNN_SIZE]
 
 
 @njit(cache=True)
-def _look_around(
+def _add_neighbor_events(
     query: Query,
     interactions: InteractionIndex,
-    overlap_U: NDArray[np.float32],
-    mark_V: NDArray[np.int8],
-    sums_VM: NDArray[np.float32],
+    similarity_U: NDArray[np.float32],
+    visited_V: NDArray[np.int8],
+    summed_VF: NDArray[np.float32],
 ) -> None:
-    """What others took after and before the asker's last titles: by nearness, by lateness, by likeness."""
-    title_users_VA, event_index_VA, title_count_V, recent_L = (
-        interactions.title_users_VA,
-        interactions.event_index_VA,
-        interactions.title_count_V,
-        query.recent_L,
-    )
-    row_E, start_U, user_capacity_U, user_count_U = (
-        interactions.row_E,
-        interactions.start_U,
-        interactions.user_capacity_U,
-        interactions.user_count_U,
-    )
-    recency, takers = np.float32(1.0), title_users_VA.shape[1]
-    mark_V[:] = 0
-    for j in range(min(AROUND, recent_L.size)):
-        snapshot, late = recent_L[j], np.float32(1.0)
-        for back in range(1, min(title_count_V[snapshot], takers) + 1):
-            place = (title_count_V[snapshot] - back) % takers
-            u = title_users_VA[snapshot, place]
+    """Add other users' events after and before the query's titles, weighted by distance, recency and similarity."""
+    recent_L, title_users_VI, event_index_VI = query.recent_L, interactions.title_users_VI, interactions.event_index_VI
+    title_count_V, user_count_U = interactions.title_count_V, interactions.user_count_U
+    row_X, start_U, user_capacity_U = interactions.row_X, interactions.start_U, interactions.user_capacity_U
+    title_weight, size = np.float32(1.0), title_users_VI.shape[1]
+    visited_V[:] = 0
+    for j in range(min(NEIGHBOR_TITLES, recent_L.size)):
+        shared, user_recency = recent_L[j], np.float32(1.0)
+        for back in range(1, min(title_count_V[shared], size) + 1):
+            entry = (title_count_V[shared] - back) % size
+            u = title_users_VI[shared, entry]
             if u < 0 or u == query.user_index:
                 continue
-            start, room, nth = start_U[u], user_capacity_U[u], event_index_VA[snapshot, place]
-            oldest, newest = max(user_count_U[u] - room, 0), user_count_U[u] - 1
-            if nth < oldest:  # the user went on since, further than is held
+            start, capacity, event_index = start_U[u], user_capacity_U[u], event_index_VI[shared, entry]
+            oldest, newest = max(user_count_U[u] - capacity, 0), user_count_U[u] - 1
+            if event_index < oldest:  # the user's ring buffer no longer holds the event
                 continue
-            after, before = min(WINDOW, newest - nth), min(WINDOW, nth - oldest)
-            for side, steps in ((1, after), (-1, before)):
-                way, weight = AROUND_AFTER if side > 0 else AROUND_BEFORE, recency
+            after, before = (
+                min(NEIGHBOR_WINDOW_EVENTS, newest - event_index),
+                min(NEIGHBOR_WINDOW_EVENTS, event_index - oldest),
+            )
+            for direction, steps in ((1, after), (-1, before)):
+                signal, weight = NEIGHBOR_AFTER if direction > 0 else NEIGHBOR_BEFORE, title_weight
                 for step in range(1, steps + 1):
-                    other = nth + side * step
-                    c = row_E[start + (other if other < room else other % room)]
-                    if c >= 0:
-                        sums_VM[c, way] += weight
-                        sums_VM[c, AROUND_LATELY] += weight * late
-                        sums_VM[c, AROUND_ALIKE] += weight * overlap_U[u]
-                        if mark_V[c] != j + 1:
-                            mark_V[c] = j + 1
-                            sums_VM[c, AROUND_BREADTH] += 1.0
-                    weight *= np.float32(0.85)
-            late *= np.float32(0.93)
-        recency *= np.float32(0.8)
+                    other = event_index + direction * step
+                    v = row_X[start + (other if other < capacity else other % capacity)]
+                    if v >= 0:
+                        summed_VF[v, signal] += weight
+                        summed_VF[v, NEIGHBOR_RECENCY] += weight * user_recency
+                        summed_VF[v, NEIGHBOR_SIMILARITY] += weight * similarity_U[u]
+                        if visited_V[v] != j + 1:
+                            visited_V[v] = j + 1
+                            summed_VF[v, NEIGHBOR_BREADTH] += 1.0
+                    weight *= np.float32(NEIGHBOR_STEP_DECAY)
+            user_recency *= np.float32(NEIGHBOR_USER_DECAY)
+        title_weight *= np.float32(NEIGHBOR_TITLE_DECAY)
 
 
 @njit(cache=True)
-def _take(
+def _add_similar_users_titles(
     recent_L: NDArray[np.int32],
-    similar_A: NDArray[np.float32],
-    rows_AR: NDArray[np.int32],
-    many_A: NDArray[np.int64],
-    mark_V: NDArray[np.int8],
-    sums_VM: NDArray[np.float32],
+    similarity_A: NDArray[np.float32],
+    rows_AL: NDArray[np.int32],
+    count_A: NDArray[np.int64],
+    visited_V: NDArray[np.int8],
+    summed_VF: NDArray[np.float32],
 ) -> None:
-    """What the most alike users took, and what of it near the asker's last ten titles."""
-    mark_V[:] = 0
-    for h in recent_L[:10]:
-        mark_V[h] = 1
-    for a in range(similar_A.size):
-        after, before, n = np.float32(0.0), np.float32(0.0), many_A[a]
-        for p in range(n):
-            back, c = rows_AR[a, p], rows_AR[a, n - 1 - p]
-            sums_VM[c, ALIKE_USERS] += similar_A[a]
-            sums_VM[c, ALIKE_SITTINGS] += similar_A[a] * after
-            sums_VM[back, ALIKE_SITTINGS] += np.float32(0.5) * similar_A[a] * before
-            after = np.float32(1.0) if mark_V[c] else after * np.float32(0.85)
-            before = np.float32(1.0) if mark_V[back] else before * np.float32(0.85)
+    """Add the similar users' titles: all of them, and those near one of the query user's last titles."""
+    visited_V[:] = 0
+    for h in recent_L[:KNN_SESSION_TITLES]:
+        visited_V[h] = 1
+    for a in range(similarity_A.size):
+        after, before, n = np.float32(0.0), np.float32(0.0), count_A[a]
+        for i in range(n):
+            backward, forward = rows_AL[a, i], rows_AL[a, n - 1 - i]  # from the newest event, and from the oldest
+            summed_VF[forward, KNN_USERS] += similarity_A[a]
+            summed_VF[forward, KNN_SESSIONS] += similarity_A[a] * after
+            summed_VF[backward, KNN_SESSIONS] += np.float32(KNN_SESSION_BEFORE_WEIGHT) * similarity_A[a] * before
+            after = np.float32(1.0) if visited_V[forward] else after * np.float32(KNN_SESSION_DECAY)
+            before = np.float32(1.0) if visited_V[backward] else before * np.float32(KNN_SESSION_DECAY)
 
 
 @njit(cache=True)
-def _once(rows_AR: NDArray[np.int32], many_A: NDArray[np.int64], mark_V: NDArray[np.int8]) -> None:
-    """Leave out what a user took again: the regression is of sets, and with repeats its kernel would be none."""
-    mark_V[:] = 0
-    for a in range(len(rows_AR)):
-        rows_R, n = rows_AR[a], 0
-        for p in range(many_A[a]):
-            if not mark_V[rows_R[p]]:
-                mark_V[rows_R[p]] = 1
-                rows_R[n] = rows_R[p]
+def _deduplicate(rows_AL: NDArray[np.int32], count_A: NDArray[np.int64], visited_V: NDArray[np.int8]) -> None:
+    """Remove repeated titles of a user: the kernel of the regression is defined on sets."""
+    visited_V[:] = 0
+    for a in range(len(rows_AL)):
+        rows_L, n = rows_AL[a], 0
+        for i in range(count_A[a]):
+            if not visited_V[rows_L[i]]:
+                visited_V[rows_L[i]] = 1
+                rows_L[n] = rows_L[i]
                 n += 1
-        for p in range(n):
-            mark_V[rows_R[p]] = 0
-        many_A[a] = n
+        for i in range(n):
+            visited_V[rows_L[i]] = 0
+        count_A[a] = n
 
 
 @njit(cache=True)
-def _fit(
+def _add_ridge_votes(
     recent_L: NDArray[np.int32],
     idf_V: NDArray[np.float32],
-    rows_AR: NDArray[np.int32],
-    many_A: NDArray[np.int64],
+    rows_AL: NDArray[np.int32],
+    count_A: NDArray[np.int64],
     weight_V: NDArray[np.float32],
     sum_V: NDArray[np.float32],
 ) -> None:
-    """Each one's vote is the regression's: of the asker's titles on theirs, as cosines of weighted sets."""
-    fitted, mine = many_A.size, np.float32(0.0)
-    kernel_AA, own_A = np.zeros((fitted, fitted), np.float32), np.zeros(fitted, np.float32)
+    """Add the prediction of a kernel ridge regression from the similar users' titles to the query user's.
+
+    The kernel is the cosine of two IDF-weighted sets of titles.
+    """
+    users, query_norm = count_A.size, np.float32(0.0)
+    kernel_AA, target_A = np.zeros((users, users), np.float32), np.zeros(users, np.float32)
     for h in recent_L:
         if not weight_V[h]:
             weight_V[h] = idf_V[h]
-            mine += idf_V[h]
-    for a in range(fitted):
-        own_A[a] = _sum(weight_V, rows_AR[a], many_A[a])
+            query_norm += idf_V[h]
+    for a in range(users):
+        target_A[a] = _sum_weights(weight_V, rows_AL[a], count_A[a])
     for h in recent_L:
         weight_V[h] = 0.0
-    for a in range(fitted):
-        for p in range(many_A[a]):
-            weight_V[rows_AR[a, p]] = idf_V[rows_AR[a, p]]
+    for a in range(users):
+        for i in range(count_A[a]):
+            weight_V[rows_AL[a, i]] = idf_V[rows_AL[a, i]]
         for b in range(a + 1):
-            kernel_AA[a, b] = _sum(weight_V, rows_AR[b], many_A[b])
-        for p in range(many_A[a]):
-            weight_V[rows_AR[a, p]] = 0.0
+            kernel_AA[a, b] = _sum_weights(weight_V, rows_AL[b], count_A[b])
+        for i in range(count_A[a]):
+            weight_V[rows_AL[a, i]] = 0.0
     norm_A = 1 / np.sqrt(np.diag(kernel_AA) + np.float32(1.0))
-    for a in range(fitted):
-        own_A[a] *= norm_A[a] / np.sqrt(mine + np.float32(1.0))
+    for a in range(users):
+        target_A[a] *= norm_A[a] / np.sqrt(query_norm + np.float32(1.0))
         for b in range(a + 1):
             kernel_AA[a, b] *= norm_A[a] * norm_A[b]
             kernel_AA[b, a] = kernel_AA[a, b]
-        kernel_AA[a, a] += RIDGE
-    vote_A = _solve(kernel_AA, own_A)
-    for a in range(fitted):
-        for p in range(many_A[a]):
-            sum_V[rows_AR[a, p]] += vote_A[a] * norm_A[a]
+        kernel_AA[a, a] += RIDGE_PENALTY
+    vote_A = _solve(kernel_AA, target_A)
+    for a in range(users):
+        for i in range(count_A[a]):
+            sum_V[rows_AL[a, i]] += vote_A[a] * norm_A[a]
 
 
 @njit(cache=True)
-def _sum(weight_V: NDArray[np.float32], rows_R: NDArray[np.int32], many: int) -> np.float32:
-    """Four sums at a time, for one would have to wait for itself."""
+def _sum_weights(weight_V: NDArray[np.float32], rows_L: NDArray[np.int32], count: int) -> np.float32:
+    """Sum the weights of the first `count` rows; four independent accumulators hide the latency of the additions."""
     sum_0, sum_1, sum_2, sum_3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    even = many - many % 4
-    for p in range(0, even, 4):
-        sum_0 += weight_V[rows_R[p]]
-        sum_1 += weight_V[rows_R[p + 1]]
-        sum_2 += weight_V[rows_R[p + 2]]
-        sum_3 += weight_V[rows_R[p + 3]]
-    for p in range(even, many):
-        sum_0 += weight_V[rows_R[p]]
+    even = count - count % 4
+    for i in range(0, even, 4):
+        sum_0 += weight_V[rows_L[i]]
+        sum_1 += weight_V[rows_L[i + 1]]
+        sum_2 += weight_V[rows_L[i + 2]]
+        sum_3 += weight_V[rows_L[i + 3]]
+    for i in range(even, count):
+        sum_0 += weight_V[rows_L[i]]
     return (sum_0 + sum_1) + (sum_2 + sum_3)
 
 
 @njit(cache=True)
-def _solve(kernel_AA: NDArray[np.float32], own_A: NDArray[np.float32]) -> NDArray[np.float32]:
-    """x of K x = y, K positive definite, by sweeps of Gauss and Seidel."""
-    vote_A = np.zeros_like(own_A)
-    for _ in range(SWEEPS):
+def _solve(kernel_AA: NDArray[np.float32], target_A: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Solve K x = y approximately for a positive definite K, by Gauss-Seidel sweeps."""
+    vote_A = np.zeros_like(target_A)
+    for _ in range(GAUSS_SEIDEL_SWEEPS):
         for a in range(vote_A.size):
-            rest = own_A[a] + kernel_AA[a, a] * vote_A[a]
+            rest = target_A[a] + kernel_AA[a, a] * vote_A[a]
             for b in range(vote_A.size):
                 rest -= kernel_AA[a, b] * vote_A[b]
             vote_A[a] = rest / kernel_AA[a, a]

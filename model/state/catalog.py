@@ -1,8 +1,10 @@
-"""The titles a learner knows: string ids to rows, and what is known of each row without any event.
+"""The catalog maps title ids to array rows and stores each title's metadata.
 
-Rows appear as ids do, with no rebuild and no fixed vocabulary; at the bound the least recently seen titles give theirs
-up. A row exists as soon as a title launches or has an event; only a launched title that is not withdrawn is a
-candidate.
+The vocabulary is open: a title gets a row at its launch or at its first event, without a rebuild. When the catalog
+exceeds its maximum size, the least recently used titles are evicted and their rows are reused. A title is a candidate
+only between its launch and its withdrawal.
+
+V titles · E width of a text embedding · G genres of a title
 """
 
 from collections.abc import Collection, Sequence
@@ -15,96 +17,109 @@ from numpy.typing import NDArray
 
 from model.state.text_neighbors import TextNeighbors
 
-NEVER: Final = np.iinfo(np.int64).max  # not launched, or withdrawn
-GENRES: Final = 6  # of a title that count
-CODES: Final = 1024  # of genres: among 64, four of MovieLens' nineteen were one
-UNKNOWN: Final = np.iinfo(np.int64).min  # no release date
-_ARRAYS: Final = ("semantic_VS", "born_V", "count_V", "year_V", "released_V", "genres_VG", "seen_V")
+NOT_LAUNCHED: Final = np.iinfo(np.int64).max  # launch sequence of a title that is not launched or is withdrawn
+UNKNOWN_DATE: Final = np.iinfo(np.int64).min  # release date of a title without one
+UNKNOWN_ROW: Final = -1  # row of a title that is not in the catalog
+NO_GENRE: Final = -1  # fills genres_VG after a title's genres
+GENRES_PER_TITLE: Final = 6  # further genres are ignored
+GENRE_CODES: Final = 1024  # hash buckets; with 64, four of the 19 MovieLens genres collided
+EVICTION_SLACK: Final = 50  # an eviction frees another 1/50 of the maximum, so that not every batch evicts
+_ARRAYS: Final = (
+    "semantic_VE",
+    "launch_sequence_V",
+    "count_V",
+    "year_V",
+    "released_V",
+    "genres_VG",
+    "last_used_V",
+)
 
 
 class Catalog:
-    """Rows of titles; arrays are of `capacity` rows, of which the first `len(self)` have been used.
-
-    semantic_VS float32 text vector, zero without text · born_V int64 log sequence of the launch, or NEVER where no
-    candidate · count_V float32 events so far · year_V float32 or NaN · released_V int64 ms or UNKNOWN ·
-    genres_VG int16 up to 6 genres hashed to 0..1023, -1 after them · seen_V int64 log sequence of the last mention
-    """
+    """Rows of titles. The arrays have `capacity` rows, of which the first `len(self)` have been used."""
 
     def __init__(self, d_text: int = 256, capacity: int = 1024) -> None:
-        self.rows: dict[str, int] = {}
-        self.ids: list[str] = []
-        self.semantic_VS = np.zeros((capacity, d_text), np.float32)
-        self.born_V = np.full(capacity, NEVER, np.int64)
-        self.count_V = np.zeros(capacity, np.float32)
-        self.year_V = np.full(capacity, np.nan, np.float32)
-        self.released_V = np.full(capacity, UNKNOWN, np.int64)
-        self.genres_VG = np.full((capacity, GENRES), -1, np.int16)
-        self.seen_V = np.zeros(capacity, np.int64)
+        self.rows: dict[str, int] = {}  # title id to row
+        self.ids: list[str] = []  # row to title id, "" for a free row
+        self.semantic_VE = np.zeros((capacity, d_text), np.float32)  # unit text embeddings, zero without text
+        self.launch_sequence_V = np.full(capacity, NOT_LAUNCHED, np.int64)  # log sequence of the first launch
+        self.count_V = np.zeros(capacity, np.float32)  # events so far
+        self.year_V = np.full(capacity, np.nan, np.float32)  # release year, NaN if unknown
+        self.released_V = np.full(capacity, UNKNOWN_DATE, np.int64)  # release date in ms
+        self.genres_VG = np.full((capacity, GENRES_PER_TITLE), NO_GENRE, np.int16)  # genre codes, then NO_GENRE
+        self.last_used_V = np.zeros(capacity, np.int64)  # log sequence of the last launch or event
         self.text_neighbors = TextNeighbors(capacity)
-        self.free: list[int] = []
+        self.free: list[int] = []  # rows of evicted titles
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def capacity(self) -> int:
-        return len(self.born_V)
+        return len(self.launch_sequence_V)
 
-    def row(self, title: str, sequence: int) -> int:
-        """The title's row, made if there is none yet; `sequence` is the log's place of this mention."""
+    @property
+    def candidate_V(self) -> NDArray[np.bool_]:
+        """Whether each title is launched and not withdrawn."""
+        return self.launch_sequence_V[: len(self)] < NOT_LAUNCHED
+
+    def ensure_row(self, title: str, sequence: int) -> int:
+        """Return the title's row, added if it is missing; `sequence` is the log sequence of this use."""
         row = self.rows.get(title)
         if row is None:
-            row = self._take_row(title)
-        self.seen_V[row] = sequence
+            row = self._add_row(title)
+        self.last_used_V[row] = sequence
         return row
 
-    def find(self, titles: Collection[str]) -> NDArray[np.int64]:
-        """Rows of known titles, -1 for unknown ones; changes nothing."""
-        return np.fromiter(map(self.rows.get, titles, repeat(-1)), np.int64, len(titles))
+    def rows_of(self, titles: Collection[str]) -> NDArray[np.int64]:
+        """Return the titles' rows, UNKNOWN_ROW for unknown titles; the catalog does not change."""
+        return np.fromiter(map(self.rows.get, titles, repeat(UNKNOWN_ROW)), np.int64, len(titles))
 
     def launch(
         self,
         row: int,
-        semantic_S: NDArray[np.float32] | None,
+        semantic_E: NDArray[np.float32] | None,
         genres: Sequence[str],
         year: int | None,
         released: int | None,
         sequence: int,
     ) -> None:
-        """Take in what a launch or a relaunch says; the first launch stays the title's birth. `update_text_neighbors`
-        follows."""
-        self.semantic_VS[row] = 0 if semantic_S is None else semantic_S
-        self.born_V[row] = min(int(self.born_V[row]), sequence)
+        """Store the metadata of a launch or a relaunch; a relaunch keeps the sequence of the first launch.
+
+        The caller must then call `update_text_neighbors`.
+        """
+        self.semantic_VE[row] = 0 if semantic_E is None else semantic_E
+        self.launch_sequence_V[row] = min(int(self.launch_sequence_V[row]), sequence)
         self.year_V[row] = np.nan if year is None else year
-        self.released_V[row] = UNKNOWN if released is None else released
+        self.released_V[row] = UNKNOWN_DATE if released is None else released
         self.genres_VG[row] = genre_codes(genres)
 
     def update_text_neighbors(self, rows: Sequence[int]) -> None:
-        """Bring the text neighbours of launched rows up to date: once a batch, for it looks at all titles."""
+        """Update the text neighbors of launched rows; call it once per batch, because it compares with all titles."""
         if rows:
-            self.text_neighbors.update(self.semantic_VS[: len(self)], sorted(set(rows)))
+            self.text_neighbors.update(self.semantic_VE[: len(self)], sorted(set(rows)))
 
     def withdraw(self, row: int) -> None:
-        """No candidate any more; its events and its id stay."""
-        self.born_V[row] = NEVER
+        """Remove the title from the candidates; its id and its events stay."""
+        self.launch_sequence_V[row] = NOT_LAUNCHED
 
-    def least_recent(self, most: int) -> NDArray[np.int64]:
-        """Rows to evict so that at most `most` titles remain, some slack included; none while there is room."""
+    def least_recently_used(self, max_titles: int) -> NDArray[np.int64]:
+        """Return the rows to evict so that at most `max_titles` remain, with some slack; empty below the limit."""
         used = len(self.rows)
-        if used <= most:
+        if used <= max_titles:
             return np.zeros(0, np.int64)
         live = np.array(sorted(self.rows.values()), np.int64)
-        order = live[np.argsort(self.seen_V[live], kind="stable")]
-        return np.sort(order[: used - most + most // 50])
+        order = live[np.argsort(self.last_used_V[live], kind="stable")]
+        return np.sort(order[: used - max_titles + max_titles // EVICTION_SLACK])
 
     def evict(self, rows: NDArray[np.int64]) -> None:
-        """Free the rows; the caller clears its own arrays of them."""
+        """Free the rows; the caller must clear its own arrays at these rows."""
         for row in rows.tolist():
             del self.rows[self.ids[row]]
             self.ids[row] = ""
-        self.semantic_VS[rows], self.born_V[rows], self.count_V[rows] = 0, NEVER, 0
-        self.year_V[rows], self.released_V[rows], self.genres_VG[rows] = np.nan, UNKNOWN, -1
-        self.text_neighbors.forget(rows)
+        self.semantic_VE[rows], self.launch_sequence_V[rows], self.count_V[rows] = 0, NOT_LAUNCHED, 0
+        self.year_V[rows], self.released_V[rows], self.genres_VG[rows] = np.nan, UNKNOWN_DATE, NO_GENRE
+        self.text_neighbors.remove(rows)
         self.free.extend(rows.tolist())
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,7 +127,7 @@ class Catalog:
         return {
             "ids": list(self.ids),
             "free": list(self.free),
-            "similar": self.text_neighbors.state_dict(len(self)),
+            "text_neighbors": self.text_neighbors.state_dict(len(self)),
             **arrays,
         }
 
@@ -123,10 +138,10 @@ class Catalog:
             self._grow()
         for name in _ARRAYS:
             getattr(self, name)[: len(self.ids)] = state[name]
-        self.text_neighbors.load_state_dict(state["similar"])
+        self.text_neighbors.load_state_dict(state["text_neighbors"])
 
-    def _take_row(self, title: str) -> int:
-        title = intern(title)  # as histories are: found by identity, without comparing letters
+    def _add_row(self, title: str) -> int:
+        title = intern(title)  # histories hold interned ids too, so that a lookup compares pointers
         if self.free:
             row = self.free.pop()
             self.ids[row] = title
@@ -139,18 +154,18 @@ class Catalog:
         return row
 
     def _grow(self) -> None:
-        fresh = Catalog(self.semantic_VS.shape[1], self.capacity)
+        empty = Catalog(self.semantic_VE.shape[1], self.capacity)
         for name in _ARRAYS:
-            setattr(self, name, np.concatenate([getattr(self, name), getattr(fresh, name)]))
+            setattr(self, name, np.concatenate([getattr(self, name), getattr(empty, name)]))
         self.text_neighbors.grow(self.capacity)
 
 
 def genre_codes(genres: Sequence[str]) -> NDArray[np.int16]:
-    """The first GENRES genres as numbers below CODES, by a hash that is the same in every process; -1 after them."""
+    """Hash the first GENRES_PER_TITLE genres to codes below GENRE_CODES, followed by NO_GENRE."""
     codes = []
     for genre in dict.fromkeys(genre.strip().lower() for genre in genres):
-        digest = 2166136261  # FNV-1a: Python's own hash differs from process to process
+        digest = 2166136261  # FNV-1a, because Python's own hash differs between processes
         for byte in genre.encode():
             digest = ((digest ^ byte) * 16777619) & 0xFFFFFFFF
-        codes.append((digest ^ digest >> 16) % CODES)  # its low bits alone spread badly
-    return np.array((codes + [-1] * GENRES)[:GENRES], np.int16)
+        codes.append((digest ^ digest >> 16) % GENRE_CODES)  # the low bits alone collide more often
+    return np.array((codes + [NO_GENRE] * GENRES_PER_TITLE)[:GENRES_PER_TITLE], np.int16)

@@ -1,8 +1,11 @@
-"""What a stream teaches by counting: how popular, with whom, what follows what, what goes together; all bounded.
+"""Streaming counters of titles: popularity, transitions and co-occurrence, in bounded memory.
 
-Counts learn a pair from one event where a gradient needs many, so they carry young titles and young users. Popularity
-uses forward decay (Cormode et al. 2009): an event at time t adds 2^((t - landmark) / half-life) and a reader divides by
-the same power of now, so that nothing has to be aged.
+A counter learns a pair of titles from one event, a gradient needs many. The counters therefore carry titles and users
+with few events. Popularity uses forward decay (Cormode et al. 2009): an event at time t adds
+2^((t - landmark) / half-life), and a reader divides by the same power of the present time. Stored counts never have to
+be rescaled for age.
+
+V titles · Z decay clocks (half-lives) · B user-activity buckets · L events of one history
 """
 
 from typing import Any, Final, NamedTuple
@@ -11,176 +14,179 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.state.cooccurrence import Pairs, add_pair, empty_pairs, evict_rows
+from model.state.cooccurrence import PairCounts, add_pair, empty_pair_counts, evict_rows
 
-HALF_LIVES_MS: Final = (3_600_000.0, 86_400_000.0, 7 * 86_400_000.0, 30 * 86_400_000.0, 365 * 86_400_000.0)
+HOUR_MS: Final = 3_600_000.0
+DAY_MS: Final = 24 * HOUR_MS
+HALF_LIVES_MS: Final = (HOUR_MS, DAY_MS, 7 * DAY_MS, 30 * DAY_MS, 365 * DAY_MS)
 HALF_LIVES_EVENTS: Final = (500.0, 5_000.0)
 CLOCKS: Final = len(HALF_LIVES_MS) + len(HALF_LIVES_EVENTS)
-STAGES: Final = (5, 15, 50, 150, 500)  # events of a user at which a stage of their life ends
-NEAR: Final = 10  # titles back that count as one sitting
-TOGETHER: Final = 100  # titles back that count as one taste
-_TITLED: Final = ("popular_VC", "stage_VB", "last_V", "liking_V")
-_NEVER: Final = np.iinfo(np.int64).min
-_LONG_AGO: Final = 1e5  # hours: a title without an event
-_REBASE: Final = 40.0  # powers of two before the landmark moves: far from float32's end
+WEEK_CLOCK: Final = 2  # index of the clock with a half-life of seven days
+ACTIVITY_BUCKETS: Final = (5, 15, 50, 150, 500)  # events of a user at which the next bucket begins
+SESSION_EVENTS: Final = 10  # preceding events that count as one session
+SESSION_DECAY: Final = 0.8  # weight of a session pair per event between the two titles
+COOCCURRENCE_EVENTS: Final = 100  # preceding events whose titles co-occur with a new event's title
+LIKING_PRIOR_EVENTS: Final = 5  # events with the global mean liking that are added to each title
+_TITLE_ARRAYS: Final = ("popularity_VZ", "bucket_count_VB", "last_event_V", "liking_sum_V")
+_PAIR_COUNTS: Final = ("transitions", "session_cooccurrence", "cooccurrence")
+_NO_EVENT: Final = np.iinfo(np.int64).min
+_NO_EVENT_HOURS: Final = 1e5  # hours since the last event, for a title without events
+_REBASE_POWER: Final = 40.0  # powers of two after which a landmark moves, far below the limit of float32
 
 
 class Counters(NamedTuple):
-    """The arrays that numba reads; rows are catalogue rows.
+    """The arrays that compiled code reads; their rows are catalog rows."""
 
-    popular_VC decayed counts by clock (times 2^((t - landmark) / half-life)) · stage_VB events by the stage of their
-    users · last_V ms of the last event · liking_V summed · landmark_C · now_C the clocks' newest reading (ms, events) ·
-    follow what came directly after · near what came within NEAR after, weight .8^gap · together what the same users did
-    within TOGETHER, both ways
+    popularity_VZ: NDArray[np.float32]  # decayed event counts, scaled by 2^((t - landmark) / half-life)
+    bucket_count_VB: NDArray[np.float32]  # events by the activity bucket of their users
+    last_event_V: NDArray[np.int64]  # ms
+    liking_sum_V: NDArray[np.float32]  # sum of the events' liking
+    landmark_Z: NDArray[np.float64]  # ms, or events
+    now_Z: NDArray[np.float64]  # latest reading of each clock: ms, or events
+    transitions: PairCounts  # from a title to the directly following one
+    session_cooccurrence: PairCounts  # from a title to those that follow within SESSION_EVENTS, with SESSION_DECAY
+    cooccurrence: PairCounts  # pairs of one user's titles within COOCCURRENCE_EVENTS, in both directions
+
+
+def empty_counters(titles: int, neighbors: tuple[int, int, int] = (48, 96, 192)) -> Counters:
+    """Return counters without events.
+
+    `neighbors` is the maximum number of neighbors per title in transitions, session_cooccurrence and cooccurrence.
     """
-
-    popular_VC: NDArray[np.float32]
-    stage_VB: NDArray[np.float32]
-    last_V: NDArray[np.int64]
-    liking_V: NDArray[np.float32]
-    landmark_C: NDArray[np.float64]
-    now_C: NDArray[np.float64]
-    follow: Pairs
-    near: Pairs
-    together: Pairs
-
-
-def empty_counters(titles: int, slots: tuple[int, int, int] = (48, 96, 192)) -> Counters:
-    """Nothing counted yet; `slots` bounds the neighbours a title keeps in follow, near and together."""
-    follow, near, together = (empty_pairs(titles, k) for k in slots)
     clocks = np.zeros(CLOCKS)
-    f = np.float32
-    stages, last, liking = (
-        np.zeros((titles, len(STAGES) + 1), f),
-        np.full(titles, _NEVER, np.int64),
-        np.zeros(titles, f),
+    return Counters(
+        np.zeros((titles, CLOCKS), np.float32),
+        np.zeros((titles, len(ACTIVITY_BUCKETS) + 1), np.float32),
+        np.full(titles, _NO_EVENT, np.int64),
+        np.zeros(titles, np.float32),
+        clocks,
+        clocks.copy(),
+        *(empty_pair_counts(titles, k) for k in neighbors),
     )
-    popular = np.zeros((titles, CLOCKS), f)
-    return Counters(popular, stages, last, liking, clocks, clocks.copy(), follow, near, together)
 
 
 def half_lives() -> NDArray[np.float64]:
-    """Half-life of each clock, in its own unit."""
+    """Return the half-life of each clock in its unit, ms or events: [Z]."""
     return np.array(HALF_LIVES_MS + HALF_LIVES_EVENTS)
 
 
-def tick(counters: Counters, ts: int, events: int) -> None:
-    """Set the clocks to `ts` ms and `events` counted; one late record moves nothing back."""
+def advance_clocks(counters: Counters, ts: int, events: int) -> None:
+    """Advance the clocks to `ts` ms and `events` counted; a late event does not move a clock back."""
     reading = np.array([float(ts)] * len(HALF_LIVES_MS) + [float(events)] * len(HALF_LIVES_EVENTS))
-    if not counters.now_C.any():
-        counters.landmark_C[:] = counters.now_C[:] = reading
-    np.maximum(counters.now_C, reading, out=counters.now_C)
-    passed = (counters.now_C - counters.landmark_C) / half_lives()
-    stale = passed > _REBASE
+    if not counters.now_Z.any():
+        counters.landmark_Z[:] = counters.now_Z[:] = reading
+    np.maximum(counters.now_Z, reading, out=counters.now_Z)
+    passed = (counters.now_Z - counters.landmark_Z) / half_lives()
+    stale = passed > _REBASE_POWER
     if stale.any():
-        counters.popular_VC[:, stale] *= np.exp2(-passed[stale]).astype(np.float32)
-        counters.landmark_C[stale] = counters.now_C[stale]
+        counters.popularity_VZ[:, stale] *= np.exp2(-passed[stale]).astype(np.float32)
+        counters.landmark_Z[stale] = counters.now_Z[stale]
 
 
-def popularity(counters: Counters, titles: int) -> NDArray[np.float32]:
-    """log(1 + decayed count) of the first `titles` rows by clock, as of now: [V, C]."""
-    scale = np.exp2(-(counters.now_C - counters.landmark_C) / half_lives()).astype(np.float32)
-    popular_VC: NDArray[np.float32] = np.log1p(counters.popular_VC[:titles] * scale)
-    return popular_VC
+def log_popularity(counters: Counters, titles: int) -> NDArray[np.float32]:
+    """Return log(1 + decayed count) of the first `titles` rows at the present time: [V, Z]."""
+    scale = np.exp2(-(counters.now_Z - counters.landmark_Z) / half_lives()).astype(np.float32)
+    popularity_VZ: NDArray[np.float32] = np.log1p(counters.popularity_VZ[:titles] * scale)
+    return popularity_VZ
 
 
-def gain(counters: Counters) -> NDArray[np.float32]:
-    """What one event adds to each clock now: [C]."""
-    return np.exp2((counters.now_C - counters.landmark_C) / half_lives()).astype(np.float32)
+def event_weight(counters: Counters) -> NDArray[np.float32]:
+    """Return the weight that an event at the present time adds to each clock: [Z]."""
+    return np.exp2((counters.now_Z - counters.landmark_Z) / half_lives()).astype(np.float32)
 
 
-def quiet(counters: Counters, titles: int) -> NDArray[np.float32]:
-    """log(1 + hours since a title's last event); a long time where it has none: [V]."""
-    hours_V = (counters.now_C[0] - counters.last_V[:titles].astype(np.float64)) / 3_600_000
-    quiet_V: NDArray[np.float32] = np.log1p(np.where(counters.last_V[:titles] == _NEVER, _LONG_AGO, hours_V))
-    return quiet_V.astype(np.float32)
+def log_hours_since_event(counters: Counters, titles: int) -> NDArray[np.float32]:
+    """Return log(1 + hours since the title's last event), with a constant for titles without events: [V]."""
+    hours_V = (counters.now_Z[0] - counters.last_event_V[:titles].astype(np.float64)) / 3_600_000
+    log_hours_V: NDArray[np.float32] = np.log1p(
+        np.where(counters.last_event_V[:titles] == _NO_EVENT, _NO_EVENT_HOURS, hours_V)
+    )
+    return log_hours_V.astype(np.float32)
 
 
-def liked(counters: Counters, count_V: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean liking of a title's events, those of a few drawn to the mean of all: [V]."""
-    liking_V, few = counters.liking_V[: len(count_V)], np.float32(5)
-    mean = liking_V.sum() / max(count_V.sum(), 1)
-    liked_V: NDArray[np.float32] = (liking_V + few * mean) / (count_V + few)
-    return liked_V
+def mean_liking(counters: Counters, count_V: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean liking of each title's events, shrunk to the global mean: [V]."""
+    liking_sum_V, prior = counters.liking_sum_V[: len(count_V)], np.float32(LIKING_PRIOR_EVENTS)
+    mean = liking_sum_V.sum() / max(count_V.sum(), 1)
+    liking_V: NDArray[np.float32] = (liking_sum_V + prior * mean) / (count_V + prior)
+    return liking_V
 
 
 @njit(cache=True)
 def activity_bucket(events: int) -> int:
-    """Which stage of a user's life so many events are."""
-    for stage, end in enumerate(STAGES):
+    """Return the activity bucket of a user with this many events."""
+    for bucket, end in enumerate(ACTIVITY_BUCKETS):
         if events < end:
-            return stage
-    return len(STAGES)
+            return bucket
+    return len(ACTIVITY_BUCKETS)
 
 
-class EventKind(NamedTuple):
-    """What an event was: how much its title was liked, and how many events its user had before."""
+class EventContext(NamedTuple):
+    """An event's attributes that the counters use, besides its title and history."""
 
     liking: float
-    events: int
+    user_events: int  # of the user before this event
 
 
 @njit(cache=True)
 def count_event(
-    counters: Counters, gain_C: NDArray[np.float32], row: int, recent_L: NDArray[np.int32], kind: EventKind
+    counters: Counters, weight_Z: NDArray[np.float32], row: int, recent_L: NDArray[np.int32], context: EventContext
 ) -> None:
-    """Count one event on `row` by a user whose titles before it, newest first, are `recent_L`."""
-    for c in range(gain_C.size):
-        counters.popular_VC[row, c] += gain_C[c]
-    counters.stage_VB[row, activity_bucket(kind.events)] += 1.0
-    counters.last_V[row] = np.int64(counters.now_C[0])
-    counters.liking_V[row] += kind.liking
+    """Count one event on `row`; `recent_L` are the user's earlier titles, newest first."""
+    for z in range(weight_Z.size):
+        counters.popularity_VZ[row, z] += weight_Z[z]
+    counters.bucket_count_VB[row, activity_bucket(context.user_events)] += 1.0
+    counters.last_event_V[row] = np.int64(counters.now_Z[0])
+    counters.liking_sum_V[row] += context.liking
     weight = 1.0
-    for j in range(min(recent_L.size, TOGETHER)):
+    for j in range(min(recent_L.size, COOCCURRENCE_EVENTS)):
         other = recent_L[j]
         if other < 0 or other == row:
             continue
         if j == 0:
-            add_pair(counters.follow, other, row, 1.0)
-        if j < NEAR:
-            add_pair(counters.near, other, row, weight)
-            weight *= 0.8
-        add_pair(counters.together, other, row, 1.0)
-        add_pair(counters.together, row, other, 1.0)
+            add_pair(counters.transitions, other, row, 1.0)
+        if j < SESSION_EVENTS:
+            add_pair(counters.session_cooccurrence, other, row, weight)
+            weight *= SESSION_DECAY
+        add_pair(counters.cooccurrence, other, row, 1.0)
+        add_pair(counters.cooccurrence, row, other, 1.0)
 
 
 def evict_titles(counters: Counters, rows: NDArray[np.int64]) -> None:
-    """Clear evicted rows."""
-    counters.popular_VC[rows], counters.stage_VB[rows], counters.liking_V[rows] = 0, 0, 0
-    counters.last_V[rows] = _NEVER
-    for pairs in (counters.follow, counters.near, counters.together):
-        evict_rows(pairs, rows)
+    """Clear all counts of evicted titles."""
+    counters.popularity_VZ[rows], counters.bucket_count_VB[rows], counters.liking_sum_V[rows] = 0, 0, 0
+    counters.last_event_V[rows] = _NO_EVENT
+    for name in _PAIR_COUNTS:
+        evict_rows(getattr(counters, name), rows)
 
 
-def grown(counters: Counters, titles: int) -> Counters:
-    """The same counts with room for `titles` rows."""
-    extra = titles - len(counters.popular_VC)
-    slots = tuple(pairs.to_VK.shape[1] for pairs in (counters.follow, counters.near, counters.together))
-    more = empty_counters(extra, slots)  # type: ignore[arg-type]
-    join = np.concatenate
-    follow, near, together = [
-        Pairs(*(join([a, b]) for a, b in zip(old, new, strict=True)))
-        for old, new in zip(counters[-3:], more[-3:], strict=True)
-    ]
-    popular, stages, last, liking = [join([a, b]) for a, b in zip(counters[:4], more[:4], strict=True)]
-    clocks = counters.landmark_C, counters.now_C
-    return Counters(popular, stages, last, liking, *clocks, follow, near, together)
+def resized(counters: Counters, titles: int) -> Counters:
+    """Return the same counts with a larger capacity of `titles` rows."""
+    neighbors = tuple(getattr(counters, name).to_VK.shape[1] for name in _PAIR_COUNTS)
+    added = empty_counters(titles - len(counters.popularity_VZ), neighbors)  # type: ignore[arg-type]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(counters, name), getattr(added, name)]) for name in _TITLE_ARRAYS
+    }
+    for name in _PAIR_COUNTS:
+        parts = zip(getattr(counters, name), getattr(added, name), strict=True)
+        arrays[name] = PairCounts(*(np.concatenate([old, new]) for old, new in parts))
+    return counters._replace(**arrays)
 
 
 def counters_state(counters: Counters, titles: int) -> dict[str, Any]:
-    """Everything, as a tree of arrays (copies) cut to `titles` rows."""
-    tables = {name: [a[:titles].copy() for a in getattr(counters, name)] for name in ("follow", "near", "together")}
-    clocks = {"landmark_C": counters.landmark_C.copy(), "now_C": counters.now_C.copy()}
-    titled = {name: getattr(counters, name)[:titles].copy() for name in _TITLED}
-    return {**titled, **clocks, **tables}
+    """Return copies of all arrays, cut to `titles` rows."""
+    pairs = {name: [array[:titles].copy() for array in getattr(counters, name)] for name in _PAIR_COUNTS}
+    clocks = {"landmark_Z": counters.landmark_Z.copy(), "now_Z": counters.now_Z.copy()}
+    arrays = {name: getattr(counters, name)[:titles].copy() for name in _TITLE_ARRAYS}
+    return {**arrays, **clocks, **pairs}
 
 
 def load_counters(counters: Counters, state: dict[str, Any]) -> None:
-    """Take the state into `counters`, which must have at least as many rows."""
-    titles = len(state["popular_VC"])
-    for name in _TITLED:
+    """Copy the state into `counters`, which must have at least as many rows."""
+    titles = len(state["popularity_VZ"])
+    for name in _TITLE_ARRAYS:
         getattr(counters, name)[:titles] = state[name]
-    counters.landmark_C[:], counters.now_C[:] = state["landmark_C"], state["now_C"]
-    for name in ("follow", "near", "together"):
-        for mine, saved in zip(getattr(counters, name), state[name], strict=True):
-            mine[:titles] = saved
+    counters.landmark_Z[:], counters.now_Z[:] = state["landmark_Z"], state["now_Z"]
+    for name in _PAIR_COUNTS:
+        for array, saved in zip(getattr(counters, name), state[name], strict=True):
+            array[:titles] = saved

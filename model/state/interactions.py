@@ -1,11 +1,11 @@
-"""The newest events seen from both ends: what each user took, and who took each title.
+"""The interaction index stores recent events both by user and by title.
 
-A user's titles lie side by side in the order they were taken, and so do a title's takers, each with the number of the
-event in that user's own sequence: "what did others take around this" is a jump and a short read, and costs the same
-whatever the number of users and titles. Both are rings: a user's is as long as the audience lets it grow, a title's
-keeps its last TAKERS.
+Each user has a ring buffer of titles in event order. Each title has a ring buffer of the users of its last events,
+with each event's position in that user's sequence. Therefore "which titles did other users interact with directly
+before and after this one" is one lookup and a short read, whose cost does not depend on the number of users or titles.
 
-E places of the arena · U user slots · V titles · A takers
+U users · V titles · I recent users of a title · L events of one history · M a subset of titles ·
+X positions in the arena, the array that holds all users' ring buffers · N rows of a flat batch
 """
 
 from typing import Any, Final, NamedTuple
@@ -14,152 +14,137 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-NONE: Final = -1
-USERS_PER_TITLE: Final = 64
+EMPTY: Final = -1  # in place of an evicted title or an erased user
+USERS_PER_TITLE: Final = 64  # events of a title whose users are kept
 
 
 class InteractionIndex(NamedTuple):
-    """row_E: the arena, title rows (NONE where forgotten); a user's ring begins at start_U and has room_U places, event
-    `i` of many_U so far lies at `i % room` · taker_VA: user slots (NONE where forgotten), nth_VA: which event of that
-    user's it was; the `i`th of taken_V events on a title lies at `i % USERS_PER_TITLE`"""
+    """The index as arrays, for use in compiled code.
 
-    row_E: NDArray[np.int32]
-    start_U: NDArray[np.int64]
-    user_capacity_U: NDArray[np.int64]
-    user_count_U: NDArray[np.int64]
-    title_users_VA: NDArray[np.int32]
-    event_index_VA: NDArray[np.int32]
-    title_count_V: NDArray[np.int64]
+    Event `i` of user `u` is at position `start_U[u] + i % user_capacity_U[u]` of `row_X`. The user of event `i` of
+    title `v` is `title_users_VI[v, i % USERS_PER_TITLE]`.
+    """
+
+    row_X: NDArray[np.int32]  # the arena: title rows, or EMPTY
+    start_U: NDArray[np.int64]  # where the user's ring buffer begins in the arena
+    user_capacity_U: NDArray[np.int64]  # size of the user's ring buffer
+    user_count_U: NDArray[np.int64]  # events of the user so far
+    title_users_VI: NDArray[np.int32]  # user indices, or EMPTY
+    event_index_VI: NDArray[np.int32]  # number of the event in that user's sequence
+    title_count_V: NDArray[np.int64]  # events of the title so far
 
 
-def empty_index(places: int, users: int, titles: int) -> InteractionIndex:
-    """Nothing yet, with room; a user has none before `widen`."""
+def empty_index(positions: int, users: int, titles: int) -> InteractionIndex:
+    """Return an index without events; a user's ring buffer is allocated by `move_user`."""
     start_U, user_capacity_U, user_count_U = (np.zeros(users, np.int64) for _ in range(3))
-    title_users_VA, event_index_VA = (np.full((titles, USERS_PER_TITLE), NONE, np.int32) for _ in range(2))
+    title_users_VI, event_index_VI = (np.full((titles, USERS_PER_TITLE), EMPTY, np.int32) for _ in range(2))
     return InteractionIndex(
-        np.full(places, NONE, np.int32),
+        np.full(positions, EMPTY, np.int32),
         start_U,
         user_capacity_U,
         user_count_U,
-        title_users_VA,
-        event_index_VA,
+        title_users_VI,
+        event_index_VI,
         np.zeros(titles, np.int64),
     )
 
 
 @njit(cache=True)
 def add_event(interactions: InteractionIndex, user_index: int, row: int) -> None:
-    """The user took the title; there must be room."""
-    nth, place = (
-        interactions.user_count_U[user_index],
-        interactions.title_count_V[row] % interactions.title_users_VA.shape[1],
-    )
-    interactions.row_E[interactions.start_U[user_index] + nth % interactions.user_capacity_U[user_index]] = row
-    interactions.title_users_VA[row, place], interactions.event_index_VA[row, place] = user_index, nth
+    """Add an event of the user on the title; the user must have a ring buffer."""
+    event_index = interactions.user_count_U[user_index]
+    entry = interactions.title_count_V[row] % interactions.title_users_VI.shape[1]
+    interactions.row_X[interactions.start_U[user_index] + event_index % interactions.user_capacity_U[user_index]] = row
+    interactions.title_users_VI[row, entry], interactions.event_index_VI[row, entry] = user_index, event_index
     interactions.user_count_U[user_index] += 1
     interactions.title_count_V[row] += 1
 
 
 @njit(cache=True)
-def recent_titles_of(interactions: InteractionIndex, user_index: int, rows_R: NDArray[np.int32]) -> int:
-    """A user's newest titles, newest first, into `rows_R`; how many there are, at most its length."""
-    row_E, start, room, many = (
-        interactions.row_E,
-        interactions.start_U[user_index],
-        interactions.user_capacity_U[user_index],
-        interactions.user_count_U[user_index],
-    )
-    n, nth = 0, many - 1
-    while n < rows_R.size and nth >= max(many - room, 0):
-        row = row_E[start + (nth if nth < room else nth % room)]
+def recent_titles_of(interactions: InteractionIndex, user_index: int, rows_L: NDArray[np.int32]) -> int:
+    """Write the user's latest titles into `rows_L`, newest first, and return their number, at most its length."""
+    row_X, count = interactions.row_X, interactions.user_count_U[user_index]
+    start, capacity = interactions.start_U[user_index], interactions.user_capacity_U[user_index]
+    n, event_index = 0, count - 1
+    while n < rows_L.size and event_index >= max(count - capacity, 0):
+        row = row_X[start + (event_index if event_index < capacity else event_index % capacity)]
         if row >= 0:
-            rows_R[n] = row
+            rows_L[n] = row
             n += 1
-        nth -= 1
+        event_index -= 1
     return n
 
 
 @njit(cache=True)
 def remove_user(interactions: InteractionIndex, user_index: int) -> None:
-    """Take a user out: nobody's taker, and no titles."""
-    start, room, many = (
-        interactions.start_U[user_index],
-        interactions.user_capacity_U[user_index],
-        interactions.user_count_U[user_index],
-    )
-    if many > room:  # titles whose takers still name the user may be held no more
-        for row in range(len(interactions.title_users_VA)):
-            _leave(interactions.title_users_VA[row], user_index)
-    for place in range(start, start + min(many, room)):
-        if interactions.row_E[place] >= 0:
-            _leave(interactions.title_users_VA[interactions.row_E[place]], user_index)
-        interactions.row_E[place] = NONE
+    """Remove the user's events from the user's ring buffer and from those of all titles."""
+    start, capacity = interactions.start_U[user_index], interactions.user_capacity_U[user_index]
+    count = interactions.user_count_U[user_index]
+    if count > capacity:  # the user may be listed at titles that the user's ring buffer no longer holds
+        for row in range(len(interactions.title_users_VI)):
+            _remove_value(interactions.title_users_VI[row], user_index)
+    for position in range(start, start + min(count, capacity)):
+        if interactions.row_X[position] >= 0:
+            _remove_value(interactions.title_users_VI[interactions.row_X[position]], user_index)
+        interactions.row_X[position] = EMPTY
     interactions.user_count_U[user_index] = 0
 
 
 @njit(cache=True)
-def _leave(taker_A: NDArray[np.int32], user_index: int) -> None:
-    for a in range(taker_A.size):
-        if taker_A[a] == user_index:
-            taker_A[a] = NONE
+def _remove_value(users_I: NDArray[np.int32], user_index: int) -> None:
+    for i in range(users_I.size):
+        if users_I[i] == user_index:
+            users_I[i] = EMPTY
 
 
 def evict_rows(interactions: InteractionIndex, rows_M: NDArray[np.int64]) -> None:
-    """Take titles out: taken by nobody."""
-    gone_V = np.zeros(len(interactions.title_count_V) + 1, bool)  # the last entry answers for NONE
-    gone_V[rows_M] = True
-    interactions.row_E[gone_V[interactions.row_E]] = NONE
-    interactions.title_users_VA[rows_M], interactions.title_count_V[rows_M] = NONE, 0
+    """Remove all events of evicted titles."""
+    evicted_V = np.zeros(len(interactions.title_count_V) + 1, bool)  # index EMPTY reads the last entry, which is False
+    evicted_V[rows_M] = True
+    interactions.row_X[evicted_V[interactions.row_X]] = EMPTY
+    interactions.title_users_VI[rows_M], interactions.title_count_V[rows_M] = EMPTY, 0
 
 
-def widen(interactions: InteractionIndex, user_index: int, start: int, room: int) -> None:
-    """Move a user's ring, which must not have turned yet, to a larger place of the arena."""
-    old, held = interactions.start_U[user_index], interactions.user_count_U[user_index]
-    interactions.row_E[start : start + held] = interactions.row_E[old : old + held]
-    interactions.row_E[old : old + held] = NONE  # or it would stay when the user is forgotten
-    interactions.start_U[user_index], interactions.user_capacity_U[user_index] = start, room
+def move_user(interactions: InteractionIndex, user_index: int, start: int, capacity: int) -> None:
+    """Move a user's ring buffer, which must not have wrapped around, to a larger block of the arena."""
+    old, count = interactions.start_U[user_index], interactions.user_count_U[user_index]
+    interactions.row_X[start : start + count] = interactions.row_X[old : old + count]
+    interactions.row_X[old : old + count] = EMPTY  # otherwise a copy would remain after the user is erased
+    interactions.start_U[user_index], interactions.user_capacity_U[user_index] = start, capacity
 
 
-def grown(interactions: InteractionIndex, places: int = 0, users: int = 0, titles: int = 0) -> InteractionIndex:
-    """The same with room for so many more."""
-    more = empty_index(places, users, titles)
-    return InteractionIndex(*(np.concatenate([mine, new]) for mine, new in zip(interactions, more, strict=True)))
+def resized(interactions: InteractionIndex, positions: int = 0, users: int = 0, titles: int = 0) -> InteractionIndex:
+    """Return the same index with this much more capacity."""
+    added = empty_index(positions, users, titles)
+    return InteractionIndex(*(np.concatenate([old, new]) for old, new in zip(interactions, added, strict=True)))
 
 
 def index_state(interactions: InteractionIndex, users: int, titles: int) -> dict[str, Any]:
-    """Everything that is held, as copies: users' rings one after the other, then titles'."""
-    held_VA = np.arange(USERS_PER_TITLE) < interactions.title_count_V[:titles, None]
+    """Return copies of all events: first the users' ring buffers one after the other, then the titles'."""
+    held_VI = np.arange(USERS_PER_TITLE) < interactions.title_count_V[:titles, None]
     return {
-        "row_N": interactions.row_E[
-            _places(
-                interactions.start_U[:users],
-                np.minimum(interactions.user_count_U, interactions.user_capacity_U)[:users],
-            )
-        ],
-        "many_U": interactions.user_count_U[:users].copy(),
-        "taker_N": interactions.title_users_VA[:titles][held_VA],
-        "nth_N": interactions.event_index_VA[:titles][held_VA],
-        "taken_V": interactions.title_count_V[:titles].copy(),
+        "row_N": interactions.row_X[_positions(interactions, users)],
+        "user_count_U": interactions.user_count_U[:users].copy(),
+        "title_user_N": interactions.title_users_VI[:titles][held_VI],
+        "event_index_N": interactions.event_index_VI[:titles][held_VI],
+        "title_count_V": interactions.title_count_V[:titles].copy(),
     }
 
 
 def load_index(interactions: InteractionIndex, state: dict[str, Any]) -> None:
-    """Take the state into `interactions`, where each user of it has room."""
-    users, titles = len(state["many_U"]), len(state["taken_V"])
-    interactions.user_count_U[:users], interactions.title_count_V[:titles] = state["many_U"], state["taken_V"]
-    interactions.row_E[
-        _places(
-            interactions.start_U[:users], np.minimum(interactions.user_count_U, interactions.user_capacity_U)[:users]
-        )
-    ] = state["row_N"]
-    held_VA = np.arange(USERS_PER_TITLE) < interactions.title_count_V[:titles, None]
-    interactions.title_users_VA[:titles][held_VA], interactions.event_index_VA[:titles][held_VA] = (
-        state["taker_N"],
-        state["nth_N"],
-    )
+    """Copy the state into `interactions`, where each of its users must have a large enough ring buffer."""
+    users, titles = len(state["user_count_U"]), len(state["title_count_V"])
+    interactions.user_count_U[:users] = state["user_count_U"]
+    interactions.title_count_V[:titles] = state["title_count_V"]
+    interactions.row_X[_positions(interactions, users)] = state["row_N"]
+    held_VI = np.arange(USERS_PER_TITLE) < interactions.title_count_V[:titles, None]
+    interactions.title_users_VI[:titles][held_VI] = state["title_user_N"]
+    interactions.event_index_VI[:titles][held_VI] = state["event_index_N"]
 
 
-def _places(start_U: NDArray[np.int64], held_U: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where in the arena the users' titles lie, user by user."""
+def _positions(interactions: InteractionIndex, users: int) -> NDArray[np.int64]:
+    """Return the used arena positions of the first `users` users, one user after the other."""
+    start_U = interactions.start_U[:users]
+    held_U = np.minimum(interactions.user_count_U, interactions.user_capacity_U)[:users]
     first_U = held_U.cumsum() - held_U
     return np.repeat(start_U - first_U, held_U) + np.arange(int(held_U.sum()))

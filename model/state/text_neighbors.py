@@ -1,5 +1,9 @@
-"""Each title's nearest titles by text, kept exact as titles come, so that a new title borrows what its likes have
-earned."""
+"""Maintains each title's nearest titles by text similarity, incrementally as titles launch.
+
+A new title without events borrows the signals of its text neighbors.
+
+V titles · E width of a text embedding · K neighbors of a title · M updated titles
+"""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,62 +11,64 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-NEIGHBORS: Final = 16
-NONE: Final = -1
-BLOCK: Final = 256  # rows updated at once: bounds the V x block matrix of cosines
+NEIGHBORS_PER_TITLE: Final = 16
+NO_NEIGHBOR: Final = -1
+UPDATE_BLOCK_ROWS: Final = 256  # rows updated at a time: bounds the [M, V] matrix of cosines
 
 
 class TextNeighbors:
-    """`to_VK` int32 rows of the nearest titles (-1: none), `cosine_VK` float32 their similarity, unordered.
+    """Unordered neighbor lists. They are exact as long as titles are only added.
 
-    Exact for titles that only ever come; where a title's text changes or it is evicted, the lists it leaves keep a gap
-    until a newcomer fills it.
+    When a title's text changes or the title is evicted, the lists that contained it keep a gap until a later title
+    fills it.
     """
 
     def __init__(self, capacity: int) -> None:
-        self.to_VK = np.full((capacity, NEIGHBORS), NONE, np.int32)
-        self.cosine_VK = np.zeros((capacity, NEIGHBORS), np.float32)
+        self.to_VK = np.full((capacity, NEIGHBORS_PER_TITLE), NO_NEIGHBOR, np.int32)  # rows of the nearest titles
+        self.cosine_VK = np.zeros((capacity, NEIGHBORS_PER_TITLE), np.float32)  # their cosine similarity
 
-    def update(self, semantic_VS: NDArray[np.float32], rows: Sequence[int]) -> None:
-        """Find these rows' neighbours afresh and let them enter others' lists; rows without text have none."""
+    def update(self, semantic_VE: NDArray[np.float32], rows: Sequence[int]) -> None:
+        """Recompute these rows' neighbors and insert the rows into other titles' lists; without text, none."""
         changed_M = np.array(rows, np.int64)
-        self.forget(changed_M[(self.to_VK[changed_M] != NONE).any(axis=1)])
-        own_V = np.zeros(len(semantic_VS), bool)
-        own_V[changed_M] = True  # each of them looks at everybody, the others included
-        for start in range(0, len(rows), BLOCK):
-            self._update(semantic_VS, changed_M[start : start + BLOCK], own_V)
+        self.remove(changed_M[(self.to_VK[changed_M] != NO_NEIGHBOR).any(axis=1)])
+        changed_V = np.zeros(len(semantic_VE), bool)
+        changed_V[changed_M] = True  # their own lists already consider every title
+        for start in range(0, len(rows), UPDATE_BLOCK_ROWS):
+            self._update(semantic_VE, changed_M[start : start + UPDATE_BLOCK_ROWS], changed_V)
 
-    def _update(self, semantic_VS: NDArray[np.float32], rows_M: NDArray[np.int64], own_V: NDArray[np.bool_]) -> None:
-        cosine_MV = semantic_VS[rows_M] @ semantic_VS.T
+    def _update(
+        self, semantic_VE: NDArray[np.float32], rows_M: NDArray[np.int64], changed_V: NDArray[np.bool_]
+    ) -> None:
+        cosine_MV = semantic_VE[rows_M] @ semantic_VE.T
         cosine_MV[np.arange(len(rows_M)), rows_M] = 0
-        near_MK = np.arange(cosine_MV.shape[1])[None].repeat(len(rows_M), 0)
-        if near_MK.shape[1] > NEIGHBORS:
-            near_MK = np.argpartition(-cosine_MV, NEIGHBORS, axis=1)[:, :NEIGHBORS]
-        near_cosine_MK = np.take_along_axis(cosine_MV, near_MK, 1)
-        filled = near_cosine_MK > 0
-        self.to_VK[rows_M, : near_MK.shape[1]] = np.where(filled, near_MK, NONE)
-        self.cosine_VK[rows_M, : near_MK.shape[1]] = np.where(filled, near_cosine_MK, 0)
-        floor_V = self.cosine_VK[: cosine_MV.shape[1]].min(axis=1)
+        nearest_MK = np.arange(cosine_MV.shape[1])[None].repeat(len(rows_M), 0)
+        if nearest_MK.shape[1] > NEIGHBORS_PER_TITLE:
+            nearest_MK = np.argpartition(-cosine_MV, NEIGHBORS_PER_TITLE, axis=1)[:, :NEIGHBORS_PER_TITLE]
+        nearest_cosine_MK = np.take_along_axis(cosine_MV, nearest_MK, 1)
+        filled = nearest_cosine_MK > 0
+        self.to_VK[rows_M, : nearest_MK.shape[1]] = np.where(filled, nearest_MK, NO_NEIGHBOR)
+        self.cosine_VK[rows_M, : nearest_MK.shape[1]] = np.where(filled, nearest_cosine_MK, 0)
+        weakest_V = self.cosine_VK[: cosine_MV.shape[1]].min(axis=1)
         for row, cosine_V in zip(rows_M, cosine_MV, strict=True):
-            entered = np.flatnonzero((cosine_V > floor_V) & ~own_V)
+            entered = np.flatnonzero((cosine_V > weakest_V) & ~changed_V)
             if len(entered):
-                weakest = self.cosine_VK[entered].argmin(axis=1)
-                self.to_VK[entered, weakest], self.cosine_VK[entered, weakest] = row, cosine_V[entered]
-                floor_V[entered] = self.cosine_VK[entered].min(axis=1)
+                replaced = self.cosine_VK[entered].argmin(axis=1)
+                self.to_VK[entered, replaced], self.cosine_VK[entered, replaced] = row, cosine_V[entered]
+                weakest_V[entered] = self.cosine_VK[entered].min(axis=1)
 
-    def forget(self, rows: NDArray[np.int64]) -> None:
-        """Clear the rows' lists and their places in others'."""
+    def remove(self, rows: NDArray[np.int64]) -> None:
+        """Clear the rows' lists and remove the rows from all other lists."""
         if not len(rows):
             return
-        self.to_VK[rows], self.cosine_VK[rows] = NONE, 0
-        gone = np.isin(self.to_VK, rows)
-        self.to_VK[gone], self.cosine_VK[gone] = NONE, 0
+        self.to_VK[rows], self.cosine_VK[rows] = NO_NEIGHBOR, 0
+        removed = np.isin(self.to_VK, rows)
+        self.to_VK[removed], self.cosine_VK[removed] = NO_NEIGHBOR, 0
 
     def grow(self, capacity: int) -> None:
-        """Room for `capacity` rows."""
-        fresh = TextNeighbors(capacity - len(self.to_VK))
-        self.to_VK = np.concatenate([self.to_VK, fresh.to_VK])
-        self.cosine_VK = np.concatenate([self.cosine_VK, fresh.cosine_VK])
+        """Extend the arrays to `capacity` rows."""
+        added = TextNeighbors(capacity - len(self.to_VK))
+        self.to_VK = np.concatenate([self.to_VK, added.to_VK])
+        self.cosine_VK = np.concatenate([self.cosine_VK, added.cosine_VK])
 
     def state_dict(self, titles: int) -> dict[str, Any]:
         return {"to_VK": self.to_VK[:titles].copy(), "cosine_VK": self.cosine_VK[:titles].copy()}

@@ -1,11 +1,11 @@
-"""The users a learner remembers: what each has seen, how much they did, and with whom they share titles.
+"""The user store keeps the users that the learner knows, their number of events and the titles that each has seen.
 
-The seen set decides what may be ranked (learner, server and evaluation filter by the same one) and is longer than the
-history a model reads. The trail, which keeps it, answers "who acts alike, and what did they take around it" without any
-user-by-user matrix. All bounded: users by least recent use, titles a user, takers a title.
+Learner, server and evaluation filter candidates by the same seen titles. They reach further back than the history that
+a model reads. The store is bounded: the least recently active user is evicted, and an interaction index bounds the
+titles of a user and the users of a title.
 
-A user who leaves, evicted or forgotten, leaves the trail too: the slot's next holder must not vote for what the last
-one did.
+When a user is evicted or erased, the user's events leave the interaction index, because the next user with the same
+index must not inherit them.
 """
 
 from bisect import insort
@@ -15,112 +15,128 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.state import interactions as interactions
+from model.state.interactions import (
+    add_event,
+    empty_index,
+    evict_rows,
+    index_state,
+    load_index,
+    move_user,
+    remove_user,
+    resized,
+)
 
-NOBODY: Final = -1
-FEWEST: Final = 8  # places of a new user
+UNKNOWN_USER: Final = -1  # index of a user that is not in the store
+MIN_USER_CAPACITY: Final = 8  # events in a new user's ring buffer
+INITIAL_POSITIONS: Final = 4096  # size of an empty store's arena
 
 
 class UserStore:
-    """Slots by user; the trail has what each has seen."""
+    """Assigns an index to each user and keeps the interaction index of all users."""
 
-    def __init__(self, users: int = 1024, titles: int = 1024, most_users: int = 200_000, most_seen: int = 4096) -> None:
-        self.most_users, self.most_seen = most_users, most_seen
-        self.user_indices: dict[str, int] = {}  # in order of last use: the first is the next to go
-        self.made = 0  # slots so far
-        self.free: list[int] = []  # slots of forgotten users, in order
-        self.spare: dict[int, list[int]] = {}  # places of the arena that were left, by their number
-        self.used = 0  # places of the arena so far
-        self.interactions = interactions.empty_index(4096, users, titles)
+    def __init__(self, users: int = 1024, titles: int = 1024, max_users: int = 200_000, max_seen: int = 4096) -> None:
+        self.max_users, self.max_seen = max_users, max_seen
+        self.user_indices: dict[str, int] = {}  # in order of last activity: the first user is evicted next
+        self.allocated = 0  # user indices assigned so far
+        self.free_indices: list[int] = []  # indices of erased users, sorted
+        self.free_blocks: dict[int, list[int]] = {}  # starts of unused arena blocks by their size
+        self.arena_used = 0  # arena positions allocated so far
+        self.interactions = empty_index(INITIAL_POSITIONS, users, titles)
 
     def user_index(self, user: str) -> int:
-        """The user's slot or NOBODY; changes nothing."""
-        return self.user_indices.get(user, NOBODY)
+        """Return the user's index or UNKNOWN_USER; the store does not change."""
+        return self.user_indices.get(user, UNKNOWN_USER)
 
-    def count(self, user: str) -> int:
-        """Events of this user so far."""
+    def event_count(self, user: str) -> int:
+        """Return the number of the user's events so far."""
         user_index = self.user_index(user)
-        return 0 if user_index == NOBODY else int(self.interactions.user_count_U[user_index])
+        return 0 if user_index == UNKNOWN_USER else int(self.interactions.user_count_U[user_index])
 
     def seen_by(self, user: str) -> NDArray[np.int32]:
-        """Title rows the user has seen, oldest first, at most `most_seen`."""
+        """Return the rows of the user's titles, oldest first, at most `max_seen`."""
         user_index = self.user_index(user)
-        if user_index == NOBODY:
+        if user_index == UNKNOWN_USER:
             return np.zeros(0, np.int32)
-        start, room, n = (
-            int(one[user_index])
-            for one in (self.interactions.start_U, self.interactions.user_capacity_U, self.interactions.user_count_U)
+        start, capacity, n = (
+            int(array_U[user_index])
+            for array_U in (
+                self.interactions.start_U,
+                self.interactions.user_capacity_U,
+                self.interactions.user_count_U,
+            )
         )
-        seen = self.interactions.row_E[start : start + min(n, room)]
-        return seen if n <= room else np.roll(seen, -(n % room))
+        seen = self.interactions.row_X[start : start + min(n, capacity)]
+        return seen if n <= capacity else np.roll(seen, -(n % capacity))
 
-    def make_room(self, events: Mapping[str, int]) -> None:
-        """Room for so many more events of each user: views that are taken now hold until they have come."""
-        while len(self.interactions.user_count_U) < self.made + len(events):
+    def reserve(self, events: Mapping[str, int]) -> None:
+        """Allocate capacity for this many more events by user, so that the arrays are not replaced meanwhile."""
+        while len(self.interactions.user_count_U) < self.allocated + len(events):
             self._grow_users()
-        places = 0
+        positions = 0
         for user, more in events.items():
-            n = min(self.count(user), self.most_seen)
-            # A ring that doubles leaves in all as much behind; who is evicted meanwhile begins anew.
-            places += 4 * (n + more) + 4 * more + 4 * FEWEST
-        self._grow_places(places)
+            n = min(self.event_count(user), self.max_seen)
+            # Doubling a ring buffer leaves as much unused in total; an evicted user starts again with an empty one.
+            positions += 4 * (n + more) + 4 * more + 4 * MIN_USER_CAPACITY
+        self._grow_arena(positions)
 
     def add(self, user: str, row: int) -> None:
-        """The user acted on the title."""
-        user_index = self._use(user)
-        many, room = int(self.interactions.user_count_U[user_index]), int(self.interactions.user_capacity_U[user_index])
-        if many == room < self.most_seen:
-            self._widen(user_index, min(2 * room, self.most_seen) if room else min(FEWEST, self.most_seen))
-        interactions.add_event(self.interactions, user_index, row)
+        """Add an event of the user on the title at `row`."""
+        user_index = self._touch(user)
+        count = int(self.interactions.user_count_U[user_index])
+        capacity = int(self.interactions.user_capacity_U[user_index])
+        if count == capacity < self.max_seen:
+            self._enlarge(user_index, min(2 * capacity if capacity else MIN_USER_CAPACITY, self.max_seen))
+        add_event(self.interactions, user_index, row)
 
     def evict_titles(self, rows: NDArray[np.int64]) -> None:
-        """Clear evicted title rows: a row that another title takes over must not look seen."""
-        interactions.evict_rows(self.interactions, rows)
+        """Remove evicted titles: the next title in the row must not appear as seen."""
+        evict_rows(self.interactions, rows)
 
     def erase_user(self, user: str) -> None:
-        """Drop everything of one user."""
+        """Remove all data of one user."""
         user_index = self.user_indices.pop(user, None)
         if user_index is not None:
             self._clear(user_index)
-            insort(self.free, user_index)
+            insort(self.free_indices, user_index)
 
     def grow_titles(self, titles: int) -> None:
-        self.interactions = interactions.grown(self.interactions, titles=titles - len(self.interactions.title_count_V))
+        """Extend the arrays to `titles` rows."""
+        self.interactions = resized(self.interactions, titles=titles - len(self.interactions.title_count_V))
 
     def state_dict(self, titles: int) -> dict[str, Any]:
         return {
             "users": list(self.user_indices),
-            "slots": np.array(list(self.user_indices.values()), np.int64),
-            "trail": interactions.index_state(self.interactions, self.made, titles),
+            "user_indices": np.array(list(self.user_indices.values()), np.int64),
+            "interactions": index_state(self.interactions, self.allocated, titles),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Into an audience that is new."""
-        user_count_U = state["trail"]["many_U"]
-        self.user_indices = dict(zip(state["users"], state["slots"].tolist(), strict=True))
-        self.made = len(user_count_U)
-        self.free = sorted(set(range(self.made)) - set(self.user_indices.values()))
-        while len(self.interactions.user_count_U) < self.made:
+        """Load the state into a store that is still empty."""
+        user_count_U = state["interactions"]["user_count_U"]
+        self.user_indices = dict(zip(state["users"], state["user_indices"].tolist(), strict=True))
+        self.allocated = len(user_count_U)
+        self.free_indices = sorted(set(range(self.allocated)) - set(self.user_indices.values()))
+        while len(self.interactions.user_count_U) < self.allocated:
             self._grow_users()
-        rooms = np.minimum(2 ** np.ceil(np.log2(np.maximum(user_count_U, FEWEST))), self.most_seen).astype(np.int64)
-        rooms[user_count_U == 0] = 0
-        self._grow_places(int(rooms.sum()))
-        self.interactions.user_capacity_U[: self.made], self.interactions.start_U[: self.made] = (
-            rooms,
-            rooms.cumsum() - rooms,
-        )
-        self.used = int(rooms.sum())
-        interactions.load_index(self.interactions, state["trail"])
+        capacity_U = 2 ** np.ceil(np.log2(np.maximum(user_count_U, MIN_USER_CAPACITY)))
+        capacity_U = np.minimum(capacity_U, self.max_seen).astype(np.int64)
+        capacity_U[user_count_U == 0] = 0
+        self._grow_arena(int(capacity_U.sum()))
+        self.interactions.user_capacity_U[: self.allocated] = capacity_U
+        self.interactions.start_U[: self.allocated] = capacity_U.cumsum() - capacity_U
+        self.arena_used = int(capacity_U.sum())
+        load_index(self.interactions, state["interactions"])
 
-    def _use(self, user: str) -> int:
+    def _touch(self, user: str) -> int:
+        """Mark the user as most recently active and return the index, assigned if necessary."""
         user_index = self.user_indices.pop(user, None)
-        if user_index is None and self.free:
-            user_index = self.free.pop(0)
-        elif user_index is None and len(self.user_indices) < self.most_users:
-            user_index = self.made
+        if user_index is None and self.free_indices:
+            user_index = self.free_indices.pop(0)
+        elif user_index is None and len(self.user_indices) < self.max_users:
+            user_index = self.allocated
             if user_index == len(self.interactions.user_count_U):
                 self._grow_users()
-            self.made += 1
+            self.allocated += 1
         elif user_index is None:
             user_index = self.user_indices.pop(next(iter(self.user_indices)))
             self._clear(user_index)
@@ -128,29 +144,29 @@ class UserStore:
         return user_index
 
     def _clear(self, user_index: int) -> None:
-        interactions.remove_user(self.interactions, user_index)
-        self._spare(user_index)
+        remove_user(self.interactions, user_index)
+        self._free_block(user_index)
         self.interactions.user_capacity_U[user_index] = 0
 
-    def _widen(self, user_index: int, room: int) -> None:
-        """A larger ring for the user; the old one's places are for the next who need so many."""
-        if spare := self.spare.get(room):
-            start = spare.pop()
+    def _enlarge(self, user_index: int, capacity: int) -> None:
+        """Move the user's events to a larger block; the old block is reused for a ring buffer of its size."""
+        if starts := self.free_blocks.get(capacity):
+            start = starts.pop()
         else:
-            self._grow_places(room)
-            start = self.used
-            self.used += room
-        self._spare(user_index)
-        interactions.widen(self.interactions, user_index, start, room)
+            self._grow_arena(capacity)
+            start = self.arena_used
+            self.arena_used += capacity
+        self._free_block(user_index)
+        move_user(self.interactions, user_index, start, capacity)
 
-    def _spare(self, user_index: int) -> None:
-        if room := int(self.interactions.user_capacity_U[user_index]):
-            self.spare.setdefault(room, []).append(int(self.interactions.start_U[user_index]))
+    def _free_block(self, user_index: int) -> None:
+        if capacity := int(self.interactions.user_capacity_U[user_index]):
+            self.free_blocks.setdefault(capacity, []).append(int(self.interactions.start_U[user_index]))
 
-    def _grow_places(self, more: int) -> None:
-        room = len(self.interactions.row_E)
-        if self.used + more > room:
-            self.interactions = interactions.grown(self.interactions, places=max(room, self.used + more - room))
+    def _grow_arena(self, more: int) -> None:
+        size = len(self.interactions.row_X)
+        if self.arena_used + more > size:
+            self.interactions = resized(self.interactions, positions=max(size, self.arena_used + more - size))
 
     def _grow_users(self) -> None:
-        self.interactions = interactions.grown(self.interactions, users=len(self.interactions.user_count_U))
+        self.interactions = resized(self.interactions, users=len(self.interactions.user_count_U))

@@ -1,15 +1,14 @@
-"""Flow `features`: what a user does becomes that user's features, and an entry in the learner's log.
+"""Flow `features`: turns user events into feature rows and into activity records for the learner's log.
 
-user-events -> validated, doubles dropped, put into the user's history -> Feast (online the newest row, offline one row
-an event) and the topic `activity`. One poll of a partition is the short interval that an activity covers: under load an
-activity carries many events, at rest one, and there is no timer. Rows never depend on where polls were cut. What an
-event may not be: see `_arrival`.
+user-events -> validated, deduplicated and merged into the user's history -> Feast (online the newest row, offline one
+row per event) and the topic `activity`. An activity record covers one poll of a partition, so there is no timer: under
+load a record carries many events, otherwise one. The rows do not depend on where polls were cut.
 
-A request to forget a user ends the history where it lies: it goes into the log, in order with the user's activities,
-and beside the offline log as a mark for its compaction; the online row goes, and so does the state. What comes later
-begins a new history: its count, and so its rows' times, begin anew, which a store without the row accepts.
+A request to erase a user ends the user's history. It is written to the log, in order with the user's activity, and
+beside the offline log, where compaction applies it. The online row and the state are deleted. Later events start a new
+history, so its count and its rows' times start again. The online store accepts them, because its row is gone.
 
-Step ids name the state in the recovery store: they are part of the format of what is kept.
+Step ids are keys of the recovery store: renaming a step discards its state.
 """
 
 import time
@@ -26,233 +25,248 @@ from bytewax.outputs import Sink
 from msgspec import MsgspecError
 from prometheus_client import Counter
 
-from streaming.kafka.dead_letters import FUTURE, Rejected, check_clock, check_times, dead_letter, decode, forgotten_note
+from streaming.kafka.dead_letters import (
+    MAX_FUTURE,
+    InvalidRecord,
+    check_record_time,
+    check_times,
+    dead_letter,
+    decode,
+    erasure_note,
+)
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
 from streaming.records import (
-    HISTORY,
+    ACTIVITY_HISTORY,
     Activity,
-    Forgotten,
     Tick,
+    UserErasure,
     action_code,
+    decode_erase_user,
     decode_event,
-    decode_forget,
     to_msgpack,
 )
-from streaming.state.user_history import EPOCH, Row, State, UserEvent, UserHistory
+from streaming.state.user_history import UNIX_EPOCH, HistoryState, UserEvent, UserHistory, UserRow
 from streaming.topics import ACTIVITY
 
-LARGEST: Final = 65_536  # bytes of an event; all of a dead letter is kept up to this
-MOST: Final = 0.5  # of a history's size that one activity brings: its oldest new event keeps so much context
-LOG: Final = "0"  # key of the log's only writer: it has one order
+MAX_EVENT_BYTES: Final = 65_536  # a dead letter can store all of such an event
+# New events in one activity record, as a fraction of the history's size. The rest is context for the oldest new event.
+MAX_NEW_FRACTION: Final = 0.5
+SINGLE_WRITER: Final = "0"  # key of all records for the log: one writer keeps their order
 
-EVENTS: Final = Counter("premiere_events", "events taken into a history")
-DOUBLES: Final = Counter("premiere_duplicates", "events dropped because their event_id was seen before")
-LATE: Final = Counter("premiere_late_events", "events put before one of the same user that was there already")
-FORGOTTEN: Final = Counter("premiere_forgotten", "requests to forget a user, each ends a history")
+EVENTS: Final = Counter("premiere_events_total", "Events added to a user's history.")
+DUPLICATES: Final = Counter("premiere_duplicates_total", "Events dropped because their event_id was already seen.")
+LATE_EVENTS: Final = Counter("premiere_late_events_total", "Events older than the newest event of the same user.")
+USER_ERASURES: Final = Counter("premiere_user_erasures_total", "Requests to erase a user.")
 
 
 class ParsedEvents(NamedTuple):
-    """A poll: its events by user, and what cannot be used. Both empty: nothing came for a while."""
+    """A parsed poll. Both fields are empty if no message arrived for a while."""
 
-    users: dict[str, list[UserEvent | Forgotten]]
-    rejected: list[Outgoing]  # and notes of requests to forget, each behind the letters that it covers
+    users: dict[str, list[UserEvent | UserErasure]]  # by user, in the poll's order
+    letters: list[Outgoing]  # dead letters, and the notes of erasure requests after the letters that they cover
 
 
 class Update(NamedTuple):
-    """What a poll changed for one user."""
+    """The changes of one user."""
 
-    rows: list[Row]  # one per event
-    records: list[Activity | Forgotten]  # mostly one activity; several where a poll brought very many events
-    forgotten: list[Row]  # one per request to forget the user
+    rows: list[UserRow]  # one per event
+    records: list[Activity | UserErasure]  # for the log: one activity record, more if there are very many events
+    erasures: list[UserRow]  # one per erasure request
 
 
 def build(
     *,
     events: Source[list[Message]],
     activity: Sink[tuple[str, list[Outgoing]]],
-    online: Sink[tuple[str, list[Row]]],
-    offline: Sink[tuple[str, list[Row]]],
-    forgotten: Sink[tuple[str, list[Row]]],
+    online: Sink[tuple[str, list[UserRow]]],
+    offline: Sink[tuple[str, list[UserRow]]],
+    erasures: Sink[tuple[str, list[UserRow]]],
     dead_letters: Sink[tuple[str, list[Outgoing]]],
-    history: int = HISTORY,
-    future: timedelta = FUTURE,
-    shards: int = 1,
-    writers: int | None = None,
+    history: int = ACTIVITY_HISTORY,
+    max_future: timedelta = MAX_FUTURE,
+    offline_shards: int = 1,
+    online_shards: int | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Dataflow:
-    """The flow. `events` yields polls (an empty one: silence). `offline` gets keys "0" to `shards` - 1, which are fixed
-    for life, as `forgotten` does; `online` "0" to `writers` - 1 (as many unless told), which may change."""
-    keys, online_keys = ([str(key) for key in range(count)] for count in (shards, writers or shards))
+    """The flow.
+
+    - events: yields polls; an empty poll means that no message arrived for a while
+    - history: the number of a user's events that are kept
+    - max_future: how far an event's time may be ahead of its record time
+    - offline_shards: `offline` and `erasures` get the keys "0" to `offline_shards` - 1; must never change
+    - online_shards: `online` gets the keys "0" to `online_shards` - 1; may change; default: `offline_shards`
+    """
+    keys = [str(shard) for shard in range(offline_shards)]
+    online_keys = [str(shard) for shard in range(online_shards or offline_shards)]
     flow = Dataflow("features")
     polls = op.input("user_events", flow, events)  # [Message]
-    sorted_polls = op.map("sorted_polls", polls, lambda poll: sort(poll, future))  # Sorted
-    rejected = op.flat_map("rejected", sorted_polls, lambda poll: [(LOG, poll.rejected)] if poll.rejected else [])
-    by_user = op.flat_map("by_user", sorted_polls, lambda poll: poll.users.items())  # (user, [Arrival])
+    parsed = op.map("parsed", polls, lambda poll: parse_poll(poll, max_future))  # ParsedEvents
+    letters = op.flat_map("letters", parsed, lambda poll: [(SINGLE_WRITER, poll.letters)] if poll.letters else [])
+    by_user = op.flat_map("by_user", parsed, lambda poll: poll.users.items())  # (user, [UserEvent | UserErasure])
     updates = op.stateful_batch("histories", by_user, lambda state: _UserLogic(history, state))  # (user, Update)
-    silence = op.filter("silence", sorted_polls, lambda poll: not (poll.users or poll.rejected))
-    ticks = op.map("ticks", silence, lambda _: (LOG, [_tick(clock())]))  # ("0", [Outgoing])
-    logged = op.flat_map_batch("logged", updates, _log)  # ("0", [Outgoing])
-    newest = op.flat_map_batch("newest", updates, lambda batch: _newest(batch, online_keys))  # (shard, [Row])
-    rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [Row])
-    marks = op.flat_map_batch("marks", updates, lambda batch: _marks(batch, keys))  # (shard, [Row])
-    empty: list[tuple[str, list[Row]]] = [(key, []) for key in keys]
-    nothing = op.flat_map("nothing", silence, lambda _: empty)  # an idle sink gets no snapshot, and publishes nothing
-    op.output("activity", op.merge("log", logged, ticks), activity)
-    op.output("online", newest, online)
-    op.output("offline", op.merge("offline_rows", rows, nothing), offline)
-    op.output("forgotten", op.merge("forgotten_rows", marks, nothing), forgotten)
-    op.output("dead_letters", rejected, dead_letters)
+    silence = op.filter("silence", parsed, lambda poll: not (poll.users or poll.letters))
+    ticks = op.map("ticks", silence, lambda _: (SINGLE_WRITER, [_tick(clock())]))  # ("0", [Outgoing])
+    records = op.flat_map_batch("records", updates, _log_records)  # ("0", [Outgoing])
+    online_rows = op.flat_map_batch("online_rows", updates, lambda batch: _online_rows(batch, online_keys))
+    rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [UserRow]), as the one above
+    erased = op.flat_map_batch("erased", updates, lambda batch: _erasures(batch, keys))  # (shard, [UserRow])
+    no_rows: list[tuple[str, list[UserRow]]] = [(key, []) for key in keys]
+    # A Parquet sink publishes its files at a snapshot, and the engine takes none of a sink that gets no items.
+    empty_batches = op.flat_map("empty_batches", silence, lambda _: no_rows)
+    op.output("activity", op.merge("log", records, ticks), activity)
+    op.output("online", online_rows, online)
+    op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
+    op.output("erasures", op.merge("erasure_rows", erased, empty_batches), erasures)
+    op.output("dead_letters", letters, dead_letters)
     return flow
 
 
-def sort(poll: list[Message], future: timedelta = FUTURE) -> ParsedEvents:
-    """Validate a poll: its events by user, in the order they came, and a dead letter for each other message."""
-    ahead = int(future.total_seconds() * 1000)
-    users: dict[str, list[UserEvent | Forgotten]] = {}
-    rejected = []
+def parse_poll(poll: list[Message], max_future: timedelta = MAX_FUTURE) -> ParsedEvents:
+    """Validate a poll: its events by user in their order, and a dead letter for each invalid message."""
+    max_ahead_ms = int(max_future.total_seconds() * 1000)
+    users: dict[str, list[UserEvent | UserErasure]] = {}
+    letters = []
     for message in poll:
         try:
-            arrival = _forget(message) or _arrival(message, ahead)
-            users.setdefault(arrival.user, []).append(arrival)
-            if isinstance(arrival, Forgotten):
-                rejected.append(forgotten_note(message))
-        except Rejected as reason:
-            rejected.append(dead_letter(message, str(reason)))
-    return ParsedEvents(users, rejected)
+            event = _parse_erasure(message) or _parse_event(message, max_ahead_ms)
+            users.setdefault(event.user, []).append(event)
+            if isinstance(event, UserErasure):
+                letters.append(erasure_note(message))
+        except InvalidRecord as reason:
+            letters.append(dead_letter(message, str(reason)))
+    return ParsedEvents(users, letters)
 
 
-def _forget(message: Message) -> Forgotten | None:
-    """The request to forget a user, where the message is one. Raises Rejected."""
-    if message.value is None or b'"forget"' not in message.value or len(message.value) > LARGEST:
+def _parse_erasure(message: Message) -> UserErasure | None:
+    """The erasure request in a message; None if it is something else. Raises InvalidRecord."""
+    if message.value is None or b'"erase"' not in message.value or len(message.value) > MAX_EVENT_BYTES:
         return None
     try:
-        asked = decode_forget(message.value)
+        request = decode_erase_user(message.value)
     except (MsgspecError, UnicodeDecodeError, RecursionError):
-        return None  # an event may carry a field of that name, of whatever type
-    if not asked.forget:
+        return None  # an event may have an unknown field of this name, of any type
+    if not request.erase:
         return None
-    _check_key(message, asked.user)
-    check_clock(message.appended)
-    return Forgotten(user=asked.user, partition=message.partition, offset=message.offset, appended=message.appended)
+    _check_key(message, request.user)
+    check_record_time(message.appended)
+    return UserErasure(user=request.user, partition=message.partition, offset=message.offset, appended=message.appended)
 
 
 def _check_key(message: Message, user: str) -> None:
     if message.key != user.encode():
-        raise Rejected("key: the message's key is not its user, so the user's events would not stay in one partition")
+        raise InvalidRecord("key: the record's key is not its user, so the user's events may lie in several partitions")
 
 
-def _arrival(message: Message, ahead: int) -> UserEvent:
-    """A valid event. Raises Rejected."""
-    event = decode(decode_event, message, LARGEST)
+def _parse_event(message: Message, max_ahead_ms: int) -> UserEvent:
+    """The valid event in a message. Raises InvalidRecord."""
+    event = decode(decode_event, message, MAX_EVENT_BYTES)
     _check_key(message, event.user)
     try:
         action = action_code(event)
     except KeyError:
-        raise Rejected(f"unknown action: {event.action!r}") from None
-    check_times(event.ts, message.appended, ahead)
-    where = message.partition, message.offset, message.appended
-    return UserEvent(event.user, event.title, event.ts, action, event.event_id, *where)
+        raise InvalidRecord(f"unknown action: {event.action!r}") from None
+    check_times(event.ts, message.appended, max_ahead_ms)
+    position = message.partition, message.offset, message.appended
+    return UserEvent(event.user, event.title, event.ts, action, event.event_id, *position)
 
 
-class _UserLogic(StatefulBatchLogic[list[UserEvent | Forgotten], Update, State]):
-    """One user's history in the engine's hands."""
+class _UserLogic(StatefulBatchLogic[list[UserEvent | UserErasure], Update, HistoryState]):
+    """Keeps one user's history in the engine."""
 
-    __slots__ = ("history", "most", "size")
+    __slots__ = ("history", "max_new", "size")
 
-    def __init__(self, size: int, state: State | None) -> None:
+    def __init__(self, size: int, state: HistoryState | None) -> None:
         self.size, self.history = size, UserHistory(size, state)
-        self.most = max(1, int(size * MOST))
+        self.max_new = max(1, int(size * MAX_NEW_FRACTION))
 
-    def on_batch(self, values: list[list[UserEvent | Forgotten]]) -> tuple[list[Update], bool]:
-        """Take in the user's events of one poll, or of several at once. A user who is forgotten leaves no state."""
-        arrivals = values[0] if len(values) == 1 else list(chain.from_iterable(values))
+    def on_batch(self, values: list[list[UserEvent | UserErasure]]) -> tuple[list[Update], bool]:
+        """Apply the user's events of one or several polls. An erased user leaves no state."""
+        items = values[0] if len(values) == 1 else list(chain.from_iterable(values))
         update = Update([], [], [])
         events: list[UserEvent] = []
-        for arrival in arrivals:
-            if isinstance(arrival, Forgotten):
-                self._take(events, update)
-                self._forget(arrival, update)
+        for item in items:
+            if isinstance(item, UserErasure):
+                self._apply(events, update)
+                self._erase(item, update)
                 events = []
             else:
-                events.append(arrival)
-        self._take(events, update)
-        _count(update.rows, len(arrivals) - len(update.forgotten))
+                events.append(item)
+        self._apply(events, update)
+        _count(update.rows, len(items) - len(update.erasures))
         return [update] if update.records else [], self.history.count == 0
 
-    def _take(self, events: list[UserEvent], update: Update) -> None:
-        for start in range(0, len(events), self.most):
-            rows = [row for event in events[start : start + self.most] if (row := self.history.apply(event))]
+    def _apply(self, events: list[UserEvent], update: Update) -> None:
+        for start in range(0, len(events), self.max_new):
+            rows = [row for event in events[start : start + self.max_new] if (row := self.history.apply(event))]
             if rows:
                 update.rows.extend(rows)
                 update.records.append(self.history.activity(events[0].user))
 
-    def _forget(self, asked: Forgotten, update: Update) -> None:
+    def _erase(self, request: UserErasure, update: Update) -> None:
         self.history = UserHistory(self.size)
-        update.records.append(asked)
-        update.forgotten.append(
+        update.records.append(request)
+        update.erasures.append(
             {
-                "user_id": asked.user,
-                "partition": asked.partition,
-                "offset": asked.offset,
-                "appended": EPOCH + timedelta(milliseconds=asked.appended),
+                "user_id": request.user,
+                "partition": request.partition,
+                "offset": request.offset,
+                "appended": UNIX_EPOCH + timedelta(milliseconds=request.appended),
             }
         )
-        FORGOTTEN.inc()
+        USER_ERASURES.inc()
 
-    def snapshot(self) -> State:
-        """The history in plain values."""
+    def snapshot(self) -> HistoryState:
+        """The history as plain values."""
         return self.history.snapshot()
 
 
-def _count(rows: list[Row], arrived: int) -> None:
+def _count(rows: list[UserRow], events: int) -> None:
     EVENTS.inc(len(rows))
-    if doubles := arrived - len(rows):
-        DOUBLES.inc(doubles)
+    if duplicates := events - len(rows):
+        DUPLICATES.inc(duplicates)
     if late := sum(row["event_ms"] < row["last_event_ms"] for row in rows):
-        LATE.inc(late)
+        LATE_EVENTS.inc(late)
 
 
 def _tick(seconds: float) -> Outgoing:
     return Outgoing(ACTIVITY, None, to_msgpack(Tick(ts=int(seconds * 1000))))
 
 
-def _log(batch: list[tuple[str, Update]]) -> list[tuple[str, list[Outgoing]]]:
-    """Every activity of a batch, for the log's one writer."""
-    return [
-        (
-            LOG,
-            [Outgoing(ACTIVITY, user.encode(), to_msgpack(one)) for user, update in batch for one in update.records],
-        )
+def _log_records(batch: list[tuple[str, Update]]) -> list[tuple[str, list[Outgoing]]]:
+    """All records of a batch for the log."""
+    records = [
+        Outgoing(ACTIVITY, user.encode(), to_msgpack(record)) for user, update in batch for record in update.records
     ]
+    return [(SINGLE_WRITER, records)]
 
 
-def _newest(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[Row]]]:
-    """The newest row of each user, by shard; a request to forget the user stays in its place before it."""
-    newest: list[Row] = []
+def _online_rows(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[UserRow]]]:
+    """The newest row of each user, by shard. A user's erasure request comes before the row of a new history."""
+    newest: list[UserRow] = []
     for _, update in batch:
-        newest += update.forgotten[-1:]
-        since = update.forgotten[-1]["offset"] if update.forgotten else -1
-        newest += [row for row in update.rows[-1:] if row["offset"] > since]
+        newest += update.erasures[-1:]
+        erased_at = update.erasures[-1]["offset"] if update.erasures else -1
+        newest += [row for row in update.rows[-1:] if row["offset"] > erased_at]
     return _by_shard(newest, keys)
 
 
-def _marks(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[Row]]]:
-    """Requests to forget, by shard. Nothing is data too: it lets the sink publish what it holds."""
-    marks = _by_shard([mark for _, update in batch for mark in update.forgotten], keys)
-    return marks or [(key, []) for key in keys]
+def _erasures(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[UserRow]]]:
+    """Erasure requests by shard. If there are none, each shard gets an empty list, so that the sink can publish."""
+    erasures = _by_shard([erasure for _, update in batch for erasure in update.erasures], keys)
+    return erasures or [(key, []) for key in keys]
 
 
-def _rows(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[Row]]]:
-    """Every row, by shard."""
+def _rows(batch: list[tuple[str, Update]], keys: list[str]) -> list[tuple[str, list[UserRow]]]:
+    """All rows, by shard."""
     return _by_shard([row for _, update in batch for row in update.rows], keys)
 
 
-def _by_shard(rows: list[Row], keys: list[str]) -> list[tuple[str, list[Row]]]:
-    """Split rows by the source's partitions, so that a user's rows stay together."""
+def _by_shard(rows: list[UserRow], keys: list[str]) -> list[tuple[str, list[UserRow]]]:
+    """Split rows by the partition of their event, so that all rows of a user are in one shard."""
     if len(keys) == 1:
         return [(keys[0], rows)]
-    shards: dict[str, list[Row]] = {}
+    shards: dict[str, list[UserRow]] = {}
     for row in rows:
         shards.setdefault(keys[row["partition"] % len(keys)], []).append(row)
     return list(shards.items())

@@ -1,7 +1,7 @@
-"""The flow `learn`: the log in, versions out. Each new event is ranked first, then learned from.
+"""Flow `learn`: reads the learner's log and announces model versions. It ranks each event before it learns from it.
 
-It has no recovery store: the checkpoint is the commit, and the source begins where the newest one stands. Far behind,
-it catches up through the same code, which is also how a new deployment starts from an existing log.
+The flow has no recovery store. A checkpoint is its commit, and the source starts at the position of the newest one.
+The same code catches up with a backlog and trains a new deployment on an existing log.
 """
 
 import threading
@@ -14,36 +14,47 @@ from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
-from model.metrics.ranking import MEASURES, SLICES
+from model.metrics.ranking import RANKING_METRICS, SLICES
+from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
 from streaming.records import Version, to_json
-from streaming.state.checkpoints import Checkpoints
+from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
 from streaming.topics import MODEL_VERSIONS
 
-KEY: Final = "0"  # of the only writer of versions
-REPORT: Final = 0.5  # seconds between two full reports: they sum over the recent window
+SINGLE_WRITER: Final = "0"  # key of the versions: one writer keeps their order
+REPORT_INTERVAL_S: Final = 0.5  # between two reports of all metrics, because the recent means cost time
 
-LEARNED: Final = Gauge("premiere_learned_events", "new events taken from the log, each once")
-POSITION: Final = Gauge("premiere_learner_position", "next offset of the log that is not in the weights")
-DUPLICATES: Final = Gauge("premiere_learner_duplicates", "events left out because they had been learned")
-UNLAUNCHED: Final = Gauge("premiere_learner_unlaunched", "events whose title was no candidate: rank infinity")
-REPLAY: Final = Gauge(
-    "premiere_learner_replay", "share of the usual replay; below 1 the log is faster than the capacity"
+LEARNED_EVENTS: Final = Counter("premiere_learned_events_total", "Events learned, without duplicates.")
+POSITION: Final = Gauge("premiere_learner_position", "Next offset of the log that the weights do not include.")
+DUPLICATES: Final = Counter(
+    "premiere_learner_duplicates_total", "Duplicate events in the log, which are not learned again."
 )
-RANKED: Final = Gauge(
-    "premiere_learner_ranked", "share of the events that are ranked before they are learned; below 1 as above"
+UNKNOWN_TITLE_EVENTS: Final = Counter(
+    "premiere_learner_unknown_title_events_total", "Events whose title was not a candidate; they score rank infinity."
 )
-RATE: Final = Gauge("premiere_learner_events_per_second", "new events a second of log time")
-LOSS: Final = Gauge("premiere_learner_loss", "loss of the last micro-batch, nats", ["part"])
-SUM: Final = Gauge("premiere_prequential_sum", "sum of a measure over scored events", ["ranking", "measure", "slice"])
-SCORED: Final = Gauge("premiere_prequential_scored", "events scored", ["slice"])
-RECENT: Final = Gauge("premiere_prequential_recent_mrr", "MRR over the recent window", ["ranking", "slice"])
-GONE: Final = Gauge("premiere_learner_gone", "records that retention cut from the log before they were learned")
-STEP: Final = Gauge("premiere_checkpoint_step", "training step of the newest whole checkpoint")
+REPLAY_RATIO: Final = Gauge(
+    "premiere_learner_replay_ratio", "Experience replay relative to its normal amount; below 1 while shedding load."
+)
+EVAL_SAMPLE_RATIO: Final = Gauge(
+    "premiere_learner_eval_sample_ratio", "Fraction of the events that are evaluated; below 1 while shedding load."
+)
+EVENT_RATE: Final = Gauge("premiere_learner_events_per_second", "Events learned per second of log time.")
+LOSS: Final = Gauge("premiere_learner_loss", "Loss of the last micro-batch, in nats.", ["part"])
+PREQUENTIAL_SUM: Final = Counter(
+    "premiere_prequential_sum_total", "Sum of a ranking metric over the scored events.", ["variant", "metric", "slice"]
+)
+PREQUENTIAL_SCORED: Final = Counter("premiere_prequential_scored_total", "Events scored by slice.", ["slice"])
+RECENT_MRR: Final = Gauge(
+    "premiere_prequential_recent_mrr", "MRR over the most recent scored events.", ["variant", "slice"]
+)
+LOST_RECORDS: Final = Counter(
+    "premiere_learner_lost_records_total", "Log records that retention deleted before they were learned."
+)
+CHECKPOINT_STEP: Final = Gauge("premiere_checkpoint_step", "Training step of the newest complete checkpoint.")
 
 
 def build(
@@ -51,64 +62,68 @@ def build(
     activity: Source[list[Message]],
     versions: Sink[tuple[str, list[Outgoing]]],
     learner: LogLearner,
-    checkpoints: Checkpoints,
-    durable: dict[int, int],
+    checkpoints: CheckpointStore,
+    commit_position: CommitPosition,
     unannounced: Version | None = None,
-    every: float = REPORT,
+    report_interval_s: float = REPORT_INTERVAL_S,
     stop: threading.Event | None = None,
 ) -> Dataflow:
-    """The flow, which learns nothing more once `stop` is set. `durable` is told the position of each whole checkpoint,
-    which the source commits for others to see; `unannounced` is a checkpoint that was written and never announced;
-    `every` so many seconds the metrics are set."""
-    step = _Step(learner, checkpoints, durable, unannounced, every, stop or threading.Event())
+    """The flow.
+
+    - commit_position: advances with each complete checkpoint; `activity` commits it to the consumer group
+    - unannounced: a checkpoint that an earlier process wrote but did not announce
+    - stop: once set, nothing more is learned
+    """
+    step = _Step(learner, checkpoints, commit_position, unannounced, report_interval_s, stop or threading.Event())
     flow = Dataflow("learn")
     polls = op.input("activity", flow, activity)  # [Message]
-    announced = op.flat_map("learned", polls, step)  # ("0", [Outgoing])
+    announced = op.flat_map("announced", polls, step)  # ("0", [Outgoing])
     op.output("model_versions", announced, versions)
     return flow
 
 
 class _Step:
-    """Feeds polls to the learner, and hands on versions as their checkpoints become whole."""
+    """Feeds polls to the learner, and announces a version once its checkpoint is complete."""
 
     def __init__(
         self,
         learner: LogLearner,
-        checkpoints: Checkpoints,
-        durable: dict[int, int],
+        checkpoints: CheckpointStore,
+        commit_position: CommitPosition,
         unannounced: Version | None,
-        every: float,
+        report_interval_s: float,
         stop: threading.Event,
     ) -> None:
+        self.learner, self.checkpoints, self.commit_position = learner, checkpoints, commit_position
         self.stop = stop
-        self.learner, self.checkpoints, self.durable = learner, checkpoints, durable
-        self.ready = [] if unannounced is None else [unannounced]
-        self.every, self.reported = every, float("-inf")
+        self.ready = [] if unannounced is None else [unannounced]  # versions to announce
+        self.metrics = LearnerMetrics(learner)
+        self.report_interval_s, self.reported_at = report_interval_s, float("-inf")
 
     def __call__(self, poll: list[Message]) -> list[tuple[str, list[Outgoing]]]:
-        """Learn from a poll; versions that are ready to be announced."""
+        """Learn from a poll, and return the versions to announce."""
         for message in poll:
-            if self.stop.is_set():  # what was not learned will be read again
+            if self.stop.is_set():  # the next start reads the rest again
                 break
             if self.learner.feed(message):
                 self._collect(wait=True)
                 self.checkpoints.write(self.learner.state_dict(), self._manifest())
         self._collect(wait=False)
-        if self.checkpoints.idle and not self.learner.unsaved:
-            self.durable[0] = self.learner.position  # only ticks came since: a restart misses nothing
-        LEARNED.set(self.learner.learned)  # who holds events back asks for it all the time
-        if time.monotonic() - self.reported >= self.every:
-            report(self.learner)
-            self.reported = time.monotonic()
+        if self.checkpoints.idle and not self.learner.has_unsaved_records:
+            self.commit_position.advance(0, self.learner.position)  # only ticks since: a restart misses nothing
+        self.metrics.report_learned()  # at each poll, because `premiere produce` limits its pace by it
+        if time.monotonic() - self.reported_at >= self.report_interval_s:
+            self.metrics.report()
+            self.reported_at = time.monotonic()
         ready, self.ready = self.ready, []
-        return [(KEY, [Outgoing(MODEL_VERSIONS, None, to_json(version))]) for version in ready]
+        return [(SINGLE_WRITER, [Outgoing(MODEL_VERSIONS, None, to_json(version))]) for version in ready]
 
     def _collect(self, wait: bool) -> None:
-        version = self.checkpoints.finished(wait)
+        version = self.checkpoints.take_finished(wait)
         if version is not None:
-            self.durable[0] = version.position
+            self.commit_position.advance(0, version.position)
             self.ready.append(version)
-            STEP.set(version.step)
+            CHECKPOINT_STEP.set(version.step)
 
     def _manifest(self) -> dict[str, Any]:
         learner = self.learner
@@ -119,32 +134,56 @@ class _Step:
             "learned": learner.learned,
             "mrr": mrr,
             "settings": asdict(learner.learner.settings),
-            "made": numerics(),
+            "environment": numeric_environment(),
         }
 
 
-def numerics() -> dict[str, str | int]:
-    """What else than the log decides the last bits of what is learned from it."""
+def numeric_environment() -> dict[str, str | int]:
+    """What determines the last bits of the weights, besides the log and the settings."""
     return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
-def report(learner: LogLearner) -> None:
-    """Set the metrics."""
-    POSITION.set(learner.position)
-    DUPLICATES.set(learner.duplicates)
-    UNLAUNCHED.set(learner.unlaunched)
-    REPLAY.set(learner.replay)
-    RANKED.set(learner.ranked)
-    RATE.set(learner.rate())
-    for part, loss in learner.losses.items():
-        LOSS.labels(part).set(loss)
-    for name, ranking in learner.rankings.items():
-        total, recent = ranking.sums(), ranking.recent()["mrr"]
-        for m, measure in enumerate(MEASURES):
-            for s, place in enumerate(SLICES):
-                SUM.labels(name, measure, place).set(total[m, s])
-        for place in SLICES:
-            value = recent[place]
-            RECENT.labels(name, place).set(float("nan") if value is None else value)
-    for place, count in learner.rankings["full"].scored().items():
-        SCORED.labels(place).set(count)
+class LearnerMetrics:
+    """Exports a learner's totals as Prometheus counters, and its state as gauges.
+
+    The learner keeps its totals in the checkpoint, and a counter only accepts increments. Each report therefore adds
+    the difference to the last reported total. After a restart the first report adds the whole restored total, so the
+    counter's value is the total over all restarts. Prometheus sees a restart as a counter reset: `increase()` over it
+    counts the restored total once more.
+    """
+
+    def __init__(self, learner: LogLearner) -> None:
+        self.learner = learner
+        self._reported: dict[Counter, float] = {}
+
+    def report_learned(self) -> None:
+        """Report the number of learned events alone, which is cheap."""
+        self._set_total(LEARNED_EVENTS, self.learner.learned)
+
+    def report(self) -> None:
+        """Report everything."""
+        learner = self.learner
+        self.report_learned()
+        self._set_total(DUPLICATES, learner.duplicates)
+        self._set_total(UNKNOWN_TITLE_EVENTS, learner.unknown_title_events)
+        POSITION.set(learner.position)
+        REPLAY_RATIO.set(learner.replay_ratio)
+        EVAL_SAMPLE_RATIO.set(learner.eval_ratio)
+        EVENT_RATE.set(learner.events_per_second())
+        for part, loss in learner.losses.items():
+            LOSS.labels(part).set(loss)
+        for variant, ranking in learner.rankings.items():
+            total, recent = ranking.sums(), ranking.recent()["mrr"]
+            for m, metric in enumerate(RANKING_METRICS):
+                for s, name in enumerate(SLICES):
+                    self._set_total(PREQUENTIAL_SUM.labels(variant, metric, name), float(total[m, s]))
+            for name in SLICES:
+                value = recent[name]
+                RECENT_MRR.labels(variant, name).set(float("nan") if value is None else value)
+        for name, count in learner.rankings["full"].scored().items():
+            self._set_total(PREQUENTIAL_SCORED.labels(name), count)
+
+    def _set_total(self, counter: Counter, total: float) -> None:
+        if (increase := total - self._reported.get(counter, 0.0)) > 0:
+            counter.inc(increase)
+            self._reported[counter] = total

@@ -1,19 +1,15 @@
-"""Flow `publish`: what viewers do, what launches and what is learned become the lists that lie in Redis.
+"""Flow `publish`: turns user activity, launches and model versions into the ranked lists in Redis.
 
-activity + titles + model-versions -> one publisher -> Redis. It keeps no recovery store: its state is a cache that
-`restore` makes again from the topics, and everything it writes is idempotent by its revision. The publisher does a
-slice of work at a time; between two slices the sources are asked, so that a fresh event waits for one slice at most. A
-version is loaded beside that, in a thread, the newest first; one that cannot be loaded is passed over.
+activity + titles + model-versions -> one publisher -> Redis. The flow has no recovery store: its state is a cache that
+`restore` rebuilds from the topics, and every write is idempotent by its revision. The publisher works in slices, and
+the sources are polled between two slices, so a new event waits for one slice at most. A background thread loads model
+versions, the newest first, and skips a version that cannot be loaded.
 
-In a process all of a topic's records pass one step, in their order. Several processes do not talk to each other: each
-reads everything, and writes for its own share of the viewers.
+Within a process one step processes all records of a topic in order. Several processes do not communicate: each reads
+everything, and writes the lists of its own shard of the users.
 """
 
-import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent import futures
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple, TypeVar
 
@@ -25,43 +21,30 @@ from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import Sink
 from prometheus_client import Counter, Gauge
 
-from model.checkpoint import CheckpointError
-from model.recommender import Recommender
+from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.source import Message
-from streaming.records import Activity, Forgotten, Title, Version, decode_log, decode_title, decode_version
+from streaming.records import Activity, Title, UserErasure, decode_log, decode_title, decode_version
 from streaming.state.publisher import Publisher
-from streaming.stores.redis_lists import Item
-
-log = logging.getLogger(__name__)
+from streaming.state.version_loader import LOADING_CHECK_INTERVAL_S, Announced, LoadVersion, VersionLoader
+from streaming.stores.redis_lists import RedisWrite
 
 T = TypeVar("T")
 
-ONE: Final = "0"  # key of the only step and the only writer
-LOADING: Final = 0.02  # seconds between two looks at a version that is being loaded
-KEPT: Final = 16  # announced versions that are tried where newer ones cannot be loaded
-DRAIN: Final = 5.0  # seconds of work that is still done once the input has ended
+KINDS: Final = ("activity", "titles", "versions")  # of the topics that the flow reads
+SINGLE_WRITER: Final = "0"  # key of the only step and the only writer
+MAX_DRAIN_S: Final = 5.0  # how long queued work continues after the input has ended
 
-SERVED: Final = Gauge("premiere_version_served", "number of the version that lists are made by; -1 before the first")
-CACHED: Final = Gauge("premiere_viewers_cached", "viewers in the cache of publish")
-WAITING: Final = Gauge("premiere_viewers_waiting", "viewers whose lists are due", ["cause"])
-UNREADABLE: Final = Counter("premiere_publish_unreadable", "records of internal topics that could not be read")
-HELD: Final = Gauge("premiere_version_held", "number of the rollback that holds later versions back; -1: none")
-PASSED: Final = Counter("premiere_versions_passed_over", "announced versions that could not be loaded")
-SERVED.set(-1)
-HELD.set(-1)
-
-Load = Callable[[str, Sequence[Title]], Recommender]  # a checkpoint's URL, titles to add; raises CheckpointError
+VERSION_SERVED: Final = Gauge("premiere_version_served", "Number of the model version in use; -1 before the first.")
+USERS_CACHED: Final = Gauge("premiere_users_cached", "Users in the cache of publish.")
+USERS_WAITING: Final = Gauge("premiere_users_waiting", "Users whose lists will be recomputed, by cause.", ["cause"])
+UNREADABLE: Final = Counter(
+    "premiere_publish_unreadable_total", "Records of internal topics that could not be decoded."
+)
+VERSION_SERVED.set(-1)
 
 
-class Announced(NamedTuple):
-    """A version and its number, its record's offset."""
-
-    number: int
-    version: Version
-
-
-class Poll(NamedTuple):
-    """What a topic brought: of `activity`, `titles` or `versions`."""
+class TopicPoll(NamedTuple):
+    """New messages of one topic. `kind` is "activity", "titles" or "versions"."""
 
     kind: str
     messages: list[Message]
@@ -72,47 +55,54 @@ def build(
     activity: Source[list[Message]],
     titles: Source[list[Message]],
     versions: Source[list[Message]],
-    predictions: Sink[tuple[str, list[Item]]],
+    lists: Sink[tuple[str, list[RedisWrite]]],
     publisher: Publisher,
-    load: Load,
+    load: LoadVersion,
     clock: Callable[[], float],
     announced: Sequence[Announced] = (),
-    durable: dict[str, dict[int, int]] | None = None,
+    commit_positions: Mapping[str, CommitPosition] | None = None,
 ) -> Dataflow:
-    """The flow. `announced` are versions known from `restore`; `durable` is told the next offset of each kind, by
-    partition, once what came before is on its way to Redis."""
-    step = _Step(publisher, load, clock, announced, {} if durable is None else durable)
+    """The flow.
+
+    - announced: the versions that `restore` returned
+    - commit_positions: by kind; they advance once the effects of the earlier records are on their way to Redis
+    """
+    positions = {kind: CommitPosition() for kind in KINDS} if commit_positions is None else commit_positions
+    step = _Step(publisher, load, clock, announced, positions)
     flow = Dataflow("publish")
-    acted = _polls(flow, "activity", activity)  # ("0", Poll)
-    launched = _polls(flow, "titles", titles)
-    learned = _polls(flow, "versions", versions)
-    polls = op.merge("polls", acted, launched, learned)
-    items = op.stateful_batch("publisher", polls, lambda _: step)  # ("0", [Item])
-    op.output("predictions", items, predictions)
+    activity_polls = _polls(flow, "activity", activity)  # ("0", TopicPoll)
+    titles_polls = _polls(flow, "titles", titles)
+    versions_polls = _polls(flow, "versions", versions)
+    polls = op.merge("polls", activity_polls, titles_polls, versions_polls)
+    writes = op.stateful_batch("writes", polls, lambda _: step)  # ("0", [RedisWrite])
+    op.output("lists", writes, lists)
     return flow
 
 
-def _polls(flow: Dataflow, kind: str, source: Source[list[Message]]) -> "op.KeyedStream[Poll]":
-    return op.map(f"{kind}_polls", op.input(kind, flow, source), lambda poll: (ONE, Poll(kind, poll)))
+def _polls(flow: Dataflow, kind: str, source: Source[list[Message]]) -> "op.KeyedStream[TopicPoll]":
+    return op.map(f"{kind}_polls", op.input(kind, flow, source), lambda poll: (SINGLE_WRITER, TopicPoll(kind, poll)))
 
 
 def restore(
     publisher: Publisher, titles: Iterable[Message], activity: Iterable[Message], versions: Iterable[Message]
 ) -> list[Announced]:
-    """Fill the caches from the topics as they are, and compute nothing; the versions announced so far."""
-    publisher.titles.take((title for _, title in read(titles, decode_title)), live=False)
-    for message, record in read(activity, decode_log):
+    """Fill the caches from the topics without computing lists, and return the versions announced so far."""
+    publisher.titles.update((title for _, title in decode_messages(titles, decode_title)), at_startup=True)
+    for message, record in decode_messages(activity, decode_log):
         if isinstance(record, Activity):
-            publisher.remember(record)
-        elif isinstance(record, Forgotten):
-            publisher.forget(record)
+            publisher.update_cache(record)
+        elif isinstance(record, UserErasure):
+            publisher.on_erasure(record)
         elif isinstance(record, Title):
-            publisher.titles.log(record, message.offset)
-    return [Announced(message.offset, version) for message, version in read(versions, decode_version)]
+            publisher.titles.set_log_offset(record, message.offset)
+    return [Announced(message.offset, version) for message, version in decode_messages(versions, decode_version)]
 
 
-def read(messages: Iterable[Message], decode: Callable[[bytes], T]) -> Iterator[tuple[Message, T]]:
-    """The records that can be read; only our own flows write here, and one bad record must not stop this one."""
+def decode_messages(messages: Iterable[Message], decode: Callable[[bytes], T]) -> Iterator[tuple[Message, T]]:
+    """The records that can be decoded. The others are counted and skipped.
+
+    Only Premiere's own flows write these topics, and one bad record must not stop this flow.
+    """
     for message in messages:
         try:
             yield message, decode(message.value or b"")
@@ -120,159 +110,85 @@ def read(messages: Iterable[Message], decode: Callable[[bytes], T]) -> Iterator[
             UNREADABLE.inc()
 
 
-class _Step(StatefulBatchLogic[Poll, list[Item], None]):
-    """The publisher in the engine's hands: a slice of work each time it is called, and a call whenever work is due."""
+class _Step(StatefulBatchLogic[TopicPoll, list[RedisWrite], None]):
+    """Runs the publisher in the engine: one slice of work per call, and a call whenever work is due."""
 
     def __init__(
         self,
         publisher: Publisher,
-        load: Load,
+        load: LoadVersion,
         clock: Callable[[], float],
         announced: Sequence[Announced],
-        durable: dict[str, dict[int, int]],
+        commit_positions: Mapping[str, CommitPosition],
     ) -> None:
-        self.publisher, self.clock, self.durable = publisher, clock, durable
-        self.versions = _Versions(publisher, load, announced)
-        self.next: dict[str, dict[int, int]] = {}  # offsets by kind and partition
-        self.done: dict[str, dict[int, int]] = {}  # the same, without what is still due
+        self.publisher, self.clock, self.commit_positions = publisher, clock, commit_positions
+        self.versions = VersionLoader(publisher, load, announced)
+        self.read_offsets: dict[str, dict[int, int]] = {}  # next offset by kind and partition
+        self.done_offsets: dict[str, dict[int, int]] = {}  # the same, but before the records whose work is queued
 
-    def on_batch(self, values: list[Poll]) -> tuple[list[list[Item]], bool]:
-        """Take in what came."""
+    def on_batch(self, values: list[TopicPoll]) -> tuple[list[list[RedisWrite]], bool]:
+        """Apply new messages, then do a slice of work."""
         for poll in values:
-            self._take(poll)
+            self._apply(poll)
         return self.on_notify()
 
-    def on_notify(self) -> tuple[list[list[Item]], bool]:
-        """Do what is due."""
-        for kind, offsets in self.done.items():  # what the slice before gave out has been written by now
-            self.durable.setdefault(kind, {}).update(offsets)
+    def on_notify(self) -> tuple[list[list[RedisWrite]], bool]:
+        """Do a slice of work."""
+        for kind, offsets in self.done_offsets.items():  # the engine has written the previous slice by now
+            for partition, offset in offsets.items():
+                self.commit_positions[kind].advance(partition, offset)
         self.versions.step()
-        items = self.publisher.work(round(self.clock() * 1000))
-        self.done = {kind: dict(offsets) for kind, offsets in self.next.items()}
-        if (pending := self.publisher.pending()) is not None:
-            self.done["activity"] = {0: pending}
+        writes = self.publisher.work(round(self.clock() * 1000))
+        self.done_offsets = {kind: dict(offsets) for kind, offsets in self.read_offsets.items()}
+        if (pending := self.publisher.pending_offset()) is not None:
+            self.done_offsets["activity"] = {0: pending}
         _report(self.publisher)
-        return [items] if items else [], StatefulBatchLogic.RETAIN
+        return [writes] if writes else [], StatefulBatchLogic.RETAIN
 
-    def on_eof(self) -> tuple[list[list[Item]], bool]:
-        """Finish what is due, within bounds."""
-        end, batches = self.clock() + DRAIN, []
-        while self.clock() < end and self._seconds() is not None:
+    def on_eof(self) -> tuple[list[list[RedisWrite]], bool]:
+        """Finish the queued work, for at most `MAX_DRAIN_S`."""
+        end, batches = self.clock() + MAX_DRAIN_S, []
+        while self.clock() < end and self._seconds_until_work() is not None:
             self.versions.wait()
-            items, _ = self.on_notify()
-            batches += items
-            if not (items or self.versions.loading):
+            writes, _ = self.on_notify()
+            batches += writes
+            if not (writes or self.versions.loading):
                 break
         return batches, StatefulBatchLogic.RETAIN
 
     def notify_at(self) -> datetime | None:
-        """When there is work."""
-        seconds = self._seconds()
+        """When to call `on_notify`; None: only after new messages."""
+        seconds = self._seconds_until_work()
         return None if seconds is None else datetime.fromtimestamp(self.clock() + seconds, UTC)
 
     def snapshot(self) -> None:
-        """Nothing: the state is made again."""
+        """Nothing: `restore` rebuilds the state."""
 
-    def _seconds(self) -> float | None:
-        due = self.publisher.wait(round(self.clock() * 1000))
-        return min(LOADING, due or LOADING) if self.versions.loading else due
+    def _seconds_until_work(self) -> float | None:
+        due = self.publisher.seconds_until_work(round(self.clock() * 1000))
+        return min(LOADING_CHECK_INTERVAL_S, due or LOADING_CHECK_INTERVAL_S) if self.versions.loading else due
 
-    def _take(self, poll: Poll) -> None:
+    def _apply(self, poll: TopicPoll) -> None:
         if poll.messages:
             last = poll.messages[-1]
-            self.next.setdefault(poll.kind, {})[last.partition] = last.offset + 1
+            self.read_offsets.setdefault(poll.kind, {})[last.partition] = last.offset + 1
         if poll.kind == "titles":
-            self.publisher.launch([title for _, title in read(poll.messages, decode_title)])
+            self.publisher.on_launches([title for _, title in decode_messages(poll.messages, decode_title)])
         elif poll.kind == "versions":
-            self.versions.announce([Announced(m.offset, v) for m, v in read(poll.messages, decode_version)])
+            self.versions.add([Announced(m.offset, v) for m, v in decode_messages(poll.messages, decode_version)])
         else:
-            for message, record in read(poll.messages, decode_log):
+            for message, record in decode_messages(poll.messages, decode_log):
                 if isinstance(record, Activity):
-                    self.publisher.act(record, message.offset)
-                elif isinstance(record, Forgotten):
-                    self.publisher.forget(record)
+                    self.publisher.on_activity(record, message.offset)
+                elif isinstance(record, UserErasure):
+                    self.publisher.on_erasure(record)
                 elif isinstance(record, Title):
-                    self.publisher.titles.log(record, message.offset)
-
-
-class _Versions:
-    """Loads the newest version announced, in a thread; where that fails, the one before, unless that is served.
-
-    `held` is the rollback in force: what was learned later waits in `back` for the record that resumes.
-    """
-
-    def __init__(self, publisher: Publisher, load: Load, announced: Iterable[Announced]) -> None:
-        self.publisher, self.load = publisher, load
-        self.held: Announced | None = None
-        self.waiting: deque[Announced] = deque(maxlen=KEPT)
-        self.back: deque[Announced] = deque(maxlen=KEPT)
-        self.announce(announced)  # all there are: a rollback may be long ago and in force
-        self.thread = ThreadPoolExecutor(1, "version")
-        self._now: tuple[Announced, list[Title], Future[Recommender]] | None = None
-
-    @property
-    def loading(self) -> bool:
-        """Whether there is a version to wait for."""
-        return self._now is not None or bool(self.waiting)
-
-    def announce(self, announced: Iterable[Announced]) -> None:
-        """Versions came."""
-        for one in announced:
-            cause = one.version.cause
-            if cause == "learned" and self.held is not None:
-                self.back.append(one)
-                continue
-            if cause == "rollback":
-                self.held = one
-                self.back.extend(other for other in self.waiting if not self._may(other))
-                self.waiting = deque((other for other in self.waiting if self._may(other)), KEPT)
-            elif cause == "resume":
-                self.held = None
-                self.waiting.extend(self.back)
-                self.back.clear()
-            self.waiting.append(one)
-        HELD.set(-1 if self.held is None else self.held.number)
-
-    def wait(self) -> None:
-        """Wait a moment for what is being loaded."""
-        if self._now is not None:
-            futures.wait([self._now[2]], LOADING)
-
-    def step(self) -> None:
-        """Serve what has been loaded, begin to load what has not."""
-        if self._now is not None and self._now[2].done():
-            announced, ahead, future = self._now
-            self._now = None
-            if self._may(announced):
-                self._serve(announced, ahead, future)
-        while self._now is None and self.waiting:
-            newest = self.waiting.pop()
-            if newest.number > self.publisher.number:
-                ahead = self.publisher.titles.ahead(newest.version.position)
-                self._now = newest, ahead, self.thread.submit(self.load, newest.version.path, ahead)
-
-    def _may(self, announced: Announced) -> bool:
-        """Whether no rollback holds this version back; those before the one rolled back to stand in for it."""
-        held = self.held
-        return held is None or announced.number == held.number or announced.version.step < held.version.step
-
-    def _serve(self, announced: Announced, ahead: Sequence[Title], future: "Future[Recommender]") -> None:
-        number, version = announced
-        try:
-            recommender = future.result()
-        except CheckpointError as error:
-            PASSED.inc()
-            log.warning("Version %d cannot be served. %s", number, error)
-            return
-        added = {(title.title, title.stamp) for title in ahead}
-        rest = [t for t in self.publisher.titles.ahead(version.position) if (t.title, t.stamp) not in added]
-        self.publisher.serve(number, recommender, rest)
-        log.info("Version %d is served: %d events learned", number, version.learned)
+                    self.publisher.titles.set_log_offset(record, message.offset)
 
 
 def _report(publisher: Publisher) -> None:
-    SERVED.set(publisher.number)
-    CACHED.set(len(publisher.viewers))
-    WAITING.labels("event").set(len(publisher.acted))
-    WAITING.labels("launch").set(len(publisher.entering))
-    WAITING.labels("refresh").set(len(publisher.refreshing))
+    VERSION_SERVED.set(publisher.version)
+    USERS_CACHED.set(len(publisher.users))
+    USERS_WAITING.labels("event").set(len(publisher.event_queue))
+    USERS_WAITING.labels("launch").set(len(publisher.launch_queue))
+    USERS_WAITING.labels("refresh").set(len(publisher.refresh_queue))

@@ -1,9 +1,9 @@
-"""What a flow cannot use, kept with its reason.
+"""Dead letters: invalid records, stored with the reason in the topic `dead-letters`.
 
-Bad input is data: a second stream, never an exception that stops a flow. A dead letter holds the bytes as they came
-(the first 64 KB of them, with their length and hash), and its headers say where they lay, so that a replay's doubles
-can be told by topic, partition and offset, and what was wrong can be sent again once it is mended. Not what a viewer
-sent who asked to be forgotten later: a note of the request lies among the letters, behind those that it covers.
+Invalid input is data: a second stream, never an exception that stops a flow. A dead letter contains the record's bytes
+(at most the first 64 KB, with the length and hash of all). Its headers contain the record's topic, partition and
+offset. These identify duplicates after reprocessing, and allow resending the record once it is valid. The letters of an
+erased user are never resent: each erasure request leaves a note in the topic after the letters that it covers.
 """
 
 import re
@@ -17,77 +17,79 @@ from prometheus_client import Counter
 
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
-from streaming.records import FLOOR_MS
+from streaming.records import MIN_TIME_MS
 from streaming.topics import DEAD_LETTERS
 
-KEPT: Final = 65_536  # bytes of the value, and of the key
-REPLAYED: Final = "replayed-from"  # header of a record that was a dead letter, with where it first lay
-FORGOTTEN: Final = "forgotten"  # header of such a note, whose key is the viewer
-DETAIL: Final = 500  # characters of a reason
-FUTURE: Final = timedelta(hours=1)  # that an event may be ahead of its own Kafka record
-CEILING_MS: Final = 4_102_444_800_000  # 2100-01-01: beyond it a broker's clock is wrong
-LETTERS: Final = Counter("premiere_dead_letters", "messages that a flow could not use", ["reason"])
+MAX_KEPT_BYTES: Final = 65_536  # of the value, and of the key
+RESENT_FROM_HEADER: Final = "resent-from"  # header of a resent dead letter: the position of the original record
+ERASURE_HEADER: Final = "erasure"  # header of an erasure note, whose key is the user
+MAX_REASON_CHARS: Final = 500
+MAX_FUTURE: Final = timedelta(hours=1)  # how far an event's time may be ahead of its record's append time
+MAX_TIME_MS: Final = 4_102_444_800_000  # 2100-01-01: a later record time means that the broker's clock is wrong
+DEAD_LETTERS_WRITTEN: Final = Counter("premiere_dead_letters_total", "Invalid records, by reason.", ["reason"])
 
-_BEYOND: Final = re.compile(
-    r"Expected `(int|float)` [<>]|^Number out of range"
-)  # a number, and more or less than may be
+# msgspec's messages for a number that is outside its bounds.
+_OUT_OF_RANGE: Final = re.compile(r"Expected `(int|float)` [<>]|^Number out of range")
 
 T = TypeVar("T")
 
 
-class Rejected(ValueError):  # noqa: N818 - a verdict on data, caught where it is made
-    """A message cannot be used. The reason begins with its kind and a colon: few kinds, so that they can be counted."""
+class InvalidRecord(ValueError):  # noqa: N818 - a classification of data, always caught by the flow
+    """A record is invalid. The reason is "<type>: <detail>". The types are few, because they label a metric."""
 
 
 def dead_letter(message: Message, reason: str) -> Outgoing:
-    """The record that keeps `message`, counted under the kind of its reason."""
-    LETTERS.labels(reason.partition(":")[0]).inc()
+    """The dead letter of `message`. Counts it by the type of its reason."""
+    DEAD_LETTERS_WRITTEN.labels(reason.partition(":")[0]).inc()
     value = message.value or b""
     headers = {
         "topic": message.topic,
         "partition": str(message.partition),
         "offset": str(message.offset),
-        "reason": reason[:DETAIL],
+        "reason": reason[:MAX_REASON_CHARS],
         "length": str(len(value)),
         "sha256": sha256(value).hexdigest(),
     }
-    key = message.key and message.key[:KEPT]
-    again = [(name, told[:DETAIL]) for name, told in message.headers if name == REPLAYED][:1]
-    return Outgoing(DEAD_LETTERS, key, value[:KEPT], [(n, text.encode()) for n, text in headers.items()] + again)
+    key = message.key and message.key[:MAX_KEPT_BYTES]
+    encoded = [(name, text.encode()) for name, text in headers.items()]
+    resent_from = [(name, text[:MAX_REASON_CHARS]) for name, text in message.headers if name == RESENT_FROM_HEADER][:1]
+    return Outgoing(DEAD_LETTERS, key, value[:MAX_KEPT_BYTES], encoded + resent_from)
 
 
-def forgotten_note(message: Message) -> Outgoing:
-    """The note of a request to forget: it is kept as long as the letters before it are."""
-    where = f"{message.topic}-{message.partition}-{message.offset}"
-    return Outgoing(DEAD_LETTERS, message.key, b"", [(FORGOTTEN, where.encode())])
+def erasure_note(message: Message) -> Outgoing:
+    """The note of an erasure request. It is retained at least as long as the letters before it."""
+    position = f"{message.topic}-{message.partition}-{message.offset}"
+    return Outgoing(DEAD_LETTERS, message.key, b"", [(ERASURE_HEADER, position.encode())])
 
 
-def decode(decoder: Callable[[bytes], T], message: Message, limit: int) -> T:
-    """The value of a message of at most `limit` bytes. Raises Rejected."""
+def decode(decoder: Callable[[bytes], T], message: Message, max_bytes: int) -> T:
+    """Decode a message of at most `max_bytes` bytes. Raises InvalidRecord."""
     if message.value is None:
-        raise Rejected("tombstone: there is no value")
-    if len(message.value) > limit:
-        raise Rejected(f"too large: {len(message.value)} bytes of at most {limit}")
+        raise InvalidRecord("tombstone: the record has no value")
+    if len(message.value) > max_bytes:
+        raise InvalidRecord(f"too large: {len(message.value)} bytes, the limit is {max_bytes}")
     try:
         return decoder(message.value)
     except ValidationError as error:
-        kind = "missing field" if "missing required field" in str(error) else "wrong type"
-        kind = "out of range" if _BEYOND.search(str(error)) else kind
-        raise Rejected(f"{kind}: {error}") from None
+        reason = "missing field" if "missing required field" in str(error) else "wrong type"
+        reason = "out of range" if _OUT_OF_RANGE.search(str(error)) else reason
+        raise InvalidRecord(f"{reason}: {error}") from None
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected(f"not JSON: {error}") from None
+        raise InvalidRecord(f"not JSON: {error}") from None
 
 
-def check_times(ts: int, appended: int, ahead: int) -> None:
-    """When something happened, and its record's time: `ahead` ms of it at most. Raises Rejected."""
-    if ts < FLOOR_MS:
-        raise Rejected(f"too old: {ts} ms lies before {FLOOR_MS}, the year 1900")
-    if ts > appended + ahead:
-        raise Rejected(f"in the future: {ts} ms, in a record of {appended} ms")
-    check_clock(appended)
+def check_times(ts: int, appended: int, max_ahead_ms: int) -> None:
+    """Check an event time, which may be at most `max_ahead_ms` after the record time. Raises InvalidRecord."""
+    if ts < MIN_TIME_MS:
+        raise InvalidRecord(f"too old: {ts} ms is before {MIN_TIME_MS}, the year 1900")
+    if ts > appended + max_ahead_ms:
+        raise InvalidRecord(f"in the future: {ts} ms, but the record was appended at {appended} ms")
+    check_record_time(appended)
 
 
-def check_clock(appended: int) -> None:
-    """A record's time, which some brokers let producers set. Raises Rejected where no calendar holds it."""
-    if not FLOOR_MS <= appended <= CEILING_MS:
-        raise Rejected(f"record time: {appended} ms lies outside {FLOOR_MS} to {CEILING_MS}, the years 1900 to 2100")
+def check_record_time(appended: int) -> None:
+    """Check a record time, which some brokers let producers set. Raises InvalidRecord."""
+    if not MIN_TIME_MS <= appended <= MAX_TIME_MS:
+        raise InvalidRecord(
+            f"record time: {appended} ms is outside {MIN_TIME_MS} to {MAX_TIME_MS}, the years 1900 to 2100"
+        )

@@ -1,9 +1,12 @@
-"""Kafka into a dataflow, and nothing lost in between; `streaming/kafka/sink.py` is the way out.
+"""Reads Kafka topics into a dataflow; `streaming/kafka/sink.py` writes them.
 
-The engine's own connectors have gaps, so these are ours. The source snapshots real offsets only, never a sentinel, and
-errors do not move them; it waits out a broker that is gone, stops where waiting would be in vain, and commits to a
-consumer group one epoch behind: what the engine has snapshotted once more is durable, so the group is never ahead. One
-item is one poll: a list of messages of one partition.
+The engine's own connectors do not close these gaps, so Premiere has its own:
+- A snapshot always holds a real offset, never a sentinel, and errors do not move it.
+- The source waits while a broker is unavailable, and raises an error when waiting cannot help.
+- It commits to a consumer group one epoch late. The engine has saved the previous epoch by then, so the group is never
+  ahead of the recovery state.
+
+An item of the stream is one poll: a list of messages of one partition.
 """
 
 import logging
@@ -16,22 +19,24 @@ from typing import Any, Final, Literal, NamedTuple
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from streaming import commit_metrics
-from streaming.kafka import client
-from streaming.kafka.client import PositionLostError, StreamError
+from streaming.commit_metrics import PartitionMetrics
+from streaming.errors import OffsetOutOfRangeError, StreamError
+from streaming.kafka import client, reconnect
+from streaming.kafka.commit_position import DurablePosition
+from streaming.kafka.group_offsets import GroupPosition, commit_offsets
 
 log: Final = logging.getLogger(__name__)
 
-NAP: Final = 0.01  # seconds between two looks at a queue that was emptied
-CLOSING: Final = 0.5  # seconds that the consumers of a source may take to say goodbye
-PATIENCE: Final = timedelta(seconds=10)  # beyond the log's end before we say so: a new leader may lag for a moment
+POLL_INTERVAL_S: Final = 0.01  # between two polls of a partition whose queue was empty
+CLOSE_TIMEOUT_S: Final = 0.5  # for all consumers of a source together
+OUT_OF_RANGE_TIMEOUT: Final = timedelta(seconds=10)  # because a new leader may lag for a moment
 _FORMAT: Final = 1  # of a source's snapshot
 
 _Position = tuple[int, int]  # format, offset of the next message
 
 
 class Message(NamedTuple):
-    """A record of a topic as it was read."""
+    """A record as it was read from a topic."""
 
     topic: str
     partition: int
@@ -43,11 +48,15 @@ class Message(NamedTuple):
 
 
 class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
-    """A topic: one item per poll, the messages of one partition; an empty one after `idle` of silence everywhere.
+    """A topic as a stream of polls. A poll holds the messages of one partition.
 
-    A new dataflow begins at `start`: the log's beginning, or an offset a partition. `stop`, once set, ends the input at
-    the next poll, so that the dataflow drains. Without `tail` it ends at the present end of the log. Offsets go to the
-    consumer group `group` one epoch late, or, with `durable`, as that mapping tells: next offset by partition.
+    - start: where a dataflow without recovery state begins: the beginning of the log, or an offset per partition
+    - tail: keep reading new records; without it the input ends at the present end of the log
+    - idle: after this much silence in all partitions of this process, partition 0 yields an empty poll
+    - batch: maximum number of messages in a poll
+    - stop: once set, the input ends at the next poll, and the dataflow drains
+    - position: what to commit to the group, if not the previous epoch's offsets
+    - out_of_range_timeout: how long an offset beyond the end of the log is tolerated
     """
 
     def __init__(
@@ -61,67 +70,72 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         idle: timedelta | None = None,
         batch: int = 1000,
         stop: threading.Event | None = None,
-        durable: Mapping[int, int] | None = None,
-        patience: timedelta = PATIENCE,
+        position: DurablePosition | None = None,
+        out_of_range_timeout: timedelta = OUT_OF_RANGE_TIMEOUT,
     ) -> None:
-        self.config = client.consuming(config, group)
-        self.topic, self.tail, self.batch, self.durable = topic, tail, batch, durable
+        self.config = client.consumer_config(config, group)
+        self.topic, self.tail, self.batch, self.position = topic, tail, batch, position
         self.start = {} if start == "earliest" else dict(start)
-        self.stop, self.patience = stop or threading.Event(), patience.total_seconds()
-        self.idle = idle.total_seconds() if idle is not None else float("inf")
-        self.heard = time.monotonic()  # when any partition that this process reads last brought something
-        self.reached: dict[int, int] = {}  # where partitions ended, for `commit`
-        self.closing = float("inf")  # monotonic seconds: until when their consumers are waited for
-        self.broker_probe = client.BrokerProbe(self.config)
+        self.stop, self.out_of_range_timeout_s = stop or threading.Event(), out_of_range_timeout.total_seconds()
+        self.idle_s = idle.total_seconds() if idle is not None else float("inf")
+        self.last_message_at = time.monotonic()  # in any partition that this process reads
+        self.end_offsets: dict[int, int] = {}  # next offset of each closed partition, for `commit`
+        self.close_deadline = float("inf")  # monotonic seconds
+        self.broker_probe = reconnect.BrokerProbe(self.config)
 
     def list_parts(self) -> list[str]:
-        """The topic's partitions. Raises BrokerSilentError, TopicMissingError."""
-        return [f"{partition:05d}" for partition in client.partitions(self.config, self.topic)]
+        """The topic's partitions. Raises BrokerUnavailableError, BrokerAccessError, TopicMissingError."""
+        return [f"{partition:05d}" for partition in client.topic_partitions(self.config, self.topic)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: _Position | None) -> "_Partition":
-        """A partition, from where it was or from `start`. Raises StreamError."""
+        """Open a partition at its recovered offset, else at `start`. Raises StreamError."""
         partition = int(for_part)
         return _Partition(self, partition, _offset(resume_state, self.start.get(partition)))
 
     def commit(self) -> None:
-        """Commit where the input ended. Call it once the dataflow has ended well: only then the last epoch is safe."""
-        client.commit_offsets(self.config, self.topic, self.reached if self.durable is None else self.durable)
+        """Commit the final offsets. Call it after the dataflow has ended without an error: only then the last epoch is
+        durable."""
+        offsets = self.end_offsets
+        if self.position is not None:
+            known = {partition: self.position.get(partition) for partition in offsets}
+            offsets = {partition: offset for partition, offset in known.items() if offset is not None}
+        commit_offsets(self.config, self.topic, offsets)
 
 
 class _Partition(StatefulSourcePartition[list[Message], _Position]):
-    """One partition, with a consumer of its own."""
+    """One partition, with its own consumer."""
 
     def __init__(self, source: KafkaSource, partition: int, offset: int | None) -> None:
         self.source, self.topic, self.partition = source, source.topic, partition
-        self.outage = client.Outage(f"{self.topic}[{partition}]")
-        self.clients = 0  # so far
-        self.consumer = self._client()
-        self.offset = client.beginning(self.consumer, self.topic, partition) if offset is None else offset
+        self.outage = reconnect.Outage(f"{self.topic}[{partition}]")
+        self.client_count = 0  # clients created so far
+        self.consumer = self._new_client()
+        self.offset = client.earliest_offset(self.consumer, self.topic, partition) if offset is None else offset
         self.consumer.assign([TopicPartition(self.topic, partition, self.offset)])
-        self.safe = self.offset  # what the epoch before this one ended with
+        self.previous_offset = self.offset  # at the end of the previous epoch
         self.drained = self.ended = self.closed = False
-        self.checked = time.monotonic()
-        self.stranded = 0.0  # seconds
-        self.told = commit_metrics.Reader(self.topic, partition, self.offset)
+        self.checked_at = time.monotonic()
+        self.out_of_range_s = 0.0
+        self.metrics = PartitionMetrics(self.topic, partition, self.offset)
 
-    def _client(self) -> Consumer:
-        """A new client. What one that it replaces still says is not heard."""
-        self.clients += 1
-        number, self.trusted = self.clients, self.outage.count
-        self.group = group = client.GroupPosition(self.topic, self.partition, self.outage)
+    def _new_client(self) -> Consumer:
+        """Create a client. Callbacks of the client that it replaces are ignored from now on."""
+        self.client_count += 1
+        number, self.outages_before_client = self.client_count, self.outage.count
+        self.group = group = GroupPosition(self.topic, self.partition, self.outage)
 
-        def failed(error: KafkaError) -> None:
-            if number == self.clients:
+        def on_error(error: KafkaError) -> None:
+            if number == self.client_count:
                 self.outage.begin(error)
 
-        def committed(error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-            if number == self.clients:
-                group.answered(error, offsets)
+        def on_commit(error: KafkaError | None, offsets: list[TopicPartition]) -> None:
+            if number == self.client_count:
+                group.on_commit(error, offsets)
 
-        return Consumer({**self.source.config, "error_cb": failed, "on_commit": committed})
+        return Consumer({**self.source.config, "error_cb": on_error, "on_commit": on_commit})
 
     def next_batch(self) -> list[list[Message]]:
-        """What has come: one list of messages, or nothing. Raises StreamError where waiting would be in vain."""
+        """One list of new messages, or none. Raises StreamError if waiting cannot help."""
         if self.ended or self.source.stop.is_set():
             raise StopIteration
         messages = self._poll()
@@ -130,141 +144,156 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
             self._advance(messages[-1].offset + 1)
             return [messages]
         self._check()
-        if self.partition > 0 or time.monotonic() - self.source.heard < self.source.idle:
+        if self.partition > 0 or time.monotonic() - self.source.last_message_at < self.source.idle_s:
             return []
-        self.source.heard = time.monotonic()
+        self.source.last_message_at = time.monotonic()
         return [[]]
 
     def next_awake(self) -> datetime | None:
-        """At once where more may lie there, else at the next full NAP: no busy loop, and what comes meanwhile comes
-        together, from all partitions, which wake at the same moments."""
+        """Immediately if more messages may be queued, else at the next multiple of the poll interval.
+
+        The interval avoids a busy loop. All partitions wake at the same moments, so records that arrived in between
+        are processed together.
+        """
         now = time.time()
-        return datetime.fromtimestamp(now - now % NAP + NAP, UTC) if self.drained else None
+        return datetime.fromtimestamp(now - now % POLL_INTERVAL_S + POLL_INTERVAL_S, UTC) if self.drained else None
 
     def snapshot(self) -> _Position:
-        """The next offset; commits the one of the epoch before, which is durable by now."""
-        durable = self.source.durable
-        if (safe := self.safe if durable is None else durable.get(self.partition)) is not None:
-            self.group.commit(self.consumer, safe)
-        self.safe = self.offset
-        self.told.epoch()
+        """The next offset. Also commits the offset of the previous epoch, which is durable by now."""
+        position = self.source.position
+        offset = self.previous_offset if position is None else position.get(self.partition)
+        if offset is not None:
+            self.group.commit(self.consumer, offset)
+        self.previous_offset = self.offset
+        self.metrics.end_epoch()
         return _FORMAT, self.offset
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the consumer."""
         if not self.closed:
             self.closed = True
-            self.source.reached[self.partition] = self.offset
+            self.source.end_offsets[self.partition] = self.offset
             closing = threading.Thread(target=self.consumer.close, daemon=True)
             closing.start()
-            # It waits for the answer to a commit, which a broker that is gone does not give, however many ask.
-            self.source.closing = min(self.source.closing, time.monotonic() + CLOSING)
-            closing.join(max(0.0, self.source.closing - time.monotonic()))
+            # `close` waits for the answer to a commit, which an unavailable broker never gives. All partitions share
+            # one deadline, so that their number does not matter.
+            self.source.close_deadline = min(self.source.close_deadline, time.monotonic() + CLOSE_TIMEOUT_S)
+            closing.join(max(0.0, self.source.close_deadline - time.monotonic()))
 
     def _poll(self) -> list[Message]:
         messages = []
-        for record in self.consumer.consume(self.source.batch, 0):  # 0: never block the worker
+        for record in self.consumer.consume(self.source.batch, 0):  # timeout 0: never block the worker
             if (error := record.error()) is None:
                 messages.append(_message(record))
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.ended = not self.source.tail
                 self.outage.end()
             else:
-                self._failed(error)
+                self._handle_error(error)
         return messages
 
     def _advance(self, offset: int) -> None:
-        self.offset, self.stranded = offset, 0.0
+        self.offset, self.out_of_range_s = offset, 0.0
         self.outage.end()
-        self.source.heard = time.monotonic()
-        self.told.read.set(offset)
+        self.source.last_message_at = time.monotonic()
+        self.metrics.read_offset.set(offset)
 
-    def _end(self) -> int:
-        """The log's end as the last fetch told it; negative where none did yet. Asked for, Tansu gives a lower one."""
+    def _log_end(self) -> int:
+        """The log's end as of the last fetch; negative before the first. A query to Tansu returns a lower offset."""
         return int(self.consumer.get_watermark_offsets(TopicPartition(self.topic, self.partition), cached=True)[1])
 
     def _check(self) -> None:
-        """Once a second of silence: are we waiting at an offset that is not there (Tansu would let us, forever), or
-        with a client that is deaf?"""
+        """Once a second without messages: detect an offset beyond the end of the log, and a stale client.
+
+        Tansu waits for such an offset forever instead of reporting an error.
+        """
         now = time.monotonic()
-        if (passed := now - self.checked) < 1:
+        if (passed := now - self.checked_at) < 1:
             return
-        self.checked = now
-        self.stranded = self.stranded + min(passed, 2) if 0 <= self._end() < self.offset else 0.0
-        if self.stranded > self.source.patience:
-            raise self._lost(f"lies beyond its end, {self._end()}")
-        if self._deaf(now):
-            self._replace(now)
+        self.checked_at = now
+        beyond_end = 0 <= self._log_end() < self.offset
+        self.out_of_range_s = self.out_of_range_s + min(passed, 2) if beyond_end else 0.0
+        if self.out_of_range_s > self.source.out_of_range_timeout_s:
+            raise self._out_of_range_error(f"lies beyond its end, {self._log_end()}")
+        if self._is_stale(now):
+            self._replace_client(now)
 
-    def _deaf(self, now: float) -> bool:
-        """Whether the client is not to be trusted any more: it lived through an outage, and it is over. Mostly the
-        client says so itself; where it does not, long after a new one has found the broker, it never will."""
-        if not self.outage.on:
-            return self.outage.count > self.trusted
-        if self.source.broker_probe.answered < self.outage.since:
-            self.source.broker_probe.ask()
+    def _is_stale(self, now: float) -> bool:
+        """Whether to replace the client, because it lived through an outage that is over (see `reconnect`).
+
+        Usually the client itself reports the end of the outage. If it does not, and a new client reached the broker
+        long ago, it never will.
+        """
+        if not self.outage.active:
+            return self.outage.count > self.outages_before_client
+        if self.source.broker_probe.answered_at < self.outage.since:
+            self.source.broker_probe.start()
             return False
-        return now - self.source.broker_probe.answered > client.DEAF
+        return now - self.source.broker_probe.answered_at > reconnect.STALE_CLIENT_S
 
-    def _replace(self, now: float) -> None:
-        """Read on with a new client. What the old one had fetched is fetched again."""
-        if self.outage.on:
-            log.warning("%s: the client does not find Kafka again, which is back; a new one does.", self.outage.what)
+    def _replace_client(self, now: float) -> None:
+        """Continue with a new client. It fetches again whatever the old one had queued."""
+        if self.outage.active:
+            log.warning("%s: the client is stale (the broker answers a new client); replacing it.", self.outage.name)
         threading.Thread(target=self.consumer.close, daemon=True).start()
-        self.consumer, self.outage.since = self._client(), now
+        self.consumer, self.outage.since = self._new_client(), now
         self.consumer.assign([TopicPartition(self.topic, self.partition, self.offset)])
 
-    def _failed(self, error: KafkaError) -> None:
-        """Wait (the client tries again by itself, with back-off) or raise."""
+    def _handle_error(self, error: KafkaError) -> None:
+        """Wait, because the client retries with back-off, or raise StreamError."""
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise self._lost("is not in it")
-        client.check_passing(error, self.source.config, self.topic)
+            raise self._out_of_range_error("is not in it")
+        client.raise_unless_temporary(error, self.source.config, self.topic)
         self.outage.begin(error)
 
-    def _lost(self, how: str) -> PositionLostError:
-        return PositionLostError(
-            f"Offset {self.offset} of {self.topic}[{self.partition}] {how}: the log was cut by retention or made anew; "
-            "let the flow start anew (remove its recovery folder), or give it a position that exists."
+    def _out_of_range_error(self, how: str) -> OffsetOutOfRangeError:
+        return OffsetOutOfRangeError(
+            f"Offset {self.offset} of {self.topic}[{self.partition}] {how}: retention deleted it, or the topic was "
+            "recreated. Remove the flow's recovery folder to restart it from the beginning of the log, or give it an "
+            "offset that exists."
         )
 
 
 def read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int] | None = None) -> Iterator[Message]:
-    """A topic from its beginning, or an offset a partition, to its present end; in order within a partition. Raises
-    StreamError."""
-    settings = client.consuming(config, "premiere-read-all")
+    """Yield a topic's messages from its beginning, or from an offset per partition, to its present end.
+
+    Order is kept within a partition. Raises StreamError.
+    """
+    settings = client.consumer_config(config, "premiere-read-all")
     consumer = Consumer(settings)
     try:
-        left, given = set(client.partitions(settings, topic)), start or {}
-        begins = {n: given[n] if n in given else client.beginning(consumer, topic, n) for n in left}
-        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in begins.items()])
-        quiet = 0.0  # seconds
-        while left:
+        unfinished, given = set(client.topic_partitions(settings, topic)), start or {}
+        offsets = {n: given[n] if n in given else client.earliest_offset(consumer, topic, n) for n in unfinished}
+        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in offsets.items()])
+        silence_s = 0.0
+        while unfinished:
             records = consumer.consume(1000, 0.1)
-            quiet = 0.0 if records else quiet + 0.1
-            if quiet > client.TIMEOUT:
-                raise client.silent(settings, "no data")
+            silence_s = 0.0 if records else silence_s + 0.1
+            if silence_s > client.BROKER_TIMEOUT_S:
+                raise client.broker_unavailable_error(settings, "no data")
             for record in records:
                 if (error := record.error()) is None:
                     yield _message(record)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(record.partition())
+                    unfinished.discard(record.partition())
                 else:
-                    client.check_passing(error, settings, topic)
+                    client.raise_unless_temporary(error, settings, topic)
     finally:
         consumer.close()
 
 
 def _message(record: Any) -> Message:
-    offset, appended = record.offset(), record.timestamp()[1]
-    headers = record.headers() or ()
-    return Message(record.topic(), record.partition(), offset, appended, record.key(), record.value(), headers)
+    position = record.topic(), record.partition(), record.offset(), record.timestamp()[1]
+    return Message(*position, record.key(), record.value(), record.headers() or ())
 
 
-def _offset(state: _Position | None, start: int | None) -> int | None:
-    """Where to begin: what was snapshotted wins; None: at the log's beginning."""
-    if state is None:
+def _offset(resume_state: _Position | None, start: int | None) -> int | None:
+    """Where to begin: at the snapshot's offset, else at `start`. None: at the beginning of the log."""
+    if resume_state is None:
         return start
-    form, offset = state
-    if form != _FORMAT:
-        raise StreamError(f"A position of format {form} was written by a newer version: run that one.")
+    snapshot_format, offset = resume_state
+    if snapshot_format != _FORMAT:
+        raise StreamError(
+            f"A newer version of Premiere wrote this offset (format {snapshot_format}): run that version."
+        )
     return offset

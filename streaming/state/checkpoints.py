@@ -1,11 +1,11 @@
-"""The learner's checkpoints: written beside the learning, kept within a bound, announced once they are whole.
+"""Writes the learner's checkpoints in the background, deletes old ones, and hands complete ones over for announcement.
 
-The state is copied when it is taken, so one thread can write it while the learner goes on; the next one waits for it.
-Until a checkpoint is whole nothing is announced and no position is committed.
+A background thread writes a copy of the state while the learner continues; the next checkpoint waits for it. A version
+is announced, and its log position committed, only after its checkpoint is complete.
 
-Which stay: the newest few; what is pinned, because somebody rolled back to it; and an anchor, one that is between one
-and two `anchor` hours old, to go back to when it takes a day to notice that something went wrong. Beside the anchor
-stays its successor, for else nothing would be there to grow old.
+The store keeps the newest few checkpoints, pinned ones (an operator rolled back to them), and one long-term checkpoint.
+The long-term checkpoint is between one and two times `long_term_hours` old, for problems that are noticed a day later.
+Its successor is kept as well: it becomes the next long-term checkpoint once it is old enough.
 """
 
 import logging
@@ -16,98 +16,100 @@ from typing import Any
 
 from model import checkpoint
 from model.checkpoint import CheckpointError
-from streaming.commit_metrics import SNAPSHOT
+from streaming.commit_metrics import SNAPSHOT_SECONDS
 from streaming.records import Version
 
 log = logging.getLogger(__name__)
 
 
-class Checkpoints:
-    """Folders under `url`, named by micro-batch; the newest `keep` stay, pinned ones, and an anchor every `anchor`
-    hours (0: none). `identity` is the log's."""
+class CheckpointStore:
+    """The checkpoint folders under one URL, named by their micro-batch."""
 
     def __init__(
         self,
         url: str,
         keep: int = 4,
-        identity: str = "",
-        anchor: float = 0.0,
+        log_identity: str = "",
+        long_term_hours: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.url, self.keep, self.identity = url.rstrip("/"), keep, identity
-        self.anchor, self.clock = anchor, clock
+        """Keeps the newest `keep` checkpoints and, unless `long_term_hours` is 0, a long-term one."""
+        self.url, self.keep, self.log_identity = url.rstrip("/"), keep, log_identity
+        self.long_term_hours, self.clock = long_term_hours, clock
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[Version] | None = None
 
-    def newest(self) -> tuple[dict[str, Any], dict[str, Any], str] | None:
-        """(state, manifest, url) of the newest whole checkpoint; damaged ones are passed over, with a word in the
-        log."""
-        for url in reversed(checkpoint.present(self.url)):
+    def load_newest(self) -> tuple[dict[str, Any], dict[str, Any], str] | None:
+        """State, manifest and URL of the newest complete checkpoint. Damaged ones are skipped with a log message."""
+        for url in reversed(checkpoint.list_checkpoints(self.url)):
             try:
                 return *checkpoint.load(url), url
             except CheckpointError as error:
-                log.warning("%s The one before it is used; what came after is learned again.", error)
+                log.warning("%s The checkpoint before it is used; later records are learned again.", error)
         return None
 
     def write(self, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        """Begin to write; waits for the one before."""
-        assert self._writing is None, "take `finished` first"
+        """Start to write a checkpoint in the background. Call `take_finished` for the one before first."""
+        assert self._writing is None, "call `take_finished` first"
         self._writing = self._writer.submit(self._write, state, manifest)
 
     @property
     def idle(self) -> bool:
-        """Whether none is being written."""
+        """Whether no checkpoint is being written."""
         return self._writing is None
 
-    def finished(self, wait: bool = False) -> Version | None:
-        """The checkpoint that has become whole, once. Raises what went wrong in writing it."""
+    def take_finished(self, wait: bool = False) -> Version | None:
+        """Return a checkpoint once, after it is complete. Raises any error of the write."""
         if self._writing is None or not (wait or self._writing.done()):
             return None
         version = self._writing.result()
         self._writing = None
         return version
 
-    @SNAPSHOT.labels("checkpoint").time()
+    @SNAPSHOT_SECONDS.labels("checkpoint").time()
     def _write(self, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> Version:
         url = f"{self.url}/{manifest['step']:012d}"
         created = int(self.clock() * 1000)
-        checkpoint.save(url, state, {**manifest, "log": self.identity, "created": created})
-        self._rotate(url, created)
-        return version(url, {**manifest, "created": created})
+        checkpoint.save(url, state, {**manifest, "log": self.log_identity, "created": created})
+        self._delete_old(url, created)
+        return version_record(url, {**manifest, "created": created})
 
-    def _rotate(self, newest: str, now: int) -> None:
-        """Keep the newest. Those of later steps were passed over, damaged or of another format: they go first."""
-        order = sorted(checkpoint.present(self.url), key=lambda url: (url <= newest, url))
-        rest = [url for url in order[: -self.keep] if not checkpoint.pinned(url)]
-        kept = anchors({url: at for url in rest if (at := self._created(url)) is not None}, now, self.anchor)
-        torn = [url for url in checkpoint.torn(self.url) if url < newest]
-        for url in torn + [url for url in rest if url not in kept]:
-            if checkpoint.pinned(url):  # since we looked
+    def _delete_old(self, newest: str, now: int) -> None:
+        """Delete old checkpoints, first those of later steps than `newest`: they were skipped at the start."""
+        order = sorted(checkpoint.list_checkpoints(self.url), key=lambda url: (url <= newest, url))
+        old = [url for url in order[: -self.keep] if not checkpoint.is_pinned(url)]
+        created = {url: at for url in old if (at := self._created(url)) is not None}
+        kept = long_term_checkpoints(created, now, self.long_term_hours)
+        incomplete = [url for url in checkpoint.partial_writes(self.url) if url < newest]
+        for url in incomplete + [url for url in old if url not in kept]:
+            if checkpoint.is_pinned(url):  # pinned since the list was made
                 continue
             try:
                 checkpoint.remove(url)
-            except OSError as error:  # a pin came or went just now: without its manifest it goes with the next rotation
-                log.warning("The checkpoint at %s is not removed yet (%s).", url, error)
+            except OSError as error:  # pinned or unpinned just now: it has no manifest, so the next call deletes it
+                log.warning("The checkpoint at %s could not be deleted yet (%s).", url, error)
 
     def _created(self, url: str) -> int | None:
-        """When a checkpoint of this log was written, ms; None of others and damaged ones: they anchor nothing."""
+        """When a checkpoint of this log was written, ms. None for damaged ones and other logs: never long-term ones."""
         try:
             manifest = checkpoint.read_manifest(url)
         except CheckpointError:
             return None
-        return int(manifest["created"]) if manifest.get("log") == self.identity else None
+        return int(manifest["created"]) if manifest.get("log") == self.log_identity else None
 
 
-def anchors(created: Mapping[str, int], now: int, hours: float) -> list[str]:
-    """Of old checkpoints and their times (ms) the anchor, and the one that will be: the newest that is `hours` old, and
-    the oldest that is not yet."""
+def long_term_checkpoints(created: Mapping[str, int], now: int, hours: float) -> list[str]:
+    """The long-term checkpoint and its successor, of old checkpoints and their creation times (ms).
+
+    They are the newest that is at least `hours` old and the oldest that is not.
+    """
     due = now - hours * 3_600_000
     oldest_first = sorted(created, key=lambda url: (created[url], url)) if hours else []
     old = [url for url in oldest_first if created[url] <= due]
     return old[-1:] + oldest_first[len(old) : len(old) + 1]
 
 
-def version(url: str, manifest: Mapping[str, Any]) -> Version:
-    """A checkpoint as it is announced."""
+def version_record(url: str, manifest: Mapping[str, Any]) -> Version:
+    """The record that announces a checkpoint."""
     fields = {name: manifest[name] for name in ("step", "position", "learned", "mrr", "created")}
     return Version(path=url, **fields)

@@ -1,8 +1,8 @@
-"""The learner over its log: micro-batches cut by the log itself, each event once, and the position that it stands for.
+"""Trains the learner on its log: cuts micro-batches, drops duplicates, and tracks the log position of the state.
 
-Everything here is a function of the records' content, order and record times, so that reading the log twice gives the
-same weights bit for bit; what is pending when a checkpoint is due is not in it and will be read again. A request to
-forget a user closes the micro-batch and takes effect at its place in the log, once, however often `features` writes it.
+The state is a function of the records' content, order and record times, so reading the log twice gives the same weights
+bit for bit. A checkpoint leaves out the pending micro-batch, which is read again after a restart. A request to erase a
+user closes the micro-batch and takes effect at its place in the log, once, even if `features` writes it several times.
 """
 
 from collections import deque
@@ -14,60 +14,61 @@ import msgspec
 import numpy as np
 from prometheus_client import Counter
 
-from model.learner import Learned, Learner, UserUpdate
-from model.metrics.baselines import NAMES, Baselines
-from model.metrics.ranking import Prequential
+from model.learner import BatchResult, Learner, UserUpdate
+from model.metrics.baselines import BASELINES, Baselines
+from model.metrics.ranking import PrequentialMetrics
 from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
-from streaming.records import Activity, Forgotten, LogRecord, Tick, Title, decode_log
+from streaming.records import Activity, LogRecord, Tick, Title, UserErasure, decode_log
+from streaming.state.title_metadata import title_metadata
 
-RATE_MS: Final = 10_000  # of log time over which the event rate is measured
-UNREADABLE: Final = Counter("premiere_log_unreadable", "records of the learner's log that could not be read")
+RATE_WINDOW_MS: Final = 10_000  # of log time over which the event rate is measured
+MIN_RATE_SPAN_MS: Final = 1_000  # shortest time that a rate is measured over
+UNDECODABLE_RECORDS: Final = Counter(
+    "premiere_log_unreadable_total", "Records of the learner's log that could not be decoded."
+)
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """batch: new events a micro-batch · linger: ms of log time it waits for them · titles: records without a new event
-    that close one · capacity: events/s of log time up to which replay is whole, beyond it shrinks to `least_replay` ·
-    ranked: events/s up to which each is ranked; beyond it a fair sample of so many is, and micro-batches grow with the
-    rate, up to `most_batch` · checkpoint: due after so many ms of log time or micro-batches · window: event identities
-    kept a partition."""
+    """When a micro-batch and a checkpoint are due, and how much the learner skips under load. Times are log time."""
 
-    batch: int = 64
-    most_batch: int = 512
-    linger: int = 500
-    titles: int = 512
-    capacity: float = 100.0
-    least_replay: float = 0.2
-    ranked: float = 100.0
-    checkpoint: int = 5_000
-    checkpoint_batches: int = 60
-    window: int = 65_536
+    min_batch_events: int = 64  # new events in a micro-batch at low rates
+    max_batch_events: int = 512  # new events in a micro-batch at the highest rates
+    linger_ms: int = 500  # longest wait until a micro-batch closes
+    max_batch_records: int = 512  # records in a micro-batch, including those without a new event
+    full_replay_rate: float = 100.0  # events/s up to which experience replay is complete; above, it shrinks
+    min_replay_ratio: float = 0.2  # least share of the experience replay that remains
+    full_eval_rate: float = 100.0  # events/s up to which every event is ranked; above, a random sample of this rate is
+    checkpoint_ms: int = 5_000  # time after which a checkpoint is due
+    checkpoint_batches: int = 60  # micro-batches after which a checkpoint is due
+    dedup_window: int = 65_536  # event offsets per partition that are remembered to drop duplicates
 
-    def pace(self, rate: float) -> "LoadLevel":
-        """What is done at so many events/s: freshness comes before replay, and before knowing every rank."""
-        ranked = min(1.0, self.ranked / max(rate, 1e-9))
-        replay = min(1.0, max(self.least_replay, self.capacity / max(rate, 1e-9)))
-        return LoadLevel(min(round(self.batch / ranked), self.most_batch), replay, ranked)
+    def load_level(self, rate: float) -> "LoadLevel":
+        """The load level at `rate` events/s. Low latency comes before replay and before ranking every event."""
+        eval_ratio = min(1.0, self.full_eval_rate / max(rate, 1e-9))
+        replay_ratio = min(1.0, max(self.min_replay_ratio, self.full_replay_rate / max(rate, 1e-9)))
+        batch_events = min(round(self.min_batch_events / eval_ratio), self.max_batch_events)
+        return LoadLevel(batch_events, replay_ratio, eval_ratio)
 
 
 class LoadLevel(NamedTuple):
-    """Events a micro-batch, share of the usual replay, share of the events that are ranked."""
+    """How much the learner does per event at the current rate."""
 
-    batch: int
-    replay: float
-    ranked: float
+    batch_events: int  # new events in a micro-batch
+    replay_ratio: float  # share of the usual experience replay
+    eval_ratio: float  # share of the events that are ranked before they are learned
 
 
 class Deduplicator:
-    """Which events have been learned: the newest `window` offsets of each source partition."""
+    """Remembers the newest `window` event offsets of each source partition."""
 
     def __init__(self, window: int) -> None:
         self.window = window
-        self.offsets: dict[int, dict[int, None]] = {}
+        self.offsets: dict[int, dict[int, None]] = {}  # partition -> offsets, in the order they came
 
-    def first(self, partition: int, offset: int) -> bool:
-        """Whether this event comes for the first time; from now on it does not."""
+    def is_new(self, partition: int, offset: int) -> bool:
+        """Whether this event was not seen before; remembers it."""
         seen = self.offsets.setdefault(partition, {})
         if offset in seen:
             return False
@@ -84,155 +85,154 @@ class Deduplicator:
 
 
 class LogLearner:
-    """`position`: the next offset that is not in the learner's state · `batches`: micro-batches so far ·
-    `learned`, `duplicates`, `unlaunched`: events."""
+    """A learner, the baselines and their prequential evaluation, fed with the records of one log in order."""
 
     def __init__(self, learner: Learner, settings: LogSettings) -> None:
         self.learner, self.settings = learner, settings
         self.baselines = Baselines(repeats=learner.settings.repeats)
-        self.rankings = {name: Prequential() for name in ("full", *NAMES)}
-        self.once = Deduplicator(settings.window)
-        self.position, self.learned, self.duplicates, self.unlaunched, self.batches = 0, 0, 0, 0, 0
-        self.rates: deque[tuple[int, int]] = deque()  # (record time, new events)
-        self.batch, self.replay, self.ranked = settings.pace(0)
-        self.losses: dict[str, float] = {}
-        self._pending: list[tuple[Title | Activity, int]] = []  # records and their record times
-        self._new, self._opened, self._next = 0, 0, 0
-        self._saved_at, self._since = 0, 0  # log time of the last checkpoint, micro-batches since
-        self._fresh = False  # whether anything was learned since
+        self.rankings = {name: PrequentialMetrics() for name in ("full", *BASELINES)}
+        self.deduplicator = Deduplicator(settings.dedup_window)
+        self.position = 0  # next log offset that is not in the state
+        self.batches = 0  # micro-batches so far
+        self.learned, self.duplicates, self.unknown_title_events = 0, 0, 0  # events so far
+        self.recent_events: deque[tuple[int, int]] = deque()  # record time and number of new events
+        self.batch_events, self.replay_ratio, self.eval_ratio = settings.load_level(0)
+        self.losses: dict[str, float] = {}  # nats, of the last micro-batch
+        self._pending: list[tuple[Title | Activity, int]] = []  # records of the open micro-batch, and record times
+        self._pending_events, self._opened_at, self._next_offset = 0, 0, 0
+        self._checkpoint_at, self._batches_since_checkpoint = 0, 0  # log time of the last checkpoint
+        self._changed = False  # whether anything was learned since the last checkpoint
 
     def feed(self, message: Message) -> bool:
-        """Take the next record of the log. True where a checkpoint is due: the state stands for `position` then."""
-        if self._pending and message.appended - self._opened >= self.settings.linger:
-            self._close()
-        self._next = message.offset + 1
+        """Take the next record of the log. Returns True if a checkpoint is due; the state then ends at `position`."""
+        if self._pending and message.appended - self._opened_at >= self.settings.linger_ms:
+            self._close_batch()
+        self._next_offset = message.offset + 1
         try:
             record: LogRecord = decode_log(message.value or b"")
         except msgspec.MsgspecError:
-            UNREADABLE.inc()  # only our own flows write here: one bad record must not stop the learner for good
+            UNDECODABLE_RECORDS.inc()  # only our own flows write here: one bad record must not stop the learner
             return False
-        if isinstance(record, Forgotten):
-            self._forget(record)
+        if isinstance(record, UserErasure):
+            self._erase_user(record)
         elif not isinstance(record, Tick):
             if not self._pending:
-                self._opened = message.appended
+                self._opened_at = message.appended
             self._pending.append((record, message.appended))
-            self._new += len(record.new) if isinstance(record, Activity) else 0
-        if self._new >= self.batch or len(self._pending) >= self.settings.titles:
-            self._close()
+            self._pending_events += len(record.new) if isinstance(record, Activity) else 0
+        if self._pending_events >= self.batch_events or len(self._pending) >= self.settings.max_batch_records:
+            self._close_batch()
         elif not self._pending:
-            self.position = self._next
-        return self._due(message.appended)
+            self.position = self._next_offset
+        return self._checkpoint_due(message.appended)
 
     @property
-    def unsaved(self) -> bool:
-        """Whether anything came since the last checkpoint was due that a restart would have to read again."""
-        return self._fresh or bool(self._pending)
+    def has_unsaved_records(self) -> bool:
+        """Whether a restart from the last checkpoint would have to read records again."""
+        return self._changed or bool(self._pending)
 
-    def skip_to(self, first: int) -> int:
-        """Go on where the log begins now, if that lies ahead: how many records are gone unlearned."""
-        gone = max(0, first - self.position)
-        self.position += gone
-        self._next = self.position
-        return gone
+    def skip_to(self, first_offset: int) -> int:
+        """Continue where the log begins now, if that is ahead; returns the number of records lost."""
+        lost = max(0, first_offset - self.position)
+        self.position += lost
+        self._next_offset = self.position
+        return lost
 
-    def rate(self) -> float:
-        """New events a second of log time, lately."""
-        span = max(self.rates[-1][0] - self.rates[0][0], 1_000) if self.rates else 1_000
-        return 1000 * sum(n for _, n in self.rates) / span
+    def events_per_second(self) -> float:
+        """New events per second of log time, over the last ten seconds."""
+        span = MIN_RATE_SPAN_MS
+        if self.recent_events:
+            span = max(self.recent_events[-1][0] - self.recent_events[0][0], MIN_RATE_SPAN_MS)
+        return 1000 * sum(n for _, n in self.recent_events) / span
 
     def state_dict(self) -> dict[str, Any]:
-        """The checkpoint's parts; what is pending is not in it."""
+        """The parts of a checkpoint, without the open micro-batch."""
         log = {
-            "once": self.once.state_dict(),
+            "deduplicator": self.deduplicator.state_dict(),
             "baselines": self.baselines.state_dict(),
             "rankings": {name: ranking.state_dict() for name, ranking in self.rankings.items()},
-            "counts": [self.position, self.learned, self.duplicates, self.unlaunched],
+            "counts": [self.position, self.learned, self.duplicates, self.unknown_title_events],
             "batches": self.batches,
-            "rates": [list(pair) for pair in self.rates],
-            "replay": self.replay,
-            "batch": self.batch,
+            "recent_events": [list(pair) for pair in self.recent_events],
+            "replay_ratio": self.replay_ratio,
+            "batch_events": self.batch_events,
         }
         return {**self.learner.state_dict(), "log": log}
 
     def load_state_dict(self, state: Mapping[str, Any], same_log: bool = True) -> None:
-        """Go on from a checkpoint. On another log the weights go on, while position and identities begin anew."""
+        """Continue from a checkpoint. On another log, the weights continue and the position and duplicates restart."""
         self.learner.load_state_dict({part: state[part] for part in ("stream_state", "served", "training")})
         log = state["log"]
-        self.batches = log["batches"]  # it names checkpoints, so it runs on from log to log
+        self.batches = log["batches"]  # names the checkpoints, so it continues on another log
         self.baselines.load_state_dict(log["baselines"])
         for name, ranking in self.rankings.items():
             ranking.load_state_dict(log["rankings"][name])
         if same_log:
-            self.once.load_state_dict(log["once"])
-            self.position, self.learned, self.duplicates, self.unlaunched = log["counts"]
-            self.rates = deque((at, n) for at, n in log["rates"])
-            self.replay, self.batch = log["replay"], log["batch"]
-            self._next = self.position
+            self.deduplicator.load_state_dict(log["deduplicator"])
+            self.position, self.learned, self.duplicates, self.unknown_title_events = log["counts"]
+            self.recent_events = deque((at, n) for at, n in log["recent_events"])
+            self.replay_ratio, self.batch_events = log["replay_ratio"], log["batch_events"]
+            self._next_offset = self.position
 
-    def _forget(self, asked: Forgotten) -> None:
+    def _erase_user(self, erasure: UserErasure) -> None:
         if self._pending:
-            self._close()
-        if self.once.first(asked.partition, asked.offset):
-            self.learner.erase_user(asked.user)
-            self.baselines.erase_user(asked.user)
-            self._fresh = True
+            self._close_batch()
+        if self.deduplicator.is_new(erasure.partition, erasure.offset):
+            self.learner.erase_user(erasure.user)
+            self.baselines.erase_user(erasure.user)
+            self._changed = True
 
-    def _item(self, record: Title | Activity, appended: int) -> TitleMetadata | UserUpdate | None:
+    def _close_batch(self) -> None:
+        """Learn the pending records. The state changes only here and in `_erase_user`."""
+        batch = [item for record, at in self._pending if (item := self._model_input(record, at)) is not None]
+        self.batch_events, self.replay_ratio, self.eval_ratio = self.settings.load_level(self.events_per_second())
+        result = self.learner.observe(batch, self.replay_ratio, self.eval_ratio)
+        self._evaluate(result)
+        self._changed = self._changed or bool(batch)
+        self._pending, self._pending_events = [], 0
+        self.position = self._next_offset
+        self.batches += 1
+        self._batches_since_checkpoint += 1
+
+    def _model_input(self, record: Title | Activity, appended: int) -> TitleMetadata | UserUpdate | None:
         if isinstance(record, Activity):
             return self._user_update(record, appended)
         (self.baselines.withdraw if record.withdrawn else self.baselines.launch)(record.title)
         return title_metadata(record)
 
     def _user_update(self, record: Activity, appended: int) -> UserUpdate | None:
-        """The activity with those of its new events that have not been learned; None where none is left."""
-        fresh = [event for event in record.new if self.once.first(event.partition, event.offset)]
+        """The activity without its duplicate events; None if all of them are duplicates."""
+        fresh = [event for event in record.new if self.deduplicator.is_new(event.partition, event.offset)]
         self.duplicates += len(record.new) - len(fresh)
         if not fresh:
             return None
         self.learned += len(fresh)
-        self.rates.append((appended, len(fresh)))
-        while appended - self.rates[0][0] > RATE_MS:
-            self.rates.popleft()
+        self.recent_events.append((appended, len(fresh)))
+        while appended - self.recent_events[0][0] > RATE_WINDOW_MS:
+            self.recent_events.popleft()
         new = sorted(event.index for event in fresh)
         return UserUpdate(record.user, record.titles, record.times, record.actions, new, [record.times[i] for i in new])
 
-    def _close(self) -> None:
-        """Learn what is pending; only here does anything of it enter the state."""
-        items = [item for record, at in self._pending if (item := self._item(record, at)) is not None]
-        self.batch, self.replay, self.ranked = self.settings.pace(self.rate())
-        result = self.learner.observe(items, self.replay, self.ranked)
-        self._score(result)
-        self._fresh = self._fresh or bool(items)
-        self._pending, self._new = [], 0
-        self.position = self._next
-        self.batches += 1
-        self._since += 1
-
-    def _score(self, result: Learned) -> None:
+    def _evaluate(self, result: BatchResult) -> None:
+        """Rank the baselines on the events that the learner ranked, then let them count every event."""
         for event in result.ranked:
-            # An event of a title that the viewer has seen is no target: it is left out of every list.
+            # Every list leaves out seen titles, so an event with a seen title cannot be a target.
             if event.ranks and not self.baselines.has_seen(event.user, event.title):
                 ranks = self.baselines.rank(event.user, event.title, event.ts) | {"full": event.ranks["full"]}
-                self.unlaunched += ranks["full"] == float("inf")
+                self.unknown_title_events += ranks["full"] == float("inf")
                 for name, ranking in self.rankings.items():
                     ranking.add(ranks[name], event.title_events, event.user_events)
             self.baselines.count(event.user, event.title, event.ts)
         self.losses |= result.losses.get("full", {})
 
-    def _due(self, appended: int) -> bool:
-        if not self._saved_at:
-            self._saved_at = appended
+    def _checkpoint_due(self, appended: int) -> bool:
+        if not self._checkpoint_at:
+            self._checkpoint_at = appended
         waited = (
-            appended - self._saved_at >= self.settings.checkpoint or self._since >= self.settings.checkpoint_batches
+            appended - self._checkpoint_at >= self.settings.checkpoint_ms
+            or self._batches_since_checkpoint >= self.settings.checkpoint_batches
         )
-        if not (waited and self._fresh and self.learned):  # a model that has seen nobody is no version
+        if not (waited and self._changed and self.learned):  # a model without any event is not published
             return False
-        self._saved_at, self._since, self._fresh = appended, 0, False
+        self._checkpoint_at, self._batches_since_checkpoint, self._changed = appended, 0, False
         return True
-
-
-def title_metadata(title: Title) -> TitleMetadata:
-    """A title as the model takes it."""
-    semantic = np.frombuffer(title.semantic, np.float32)
-    return TitleMetadata(title.title, semantic, title.genres, title.year, title.released, title.withdrawn)

@@ -1,261 +1,273 @@
-"""Whose lists are due, and what they become: the part of `publish` that knows neither Kafka nor Redis nor a clock.
+"""Decides whose lists are due and computes them: the part of `publish` without Kafka, Redis or a clock.
 
-It takes what happened (`act`, `launch`, `serve`) and gives out predictions a small slice at a time (`work`), so that
-whatever comes next never waits long. First come those who acted, one recompute for all they did; then, within a budget
-of viewers a second, those whose lists a new title may enter, and those whose lists an older version made, the most
-recently active first; of the last only one in a slice while others who acted wait.
+The publisher takes events (`on_activity`, `on_erasure`, `on_launches`, `serve`) and returns writes in small slices
+(`work`), so that the next event never waits long. Three queues feed a slice, in this order:
 
-A launch is tried on the `asked` viewers whose query vectors fit it best (each vector against the title as the version
-that made the vector sees it), and scored by the ranker as their lists were; it enters where it beats a list's end, and
-nobody else is recomputed or written. A title without text fits nobody by its vector: it is tried on the viewers who
-acted last. A list that an older version made does not compare: that viewer is recomputed.
+1. users who acted: one recompute covers all their events since the last one;
+2. launches: users whose lists a new title may enter, within a budget of users per second;
+3. refreshes: users whose lists come from an older version, most recently active first, within the same budget. While
+   users who acted are waiting, a slice refreshes only one user.
 
-A viewer's next moment is asked for in the stream's own time: the wall clock less the usual age of events, so that a
-replay of old data is not read as twenty years of silence. Before the first version nothing is ranked.
+A launch is tried on the `launch_fanout` users whose query vectors fit it best. Each vector is compared with the title
+vector of the model version that computed the query vector. The ranker scores the title as it scored the user's list,
+and the title enters where it beats the end of the list. Nobody else is recomputed or written. A title without text has
+no vector: it is tried on the most recently active users. A list of an older version has scores that cannot be compared:
+such a user is recomputed.
+
+Lists are ranked for the next moment in stream time: the wall clock minus the median age of recent events. Otherwise a
+replay of old data would look like years of inactivity. Nothing is ranked before the first version.
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from statistics import median_low
 from typing import Final
 
-from model.recommender import RankedEvent, Recommender, TitleEncoder
-from streaming.records import Activity, Forgotten, Title
-from streaming.state.log_learner import title_metadata
+from model.recommender import RankedLists, Recommender, TitleEncoder
+from streaming.records import Activity, Title, UserErasure
 from streaming.state.sharding import Shard
 from streaming.state.title_cache import TitleCache
-from streaming.state.user_cache import NONE, CachedUser, UserCache, insert
-from streaming.stores.redis_lists import Erased, Item, Placed, Prediction, Withdrawn
+from streaming.state.title_metadata import title_metadata
+from streaming.state.user_cache import NO_VERSION, CachedUser, UserCache, insert_titles
+from streaming.stores.redis_lists import ErasedUser, LaunchCompleted, Prediction, RedisWrite, WithdrawnTitles
 
-ENCODERS: Final = 8  # versions whose view of new titles is kept
-BUCKETS: Final = 65  # events by which the stream's own time is told
+MAX_TITLE_ENCODERS: Final = 8  # older versions whose query vectors can still be compared with a new title
+EVENT_AGE_SAMPLES: Final = 65  # events whose median age sets the stream time; odd, so that the median is one of them
 
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """size: titles in a list, of which `kept` places are for fresh ones · users: in the cache · asked: viewers a launch
-    is tried on, over all shares · budget: viewers a second recomputed for other reasons than that they acted · chunk,
-    small: viewers in a slice who acted, and others."""
+    """Settings of the lists and of the work that one slice may do."""
 
-    size: int = 100
-    kept: int = 5
-    filter_seen: bool = True
-    users: int = 50_000
-    asked: int = 256
-    budget: float = 200.0
-    chunk: int = 32
-    small: int = 16
+    list_size: int = 100  # titles in a list
+    new_title_slots: int = 5  # of these, slots reserved for new titles
+    filter_seen: bool = True  # whether lists leave out seen titles
+    max_users: int = 50_000  # users in the cache
+    launch_fanout: int = 256  # users that a launch is tried on, over all workers
+    refresh_budget: float = 200.0  # users per second that are recomputed without having acted
+    event_batch: int = 32  # users per slice who acted
+    refresh_batch: int = 16  # users per slice for launches or refreshes
 
 
 class Publisher:
-    """`number` is the version served, `recommender` that version at work; `share` are the viewers it is for."""
+    """Caches users and titles, and computes the lists of one shard's users with the version that is served."""
 
-    def __init__(self, settings: PublishSettings | None = None, share: Shard | None = None) -> None:
-        self.settings, self.share = settings or PublishSettings(), share or Shard()
-        self._nobody: tuple[None, ...] = (None,) if self.share.is_primary else ()
-        self.viewers = UserCache(self.settings.users)
-        self.fallback = CachedUser(None)  # whoever has not been seen
+    def __init__(self, settings: PublishSettings | None = None, shard: Shard | None = None) -> None:
+        self.settings, self.shard = settings or PublishSettings(), shard or Shard()
+        self._fallback_key: tuple[None, ...] = (None,) if self.shard.is_primary else ()
+        self.users = UserCache(self.settings.max_users)
+        self.fallback = CachedUser(None)  # the lists for unknown users
         self.titles = TitleCache()
-        self.number = NONE
-        self.recommender: Recommender | None = None
-        self.acted: OrderedDict[str, tuple[int, list[int]]] = OrderedDict()  # offset in the log, append times
-        self.entering: OrderedDict[str | None, dict[str, Title]] = OrderedDict()
-        self.refreshing: deque[str | None] = deque()
-        self._encoders: dict[int, TitleEncoder] = {}
-        self._left: dict[str, set[str | None]] = {}  # title -> those it has still to be tried on
-        self._entered: Counter[str] = Counter()
-        self._out: list[Item] = []
-        self._ages: deque[int] = deque(maxlen=BUCKETS)  # ms between event and append time
-        self._tokens, self._filled = self.settings.budget, 0.0
+        self.version = NO_VERSION  # the version served
+        self.recommender: Recommender | None = None  # loaded from that version
+        # The three queues. None stands for the fallback lists.
+        self.event_queue: OrderedDict[str, tuple[int, list[int]]] = OrderedDict()  # user -> log offset, append times
+        self.launch_queue: OrderedDict[str | None, dict[str, Title]] = OrderedDict()  # user -> titles to try
+        self.refresh_queue: deque[str | None] = deque()
+        self._title_encoders: dict[int, TitleEncoder] = {}  # by version
+        self._untried: dict[str, set[str | None]] = {}  # title -> users it has not been tried on yet
+        self._lists_entered: Counter[str] = Counter()  # by title, while it is being tried
+        self._outbox: list[RedisWrite] = []  # writes for the next slice
+        self._event_ages: deque[int] = deque(maxlen=EVENT_AGE_SAMPLES)  # ms from event time to append time
+        self._tokens, self._refilled_at = self.settings.refresh_budget, 0.0  # token bucket of the budget
 
-    def remember(self, activity: Activity) -> bool:
-        """Take in what a user did, and compute nothing. False where it is old, or the user is of another share."""
+    def update_cache(self, activity: Activity) -> bool:
+        """Update a user's history and compute nothing. Returns False for an old activity or another shard's user."""
         for event in activity.new[-1:]:
-            self._ages.append(event.appended - activity.times[event.index])
-        return self.share.owns(activity.user) and self.viewers.act(activity)
+            self._event_ages.append(event.appended - activity.times[event.index])
+        return self.shard.owns(activity.user) and self.users.update(activity)
 
-    def act(self, activity: Activity, offset: int) -> None:
-        """A user acted; `offset` is the activity's in the log."""
-        if self.remember(activity) and self.recommender is not None:
+    def on_activity(self, activity: Activity, offset: int) -> None:
+        """A user acted; `offset` is the activity's offset in the log."""
+        if self.update_cache(activity) and self.recommender is not None:
             appended = [event.appended for event in activity.new]
-            self.acted.setdefault(activity.user, (offset, []))[1].extend(appended)
+            self.event_queue.setdefault(activity.user, (offset, []))[1].extend(appended)
 
-    def forget(self, asked: Forgotten) -> None:
-        """A user is to be forgotten: what is cached goes, and Redis is told."""
-        user = asked.user
-        if not self.share.owns(user):
+    def on_erasure(self, erasure: UserErasure) -> None:
+        """Erase a user from the caches and queues, and write a tombstone."""
+        user = erasure.user
+        if not self.shard.owns(user):
             if self.recommender is not None:
-                self.recommender.erase_user(user)  # a version knows everybody
+                self.recommender.erase_user(user)  # a version contains the users of all shards
             return
-        if self.viewers.forget(user, asked.offset):
-            self.acted.pop(user, None)
-            self._settle(user, {})
+        if self.users.erase(user, erasure.offset):
+            self.event_queue.pop(user, None)
+            self._finish_launches(user, {})
             if self.recommender is not None:
                 self.recommender.erase_user(user)
-        self._out.append(Erased(user, asked.offset))
+        self._outbox.append(ErasedUser(user, erasure.offset))
 
-    def launch(self, titles: Sequence[Title]) -> None:
-        """Titles launched, changed or were withdrawn."""
+    def on_launches(self, titles: Sequence[Title]) -> None:
+        """Titles were launched, changed or withdrawn."""
         withdrawn = self.titles.withdrawn
-        news = self.titles.take(titles)
-        if self.titles.withdrawn != withdrawn and self.share.is_primary:
-            self._out.append(Withdrawn(self.titles.withdrawn))
-        if self.recommender is None or not news:
+        changed = self.titles.update(titles)
+        if self.titles.withdrawn != withdrawn and self.shard.is_primary:
+            self._outbox.append(WithdrawnTitles(self.titles.withdrawn))
+        if self.recommender is None or not changed:
             return
-        self.recommender.add([title_metadata(title) for title in news])
-        for title in news:
+        self.recommender.update_titles([title_metadata(title) for title in changed])
+        for title in changed:
             if not title.withdrawn:
-                self._try(title)
+                self._queue_launch(title)
 
-    def serve(self, number: int, recommender: Recommender, ahead: Sequence[Title]) -> None:
-        """Serve a version from now on; `ahead` are the titles it does not know. Everybody's lists are due."""
-        self.titles.complete(recommender, ahead)
-        if self.recommender is None and self.share.is_primary:
-            self._out.append(Withdrawn(self.titles.withdrawn))  # whatever an earlier process left there
-        self.number, self.recommender = number, recommender
-        self.viewers.outdate()
+    def serve(self, version: int, recommender: Recommender, newer: Sequence[Title]) -> None:
+        """Serve a version from now on, and queue all users for a refresh; it does not contain the titles in `newer`."""
+        self.titles.add_missing(recommender, newer)
+        if self.recommender is None and self.shard.is_primary:
+            self._outbox.append(WithdrawnTitles(self.titles.withdrawn))  # replaces the set of an earlier process
+        self.version, self.recommender = version, recommender
+        self.users.drop_lists()
         self.fallback.ranked = None
-        cached = sorted(self.viewers.versions())[-ENCODERS:]
-        self._encoders = {n: encoder for n, encoder in self._encoders.items() if n in cached}
-        self._encoders[number] = recommender.encoder()
-        self.refreshing = deque([*self._nobody, *self.viewers.recent_first()])
+        cached = sorted(self.users.query_versions())[-MAX_TITLE_ENCODERS:]
+        self._title_encoders = {n: encoder for n, encoder in self._title_encoders.items() if n in cached}
+        self._title_encoders[version] = recommender.title_encoder()
+        # An unfinished refresh starts over, so that the users who acted last always come first.
+        self.refresh_queue = deque([*self._fallback_key, *self.users.most_recent_first()])
 
-    def work(self, now: int) -> list[Item]:
-        """Do a slice of what is due at `now` (wall clock, ms); what is to be written."""
-        items, self._out = self._out, []
+    def work(self, now: int) -> list[RedisWrite]:
+        """Do one slice of the work due at `now` (wall clock, ms) and return the writes."""
+        writes, self._outbox = self._outbox, []
         if self.recommender is None:
-            return items
-        self._fill(now)
-        acted = [self.acted.popitem(last=False) for _ in range(min(self.settings.chunk, len(self.acted)))]
-        fresh = {user: tuple(appended) for user, (_, appended) in acted}
-        items += self._rank(self._find(list(fresh)), now, "event", fresh)
-        if 0 < self._need() <= self._tokens:
-            items += self._enter(now) if self.entering else self._refresh(now)
-        items += self._out
-        self._out = []
-        return items
+            return writes
+        self._refill_budget(now)
+        acted = [
+            self.event_queue.popitem(last=False) for _ in range(min(self.settings.event_batch, len(self.event_queue)))
+        ]
+        new_events = {user: tuple(appended) for user, (_, appended) in acted}
+        writes += self._recommend(self._lookup(list(new_events)), now, "event", new_events)
+        if 0 < self._background_batch() <= self._tokens:
+            writes += self._work_on_launches(now) if self.launch_queue else self._work_on_refreshes(now)
+        writes += self._outbox
+        self._outbox = []
+        return writes
 
-    def wait(self, now: int) -> float | None:
-        """Seconds until there is work; None: until something happens."""
-        if self._out or self.acted:
+    def seconds_until_work(self, now: int) -> float | None:
+        """Seconds until there is work, or None if there is none until the next event."""
+        if self._outbox or self.event_queue:
             return 0.0
-        self._fill(now)
-        need = self._need()
-        return max(0.0, (need - self._tokens) / self.settings.budget) if need and self.recommender else None
+        self._refill_budget(now)
+        users = self._background_batch()
+        return max(0.0, (users - self._tokens) / self.settings.refresh_budget) if users and self.recommender else None
 
-    def pending(self) -> int | None:
-        """The log's offset of the oldest activity whose effect is not out yet."""
-        return next(iter(self.acted.values()))[0] if self.acted else None
+    def pending_offset(self) -> int | None:
+        """The log offset of the oldest activity whose effect has not been returned yet, or None."""
+        return next(iter(self.event_queue.values()))[0] if self.event_queue else None
 
-    def _need(self) -> int:
-        """Viewers of the next slice. While some who acted wait, one is refreshed at a time: freshness comes first. A
-        version that comes before all were refreshed begins anew with those who acted last."""
-        if self.entering:
-            return min(self.settings.small, len(self.entering))
-        return min(1 if self.acted else self.settings.small, len(self.refreshing))
+    def _background_batch(self) -> int:
+        """Users in the next slice of launches or refreshes. Waiting events allow one refresh: they come first."""
+        if self.launch_queue:
+            return min(self.settings.refresh_batch, len(self.launch_queue))
+        return min(1 if self.event_queue else self.settings.refresh_batch, len(self.refresh_queue))
 
-    def _fill(self, now: int) -> None:
-        budget = self.settings.budget
-        passed = max(0.0, now - self._filled) / 1000
-        self._tokens, self._filled = min(max(budget, self.settings.small), self._tokens + passed * budget), now
+    def _refill_budget(self, now: int) -> None:
+        budget = self.settings.refresh_budget
+        passed = max(0.0, now - self._refilled_at) / 1000
+        max_tokens = max(budget, self.settings.refresh_batch)
+        self._tokens, self._refilled_at = min(max_tokens, self._tokens + passed * budget), now
 
-    def _try(self, title: Title) -> None:
-        """Choose whom a launch is tried on."""
-        semantic, most = title_metadata(title).semantic, -(-self.settings.asked // self.share.workers)
+    def _queue_launch(self, title: Title) -> None:
+        """Choose the users that a launch is tried on."""
+        semantic, limit = title_metadata(title).semantic, -(-self.settings.launch_fanout // self.shard.workers)
         if len(semantic):
-            nearest = self.viewers.nearest({n: e(semantic) for n, e in self._encoders.items()}, most)
+            vectors = {version: encode(semantic) for version, encode in self._title_encoders.items()}
+            users = self.users.nearest(vectors, limit)
         else:
-            nearest = list(islice(self.viewers.recent_first(), most))
-        for user in (*self._nobody, *nearest):
-            self.entering.setdefault(user, {})[title.title] = title
-        if left := {*self._nobody, *nearest}:
-            self._left.setdefault(title.title, set()).update(left)
-        elif title.title not in self._left:
-            self._out.append(Placed(title.title, 0, *self.share))
+            users = list(islice(self.users.most_recent_first(), limit))
+        for user in (*self._fallback_key, *users):
+            self.launch_queue.setdefault(user, {})[title.title] = title
+        if untried := {*self._fallback_key, *users}:
+            self._untried.setdefault(title.title, set()).update(untried)
+        elif title.title not in self._untried:
+            self._outbox.append(LaunchCompleted(title.title, 0, *self.shard))
 
-    def _find(self, users: Sequence[str | None]) -> list[CachedUser]:
-        """The viewers, without those who have left the cache."""
-        found = [self.fallback if user is None else self.viewers.get(user) for user in users]
-        for user, known in zip(users, found, strict=True):
-            if known is None:
-                self._settle(user, {})
-        return [known for known in found if known is not None]
+    def _lookup(self, users: Sequence[str | None]) -> list[CachedUser]:
+        """The cached users. Users who were evicted are left out, and their queued launches end."""
+        found = [self.fallback if user is None else self.users.get(user) for user in users]
+        for user, cached in zip(users, found, strict=True):
+            if cached is None:
+                self._finish_launches(user, {})
+        return [cached for cached in found if cached is not None]
 
-    def _rank(
-        self, known: Sequence[CachedUser], now: int, cause: str, fresh: dict[str, tuple[int, ...]] | None = None
-    ) -> list[Item]:
-        """New lists."""
-        if not known or self.recommender is None:
+    def _recommend(
+        self,
+        users: Sequence[CachedUser],
+        now: int,
+        cause: str,
+        new_events: Mapping[str, tuple[int, ...]] | None = None,
+    ) -> list[RedisWrite]:
+        """Compute new lists; `new_events` are the append times of each user's events since the last lists."""
+        if not users or self.recommender is None:
             return []
-        viewers = [one.viewer(self.settings.filter_seen) for one in known]
-        moment = now - (median_low(self._ages) if self._ages else 0)
-        ranked = self.recommender.recommend(viewers, moment, self.settings.size, self.settings.kept)
+        inputs = [user.ranking_input(self.settings.filter_seen) for user in users]
+        moment = now - (median_low(self._event_ages) if self._event_ages else 0)
+        ranked = self.recommender.recommend(inputs, moment, self.settings.list_size, self.settings.new_title_slots)
         return [
-            self._prediction(one, lists, cause, (fresh or {}).get(one.user or "", ()))
-            for one, lists in zip(known, ranked, strict=True)
+            self._prediction(user, lists, cause, (new_events or {}).get(user.user or "", ()))
+            for user, lists in zip(users, ranked, strict=True)
         ]
 
     def _prediction(
-        self, known: CachedUser, ranked: RankedEvent, cause: str, fresh: tuple[int, ...] = ()
+        self, cached: CachedUser, ranked: RankedLists, cause: str, new_events: tuple[int, ...] = ()
     ) -> Prediction:
-        self.viewers.keep(known, ranked, self.number)
-        entered = self._settle(known.user, ranked.titles)
-        revision = (known.offset, self.number, self.titles.newest)
-        facts = known.events, known.appended, cause, fresh, entered
-        return Prediction(known.user, ranked.titles, self.number, revision, *facts)
+        """Store a user's lists in the cache and return the write."""
+        self.users.store_lists(cached, ranked, self.version)
+        entered = self._finish_launches(cached.user, ranked.titles)
+        revision = (cached.offset, self.version, self.titles.newest_launch)
+        details = cached.events, cached.appended, cause, new_events, entered
+        return Prediction(cached.user, ranked.titles, self.version, revision, *details)
 
-    def _settle(self, user: str | None, lists: dict[int, list[str]]) -> tuple[tuple[str, int], ...]:
-        """The launches that the user's lists were due for are settled; those that entered them."""
-        tried = self.entering.pop(user, {})
+    def _finish_launches(self, user: str | None, lists: Mapping[int, list[str]]) -> tuple[tuple[str, int], ...]:
+        """End the user's queued launches. Returns the titles that are in `lists`, with their append times."""
+        tried = self.launch_queue.pop(user, {})
         entered = [t for name, t in tried.items() if any(name in titles for titles in lists.values())]
-        self._entered.update(title.title for title in entered)
+        self._lists_entered.update(title.title for title in entered)
         for name in tried:
-            self._left[name].discard(user)
-            if not self._left[name]:
-                del self._left[name]
-                self._out.append(Placed(name, self._entered.pop(name, 0), *self.share))
+            self._untried[name].discard(user)
+            if not self._untried[name]:
+                del self._untried[name]
+                self._outbox.append(LaunchCompleted(name, self._lists_entered.pop(name, 0), *self.shard))
         return tuple((title.title, title.appended) for title in entered)
 
-    def _enter(self, now: int) -> list[Item]:
-        """Try launches on some of those they may suit."""
-        due = (user for user in self.entering if user not in self.acted)  # the others are recomputed anyway
-        users = list(islice(due, self.settings.small))
+    def _work_on_launches(self, now: int) -> list[RedisWrite]:
+        """Try queued launches on the next users. Users with lists of an older version are recomputed."""
+        due = (user for user in self.launch_queue if user not in self.event_queue)  # the others are recomputed anyway
+        users = list(islice(due, self.settings.refresh_batch))
         self._tokens -= len(users)
-        known = self._find(users)
-        stale = [one for one in known if one.version != self.number]
-        current = [one for one in known if one.version == self.number]
-        return self._rank(stale, now, "launch") + self._insert(current)
+        cached = self._lookup(users)
+        stale = [user for user in cached if user.version != self.version]
+        current = [user for user in cached if user.version == self.version]
+        return self._recommend(stale, now, "launch") + self._insert_launches(current)
 
-    def _insert(self, known: Sequence[CachedUser]) -> list[Item]:
-        """Put launches into lists of this version, where they belong."""
-        if not known or self.recommender is None:
+    def _insert_launches(self, users: Sequence[CachedUser]) -> list[RedisWrite]:
+        """Score queued launches for users with current lists, and insert them where they rank high enough."""
+        if not users or self.recommender is None:
             return []
-        tried = [[name for name in self.entering[one.user] if self._shown_to(one, name)] for one in known]
-        ranked = [one.ranked for one in known if one.ranked is not None]
-        viewers = [one.viewer(self.settings.filter_seen) for one in known]
-        scores = self.recommender.score(tried, viewers, ranked)
-        items: list[Item] = []
-        for one, titles, before, score_HT in zip(known, tried, ranked, scores, strict=True):
-            after = insert(before, titles, score_HT, self.settings.size, self.settings.kept)
+        tried = [[name for name in self.launch_queue[one.user] if self._may_recommend(one, name)] for one in users]
+        ranked = [user.ranked for user in users if user.ranked is not None]
+        inputs = [user.ranking_input(self.settings.filter_seen) for user in users]
+        scores = self.recommender.score(tried, inputs, ranked)
+        writes: list[RedisWrite] = []
+        for user, titles, before, score_HT in zip(users, tried, ranked, scores, strict=True):
+            after = insert_titles(before, titles, score_HT, self.settings.list_size, self.settings.new_title_slots)
             if after.titles == before.titles:
-                self._settle(one.user, {})
+                self._finish_launches(user.user, {})
             else:
-                items.append(self._prediction(one, after, "launch"))
-        return items
+                writes.append(self._prediction(user, after, "launch"))
+        return writes
 
-    def _shown_to(self, known: CachedUser, title: str) -> bool:
-        return title not in self.titles.withdrawn and not (self.settings.filter_seen and title in known.seen)
+    def _may_recommend(self, user: CachedUser, title: str) -> bool:
+        return title not in self.titles.withdrawn and not (self.settings.filter_seen and title in user.seen)
 
-    def _refresh(self, now: int) -> list[Item]:
-        """Recompute some of those whose lists an older version made."""
+    def _work_on_refreshes(self, now: int) -> list[RedisWrite]:
+        """Recompute the next users whose lists come from an older version."""
         users: list[str | None] = []
-        most = self._need()
-        while self.refreshing and len(users) < most:
-            user = self.refreshing.popleft()
-            known = self.fallback if user is None else self.viewers.get(user)
-            if known is not None and known.version != self.number:
+        limit = self._background_batch()
+        while self.refresh_queue and len(users) < limit:
+            user = self.refresh_queue.popleft()
+            cached = self.fallback if user is None else self.users.get(user)
+            if cached is not None and cached.version != self.version:
                 users.append(user)
         self._tokens -= len(users)
-        return self._rank(self._find(users), now, "refresh")
+        return self._recommend(self._lookup(users), now, "refresh")

@@ -1,54 +1,75 @@
-"""The titles that `publish` knows, and which of them a version does not: those must be added to it before it serves."""
+"""The titles that `publish` knows, and which of them a model version does not contain yet.
+
+A model version contains the titles of the learner's log up to the version's log position, each as it was there. Titles
+launch, change and are withdrawn all the time, so a version is always some seconds or minutes old when it is loaded.
+Before `publish` serves it, the titles that changed after its position must be added, otherwise new titles would
+disappear from the lists and withdrawn titles would return with each new version.
+
+Each change arrives on two topics, in no common order: on `titles`, and in the learner's log (topic `activity`), whose
+offsets can be compared with a version's position. The cache joins both by the title's stamp. A change with a known log
+offset is compared with the position. A change without one is newer than every version if it arrived after startup, and
+assumed to be contained if it was read at startup.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from model.recommender import Recommender
 from streaming.records import Title
-from streaming.state.log_learner import title_metadata
+from streaming.state.title_metadata import title_metadata
 
-BEFORE: Final = -1  # an offset before the log's first
+NOT_LOGGED: Final = (0, -1)  # stamp and log offset of a title that was not read in the log
 
 
 class TitleCache:
-    """The newest of each title; `newest` is the offset of the newest launch, `withdrawn` those that are."""
+    """The newest record of each title."""
 
     def __init__(self) -> None:
-        self.known: dict[str, Title] = {}
-        self.withdrawn: frozenset[str] = frozenset()
-        self.newest = 0
-        self._logged: dict[str, tuple[int, int]] = {}  # title -> stamp, offset in the learner's log
-        self._live: set[str] = set()  # titles that came since the start
+        self.titles: dict[str, Title] = {}
+        self.withdrawn: frozenset[str] = frozenset()  # ids of the titles that are withdrawn now
+        self.newest_launch = 0  # highest offset in `title-launches` of all titles
+        self._logged: dict[str, tuple[int, int]] = {}  # title -> stamp and offset of its last record in the log
+        self._changed_since_start: set[str] = set()
 
-    def take(self, titles: Iterable[Title], live: bool = True) -> list[Title]:
-        """Take titles in; those that were news. `live`: the log will tell of them, if it has not yet."""
-        news = {}
+    def update(self, titles: Iterable[Title], at_startup: bool = False) -> list[Title]:
+        """Store titles and return those that changed. Records read `at_startup` may already be in every version."""
+        changed = {}
         for title in titles:
-            known = self.known.get(title.title)
-            if known is None or title.stamp > known.stamp:
-                self.known[title.title] = news[title.title] = title
-                self.newest = max(self.newest, title.offset)
-        if live:
-            self._live |= news.keys()
-        if gone := {name for name, title in news.items() if title.withdrawn} | (self.withdrawn & news.keys()):
-            self.withdrawn = (self.withdrawn - news.keys()) | {name for name in gone if news[name].withdrawn}
-        return list(news.values())
+            cached = self.titles.get(title.title)
+            if cached is None or title.stamp > cached.stamp:
+                self.titles[title.title] = changed[title.title] = title
+                self.newest_launch = max(self.newest_launch, title.offset)
+        if not at_startup:
+            self._changed_since_start |= changed.keys()
+        was_withdrawn = self.withdrawn & changed.keys()
+        if withdrawn := {name for name, title in changed.items() if title.withdrawn} | was_withdrawn:
+            self.withdrawn = (self.withdrawn - changed.keys()) | {name for name in withdrawn if changed[name].withdrawn}
+        return list(changed.values())
 
-    def log(self, title: Title, offset: int) -> None:
-        """A title's place in the learner's log tells which versions know it."""
+    def set_log_offset(self, title: Title, offset: int) -> None:
+        """Note where the learner's log contains this record of a title."""
         self._logged[title.title] = (title.stamp, offset)
 
-    def ahead(self, position: int) -> list[Title]:
-        """Titles that a version made of the log before `position` does not know as they are now."""
-        return [title for title in self.known.values() if self._is_ahead(title, position)]
+    def newer_than(self, position: int) -> list[Title]:
+        """The titles whose newest record is not in a version that was trained on the log before `position`."""
+        return [title for title in self.titles.values() if self._is_newer(title, position)]
 
-    def complete(self, recommender: Recommender, ahead: Sequence[Title]) -> None:
-        """Add to a version what is ahead of it, and what it lacks for any other reason, the newest first."""
-        news = {title.title for title in ahead}
-        odd = [t for t in self.known.values() if recommender.known(t.title) == t.withdrawn and t.title not in news]
-        odd.sort(key=lambda title: -title.stamp)
-        recommender.add([title_metadata(title) for title in (*ahead, *odd[: recommender.room()])])
+    def add_missing(self, recommender: Recommender, newer: Sequence[Title]) -> None:
+        """Add the titles in `newer` to a version, then all others that the version lacks or wrongly offers.
 
-    def _is_ahead(self, title: Title, position: int) -> bool:
-        stamp, offset = self._logged.get(title.title, (0, BEFORE))
-        return offset >= position if stamp == title.stamp else title.title in self._live
+        The others differ where the learner evicted a title or never read its record. The newest are added first, as
+        many as the version has capacity for.
+        """
+        newer_ids = {title.title for title in newer}
+        inconsistent = [
+            title
+            for title in self.titles.values()
+            if recommender.is_candidate(title.title) == title.withdrawn and title.title not in newer_ids
+        ]
+        inconsistent.sort(key=lambda title: -title.stamp)
+        added = (*newer, *inconsistent[: recommender.free_capacity()])
+        recommender.update_titles([title_metadata(title) for title in added])
+
+    def _is_newer(self, title: Title, position: int) -> bool:
+        stamp, offset = self._logged.get(title.title, NOT_LOGGED)
+        return offset >= position if stamp == title.stamp else title.title in self._changed_since_start

@@ -1,7 +1,11 @@
-"""The viewers that `publish` knows: what they did, what they were last served, and whom a new title may suit.
+"""The users that `publish` knows: their histories, their current lists, and which of them a new title may suit.
 
-A cache that can be rebuilt from the log, bounded by letting the longest inactive go. Query vectors lie in one array, so
-that a new title is compared with all viewers by one product; each belongs to the version that made it.
+The cache can be rebuilt from the log. It is bounded: the least recently active users are evicted. The query vectors of
+all users lie in one array, so that one matrix product compares a new title with every user. A query vector can only be
+compared with title vectors of the model version that computed it.
+
+Shapes: U rows of the query array (one per user with lists), P dimensions of the output space, H horizons, T titles,
+C candidates.
 """
 
 from array import array
@@ -14,165 +18,169 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from model.actions import WEIGHTS
-from model.recommender import RankedEvent, Viewer, choose
+from model.actions import TARGET_WEIGHTS
+from model.recommender import RankedLists, UserContext, select_top
 from streaming.records import Activity
 
-NONE: Final = -1  # no version
+NO_VERSION: Final = -1
+MIN_QUERY_ROWS: Final = 64  # initial rows of the query array; a full array grows to twice its size
 
 
 @dataclass(slots=True, eq=False)
 class CachedUser:
-    """offset: newest in `user-events` · appended: its append time (ms) · events: all so far, targets: those that count
-    as one · ranked: the last lists, made by `version`; None once a newer version is served."""
+    """A user's history and current lists."""
 
-    user: str | None  # None: stands for viewers whom nobody has seen
-    titles: list[str] = field(default_factory=list)
-    times: "array[int]" = field(default_factory=lambda: array("q"))
-    actions: "array[int]" = field(default_factory=lambda: array("b"))
-    seen: dict[str, None] = field(default_factory=dict)  # oldest first
-    events: int = 0
-    targets: int = 0
-    offset: int = 0
-    appended: int = 0
-    ranked: RankedEvent | None = None
-    version: int = NONE
+    user: str | None  # None: the fallback for unknown users
+    titles: list[str] = field(default_factory=list)  # oldest first, as are times and actions
+    times: "array[int]" = field(default_factory=lambda: array("q"))  # ms
+    actions: "array[int]" = field(default_factory=lambda: array("b"))  # codes of ACTIONS
+    seen: dict[str, None] = field(default_factory=dict)  # titles of positive events, least recent first
+    events: int = 0  # all events so far, also those no longer in the history
+    positives: int = 0  # events with a positive weight so far
+    offset: int = 0  # newest event's offset in `user-events`
+    appended: int = 0  # newest event's append time, ms
+    ranked: RankedLists | None = None  # current lists; None as soon as a newer version is served
+    version: int = NO_VERSION  # the model version that ranked the lists
 
-    def viewer(self, filter_seen: bool) -> Viewer:
-        """As the recommender takes it."""
+    def ranking_input(self, filter_seen: bool) -> UserContext:
+        """The user as the recommender takes it."""
         seen = tuple(self.seen) if filter_seen else None
-        return Viewer(self.user or "", self.titles, self.times, self.actions, seen, self.targets)
+        return UserContext(self.user or "", self.titles, self.times, self.actions, seen, self.positives)
 
 
 class UserCache:
-    """At most `most` viewers, at most `most_seen` seen titles each."""
+    """At most `max_users` users, with at most `max_seen` seen titles each."""
 
-    def __init__(self, most: int = 50_000, most_seen: int = 4096) -> None:
-        self.most, self.most_seen = most, most_seen
-        self.known: OrderedDict[str, CachedUser] = OrderedDict()  # the longest inactive first
+    def __init__(self, max_users: int = 50_000, max_seen: int = 4096) -> None:
+        self.max_users, self.max_seen = max_users, max_seen
+        self.cached: OrderedDict[str, CachedUser] = OrderedDict()  # least recently active first
         self.query_UP = np.zeros((0, 0), np.float32)
-        self.version_U = np.full(0, NONE, np.int64)
-        self.user_indices: dict[str, int] = {}
-        self.users: list[str] = []  # by slot
-        self.free: list[int] = []
+        self.version_U = np.full(0, NO_VERSION, np.int64)  # the version of each query vector
+        self.user_indices: dict[str, int] = {}  # user -> row of query_UP
+        self.users: list[str] = []  # row of query_UP -> user; "" for a free row
+        self.free_indices: list[int] = []
 
     def __len__(self) -> int:
-        return len(self.known)
+        return len(self.cached)
 
     def get(self, user: str) -> CachedUser | None:
-        """The viewer, if known."""
-        return self.known.get(user)
+        """The cached user, or None if the user is unknown."""
+        return self.cached.get(user)
 
-    def recent_first(self) -> Iterator[str]:
-        """All users, the last to act first."""
-        return reversed(self.known)
+    def most_recent_first(self) -> Iterator[str]:
+        """All users, most recently active first."""
+        return reversed(self.cached)
 
-    def act(self, activity: Activity) -> bool:
-        """Take in what a user did. False where it is an older activity that came again."""
-        known = self.known.get(activity.user)
+    def update(self, activity: Activity) -> bool:
+        """Replace a user's history. Returns False for an old activity that was read again."""
+        cached = self.cached.get(activity.user)
         newest = max(activity.new, key=lambda event: event.offset, default=None)
         offset, appended = (newest.offset, newest.appended) if newest else (0, 0)
-        if known is not None and (offset, activity.count) <= (known.offset, known.events):
+        if cached is not None and (offset, activity.count) <= (cached.offset, cached.events):
             return False
-        if known is None:
-            known = self._enter(activity.user)
-            fresh: Iterable[int] = range(len(activity.titles))
-            known.targets = activity.count - len(activity.titles)  # what came before is taken for targets
+        if cached is None:
+            cached = self._add(activity.user)
+            new: Iterable[int] = range(len(activity.titles))
+            cached.positives = activity.count - len(activity.titles)  # counts earlier events as positive
         else:
-            fresh = sorted(event.index for event in activity.new)
-        known.titles = [intern(title) for title in activity.titles]
-        known.times, known.actions = array("q", activity.times), array("b", activity.actions)
-        known.events, known.offset, known.appended = activity.count, offset, max(known.appended, appended)
-        self._see(known, fresh)
-        self.known.move_to_end(activity.user)
+            new = sorted(event.index for event in activity.new)
+        cached.titles = [intern(title) for title in activity.titles]
+        cached.times, cached.actions = array("q", activity.times), array("b", activity.actions)
+        cached.events, cached.offset, cached.appended = activity.count, offset, max(cached.appended, appended)
+        self._count_positives(cached, new)
+        self.cached.move_to_end(activity.user)
         return True
 
-    def forget(self, user: str, offset: int) -> bool:
-        """Drop a viewer. False where the viewer has acted after the request at `offset`: it came again."""
-        known = self.known.get(user)
-        if known is not None and known.offset > offset:
+    def erase(self, user: str, offset: int) -> bool:
+        """Remove a user. Returns False if the user acted after the request at `offset`: it was read again."""
+        cached = self.cached.get(user)
+        if cached is not None and cached.offset > offset:
             return False
-        self._leave(user)
+        self._remove(user)
         return True
 
-    def keep(self, known: CachedUser, ranked: RankedEvent, version: int) -> None:
-        """Remember what a viewer is served now."""
-        known.ranked, known.version = ranked, version
-        if known.user is not None and known.user in self.known:
-            user_index = self._slot(known.user, len(ranked.query))
+    def store_lists(self, cached: CachedUser, ranked: RankedLists, version: int) -> None:
+        """Store a user's current lists and query vector."""
+        cached.ranked, cached.version = ranked, version
+        if cached.user is not None and cached.user in self.cached:
+            user_index = self._reserve_index(cached.user, len(ranked.query))
             self.query_UP[user_index], self.version_U[user_index] = ranked.query, version
 
-    def outdate(self) -> None:
-        """A new version is served: lists do not compare with its scores, and are most of what a viewer takes."""
-        for known in self.known.values():
-            known.ranked = None
+    def drop_lists(self) -> None:
+        """Drop all lists, because their scores cannot be compared with a new version's; they take the most memory."""
+        for cached in self.cached.values():
+            cached.ranked = None
 
-    def nearest(self, embedded: Mapping[int, NDArray[np.float32]], most: int) -> list[str]:
-        """The users, `most` at most, whom a title fits best; `embedded` is the title under each version."""
+    def nearest(self, title_vectors: Mapping[int, NDArray[np.float32]], limit: int) -> list[str]:
+        """The `limit` users whose query vectors fit a title best; `title_vectors` are [P], by version."""
         score_U = np.full(len(self.version_U), -np.inf, np.float32)
-        for version, e_P in embedded.items():
-            mine_U = self.version_U == version
-            if mine_U.any():  # all rows are multiplied: to pick a version's would cost more
-                np.copyto(score_U, self.query_UP @ e_P, where=mine_U)
-        best = np.argpartition(-score_U, most)[:most] if len(score_U) > most else np.arange(len(score_U))
+        for version, title_P in title_vectors.items():
+            of_version_U = self.version_U == version
+            if of_version_U.any():  # multiply all rows: selecting those of the version would cost more
+                np.copyto(score_U, self.query_UP @ title_P, where=of_version_U)
+        best = np.argpartition(-score_U, limit)[:limit] if len(score_U) > limit else np.arange(len(score_U))
         best = best[score_U[best] > -np.inf]
         return [self.users[user_index] for user_index in best[np.argsort(-score_U[best], kind="stable")]]
 
-    def versions(self) -> set[int]:
+    def query_versions(self) -> set[int]:
         """The versions whose query vectors are cached."""
-        return set(np.unique(self.version_U).tolist()) - {NONE}
+        return set(np.unique(self.version_U).tolist()) - {NO_VERSION}
 
-    def _see(self, known: CachedUser, fresh: Iterable[int]) -> None:
-        for i in fresh:
-            if WEIGHTS[known.actions[i]] > 0:
-                known.targets += 1
-                known.seen.pop(known.titles[i], None)
-                known.seen[known.titles[i]] = None
-        while len(known.seen) > self.most_seen:
-            del known.seen[next(iter(known.seen))]
+    def _count_positives(self, cached: CachedUser, new: Iterable[int]) -> None:
+        for i in new:
+            if TARGET_WEIGHTS[cached.actions[i]] > 0:
+                cached.positives += 1
+                cached.seen.pop(cached.titles[i], None)
+                cached.seen[cached.titles[i]] = None
+        while len(cached.seen) > self.max_seen:
+            del cached.seen[next(iter(cached.seen))]
 
-    def _enter(self, user: str) -> CachedUser:
-        if len(self.known) >= self.most:
-            self._leave(next(iter(self.known)))
-        known = self.known[user] = CachedUser(user)
-        return known
+    def _add(self, user: str) -> CachedUser:
+        if len(self.cached) >= self.max_users:
+            self._remove(next(iter(self.cached)))
+        cached = self.cached[user] = CachedUser(user)
+        return cached
 
-    def _leave(self, user: str) -> None:
-        self.known.pop(user, None)
+    def _remove(self, user: str) -> None:
+        self.cached.pop(user, None)
         if (user_index := self.user_indices.pop(user, None)) is not None:
-            self.version_U[user_index], self.query_UP[user_index], self.users[user_index] = NONE, 0, ""
-            self.free.append(user_index)
+            self.version_U[user_index], self.query_UP[user_index], self.users[user_index] = NO_VERSION, 0, ""
+            self.free_indices.append(user_index)
 
-    def _slot(self, user: str, width: int) -> int:
+    def _reserve_index(self, user: str, width: int) -> int:
+        """The user's row of the query array; a free or a new one for a user without lists."""
         if (user_index := self.user_indices.get(user)) is not None:
             return user_index
-        if self.free:
-            user_index = self.free.pop()
+        if self.free_indices:
+            user_index = self.free_indices.pop()
             self.users[user_index] = user
         else:
             user_index = len(self.users)
             self.users.append(user)
             if user_index == len(self.version_U):
-                room = max(64, user_index)
+                more = max(MIN_QUERY_ROWS, user_index)
                 self.query_UP = np.concatenate(
-                    [self.query_UP.reshape(user_index, width), np.zeros((room, width), np.float32)]
+                    [self.query_UP.reshape(user_index, width), np.zeros((more, width), np.float32)]
                 )
-                self.version_U = np.concatenate([self.version_U, np.full(room, NONE, np.int64)])
+                self.version_U = np.concatenate([self.version_U, np.full(more, NO_VERSION, np.int64)])
         self.user_indices[user] = user_index
         return user_index
 
 
-def insert(
-    ranked: RankedEvent, titles: Sequence[str], score_HT: NDArray[np.float32], size: int, kept: int = 0
-) -> RankedEvent:
-    """The lists with fresh `titles` where their scores put them; one that lay in a list already moves."""
-    lists, scores, fresh = dict(ranked.titles), dict(ranked.scores), ranked.fresh | set(titles)
-    new = set(titles)
-    for place, horizon in enumerate(ranked.titles):
-        old = [i for i, title in enumerate(lists[horizon]) if title not in new]
+def insert_titles(
+    ranked: RankedLists, titles: Sequence[str], score_HT: NDArray[np.float32], size: int, new_title_slots: int = 0
+) -> RankedLists:
+    """Insert new titles into a user's lists by their scores; a title that is in a list already moves.
+
+    Returns the lists with at most `size` titles, of which `new_title_slots` are reserved for new titles.
+    """
+    lists, scores, new_titles = dict(ranked.titles), dict(ranked.scores), ranked.new_titles | set(titles)
+    inserted = set(titles)
+    for h, horizon in enumerate(ranked.titles):
+        old = [i for i, title in enumerate(lists[horizon]) if title not in inserted]
         names = [*(lists[horizon][i] for i in old), *titles]
-        score_C = np.concatenate([scores[horizon][old], score_HT[place]])
-        fresh_C = np.array([title in fresh for title in names], bool)
-        best = choose(score_C, fresh_C, size, kept)
+        score_C = np.concatenate([scores[horizon][old], score_HT[h]])
+        new_C = np.array([title in new_titles for title in names], bool)
+        best = select_top(score_C, new_C, size, new_title_slots)
         lists[horizon], scores[horizon] = [names[i] for i in best.tolist()], score_C[best]
-    return replace(ranked, titles=lists, scores=scores, fresh=fresh)
+    return replace(ranked, titles=lists, scores=scores, new_titles=new_titles)

@@ -1,10 +1,11 @@
-"""A user's recent events in event-time order, and what each new one makes of them.
+"""A user's recent events in event-time order, and the feature row and activity record that each new event produces.
 
-Pure: a history is a function of the user's events in the order of the log, never of how they were cut into batches. So
-an entry is cut off only once nobody asks for it any more (`activity`), an event older than all of a full history is
-still counted and still learned once, and the rows of the feature store show only the newest `SHOWN` entries. Compact,
-because there is one per user: titles are interned, times and actions lie in arrays (17 bytes an entry), and the ids
-of events seen lately are 8-byte hashes in one string of bytes.
+A history is a pure function of the user's events in log order: how they were cut into batches changes nothing. For this
+reason an entry is dropped only after `activity` returned it, an event older than a full history is still counted and
+learned once, and feature rows contain only the newest `RECENT_EVENTS` entries.
+
+There is one history per user, so it is compact: titles are interned, times and actions are arrays (17 bytes per entry),
+and the ids of recent events are 8-byte hashes in one byte string.
 """
 
 from array import array
@@ -14,27 +15,30 @@ from hashlib import blake2b
 from sys import intern
 from typing import Any, Final, NamedTuple
 
+from features.limits import RECENT_EVENTS
 from model.actions import ACTIONS
-from streaming.kafka.client import StreamError
-from streaming.records import HISTORY, Activity, NewEvent
+from streaming.errors import StreamError
+from streaming.records import ACTIVITY_HISTORY, Activity, NewEvent
 
-SHOWN: Final = 50  # entries of a history in a row of the feature store
-IDS: Final = 256  # explicit event ids that a user's history remembers
-_HASH: Final = 8  # bytes of an event id's hash
-_FORMAT: Final = 1  # of a snapshot
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
+MAX_EVENT_IDS: Final = 256  # event ids that a history remembers to drop duplicates
+UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_HASH_BYTES: Final = 8  # of an event id's hash
+_STATE_FORMAT: Final = 1
+_ACTION_NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
 
-Row = dict[str, Any]  # a row of the view `user_activity`
-State = tuple[int, int, tuple[str, ...], bytes, bytes, bytes]  # format, count, titles, times, actions, ids
+UserRow = dict[str, Any]  # a row of the view `user_activity`
+HistoryState = tuple[int, int, tuple[str, ...], bytes, bytes, bytes]  # format, count, titles, times, actions, ids
 
 
 class UserEvent(NamedTuple):
-    """A valid event of one user, and where it came from."""
+    """A valid event of one user, with the position of its record.
+
+    `streaming.records.Event` is the wire format, which has neither the position nor the action's code.
+    """
 
     user: str
     title: str
-    ts: int  # when it happened, ms
+    ts: int  # event time, ms
     action: int  # code of ACTIONS
     event_id: str | None
     partition: int  # of `user-events`
@@ -43,35 +47,35 @@ class UserEvent(NamedTuple):
 
 
 class UserHistory:
-    """The newest `size` events of a user, oldest first, and how many there were."""
+    """The newest `size` events of a user, oldest first, and the count of all events so far."""
 
     __slots__ = ("actions", "count", "ids", "new", "size", "times", "titles")
 
-    def __init__(self, size: int = HISTORY, state: State | None = None) -> None:
-        """A new history, or the one that `state` was taken from. Raises StreamError on an unknown format."""
-        form, self.count, titles, times, actions, ids = state or (_FORMAT, 0, (), b"", b"", b"")
-        if form != _FORMAT:
-            raise StreamError(f"A history of format {form} was written by a newer version: run that one.")
+    def __init__(self, size: int = ACTIVITY_HISTORY, state: HistoryState | None = None) -> None:
+        """An empty history, or the one of a snapshot. Raises StreamError on an unknown format."""
+        state_format, self.count, titles, times, actions, ids = state or (_STATE_FORMAT, 0, (), b"", b"", b"")
+        if state_format != _STATE_FORMAT:
+            raise StreamError(f"A newer version wrote this history (format {state_format}): start that version.")
         self.size = size
         self.titles = [intern(title) for title in titles]
         self.times = array("q", times)
         self.actions = bytearray(actions)
-        self.ids = ids
+        self.ids = ids  # hashes of event ids, oldest first
         self.new: list[tuple[int, int, int, int]] = []  # index, partition, offset, appended
 
-    def apply(self, arrival: UserEvent) -> Row | None:
-        """Take in an event: the user's features after it, or None where its event id was seen before."""
-        if arrival.event_id is not None and not self._remember(arrival.event_id):
+    def apply(self, event: UserEvent) -> UserRow | None:
+        """Add an event. Returns the user's features after it, or None for a duplicate event id."""
+        if event.event_id is not None and not self._is_new_id(event.event_id):
             return None
         self.count += 1
-        index = self._insert(arrival)
-        self.new.append((index, arrival.partition, arrival.offset, arrival.appended))
-        return self._row(arrival)
+        index = self._insert(event)
+        self.new.append((index, event.partition, event.offset, event.appended))
+        return self._feature_row(event)
 
     def activity(self, user: str) -> Activity:
-        """What is new since the last call, and the history around it; then cuts the history to its size.
+        """The history with the events added since the last call; afterwards the history is trimmed to its size.
 
-        It carries at most `size` entries, or more where a new event lies further back: each is in it.
+        The record has at most `size` entries, or more if a new event lies further back: it contains all new events.
         """
         start = max(0, min(len(self.times) - self.size, *(new[0] for new in self.new)))
         activity = Activity(
@@ -80,65 +84,65 @@ class UserHistory:
             titles=self.titles[start:],
             times=self.times[start:].tolist(),
             actions=list(self.actions[start:]),
-            new=[NewEvent(index - start, *where) for index, *where in self.new],
+            new=[NewEvent(index - start, *position) for index, *position in self.new],
         )
         self.new.clear()
-        self._cut()
+        self._trim()
         return activity
 
-    def snapshot(self) -> State:
-        """All of it in plain immutable values. Ask only after `activity`, when nothing is new."""
+    def snapshot(self) -> HistoryState:
+        """The history as immutable values. Call it only after `activity`, so that nothing is new."""
         assert not self.new
-        return _FORMAT, self.count, tuple(self.titles), self.times.tobytes(), bytes(self.actions), self.ids
+        return _STATE_FORMAT, self.count, tuple(self.titles), self.times.tobytes(), bytes(self.actions), self.ids
 
-    def _remember(self, event_id: str) -> bool:
-        """Note an event id: whether it was unknown."""
-        digest = blake2b(event_id.encode(), digest_size=_HASH).digest()
+    def _is_new_id(self, event_id: str) -> bool:
+        """Whether an event id was not seen before; remembers it."""
+        digest = blake2b(event_id.encode(), digest_size=_HASH_BYTES).digest()
         at = self.ids.find(digest)
-        while at >= 0 and at % _HASH:  # found across two hashes
+        while at >= 0 and at % _HASH_BYTES:  # a match across two hashes
             at = self.ids.find(digest, at + 1)
         if at >= 0:
             return False
-        self.ids = (self.ids + digest)[-IDS * _HASH :]
+        self.ids = (self.ids + digest)[-MAX_EVENT_IDS * _HASH_BYTES :]
         return True
 
-    def _insert(self, arrival: UserEvent) -> int:
-        """Put an event at its place, after those of the same time: its index."""
+    def _insert(self, event: UserEvent) -> int:
+        """Insert an event by its time, after events of the same time, and return its index."""
         times = self.times
-        if not times or times[-1] <= arrival.ts:
-            times.append(arrival.ts)
-            self.titles.append(intern(arrival.title))
-            self.actions.append(arrival.action)
+        if not times or times[-1] <= event.ts:
+            times.append(event.ts)
+            self.titles.append(intern(event.title))
+            self.actions.append(event.action)
             return len(times) - 1
-        index = bisect_right(times, arrival.ts)
-        times.insert(index, arrival.ts)
-        self.titles.insert(index, intern(arrival.title))
-        self.actions.insert(index, arrival.action)
-        self.new = [(at + (at >= index), partition, offset, when) for at, partition, offset, when in self.new]
+        index = bisect_right(times, event.ts)
+        times.insert(index, event.ts)
+        self.titles.insert(index, intern(event.title))
+        self.actions.insert(index, event.action)
+        self.new = [(at + (at >= index), partition, offset, appended) for at, partition, offset, appended in self.new]
         return index
 
-    def _cut(self) -> None:
+    def _trim(self) -> None:
         if (excess := len(self.times) - self.size) > 0:
             del self.titles[:excess], self.times[:excess], self.actions[:excess]
 
-    def _row(self, arrival: UserEvent) -> Row:
-        """The features as they are now. Its time rises with each event, or the store would ignore the row."""
-        back = -1 - min(SHOWN, self.size)
+    def _feature_row(self, event: UserEvent) -> UserRow:
+        """The features after the event. The timestamp rises with each event, otherwise Feast would ignore the row."""
+        stop = -1 - min(RECENT_EVENTS, self.size)
         newest = self.times[-1]
         return {
-            "user_id": arrival.user,
-            "event_timestamp": EPOCH + timedelta(microseconds=newest * 1000 + self.count),
-            "created": EPOCH + timedelta(milliseconds=arrival.appended),  # of the record: a replay repeats it
+            "user_id": event.user,
+            "event_timestamp": UNIX_EPOCH + timedelta(microseconds=newest * 1000 + self.count),
+            "created": UNIX_EPOCH + timedelta(milliseconds=event.appended),  # the record's time, equal when reprocessed
             "event_count": self.count,
             "last_title": self.titles[-1],
-            "last_action": _NAMES[self.actions[-1]],
+            "last_action": _ACTION_NAMES[self.actions[-1]],
             "last_event_ms": newest,
-            "recent_titles": self.titles[:back:-1],
-            "recent_actions": list(self.actions[:back:-1]),
-            "recent_ms": self.times[:back:-1].tolist(),
-            "title": arrival.title,
-            "action": _NAMES[arrival.action],
-            "event_ms": arrival.ts,
-            "partition": arrival.partition,
-            "offset": arrival.offset,
+            "recent_titles": self.titles[:stop:-1],
+            "recent_actions": list(self.actions[:stop:-1]),
+            "recent_ms": self.times[:stop:-1].tolist(),
+            "title": event.title,
+            "action": _ACTION_NAMES[event.action],
+            "event_ms": event.ts,
+            "partition": event.partition,
+            "offset": event.offset,
         }

@@ -1,16 +1,16 @@
-"""The offline log's upkeep: small files become one file a day, old days go, and so does what is to be forgotten.
+"""Maintenance of the offline log: merges small files into one file per day, and deletes expired days and erased users.
 
-* A day is that of the newest Kafka record time in a file: what was written together stays together, a late event makes
-  no old day's file anew, and a copy of the folder is compacted as the folder (a file's own date would not be copied).
-* A day's file holds the rows of its inputs, sorted by user and time within groups of GROUP rows, so that memory is
-  bounded by a group. It names its inputs in its metadata: it appears by one rename, and the inputs go afterwards, by
-  the next run where this one dies in between. Until they have gone, readers see their rows twice.
-* Files of each generation's newest epoch stay as they are (see `streaming/stores/parquet_log.py`), until their day is so long ago
-  that nothing can be read from Kafka again.
-* A forgotten user's rows go from every file, the newest included, by a rewrite and one rename: `streaming/stores/erasure.py`.
-* The marks themselves go when nothing can come again from Kafka.
+* A file's day is that of its newest Kafka record time. Rows written together stay together, a late event does not
+  rewrite an old day's file, and a copy of the folder is compacted like the folder (file dates would not be copied).
+* A day file contains the rows of its inputs, sorted by user and time within row groups of ROW_GROUP_SIZE rows, so one
+  row group bounds the memory. Its metadata names its inputs. The day file appears by one rename, and the inputs are
+  deleted afterwards, by the next run if this one dies in between. Until then readers see the rows twice.
+* Files of each generation's newest epoch stay as they are, because a sink may withdraw them after a crash (see
+  `streaming/stores/parquet_log.py`), until Kafka can no longer deliver their events again.
+* An erased user's rows are removed from every file, also the newest, by a rewrite and one rename: see
+  `streaming/stores/erasure.py`. A request itself is deleted once Kafka can no longer deliver the user's events again.
 
-One compaction at a time: a lock on a file, which ends with its process. While a file is worked on, no sink starts.
+Only one compaction runs at a time: a file lock that ends with its process. While a file is rewritten, no sink starts.
 """
 
 import fcntl
@@ -28,186 +28,198 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from streaming.kafka.client import StreamError
-from streaming.stores.erasure import Looked, Marks, read_marks, without
-from streaming.stores.parquet_log import EPOCH, STAGING, held, sync
+from streaming.errors import StreamError
+from streaming.stores.erasure import ErasureProgress, ErasureRequests, drop_erased, read_requests
+from streaming.stores.parquet_log import EPOCH_START_KEY, STAGING_FOLDER, fsync, locked
 
-GROUP: Final = 20_000  # rows of a group
-INPUTS: Final = b"premiere.inputs"
-_SMALL: Final = re.compile(r"(p\d+-\w+)-(\d{10})\.parquet")
-_DAY: Final = re.compile(r"day-(\d{4}-\d\d-\d\d)-\w+\.parquet")
-
-
-class BusyError(StreamError):
-    """Another compaction is at work."""
+ROW_GROUP_SIZE: Final = 20_000
+INPUTS_KEY: Final = b"premiere.inputs"  # in a day file's metadata: the names of its inputs
+_SINK_FILE: Final = re.compile(r"(p\d+-\w+)-(\d{10})\.parquet")
+_DAY_FILE: Final = re.compile(r"day-(\d{4}-\d\d-\d\d)-\w+\.parquet")
 
 
-class DamagedError(StreamError):
+class CompactionRunningError(StreamError):
+    """Another compaction is running."""
+
+
+class DamagedFileError(StreamError):
     """A file of the log cannot be read."""
 
 
-class Small(NamedTuple):
+class SinkFile(NamedTuple):
     """A file as a sink wrote it."""
 
     path: Path
-    generation: str  # and part
+    generation: str  # partition and generation
     number: int
-    epoch: int  # number of the epoch's first file
-    day: date | None  # of the newest row; None: it has no rows
+    epoch_start: int  # number of its epoch's first file
+    day: date | None  # of the newest row; None for a file without rows
 
 
-class Done(NamedTuple):
-    """What a run did to one log."""
+class CompactionResult(NamedTuple):
+    """Counts of what a run did to one log."""
 
     name: str
-    merged: int = 0  # files
-    days: int = 0  # files of days that were written
-    erased: int = 0  # rows of forgotten users
-    expired: int = 0  # files of days that were kept long enough
+    merged: int = 0  # input files
+    days: int = 0  # day files written
+    erased: int = 0  # rows of erased users
+    expired: int = 0  # day files deleted because of their age
 
 
-def compact(folder: Path, today: date, keep: dict[str, int], marks: str, settled: int) -> list[Done]:
-    """Bring the logs in `folder` in order. `keep`: days by log, 0 for ever; `marks`: the log of requests to forget.
+def compact(
+    folder: Path, today: date, retention_days: dict[str, int], requests_log: str, redelivery_days: int
+) -> list[CompactionResult]:
+    """Merge, expire and erase in all logs in `folder`. Raises CompactionRunningError, DamagedFileError.
 
-    `settled`: days after which nothing comes again from Kafka. Raises BusyError, DamagedError.
+    retention_days: by log; 0 or no entry keeps all days. requests_log: name of the log of erasure requests.
+    redelivery_days: age after which Kafka can no longer deliver an event again.
     """
-    safe = today - timedelta(days=settled)
-    with _alone(folder):
-        asked = read_marks(folder / marks)
-        logs = sorted(path for path in folder.iterdir() if path.is_dir() and path.name not in (STAGING, marks))
-        done = [_keep_up(root, today, keep.get(root.name, 0), asked, safe) for root in logs]
-        if (folder / marks).exists():  # last: by now each mark has been heeded
-            done.append(_keep_up(folder / marks, today, settled, {}, safe))
-    return done
+    safe = today - timedelta(days=redelivery_days)
+    with _exclusive(folder):
+        requests = read_requests(folder / requests_log)
+        logs = [path for path in folder.iterdir() if path.is_dir() and path.name not in (STAGING_FOLDER, requests_log)]
+        results = [_compact_log(root, today, retention_days.get(root.name, 0), requests, safe) for root in sorted(logs)]
+        if (folder / requests_log).exists():  # last: every request has been applied by now
+            results.append(_compact_log(folder / requests_log, today, redelivery_days, {}, safe))
+    return results
 
 
-def _keep_up(root: Path, today: date, days: int, marks: Marks, safe: date) -> Done:
-    for draft in _stage(root).glob("*.draft"):
+def _compact_log(root: Path, today: date, days: int, requests: ErasureRequests, safe: date) -> CompactionResult:
+    for draft in _staging(root).glob("*.draft"):
         draft.unlink()
-    _finish(root)
-    merged, written, erased = _merge(root, today, marks, safe)
-    expired = [path for path, day in _days(root) if days and day < today - timedelta(days=days)]
+    _delete_merged(root)
+    merged, written, erased = _merge(root, today, requests, safe)
+    expired = [path for path, day in _day_files(root) if days and day < today - timedelta(days=days)]
     for path in expired:
         path.unlink()
-    sync(root)
-    return Done(root.name, merged, written, erased + _erase(root, marks), len(expired))
+    fsync(root)
+    return CompactionResult(root.name, merged, written, erased + _erase(root, requests), len(expired))
 
 
-def _finish(root: Path) -> None:
-    """Remove what a day's file already holds: a run before this one died while it did."""
-    for path, _ in _days(root):
-        for name in _inputs(path):
+def _delete_merged(root: Path) -> None:
+    """Delete files that a day file contains already, because an earlier run died before it deleted them."""
+    for path, _ in _day_files(root):
+        for name in _input_names(path):
             (root / name).unlink(missing_ok=True)
 
 
-def _merge(root: Path, today: date, marks: Marks, safe: date) -> tuple[int, int, int]:
-    """Past days' files into one a day: files merged, files written, rows left out."""
-    history: dict[date, list[Path]] = {}
-    for small in _movable(root, safe):
-        if small.day is None:
-            small.path.unlink()
-        elif small.day < today:
-            history.setdefault(small.day, []).append(small.path)
+def _merge(root: Path, today: date, requests: ErasureRequests, safe: date) -> tuple[int, int, int]:
+    """Merge past days' files into one per day. Returns the counts of files merged, files written, rows erased."""
+    by_day: dict[date, list[Path]] = {}
+    for file in _mergeable(root, safe):
+        if file.day is None:
+            file.path.unlink()
+        elif file.day < today:
+            by_day.setdefault(file.day, []).append(file.path)
     merged, erased = 0, 0
-    for day, small_files in sorted(history.items()):
-        inputs = sorted(path for path, of in _days(root) if of == day) + small_files
+    for day, sink_files in sorted(by_day.items()):
+        inputs = sorted(path for path, other in _day_files(root) if other == day) + sink_files
         name = f"day-{day}-{hashlib.sha256(' '.join(path.name for path in inputs).encode()).hexdigest()[:12]}.parquet"
-        with held(root):
-            inputs = [path for path in inputs if path.exists()]  # a start may have taken one back meanwhile
-            metadata = {INPUTS: json.dumps(_ranges(inputs))}
-            erased += _rewrite(root, inputs, name, metadata, marks, sort=True)
+        with locked(root):
+            inputs = [path for path in inputs if path.exists()]  # a sink that started may have withdrawn one meanwhile
+            metadata = {INPUTS_KEY: json.dumps(_encode_names(inputs))}
+            erased += _rewrite(root, inputs, name, metadata, requests, sort=True)
             for path in inputs:
                 path.unlink()
-            sync(root)
+            fsync(root)
         merged += len(inputs)
-    return merged, len(history), erased
+    return merged, len(by_day), erased
 
 
-def _erase(root: Path, marks: Marks) -> int:
-    """Leave out what marks cover, in every file that was not looked through for them: how many rows."""
-    looked, erased = Looked(_stage(root) / "looked.json"), 0
+def _erase(root: Path, requests: ErasureRequests) -> int:
+    """Remove erased rows from every file not yet checked for these requests. Returns the number of rows."""
+    progress, erased = ErasureProgress(_staging(root) / "erasure-progress.json"), 0
     for path in sorted(root.glob("*.parquet")):
-        with held(root):
-            if path.exists() and (due := looked.due(path, marks)) and _mentions(path, due):
-                erased += _rewrite(root, [path], path.name, pq.read_schema(path).metadata, due, sort=False)
-    looked.save(marks)
+        with locked(root):
+            if path.exists() and (unchecked := progress.unchecked(path, requests)) and _contains_user(path, unchecked):
+                metadata = pq.read_schema(path).metadata
+                erased += _rewrite(root, [path], path.name, metadata, unchecked, sort=False)
+    progress.save(requests)
     return erased
 
 
-def _mentions(path: Path, marks: Marks) -> bool:
+def _contains_user(path: Path, requests: ErasureRequests) -> bool:
     """Whether a file has a row of one of these users."""
     file = pq.ParquetFile(path)
     if "user_id" not in file.schema_arrow.names:
         return False
-    users = pa.array(list(marks), pa.string())
-    batches = file.iter_batches(GROUP, columns=["user_id"])
+    users = pa.array(list(requests), pa.string())
+    batches = file.iter_batches(ROW_GROUP_SIZE, columns=["user_id"])
     return any(pc.any(pc.is_in(batch["user_id"], value_set=users)).as_py() for batch in batches)
 
 
 def _rewrite(
-    root: Path, inputs: list[Path], name: str, metadata: dict[bytes, Any] | None, marks: Marks, sort: bool
+    root: Path,
+    inputs: list[Path],
+    name: str,
+    metadata: dict[bytes, Any] | None,
+    requests: ErasureRequests,
+    sort: bool,
 ) -> int:
-    """Write the inputs' rows, less those that marks cover, as one file, which appears whole: how many were left out."""
+    """Write the inputs' rows without the erased ones to one file, atomically. Returns the number of erased rows."""
     schema = pq.read_schema(inputs[0]).with_metadata(metadata)
-    draft, left_out = _stage(root) / f"{name}.draft", 0
+    draft, erased = _staging(root) / f"{name}.draft", 0
     with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-        for group in _groups(inputs):
-            rows = without(group, marks)
-            left_out += len(group) - len(rows)
+        for group in _row_groups(inputs):
+            rows = drop_erased(group, requests)
+            erased += len(group) - len(rows)
             if sort:
                 rows = rows.sort_by([(column, "ascending") for column in schema.names[:2]])
-            writer.write_table(rows.replace_schema_metadata(metadata), row_group_size=GROUP)
-    sync(draft)
+            writer.write_table(rows.replace_schema_metadata(metadata), row_group_size=ROW_GROUP_SIZE)
+    fsync(draft)
     os.replace(draft, root / name)
-    sync(root)
-    return left_out
+    fsync(root)
+    return erased
 
 
-def _groups(inputs: Iterable[Path]) -> Iterator[pa.Table]:
-    """All rows in order, GROUP at a time."""
+def _row_groups(inputs: Iterable[Path]) -> Iterator[pa.Table]:
+    """All rows in order, ROW_GROUP_SIZE at a time."""
     waiting: list[pa.Table] = []
     for path in inputs:
-        for batch in pq.ParquetFile(path).iter_batches(GROUP):
+        for batch in pq.ParquetFile(path).iter_batches(ROW_GROUP_SIZE):
             waiting.append(pa.Table.from_batches([batch]).replace_schema_metadata())
-            while sum(map(len, waiting)) >= GROUP:
+            while sum(map(len, waiting)) >= ROW_GROUP_SIZE:
                 rows = pa.concat_tables(waiting)
-                yield rows.slice(0, GROUP)
-                waiting = [rows.slice(GROUP)]
+                yield rows.slice(0, ROW_GROUP_SIZE)
+                waiting = [rows.slice(ROW_GROUP_SIZE)]
     if sum(map(len, waiting)):
         yield pa.concat_tables(waiting)
 
 
-def _movable(root: Path, safe: date) -> list[Small]:
-    """The files as sinks wrote them, in order, less those that may still be taken back."""
-    found = sorted((small for path in root.glob("p*.parquet") if (small := _small(path))), key=lambda s: s.path.name)
-    newest = {small.generation: small for small in found}  # the last of each
+def _mergeable(root: Path, safe: date) -> list[SinkFile]:
+    """The files that sinks wrote, in order, without those that a sink may still withdraw."""
+    files = sorted((file for path in root.glob("p*.parquet") if (file := _sink_file(path))), key=lambda f: f.path.name)
+    newest = {file.generation: file for file in files}  # the last one of each generation
     return [
-        small for small in found if small.number < (last := newest[small.generation]).epoch or (last.day or safe) < safe
+        file
+        for file in files
+        if file.number < (last := newest[file.generation]).epoch_start or (last.day or safe) < safe
     ]
 
 
-def _small(path: Path) -> Small | None:
-    if (match := _SMALL.fullmatch(path.name)) is None:
+def _sink_file(path: Path) -> SinkFile | None:
+    if (match := _SINK_FILE.fullmatch(path.name)) is None:
         return None
-    file = _footer(path)
-    names = file.schema.to_arrow_schema().names
-    at = names.index("created" if "created" in names else "appended")
-    newest = [file.row_group(n).column(at).statistics.max for n in range(file.num_row_groups)] if file.num_rows else []
+    footer = _read_footer(path)
+    names = footer.schema.to_arrow_schema().names
+    column = names.index("created" if "created" in names else "appended")
+    groups = range(footer.num_row_groups) if footer.num_rows else range(0)
+    newest = [footer.row_group(n).column(column).statistics.max for n in groups]
     day = max(newest).astimezone(UTC).date() if newest else None
-    epoch = (file.metadata or {}).get(EPOCH, match[2].encode())
-    return Small(path, match[1], int(match[2]), int(epoch), day)
+    epoch_start = (footer.metadata or {}).get(EPOCH_START_KEY, match[2].encode())
+    return SinkFile(path, match[1], int(match[2]), int(epoch_start), day)
 
 
-def _days(root: Path) -> list[tuple[Path, date]]:
-    found = ((path, _DAY.fullmatch(path.name)) for path in sorted(root.glob("day-*.parquet")))
+def _day_files(root: Path) -> list[tuple[Path, date]]:
+    found = ((path, _DAY_FILE.fullmatch(path.name)) for path in sorted(root.glob("day-*.parquet")))
     return [(path, date.fromisoformat(match[1])) for path, match in found if match]
 
 
-def _ranges(inputs: Iterable[Path]) -> list[list[Any]]:
-    """Names of files, in little room: [generation, first, last] for a run of numbers, [name] for another file."""
+def _encode_names(inputs: Iterable[Path]) -> list[list[Any]]:
+    """Names of files, compactly: [generation, first, last] for consecutive numbers, [name] for any other file."""
     ranges: list[list[Any]] = []
     for path in inputs:
-        match = _SMALL.fullmatch(path.name)
+        match = _SINK_FILE.fullmatch(path.name)
         if match is None:
             ranges.append([path.name])
         elif ranges and ranges[-1][0] == match[1] and ranges[-1][2] == int(match[2]) - 1:
@@ -217,35 +229,35 @@ def _ranges(inputs: Iterable[Path]) -> list[list[Any]]:
     return ranges
 
 
-def _inputs(path: Path) -> list[str]:
-    """The names of the files that a day's file holds."""
-    ranges = json.loads((_footer(path).metadata or {}).get(INPUTS, b"[]"))
+def _input_names(path: Path) -> list[str]:
+    """The names of the files that a day file contains."""
+    ranges = json.loads((_read_footer(path).metadata or {}).get(INPUTS_KEY, b"[]"))
     runs = ((one[0], range(one[1], one[2] + 1)) for one in ranges if len(one) == 3)
     return [one[0] for one in ranges if len(one) == 1] + [f"{g}-{n:010d}.parquet" for g, run in runs for n in run]
 
 
-def _footer(path: Path) -> pq.FileMetaData:
+def _read_footer(path: Path) -> pq.FileMetaData:
     try:
         return pq.read_metadata(path)
     except pa.ArrowInvalid as error:
-        raise DamagedError(
-            f"{path} is no whole Parquet file ({error}): put a copy in its place or move it away; until then"
-            " nothing is compacted, and nobody's rows are removed."
+        raise DamagedFileError(
+            f"{path} is not a complete Parquet file ({error}): replace it with a copy or move it away. Until then"
+            " nothing is compacted and no user is erased from the offline log."
         ) from error
 
 
-def _stage(root: Path) -> Path:
-    folder = root.parent / STAGING / root.name
+def _staging(root: Path) -> Path:
+    folder = root.parent / STAGING_FOLDER / root.name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    (folder / STAGING).mkdir(parents=True, exist_ok=True)
-    with open(folder / STAGING / "compaction.lock", "w") as file:
+def _exclusive(folder: Path) -> Iterator[None]:
+    (folder / STAGING_FOLDER).mkdir(parents=True, exist_ok=True)
+    with open(folder / STAGING_FOLDER / "compaction.lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise BusyError(f"Another compaction of {folder} is at work: wait until it is done.") from None
+            raise CompactionRunningError(f"Another compaction of {folder} is running: wait until it ends.") from None
         yield

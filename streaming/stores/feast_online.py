@@ -1,96 +1,67 @@
-"""Rows into the online store, at once: what a viewer did is there to be read some milliseconds later.
+"""Writes feature rows to the online store at once, so that a user's features are up to date within milliseconds.
 
-A sink has no timer, so a row that it held back for a fuller batch would wait for the next data or for the end of the
-epoch. It holds nothing: each call writes all the rows that had come by then, few when the stream is quiet and many
-under load, and so a snapshot has nothing left to flush. The write is idempotent (the store ignores what is not newer),
-so a replay, or a second try after half a batch, changes nothing.
-
-When the store is gone, the sink waits and tries again, which holds the whole flow back; that is the point.
+A sink has no timer: rows held back for a larger batch would wait for the next data or for the end of the epoch. So each
+call writes all rows that have arrived: few at low rates and many under load. A snapshot has nothing left to flush. The
+write is idempotent, because the store ignores rows that are not newer: reprocessing, or retrying half a batch, changes
+nothing. While Redis is unavailable the sink retries, which holds the flow back (`streaming/stores/retry.py`).
 """
 
-import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from prometheus_client import Counter
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from streaming.kafka.client import StreamError
-
-log = logging.getLogger(__name__)
+from streaming.stores.retry import MAX_OUTAGE_S, retry_until_available
 
 Rows = list[dict[str, Any]]
-Write = Callable[[Sequence[dict[str, Any]]], None]
+WriteRows = Callable[[Sequence[dict[str, Any]]], None]
 
-PARTS: Final = 64  # where several processes write: at least as many, and never fewer than a recovery store knows
-PATIENCE: Final = 300.0  # seconds without the store after which a flow gives up
-FIRST_WAIT: Final = 0.1  # seconds; doubled at each further try
-LONGEST_WAIT: Final = 5.0  # seconds
+# Partitions of the sink where several processes write: at least one per process. It never shrinks, because a recovery
+# store keeps the partitions it has seen.
+SINK_PARTITIONS: Final = 64
 
-WRITTEN = Counter("premiere_online_rows", "rows handed to the online store", ["step"])
-RETRIES = Counter("premiere_online_retries", "writes to the online store that were tried again", ["step"])
-
-
-class OnlineStoreGoneError(StreamError):
-    """The online store did not answer for longer than a flow waits; the message says what to do."""
-
-
-class _Part(StatefulSinkPartition[Rows, None]):
-    def __init__(self, step: str, write: Write, patience: float, stop: threading.Event) -> None:
-        self._step, self._write, self._patience, self._stop = step, write, patience, stop
-
-    def write_batch(self, values: list[Rows]) -> None:
-        rows = [row for batch in values for row in batch]
-        if rows:
-            self._until_written(rows)
-            WRITTEN.labels(self._step).inc(len(rows))
-
-    def snapshot(self) -> None:
-        """Nothing is held back."""
-
-    def _until_written(self, rows: Rows) -> None:
-        """Write, waiting for a store that is gone. Raises OnlineStoreGoneError after `patience` or at `stop`."""
-        wait, since = FIRST_WAIT, time.monotonic()
-        while True:
-            try:
-                self._write(rows)
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                away = time.monotonic() - since
-                if away >= self._patience or self._stop.is_set():
-                    raise OnlineStoreGoneError(
-                        f"Redis did not answer for {away:.0f} s ({error}): start it again, or correct"
-                        " PREMIERE_REDIS_URL, then start this flow again; it goes on where it was."
-                    ) from error
-                if wait == FIRST_WAIT:
-                    log.warning("%s: Redis does not answer (%s); waiting for it", self._step, error)
-                RETRIES.labels(self._step).inc()
-                self._stop.wait(min(wait, self._patience - away))
-                wait = min(2 * wait, LONGEST_WAIT)
-            else:
-                if wait > FIRST_WAIT:
-                    log.warning("%s: Redis answers again after %.1f s", self._step, time.monotonic() - since)
-                return
+ROWS_WRITTEN = Counter("premiere_online_rows_total", "Rows written to the online store.", ["step"])
+WRITE_RETRIES = Counter("premiere_online_retries_total", "Retried writes to the online store.", ["step"])
 
 
 class FeastSink(FixedPartitionedSink[Rows, None]):
-    """Lists of rows, written to the online store by `write`; items are (key, rows), and a key's rows keep their order.
+    """Writes lists of rows to the online store. Items are (key, rows), and the rows of a key keep their order.
 
-    `write` may raise redis's connection and timeout errors: it is called again until `patience` seconds have passed
-    without success, or until `stop` is set, which a flow that is asked to end does.
+    `write` may raise redis's connection and timeout errors: it is called again until `max_outage_s` seconds have passed
+    without success, or until `stop` is set because the flow is asked to stop.
     """
 
     def __init__(
-        self, write: Write, parts: int = 1, patience: float = PATIENCE, stop: threading.Event | None = None
+        self,
+        write: WriteRows,
+        partitions: int = 1,
+        max_outage_s: float = MAX_OUTAGE_S,
+        stop: threading.Event | None = None,
     ) -> None:
-        self._write, self._parts, self._patience = write, parts, patience
+        self._write, self._partitions, self._max_outage_s = write, partitions, max_outage_s
         self._stop = stop or threading.Event()
 
     def list_parts(self) -> list[str]:
-        return [f"p{number:03d}" for number in range(self._parts)]
+        return [f"p{number:03d}" for number in range(self._partitions)]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Part:
-        return _Part(step_id, self._write, self._patience, self._stop)
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Partition":
+        return _Partition(step_id, self._write, self._max_outage_s, self._stop)
+
+
+class _Partition(StatefulSinkPartition[Rows, None]):
+    def __init__(self, step_id: str, write: WriteRows, max_outage_s: float, stop: threading.Event) -> None:
+        self._step_id, self._write, self._max_outage_s, self._stop = step_id, write, max_outage_s, stop
+
+    def write_batch(self, values: list[Rows]) -> None:
+        """Write everything. Raises RedisUnavailableError."""
+        rows = [row for batch in values for row in batch]
+        if rows:
+            on_retry = WRITE_RETRIES.labels(self._step_id).inc
+            retry_until_available(partial(self._write, rows), self._step_id, on_retry, self._max_outage_s, self._stop)
+            ROWS_WRITTEN.labels(self._step_id).inc(len(rows))
+
+    def snapshot(self) -> None:
+        """There is nothing to flush."""

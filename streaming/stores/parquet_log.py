@@ -1,21 +1,22 @@
-"""The offline log: Parquet files that are only ever added, holding each row exactly once whatever crashes.
+"""The offline log: an append-only folder of Parquet files that contains each row exactly once, also after crashes.
 
-Two phases. At `snapshot()` an epoch's rows are staged as a file outside the published folder, and the snapshot lists
-it. It is published, by one rename, once that snapshot is known to be durable:
+The sink commits in two phases. `snapshot()` stages an epoch's rows as a file outside the published folder, and the
+snapshot lists this file. The sink publishes the file by one rename once the snapshot is known to be durable:
 
-* when data of the next epoch arrives, for the engine holds it back until then (an empty batch is data enough, which is
-  how an idle flow gets its last rows published);
-* on resume: what the snapshot lists is published, whatever else is staged belongs to an epoch that never happened;
-* at `close()`, so that a run that ends leaves nothing waiting. The engine closes a sink before the last epoch is
-  durable, and on a crash too. So files are numbered, and a resumed part takes back those numbered beyond its snapshot:
-  the replay writes their rows again.
+* when data of the next epoch arrives, because the engine holds it back until then. An empty batch is enough:
+  this is how an idle flow gets its last rows published;
+* on resume: files that the snapshot lists are published; all other staged files belong to an epoch that did not commit;
+* at `close()`, so that a run that ends leaves nothing unpublished. The engine closes a sink before the last epoch is
+  durable, and also on a crash. So files are numbered, and a resumed partition withdraws those with numbers beyond its
+  snapshot: their rows are written again.
 
-A part that starts without a snapshot starts a new generation of files, which it marks as unconfirmed until one of its
-epochs is durable. If the next start finds no snapshot either, that generation's only epoch never happened, and its
-files are taken back. (Hence without a recovery store a run of one single epoch is undone by the next start.)
+A partition that starts without a snapshot starts a new generation of files. The generation is marked as unconfirmed
+until one of its epochs is durable. If the next start finds no snapshot either, this generation's only epoch never
+committed, and its files are withdrawn. (So without a recovery store, the next start undoes a run of a single epoch.)
 
-Whoever merges or rewrites published files (`streaming/stores/compaction.py`) leaves those of each generation's newest epoch
-in their places, for they may be taken back (each file names its epoch), and does it under `held`, as taking back does.
+Compaction (`streaming/stores/compaction.py`) merges and rewrites published files. It leaves the files of each
+generation's newest epoch in place, because they may be withdrawn (each file names its epoch), and it takes the same
+lock as a withdrawal.
 """
 
 import fcntl
@@ -32,166 +33,169 @@ import pyarrow.parquet as pq
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from prometheus_client import Counter
 
-from streaming.commit_metrics import SNAPSHOT
-from streaming.kafka.client import StreamError
+from streaming.commit_metrics import SNAPSHOT_SECONDS
+from streaming.errors import StreamError
 
 log = logging.getLogger(__name__)
 
-STAGING: Final = "_staging"  # beside the published folder: whoever reads that never sees half a file
-EPOCH: Final = b"premiere.epoch"  # in a file's metadata: the number of its epoch's first file
-FORMAT: Final = 1  # of a snapshot
-BUFFER: Final = 20_000  # rows held before an epoch's first file is staged: bounds memory in a long epoch
+STAGING_FOLDER: Final = "_staging"  # beside the published folder, whose readers never see an incomplete file
+EPOCH_START_KEY: Final = b"premiere.epoch"  # in a file's metadata: the number of its epoch's first file
+STATE_FORMAT: Final = 1  # of a snapshot
+MAX_BUFFERED_ROWS: Final = 20_000  # rows after which a file is staged within an epoch: bounds the memory
 
-ROWS_STAGED = Counter("premiere_offline_rows", "rows staged for the offline log", ["log"])
-PUBLISHED = Counter("premiere_offline_files", "files published to the offline log", ["log"])
+ROWS_STAGED = Counter("premiere_offline_rows_total", "Rows staged for the offline log.", ["log"])
+FILES_PUBLISHED = Counter("premiere_offline_files_total", "Files published to the offline log.", ["log"])
 
 
 class SinkState(NamedTuple):
-    """What a part's snapshot says; kept as a plain tuple, with the version of its format first."""
+    """A partition's snapshot, stored as a plain tuple."""
 
     format: int
     generation: str
     number: int  # of the next file
-    pending: tuple[str, ...]  # staged, and published as soon as this snapshot is durable
+    pending: tuple[str, ...]  # staged files, to be published as soon as this snapshot is durable
 
 
-class _Part(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
-    def __init__(self, root: Path, part: str, schema: pa.Schema, resume: tuple[Any, ...] | None) -> None:
-        self._root, self._part, self._schema = root, part, schema
-        self._stage = root.parent / STAGING / root.name / part
-        self._mark = self._stage / "unconfirmed"  # holds the generation of which no epoch is known to be durable
-        for folder in (root, self._stage):
+class ParquetSink(FixedPartitionedSink[list[dict[str, Any]], tuple[Any, ...]]):
+    """Appends lists of rows to the Parquet files of the folder `root`. Items are (key, rows).
+
+    All rows of a key go to the same partition, in order. The number of partitions must never change.
+    """
+
+    def __init__(self, root: Path, partitions: int, schema: pa.Schema) -> None:
+        self._root, self._partitions, self._schema = root, partitions, schema
+
+    def list_parts(self) -> list[str]:
+        return [f"p{number:03d}" for number in range(self._partitions)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None) -> "_Partition":
+        return _Partition(self._root, for_part, self._schema, resume_state)
+
+
+class _Partition(StatefulSinkPartition[list[dict[str, Any]], tuple[Any, ...]]):
+    def __init__(self, root: Path, name: str, schema: pa.Schema, resume_state: tuple[Any, ...] | None) -> None:
+        self._root, self._name, self._schema = root, name, schema
+        self._staging = root.parent / STAGING_FOLDER / root.name / name
+        self._unconfirmed = self._staging / "unconfirmed"  # contains the generation that has no durable epoch yet
+        for folder in (root, self._staging):
             folder.mkdir(parents=True, exist_ok=True)
         self._batches: list[pa.RecordBatch] = []
-        self._rows = 0  # in them
-        self._fresh = True  # nothing has been written since the last snapshot
+        self._buffered_rows = 0
+        self._epoch_is_empty = True  # nothing was written since the last snapshot
         self._snapshots = 0
-        with held(root):
-            self._progress = self._start() if resume is None else self._resume(_read(resume))
+        with locked(root):
+            self._state = self._start() if resume_state is None else self._resume(_read_state(resume_state))
 
     def write_batch(self, values: list[list[dict[str, Any]]]) -> None:
-        if self._fresh:
-            self._confirm()
-            self._fresh = False
+        """Buffer rows, and publish the last epoch at the first call of a new one."""
+        if self._epoch_is_empty:
+            self._confirm_epoch()
+            self._epoch_is_empty = False
         rows = [row for batch in values for row in batch]
         if rows:
             self._batches.append(pa.RecordBatch.from_pylist(rows, schema=self._schema))
-            self._rows += len(rows)
-        if self._rows >= BUFFER:
+            self._buffered_rows += len(rows)
+        if self._buffered_rows >= MAX_BUFFERED_ROWS:
             self._stage_rows()
 
-    @SNAPSHOT.labels("parquet").time()
+    @SNAPSHOT_SECONDS.labels("parquet").time()
     def snapshot(self) -> tuple[Any, ...]:
+        """Stage the epoch's rows, and return a SinkState as a plain tuple."""
         self._stage_rows()
-        self._fresh = True
+        self._epoch_is_empty = True
         self._snapshots += 1
-        return tuple(self._progress)
+        return tuple(self._state)
 
     def close(self) -> None:
-        if self._fresh:  # else: a crash in the middle of an epoch; its staged files are not listed anywhere
+        """Publish the last epoch, unless it was interrupted: then no snapshot lists its staged files."""
+        if self._epoch_is_empty:
             self._publish()
 
     def _start(self) -> SinkState:
-        """Begin a generation; one that was begun before and never confirmed did not happen."""
-        if self._mark.exists():
-            for file in self._files(self._mark.read_text()):
+        """Start a generation. Withdraw an earlier one that was never confirmed: it did not commit."""
+        if self._unconfirmed.exists():
+            for file in self._files(self._unconfirmed.read_text()):
                 file.unlink()
-        self._clear_stage()
+        self._clear_staging()
         generation = uuid.uuid4().hex[:8]
-        self._mark.write_text(generation)
-        sync(self._stage)
-        return SinkState(FORMAT, generation, 0, ())
+        self._unconfirmed.write_text(generation)
+        fsync(self._staging)
+        return SinkState(STATE_FORMAT, generation, 0, ())
 
-    def _resume(self, progress: SinkState) -> SinkState:
-        """Go on from a snapshot, with exactly the files that it knows of."""
-        self._progress = progress
-        self._mark.unlink(missing_ok=True)
+    def _resume(self, state: SinkState) -> SinkState:
+        """Continue from a snapshot, with exactly the files that it knows."""
+        self._state = state
+        self._unconfirmed.unlink(missing_ok=True)
         self._publish()
-        for file in self._files(progress.generation):
-            if int(file.stem.rsplit("-", 1)[1]) >= progress.number:
+        for file in self._files(state.generation):
+            if int(file.stem.rsplit("-", 1)[1]) >= state.number:
                 file.unlink()
-        self._clear_stage()
-        return self._progress
+        self._clear_staging()
+        return self._state
 
-    def _confirm(self) -> None:
-        """Data of a further epoch: the last snapshot is durable."""
+    def _confirm_epoch(self) -> None:
+        """The data of a new epoch arrives, so the last snapshot is durable: publish its files."""
         if self._snapshots == 1:
-            self._mark.unlink(missing_ok=True)
+            self._unconfirmed.unlink(missing_ok=True)
         self._publish()
 
     def _publish(self) -> None:
-        if not self._progress.pending:
+        if not self._state.pending:
             return
-        for name in self._progress.pending:
-            if (self._stage / name).exists():
-                os.replace(self._stage / name, self._root / name)
-                PUBLISHED.labels(self._root.name).inc()
+        for name in self._state.pending:
+            if (self._staging / name).exists():
+                os.replace(self._staging / name, self._root / name)
+                FILES_PUBLISHED.labels(self._root.name).inc()
             elif not (self._root / name).exists():
-                log.warning("%s was written and is gone: its rows are missing from the offline log", self._root / name)
-        sync(self._root)
-        self._progress = self._progress._replace(pending=())
+                log.warning("%s was written and then deleted: the offline log lacks its rows.", self._root / name)
+        fsync(self._root)
+        self._state = self._state._replace(pending=())
 
     def _stage_rows(self) -> None:
         if not self._batches:
             return
-        _, generation, number, pending = self._progress
-        name = f"{self._part}-{generation}-{number:010d}.parquet"
-        first = pending[0].rpartition("-")[2].removesuffix(".parquet") if pending else number
+        _, generation, number, pending = self._state
+        name = f"{self._name}-{generation}-{number:010d}.parquet"
+        epoch_start = pending[0].rpartition("-")[2].removesuffix(".parquet") if pending else number
         table = pa.Table.from_batches(self._batches, schema=self._schema)
-        table = table.replace_schema_metadata({EPOCH: str(int(first))})
-        draft = self._stage / f"{name}.draft"
+        table = table.replace_schema_metadata({EPOCH_START_KEY: str(int(epoch_start))})
+        draft = self._staging / f"{name}.draft"
         pq.write_table(table, draft, compression="zstd")
-        sync(draft)
-        os.replace(draft, self._stage / name)
-        sync(self._stage)
-        ROWS_STAGED.labels(self._root.name).inc(self._rows)
-        self._batches, self._rows = [], 0
-        self._progress = SinkState(FORMAT, generation, number + 1, (*pending, name))
+        fsync(draft)
+        os.replace(draft, self._staging / name)
+        fsync(self._staging)
+        ROWS_STAGED.labels(self._root.name).inc(self._buffered_rows)
+        self._batches, self._buffered_rows = [], 0
+        self._state = SinkState(STATE_FORMAT, generation, number + 1, (*pending, name))
 
     def _files(self, generation: str) -> Iterator[Path]:
-        return self._root.glob(f"{self._part}-{generation}-*.parquet")
+        return self._root.glob(f"{self._name}-{generation}-*.parquet")
 
-    def _clear_stage(self) -> None:
-        for file in self._stage.glob("*.parquet*"):
+    def _clear_staging(self) -> None:
+        for file in self._staging.glob("*.parquet*"):
             file.unlink()
 
 
-class ParquetSink(FixedPartitionedSink[list[dict[str, Any]], tuple[Any, ...]]):
-    """Rows, in lists, appended to the Parquet files of the folder `root`; `parts` is fixed for life.
-
-    Items are (key, rows); a key's rows always go to the same part, in order.
-    """
-
-    def __init__(self, root: Path, parts: int, schema: pa.Schema) -> None:
-        self._root, self._parts, self._schema = root, parts, schema
-
-    def list_parts(self) -> list[str]:
-        return [f"p{number:03d}" for number in range(self._parts)]
-
-    def build_part(self, step_id: str, for_part: str, resume_state: tuple[Any, ...] | None) -> _Part:
-        return _Part(self._root, for_part, self._schema, resume_state)
-
-
-def _read(state: tuple[Any, ...]) -> SinkState:
-    if state[0] != FORMAT:
+def _read_state(state: tuple[Any, ...]) -> SinkState:
+    if state[0] != STATE_FORMAT:
         raise StreamError(
-            f"Progress of format {state[0]} in the offline log was written by a newer version: run that one."
+            f"A newer version wrote the offline log's recovery state (format {state[0]}): start that version."
         )
     return SinkState(*state)
 
 
 @contextmanager
-def held(root: Path) -> Iterator[None]:
-    """Keep everybody else from taking back or rewriting files of this log; the lock ends with its process."""
-    folder = root.parent / STAGING / root.name
+def locked(root: Path) -> Iterator[None]:
+    """Hold the lock for withdrawing and rewriting files of this log. The lock ends with its process."""
+    folder = root.parent / STAGING_FOLDER / root.name
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, survive a power cut."""
+def fsync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's entries, survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Flows that are killed, and services that go away, cost nothing: the short form of `make chaos`."""
+"""Killed flows and service outages lose and duplicate nothing: a short version of `make chaos`."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,60 +9,60 @@ import pytest
 from infra.data.datasets import DataSet
 from infra.data.simulate import simulate
 from infra.local.supervisor import FLOWS
-from tests.support.chaos import Counts, Disturb, Found, compare, run, settings
-from tests.support.kafka import HOME
-from tests.tools.chaos import TITLES, Kills, Outage, Service, Several, stage
+from tests.support.chaos import ErrorCounts, Fault, RunResult, compare_runs, run_dataset, session_settings
+from tests.support.kafka import KAFKA_HOME
+from tests.tools.chaos import TITLE_COUNT, FaultSequence, FlowKills, Outage, RestartableService, run_with_fault
 
-AWAY: Final = 8.0  # seconds: more than a client's first tries
-RATE: Final = 40.0  # events/s
+OUTAGE_S: Final = 8.0  # longer than a client's first retries
+EVENT_RATE: Final = 40.0  # events/s
 
 
 @pytest.fixture(scope="module")
 def data() -> DataSet:
-    return simulate(users=20, titles=TITLES, events=600, days=60, seed=5)
+    return simulate(users=20, titles=TITLE_COUNT, events=600, days=60, seed=5)
 
 
 @pytest.fixture(scope="module")
-def want(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What an undisturbed run leaves."""
-    found = run(settings(tmp_path_factory.mktemp("undisturbed")), data, None, print)
-    assert all(found.weights.values())
-    assert len(found.rows) == found.learned == len(data)
+def want(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """The result of a run without a fault."""
+    found = run_dataset(session_settings(tmp_path_factory.mktemp("undisturbed")), data, None, print)
+    assert all(found.checkpoint_files.values())
+    assert len(found.offline_rows) == found.learned_events == len(data)
     return found
 
 
-def test_flows_killed_and_services_away_cost_nothing(tmp_path: Path, data: DataSet, want: Found) -> None:
+def test_killed_flows_and_outages_lose_nothing(tmp_path: Path, data: DataSet, want: RunResult) -> None:
     with ExitStack() as stack:
-        redis = stack.enter_context(Service("Redis", tmp_path / "redis", None))
-        parts: list[Disturb] = [Kills(1, seed=5, rate=RATE), Outage(redis, AWAY, RATE)]
+        redis = stack.enter_context(RestartableService("Redis", tmp_path / "redis", None))
+        faults: list[Fault] = [FlowKills(1, seed=5, rate=EVENT_RATE), Outage(redis, OUTAGE_S, EVENT_RATE)]
         given = {"redis_url": redis.address}
-        if HOME is not None:  # the embedded broker keeps nothing
-            kafka = stack.enter_context(Service("Kafka", tmp_path / "kafka", HOME))
-            parts.append(Outage(kafka, AWAY, RATE))
+        if KAFKA_HOME is not None:  # the embedded broker keeps no data
+            kafka = stack.enter_context(RestartableService("Kafka", tmp_path / "kafka", KAFKA_HOME))
+            faults.append(Outage(kafka, OUTAGE_S, EVENT_RATE))
             given["bootstrap_servers"] = kafka.address
-        report = stage("disturbed", tmp_path, data, want, Several(*parts), print, **given)
-    assert {kind: counts for kind, counts in report.counts.items() if not counts.clean} == {}
-    assert report.counts["offline rows"].wanted == len(data)
-    said = {flow: (tmp_path / "logs" / f"{flow}.log").read_text() for flow in FLOWS}
+        report = run_with_fault("faults", tmp_path, data, want, FaultSequence(*faults), print, **given)
+    assert {kind: counts for kind, counts in report.counts.items() if not counts.ok} == {}
+    assert report.counts["offline_rows"].expected == len(data)
+    logs = {flow: (tmp_path / "logs" / f"{flow}.log").read_text() for flow in FLOWS}
     for flow in ("features", "publish"):
-        assert "Redis does not answer" in said[flow], flow
-        assert "Redis answers again" in said[flow], flow
-    for flow in FLOWS if HOME is not None else ():
-        assert "Kafka does not answer" in said[flow], flow
-        assert "Kafka answers again" in said[flow], flow
+        assert "Redis does not answer" in logs[flow], flow
+        assert "Redis answers again" in logs[flow], flow
+    for flow in FLOWS if KAFKA_HOME is not None else ():
+        assert "Kafka does not answer" in logs[flow], flow
+        assert "Kafka answers again" in logs[flow], flow
 
 
 def row(offset: int, title: str = "t") -> tuple[Any, ...]:
     return "u", title, 0, offset
 
 
-def test_what_is_lost_doubled_or_different_is_counted() -> None:
-    want = Found([row(1), row(2), row(3)], {"u": (3,)}, {"u": ("3", "0")}, 3, 0, {"weights": True})
-    got = Found([row(1), row(1), row(2, "x")], {"u": (2,)}, {}, 2, 0, {"weights": False})
-    assert compare(want, got) == {
-        "offline rows": Counts(3, lost=1, doubled=1, differing=1),
-        "histories in Feast": Counts(1, 0, 0, 1),
-        "histories in Redis": Counts(1, 1, 0, 0),
-        "events learned": Counts(3, 1, 0, 0),
-        "checkpoint files": Counts(1, 0, 0, 1),
+def test_lost_duplicated_and_different_records_are_counted() -> None:
+    want = RunResult([row(1), row(2), row(3)], {"u": (3,)}, {"u": ("3", "0")}, 3, 0, {"weights": True})
+    got = RunResult([row(1), row(1), row(2, "x")], {"u": (2,)}, {}, 2, 0, {"weights": False})
+    assert compare_runs(want, got) == {
+        "offline_rows": ErrorCounts(3, lost=1, duplicated=1, different=1),
+        "online_features": ErrorCounts(1, 0, 0, 1),
+        "lists": ErrorCounts(1, 1, 0, 0),
+        "learned_events": ErrorCounts(3, 1, 0, 0),
+        "checkpoint_files": ErrorCounts(1, 0, 0, 1),
     }

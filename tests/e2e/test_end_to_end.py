@@ -16,24 +16,24 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from infra.cli.produce import play
+from infra.cli.produce import produce_dataset
 from infra.data.datasets import DataSet
 from infra.data.simulate import simulate
 from infra.demo.command import dead_events, outcome
 from infra.demo.report import Outcome, as_json
 from infra.demo.runner import DemoRunner, Pacing
-from infra.local.session import Session, running
+from infra.local.session import Session, run_session
 from infra.local.supervisor import FLOWS
-from infra.monitor.metrics_server import free_base
-from infra.monitor.status import accounted
+from infra.monitor.metrics_server import free_base_port
+from infra.monitor.status import processed_events
 from infra.settings import Settings
-from model.metrics.ranking import MEASURES, SLICES
+from model.metrics.ranking import RANKING_METRICS, SLICES
 from streaming.kafka.source import read_all
 from streaming.records import Event, Launch, to_json
-from streaming.stores.redis_lists import DEFAULT, key, read
+from streaming.stores.list_client import FALLBACK_KEY, key, read
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
 from tests.support.paths import ROOT
-from tests.support.session import PATIENCE, send, within
+from tests.support.session import TIMEOUT_S, send_records, wait_for
 
 pytestmark = pytest.mark.long
 
@@ -45,16 +45,16 @@ def data() -> DataSet:
 
 @pytest.fixture(scope="module")
 def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    """Everything, running, on a log of its own."""
+    """All flows, on a broker of their own."""
     folder = tmp_path_factory.mktemp("loop")
-    port = free_base(Settings(metrics_port=25_000))
-    with running(Settings(data_dir=folder, bootstrap_servers="", redis_url="", metrics_port=port)) as started:
+    port = free_base_port(Settings(metrics_port=25_000))
+    with run_session(Settings(data_dir=folder, bootstrap_servers="", redis_url="", metrics_port=port)) as started:
         yield started
 
 
 @pytest.fixture(scope="module")
-def tour(loop: Session, data: DataSet) -> DemoRunner:
-    """The data set, played: half as history, half live."""
+def runner(loop: Session, data: DataSet) -> DemoRunner:
+    """The data set, produced: half as a backlog, half live."""
     began = time.monotonic()
     made = DemoRunner(loop, data, Pacing(limit=500), clock=lambda: time.monotonic() - began)
     made.run()
@@ -62,37 +62,37 @@ def tour(loop: Session, data: DataSet) -> DemoRunner:
 
 
 @pytest.fixture(scope="module")
-def found(tour: DemoRunner) -> Outcome:
-    """What the run showed, before any test added to it."""
-    return outcome(tour, tour.clock())
+def found(runner: DemoRunner) -> Outcome:
+    """The outcome of the run, before a test adds events."""
+    return outcome(runner, runner.clock())
 
 
-def test_every_event_is_learned_and_none_waits(found: Outcome, data: DataSet) -> None:
+def test_every_produced_event_is_learned(found: Outcome, data: DataSet) -> None:
     want = {"produced": len(data), "learned": len(data), "duplicates": 0, "dead_lettered": 0, "waiting": 0}
     assert found.counts == want
     assert found.samples[-1].lag["features < user-events"] == 0
     assert found.samples[-1].lag["titles < title-launches"] == 0
 
 
-def test_model_baselines_and_what_was_served_are_scored_on_the_live_part(found: Outcome, data: DataSet) -> None:
+def test_all_variants_are_scored_on_the_live_part(found: Outcome, data: DataSet) -> None:
     report = as_json(found)
     live = len(data) - len(data) // 2
     assert report["live_events"] == live
     assert live / 4 < report["scored"] <= live  # beyond 200 events/s a fair sample; nobody repeats a title
-    for measure in MEASURES:
+    for measure in RANKING_METRICS:
         assert set(report[measure]) == {"full", "served", "popularity", "popularity_recent", "cooccurrence"}
         assert all(set(means) == set(SLICES) for means in report[measure].values())
     assert all(means["all"] > 0 for means in report["mrr"].values())
-    assert report["freshness_ms"]["event"]["p50"] is not None
+    assert report["end_to_end_latency_ms"]["event"]["p50"] is not None
     assert report["versions"] > 0
 
 
-def test_redis_holds_a_list_for_every_viewer_of_titles_launched_and_unseen(
-    loop: Session, tour: DemoRunner, data: DataSet
+def test_lists_hold_launched_titles_that_the_user_has_not_seen(
+    loop: Session, runner: DemoRunner, data: DataSet
 ) -> None:
     launched = {launch.title for launch in data.launches}
     for user in data.users:
-        listed = within(loop, f"a list of {user}", lambda user=user: read(loop.redis, user))  # type: ignore[misc]
+        listed = wait_for(loop, f"a list of {user}", lambda user=user: read(loop.redis, user))  # type: ignore[misc]
         assert loop.redis.exists(key(user)), user
         seen = {data.titles[row] for row in data.title[data.user == data.users.index(user)]}
         assert set(listed) <= launched
@@ -102,13 +102,13 @@ def test_redis_holds_a_list_for_every_viewer_of_titles_launched_and_unseen(
         assert not seen & set(listed), user
 
 
-def test_a_viewer_nobody_has_seen_gets_the_default_list(loop: Session, tour: DemoRunner) -> None:
-    assert loop.redis.exists(DEFAULT)
+def test_unknown_user_gets_the_default_list(loop: Session, runner: DemoRunner) -> None:
+    assert loop.redis.exists(FALLBACK_KEY)
     assert read(loop.redis, "nobody has seen me")
 
 
 def store(loop: Session) -> object:
-    """Feast as anybody opens it."""
+    """A plain Feast client."""
     import features.feast_import  # noqa: F401 - Feast comes sooner without torch
 
     # isort: split
@@ -117,7 +117,7 @@ def store(loop: Session) -> object:
     return FeatureStore(repo_path=str(loop.settings.data_dir / "feast"))
 
 
-def test_feasts_own_client_reads_what_the_stream_wrote(loop: Session, tour: DemoRunner, data: DataSet) -> None:
+def test_feast_client_reads_online_features(loop: Session, runner: DemoRunner, data: DataSet) -> None:
     last = len(data) - 1
     user, title = data.event(last).user, data.launches[0]
     features = ["user_activity:event_count", "user_activity:last_title", "user_activity:recent_titles"]
@@ -131,7 +131,7 @@ def test_feasts_own_client_reads_what_the_stream_wrote(loop: Session, tour: Demo
     assert len(rows["semantic"][0]) == 256
 
 
-def test_history_is_right_at_every_point_in_time(loop: Session, tour: DemoRunner, data: DataSet) -> None:
+def test_historical_features_are_point_in_time_correct(loop: Session, runner: DemoRunner, data: DataSet) -> None:
     busiest = int(pd.Series(data.user).value_counts().index[0])
     own = (data.user == busiest).nonzero()[0]
     distinct = [k for k in range(1, len(own)) if data.ts[own[k]] > data.ts[own[k - 1]] + 1000][:5]
@@ -149,55 +149,59 @@ def test_history_is_right_at_every_point_in_time(loop: Session, tour: DemoRunner
         rows = job.to_df().sort_values("event_timestamp")
         return [] if rows["event_count"].isna().any() else [rows]
 
-    rows = within(loop, "the offline log", known)[0]
+    rows = wait_for(loop, "the offline log", known)[0]
     assert rows["event_count"].astype(int).tolist() == distinct
     assert rows["last_title"].tolist() == [data.titles[data.title[own[k - 1]]] for k in distinct]
 
 
-def test_a_bad_message_ends_as_a_dead_letter_with_its_reason(loop: Session, found: Outcome) -> None:
-    before = accounted(loop.settings)
+def test_invalid_event_becomes_a_dead_letter_with_its_reason(loop: Session, found: Outcome) -> None:
+    before = processed_events(loop.settings)
     late = Event(user="from the future", title="title-1", ts=int(time.time() * 1000) + 10**9)
-    send(loop, (USER_EVENTS, "bad", b"{this is not JSON"), (USER_EVENTS, late.user, to_json(late)))
-    within(loop, "two dead letters", lambda: dead_events(loop.settings.kafka()) == 2)
-    assert accounted(loop.settings) == before + 2
-    letters = {message.value: dict(message.headers) for message in read_all(loop.settings.kafka(), DEAD_LETTERS)}
+    send_records(loop, (USER_EVENTS, "bad", b"{this is not JSON"), (USER_EVENTS, late.user, to_json(late)))
+    wait_for(loop, "two dead letters", lambda: dead_events(loop.settings.kafka_config()) == 2)
+    assert processed_events(loop.settings) == before + 2
+    letters = {message.value: dict(message.headers) for message in read_all(loop.settings.kafka_config(), DEAD_LETTERS)}
     reason = letters[b"{this is not JSON"]["reason"].decode()
     assert reason.startswith("not JSON: ")
     assert letters[b"{this is not JSON"]["topic"] == USER_EVENTS.encode()
     assert letters[to_json(late)]["reason"].decode().startswith("in the future: ")
 
 
-def test_an_event_sent_twice_is_learned_once(loop: Session, found: Outcome, data: DataSet) -> None:
+def test_duplicate_event_is_learned_once(loop: Session, found: Outcome, data: DataSet) -> None:
     before = tour_counts(loop)
     event = Event(user=data.users[0], title="title-2", ts=int(data.ts[-1]), event_id="once")
-    send(loop, *[(USER_EVENTS, event.user, to_json(event))] * 2)
-    within(loop, "an event and its double", lambda: sum(tour_counts(loop)) >= sum(before) + 2)
+    send_records(loop, *[(USER_EVENTS, event.user, to_json(event))] * 2)
+    wait_for(loop, "an event and its double", lambda: sum(tour_counts(loop)) >= sum(before) + 2)
     assert tour_counts(loop) == (before[0] + 1, before[1] + 1)
 
 
 def tour_counts(loop: Session) -> tuple[int, int]:
-    """Events learned, and dropped as doubles."""
-    from infra.monitor.status import look
+    """Events learned, and dropped as duplicates."""
+    from infra.monitor.status import read_status
 
-    now = look(loop.settings, loop.lags)
+    now = read_status(loop.settings, loop.lags)
     return now.learned, now.duplicates
 
 
-def test_a_launch_enters_lists_that_it_was_not_in(loop: Session, tour: DemoRunner, data: DataSet) -> None:
+def test_launched_title_enters_lists(loop: Session, runner: DemoRunner, data: DataSet) -> None:
     like = data.launches[0]
     sequel = Launch(title="sequel", name=f"{like.name} II", genres=like.genres, overview=like.overview, year=2025)
     assert not any("sequel" in read(loop.redis, user) for user in data.users)
-    send(loop, (TITLE_LAUNCHES, "sequel", to_json(sequel)))
-    entered = within(loop, "a list with it", lambda: [u for u in data.users if "sequel" in read(loop.redis, u)])
+    send_records(loop, (TITLE_LAUNCHES, "sequel", to_json(sequel)))
+    entered = wait_for(loop, "a list with it", lambda: [u for u in data.users if "sequel" in read(loop.redis, u)])
     assert entered
     kind = {"kind": "launch"}
-    within(loop, "its freshness", lambda: tour.watch.sample("after") and tour.watch.status.freshness(**kind).count)
+    wait_for(
+        loop,
+        "its freshness",
+        lambda: runner.sampler.sample("after") and runner.sampler.status.end_to_end_latency(**kind).count,
+    )
 
 
-def test_a_data_set_can_be_replayed_into_a_loop_that_runs(loop: Session, found: Outcome, data: DataSet) -> None:
-    before, said = accounted(loop.settings), list[str]()
-    assert play(loop.settings, data.slice(len(data) - 40), said.append, None, None) == 40
-    within(loop, "40 events more", lambda: accounted(loop.settings) >= before + 40)
+def test_data_set_can_be_produced_into_running_flows(loop: Session, found: Outcome, data: DataSet) -> None:
+    before, said = processed_events(loop.settings), list[str]()
+    assert produce_dataset(loop.settings, data.slice(len(data) - 40), said.append, None, None) == 40
+    wait_for(loop, "40 events more", lambda: processed_events(loop.settings) >= before + 40)
     assert said[-1].startswith("40 of 40 events, 150 titles, ")
 
 
@@ -218,11 +222,11 @@ def children(pid: int) -> set[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_ctrl_c_ends_a_demo_with_130_and_leaves_nothing(tmp_path: Path) -> None:
+def test_ctrl_c_ends_a_demo_with_130_and_no_leftovers(tmp_path: Path) -> None:
     events, titles = tmp_path / "events.csv", tmp_path / "titles.csv"
     events.write_text("user,item,ts\n" + "".join(f"u{k % 7},t{k % 11},{1_700_000_000 + k}\n" for k in range(200)))
     titles.write_text("item,title\n" + "".join(f"t{k},Title {k}\n" for k in range(11)))
-    command = [sys.executable, "-m", "infra.cli.main", "demo", "--events", str(events), "--titles", str(titles)]
+    command = [sys.executable, "-P", "-m", "infra.cli.main", "demo", "--events", str(events), "--titles", str(titles)]
     env = {**os.environ, "TMPDIR": str(tmp_path), "PREMIERE_METRICS_PORT": "26000", "PYTHONUNBUFFERED": "1"}
     demo = subprocess.Popen(
         [*command, "--report", str(tmp_path)],
@@ -233,19 +237,19 @@ def test_ctrl_c_ends_a_demo_with_130_and_leaves_nothing(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_S
         while len(running_now := children(demo.pid)) < 2 + len(FLOWS) and time.monotonic() < deadline:
             assert demo.poll() is None, demo.communicate()[0]
             time.sleep(0.1)
         assert len(running_now) >= 2 + len(FLOWS)
         demo.send_signal(signal.SIGINT)
-        said, _ = demo.communicate(timeout=PATIENCE)
+        said, _ = demo.communicate(timeout=TIMEOUT_S)
     finally:
         demo.kill()
     assert demo.returncode == 130, said
     assert said.endswith("Stopped.\n")
     # A flow that was only being started dies with its parent: whoever is process 1 may be slow to collect it.
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT_S
     while (left := {pid for pid in running_now if lives(pid)}) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left

@@ -1,6 +1,6 @@
-"""Flows as several processes: shared, killed, rescaled 1 -> 2 -> 1, and nothing is lost or doubled.
+"""Flows with several workers, killed and rescaled 1 -> 2 -> 1: no event is lost or duplicated.
 
-A stack of the module's own, for the topics' names are fixed: what `features` leaves there `publish` reads.
+The module has its own services, since topic names are fixed. The test of `publish` reads the output of `features`.
 """
 
 from collections.abc import Iterator
@@ -10,108 +10,111 @@ from typing import Any
 import pytest
 import redis
 
-from infra.local.services import services
+from infra.local.services import start_services
 from infra.settings import Settings
 from streaming import topics as t
 from streaming.kafka.source import read_all
 from streaming.records import Launch, Title, decode_title, to_json
 from streaming.state.sharding import Shard
-from streaming.stores.redis_lists import DEFAULT, WITHDRAWN, key
+from streaming.stores.list_client import FALLBACK_KEY, WITHDRAWN_KEY, key
 from tests.support.trained_version import DATA, version
 from tests.support.workers import (
-    FIELDS,
-    activities,
-    committed,
-    events,
-    learned,
-    offline,
-    online,
-    send,
-    sending,
-    team,
-    undisturbed,
-    waiting,
+    ACTIVITY_FIELDS,
+    committed_records,
+    lag_records,
+    learned_counts,
+    numbered_events,
+    offline_counts,
+    online_features,
+    read_activities,
+    run_flow_process,
+    send_in_background,
+    send_records,
+    single_process_run,
 )
 
 pytestmark = pytest.mark.long
 
-SENT = 4000  # events in all
+EVENT_COUNT = 4000
 
 
 @pytest.fixture(scope="module")
-def stack(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A broker and a Redis of this module's own; short epochs, so that a kill falls between many."""
+def services(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A broker and a Redis for this module; with short epochs, so that many pass before and after a kill."""
     folder = tmp_path_factory.mktemp("workers")
-    with services(Settings(data_dir=folder, bootstrap_servers="", metrics_port=0, epoch_seconds=0.3)) as settings:
+    with start_services(Settings(data_dir=folder, bootstrap_servers="", metrics_port=0, epoch_seconds=0.3)) as settings:
         yield settings
 
 
 @pytest.fixture(scope="module")
-def disturbed(stack: Settings) -> Settings:
-    """`features` took all events as 1, then 2 processes of which one was killed while more came, then 1."""
-    send(stack, t.USER_EVENTS, events(0, 800))
-    with team(stack, "features", 1) as alone:
-        alone.until("the first events", lambda: committed(stack, "features") == 800)
-    with team(stack, "features", 2) as two, sending(stack, t.USER_EVENTS, events(800, SENT)):
-        two.until("shared work", lambda: committed(stack, "features") >= 1000)
-        assert "of features was killed by signal 9, so the others were stopped" in two.kill(1)
-        done = committed(stack, "features")
-        assert len(learned(activities(stack))) >= done < SENT  # in the midst
-    with team(stack, "features", 1) as alone:
-        alone.until("the rest", lambda: committed(stack, "features") == SENT)
-    return stack
+def rescaled(services: Settings) -> Settings:
+    """`features` processed all events with 1 worker, then 2 of which one was killed under load, then 1 again."""
+    send_records(services, t.USER_EVENTS, numbered_events(0, 800))
+    with run_flow_process(services, "features", 1) as single:
+        single.wait_until("the first commits", lambda: committed_records(services, "features") == 800)
+    with (
+        run_flow_process(services, "features", 2) as pair,
+        send_in_background(services, t.USER_EVENTS, numbered_events(800, EVENT_COUNT)),
+    ):
+        pair.wait_until("commits of two workers", lambda: committed_records(services, "features") >= 1000)
+        assert "of features was killed by signal 9" in pair.kill(1)
+        done = committed_records(services, "features")
+        assert len(learned_counts(read_activities(services))) >= done < EVENT_COUNT  # killed before the end
+    with run_flow_process(services, "features", 1) as single:
+        single.wait_until("the remaining commits", lambda: committed_records(services, "features") == EVENT_COUNT)
+    return services
 
 
-def test_events_shared_killed_and_rescaled_are_each_counted_once(disturbed: Settings) -> None:
-    want = undisturbed(disturbed)
-    assert len(want.rows()) == SENT
-    assert len({at[0] for at in want.rows()}) == 8  # every partition was in it
-    assert offline(disturbed) == dict.fromkeys(want.rows(), 1)
-    assert learned(activities(disturbed)) == dict.fromkeys(want.rows(), 1)
+def test_killed_and_rescaled_features_count_each_event_once(rescaled: Settings) -> None:
+    want = single_process_run(rescaled)
+    assert len(want.rows()) == EVENT_COUNT
+    assert len({at[0] for at in want.rows()}) == 8  # all partitions
+    assert offline_counts(rescaled) == dict.fromkeys(want.rows(), 1)
+    assert learned_counts(read_activities(rescaled)) == dict.fromkeys(want.rows(), 1)
     newest = {row["user_id"]: row for row in want.online.all()}
-    assert online(disturbed, list(newest)) == {
-        user: tuple(row[field] for field in FIELDS) for user, row in newest.items()
+    assert online_features(rescaled, list(newest)) == {
+        user: tuple(row[field] for field in ACTIVITY_FIELDS) for user, row in newest.items()
     }
-    assert waiting(disturbed, "features") == 0
+    assert lag_records(rescaled, "features") == 0
 
 
-def test_titles_shared_and_killed_are_each_known_as_by_one_process(stack: Settings) -> None:
+def test_killed_titles_write_each_title_once(services: Settings) -> None:
     launches = [(launch.title, to_json(launch)) for launch in DATA.launches]
     again = Launch(title=DATA.launches[0].title, withdrawn=True)
-    send(stack, t.TITLE_LAUNCHES, launches[:20])
-    with team(stack, "titles", 2) as two:
-        two.until("the first launches", lambda: committed(stack, "titles") == 20)
-        send(stack, t.TITLE_LAUNCHES, launches[20:])
-        two.kill(0)
-    with team(stack, "titles", 1) as alone:
-        send(stack, t.TITLE_LAUNCHES, [(again.title, to_json(again))])
-        alone.until("all launches", lambda: committed(stack, "titles") == len(launches) + 1)
+    send_records(services, t.TITLE_LAUNCHES, launches[:20])
+    with run_flow_process(services, "titles", 2) as pair:
+        pair.wait_until("the first launches", lambda: committed_records(services, "titles") == 20)
+        send_records(services, t.TITLE_LAUNCHES, launches[20:])
+        pair.kill(0)
+    with run_flow_process(services, "titles", 1) as single:
+        send_records(services, t.TITLE_LAUNCHES, [(again.title, to_json(again))])
+        single.wait_until("all launches", lambda: committed_records(services, "titles") == len(launches) + 1)
     known: dict[tuple[str, int], Title] = {}
-    for message in read_all(stack.kafka(), t.TITLES):
+    for message in read_all(services.kafka_config(), t.TITLES):
         title = decode_title(message.value or b"")
         first = known.setdefault((title.title, title.stamp), title)
-        assert first == title  # what a replay writes again is the same
+        assert first == title  # a record that is written again after the kill is equal
     assert {name for name, _ in known} == {launch.title for launch in DATA.launches}
     assert [title.title for title in known.values() if title.withdrawn] == [again.title]
     assert len(known) == len(launches) + 1
 
 
-def test_viewers_of_all_shares_are_served_whatever_the_number_of_processes(disturbed: Settings, tmp_path: Path) -> None:
-    stack, want = disturbed, {activity.user: activity.count for activity in activities(disturbed)}
+def test_publish_serves_all_users_with_any_worker_count(rescaled: Settings, tmp_path: Path) -> None:
+    services, want = rescaled, {activity.user: activity.count for activity in read_activities(rescaled)}
     assert {Shard(0, 2).owns(user) for user in want} == {True, False}
-    send(stack, t.MODEL_VERSIONS, [("", to_json(version(stack, tmp_path)))])
-    client: Any = redis.Redis.from_url(stack.redis(), decode_responses=True)
+    send_records(services, t.MODEL_VERSIONS, [("", to_json(version(services, tmp_path)))])
+    client: Any = redis.Redis.from_url(services.require_redis_url(), decode_responses=True)
 
     def served() -> bool:
-        """Whether everybody's list knows all that the viewer did, and the group says that nothing waits."""
-        known = {user: int(client.hget(key(user), "events") or 0) for user in want}
-        return known == want and waiting(stack, "publish") == 0
+        """Whether each user's list includes all of the user's events, and the group has no lag."""
+        event_counts = {user: int(client.hget(key(user), "events") or 0) for user in want}
+        return event_counts == want and lag_records(services, "publish") == 0
 
     for workers in (2, 1):
-        client.delete(DEFAULT, *map(key, want))
-        with team(stack, "publish", workers) as running:
-            running.until(f"every viewer's list by {workers} workers", served)
-            assert client.exists(DEFAULT)
+        client.delete(FALLBACK_KEY, *map(key, want))
+        with run_flow_process(services, "publish", workers) as running:
+            running.wait_until(f"lists of all users with {workers} workers", served)
+            assert client.exists(FALLBACK_KEY)
             if workers == 2:
                 assert "of publish was killed by signal 9" in running.kill(1)
-    assert client.smembers(WITHDRAWN) == {DATA.launches[0].title}
+    assert client.smembers(WITHDRAWN_KEY) == {DATA.launches[0].title}

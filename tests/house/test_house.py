@@ -1,4 +1,4 @@
-"""The house rules, read from the files themselves: small pieces, imports that go downhill, nothing left undone."""
+"""House rules, read from the files themselves. Each test lists every offender."""
 
 import ast
 import re
@@ -10,12 +10,13 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Final
 
-import pytest
-
+from infra.cli.main import app
+from infra.settings import Settings
+from tests.house.names import KINDS, identifiers, read_retired
 from tests.support.paths import ROOT
 
-LINES: Final = 300  # of a file
-SCREEN: Final = 50  # lines of a function
+MAX_FILE_LINES: Final = 300
+MAX_FUNCTION_LINES: Final = 50
 BELOW: Final[dict[str, set[str]]] = {  # what each package may import of the others
     "infra": {"streaming", "features", "model", "kernels"},
     "streaming": {"features", "model", "kernels"},
@@ -23,99 +24,178 @@ BELOW: Final[dict[str, set[str]]] = {  # what each package may import of the oth
     "model": {"kernels"},
     "kernels": set(),
 }
-UNDONE: Final = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
-MACHINE: Final = re.compile(r"(?<![\w./-])/(work|home|root|Users)/")  # a path that only one machine has
-REGISTRY: Final = re.compile(
+UNFINISHED: Final = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+MACHINE_PATH: Final = re.compile(r"(?<![\w./-])/(work|home|root|Users)/")
+REGISTRY_HOST: Final = re.compile(
     r"py" + r"pi\.org|pythonhos" + r"ted|npm" + r"js|download\.pyt" + r"orch|index-" + r"url|repo1?\.ma" + r"ven", re.I
 )
+HOUSE: Final = ROOT / "tests" / "house"
 
 
 def _tracked() -> list[Path]:
-    """The files of the project: those git tracks, and new ones that it would."""
+    """Files that git tracks, and new ones that it does not ignore."""
     command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]
 
 
 FILES: Final = _tracked()
-SOURCES: Final = sorted(path for path in FILES if path.suffix == ".py")
-ids = [str(path.relative_to(ROOT)) for path in SOURCES]
-each_source = pytest.mark.parametrize("path", SOURCES, ids=ids)
+SOURCES: Final = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(FILES) if path.suffix == ".py"}
+TREES: Final = {name: ast.parse(text) for name, text in SOURCES.items()}
 
 
-def test_every_package_is_looked_at() -> None:
-    seen = {path.relative_to(ROOT).parts[0] for path in SOURCES}
-    assert seen >= {*BELOW, "tests"}
+def test_imports_go_down_and_are_declared() -> None:
+    """infra -> streaming -> {features, model} -> kernels, no cycle between modules, every distribution declared."""
+    known, declared = packages_distributions(), _declared()
+    own, offenders = {*BELOW, "tests", "benchmarks"}, []
+    for name, tree in TREES.items():
+        package = name.split("/")[0]
+        allowed = BELOW.get(package, set(own)) | {package}
+        for line, imported in _imports(tree):
+            top = imported.split(".")[0]
+            if top in own and top not in allowed:
+                offenders.append(f"{name}:{line}: {package} imports {top}")
+            external = top not in own and top not in sys.stdlib_module_names and top in known
+            if external and not declared & {_normalized(one) for one in known[top]}:
+                offenders.append(f"{name}:{line}: {top} is not declared in pyproject.toml")
+    cycles = _cycles({name: set(_modules_imported(name)) for name in TREES if not name.startswith("tests/")})
+    assert offenders + cycles == []
+    assert {name.split("/")[0] for name in TREES} >= {*BELOW, "tests"}  # every package was read
 
 
-@each_source
-def test_imports_go_downhill(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    allowed = BELOW.get(package, set(BELOW)) | {package}
-    for line, name in _imports(ast.parse(path.read_text())):
-        assert name not in BELOW or name in allowed, f"line {line}: {package} imports {name}"
+def test_files_and_functions_stay_small() -> None:
+    offenders = []
+    for name, text in SOURCES.items():
+        if (lines := len(text.splitlines())) > MAX_FILE_LINES:
+            offenders.append(f"{name}: {lines} lines")
+        for node in ast.walk(TREES[name]):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > MAX_FUNCTION_LINES:
+                    offenders.append(f"{name}:{node.lineno}: {node.name} has {length} lines")
+    assert offenders == []
 
 
-def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Each import's line, and the top-level package that it is of."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name.split(".")[0]) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: a relative import hides where it goes"
-            yield node.lineno, (node.module or "").split(".")[0]
+def test_unit_tests_mirror_the_code() -> None:
+    """tests/unit/<package>/.../test_<module>[_<aspect>].py tests one module; a module without such a file is listed in
+    covered_elsewhere.txt with the test that covers it."""
+    modules = {name for name in SOURCES if name.split("/")[0] in {*BELOW, "benchmarks"} and "__" not in name}
+    tests = [name for name in SOURCES if name.startswith("tests/unit/")]
+    covered: set[str] = set()
+    offenders = []
+    for test in tests:
+        folder, stem = test.removeprefix("tests/unit/").rsplit("/", 1)
+        stem = stem.removesuffix(".py").removeprefix("test_")
+        tested = [m for m in modules if m.rsplit("/", 1)[0] == folder and f"{stem}_".startswith(Path(m).stem + "_")]
+        covered |= set(tested)
+        if not tested:
+            offenders.append(f"{test}: there is no module {folder}/{stem}.py")
+    for line in (HOUSE / "covered_elsewhere.txt").read_text().splitlines():
+        module, _, test = line.partition(" ")
+        if line and not line.startswith("#"):
+            if module not in modules or module in covered:
+                offenders.append(f"covered_elsewhere.txt: {module} does not need this line")
+            if not (ROOT / test.strip()).is_file():
+                offenders.append(f"covered_elsewhere.txt: there is no {test.strip()}")
+            covered.add(module)
+    offenders += [f"{module}: no test of its name" for module in sorted(modules - covered)]
+    assert offenders == []
 
 
-@each_source
-def test_every_package_that_is_imported_is_declared(path: Path) -> None:
-    own = {*BELOW, "tests", "benchmarks"}
-    for line, name in _imports(ast.parse(path.read_text())):
-        if name not in own and name not in sys.stdlib_module_names and name in KNOWN:
-            assert DECLARED & {_plain(d) for d in KNOWN[name]}, f"line {line}: {name} is not in pyproject.toml"
+def test_no_retired_name_returns() -> None:
+    """Exact identifiers for code, settings, commands and metrics; whole words for prose. See retired.txt."""
+    entries = read_retired(HOUSE / "retired.txt")
+    assert {entry.kind for entry in entries} == KINDS
+    offenders = [f"setting {e.old}" for e in entries if e.kind == "setting" and e.old in Settings.model_fields]
+    commands = {(command.name or command.callback.__name__) for command in app.registered_commands if command.callback}
+    offenders += [f"command {e.old}" for e in entries if e.kind == "command" and e.old in commands]
+    for name, text in SOURCES.items():
+        if not name.startswith("tests/house/"):
+            found = identifiers(name, text)
+            offenders += [
+                f"{name}: {e.kind} {e.old}" for e in entries if e.old in found.get(e.kind, ()) and e.applies(name)
+            ]
+    words = [(e, re.compile(rf"\b{e.pattern}\b", re.I)) for e in entries if e.kind in ("prose", "setting", "metric")]
+    for name, text in _texts():
+        for number, line in enumerate(text.splitlines(), 1):
+            offenders += [f"{name}:{number}: {e.kind} {e.old}" for e, word in words if word.search(line)]
+    assert offenders == []
 
 
-def _declared() -> set[str]:
-    """The distributions that pyproject.toml asks for, the extras' too."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = sum(project["optional-dependencies"].values(), project["dependencies"])
-    return {_plain(re.split(r"[^\w.-]", line)[0]) for line in asked}
+def _texts() -> Iterator[tuple[str, str]]:
+    """Every text file but dated notes, which keep the words of their day, and the list of retired names."""
+    for path in FILES:
+        name = str(path.relative_to(ROOT))
+        if not name.startswith(("tests/house/", "docs/research-log/", "tests/data/")) and path.suffix not in (
+            ".png",
+            ".csv",
+        ):
+            yield name, path.read_text()
 
 
-def _plain(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-KNOWN: Final = packages_distributions()
-DECLARED: Final = _declared()
-
-
-@each_source
-def test_files_and_functions_stay_small(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= LINES
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= SCREEN, f"{node.name} has {length} lines"
-
-
-@each_source
-def test_every_module_says_what_it_is(path: Path) -> None:
-    text = path.read_text()
-    assert not text or ast.get_docstring(ast.parse(text)), "no module docstring"
-
-
-@each_source
-def test_nothing_is_left_undone(path: Path) -> None:
-    assert not UNDONE.search(path.read_text())
-
-
-def test_no_file_names_a_machine_or_a_registry() -> None:
-    found = []
+def test_files_say_what_they_are_and_nothing_is_left_undone() -> None:
+    """A docstring in every module, no unfinished mark, no path of one machine, no package registry."""
+    offenders = []
+    for name, text in SOURCES.items():
+        if text and not ast.get_docstring(TREES[name]):
+            offenders.append(f"{name}: no module docstring")
+        if UNFINISHED.search(text):
+            offenders.append(f"{name}: an unfinished mark")
     for path in FILES:
         try:
             text = path.read_text()
         except UnicodeDecodeError:  # a picture
             continue
-        found += [f"{path.relative_to(ROOT)}: {m[0]}" for rule in (MACHINE, REGISTRY) for m in rule.finditer(text)]
-    assert found == []
+        matches = [m[0] for rule in (MACHINE_PATH, REGISTRY_HOST) for m in rule.finditer(text)]
+        offenders += [f"{path.relative_to(ROOT)}: {match}" for match in matches]
+    assert offenders == []
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of each import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import hides where it goes"
+            yield node.lineno, node.module or ""
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def _modules_imported(name: str) -> Iterator[str]:
+    """Project modules that a module imports when it is loaded, as file names."""
+    tree = ast.Module([node for node in TREES[name].body if not isinstance(node, ast.If)], [])
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for _, dotted in _imports(ast.Module([node], [])):
+                if (file := dotted.replace(".", "/") + ".py") in SOURCES:
+                    yield file
+
+
+def _cycles(graph: dict[str, set[str]]) -> list[str]:
+    """Cycles of imports, each once."""
+    found: list[str] = []
+    done: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        if name in path:
+            found.append(" -> ".join([*path[path.index(name) :], name]))
+        elif name not in done:
+            for imported in sorted(graph.get(name, ())):
+                visit(imported, [*path, name])
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, [])
+    return found
+
+
+def _declared() -> set[str]:
+    """Distributions that pyproject.toml declares, extras included."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = sum(project["optional-dependencies"].values(), project["dependencies"])
+    return {_normalized(re.split(r"[^\w.-]", line)[0]) for line in lines}
+
+
+def _normalized(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()

@@ -1,4 +1,4 @@
-"""The documentation is a property of the code: its lists are whole, its examples run, its links lead somewhere."""
+"""The documentation: generated parts are current, examples run, and links are valid."""
 
 import json
 import re
@@ -12,16 +12,17 @@ from redis import Redis
 
 from features.store import open_store, write_title_semantics, write_user_activity
 from infra.cli.main import app
-from infra.topics import create
+from infra.topics import create_topics
 from streaming.flows import features, titles
-from streaming.flows.features import sort as sort_events
-from streaming.flows.titles import sort as sort_launches
+from streaming.flows.features import parse_poll as parse_events
+from streaming.flows.titles import parse_poll as parse_launches
 from streaming.kafka import dead_letters
 from streaming.kafka.source import Message, read_all
 from streaming.state.user_history import UserEvent
-from streaming.stores.redis_lists import WITHDRAWN, Prediction, RedisSink, key, read
+from streaming.stores.list_client import WITHDRAWN_KEY, key, read
+from streaming.stores.redis_lists import Prediction, RedisSink
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS, topics
-from tests.support.docs import CONTRACTS, LOCAL_KAFKA, _block
+from tests.support.docs import CONTRACTS, EXAMPLE_USER, LOCAL_KAFKA, code_block
 from tests.support.feature_rows import title_row, user_row
 from tests.support.paths import ROOT
 from tests.tools import generate_docs
@@ -34,50 +35,52 @@ LOCAL_REDIS: Final = "redis://localhost:6379/0"
 each_page = pytest.mark.parametrize("page", MARKDOWN, ids=[str(page.relative_to(ROOT)) for page in MARKDOWN])
 
 
-@pytest.mark.parametrize(("path", "wanted"), list(generate_docs.pages()), ids=lambda value: getattr(value, "name", ""))
-def test_what_is_made_from_the_code_is_current(path: Path, wanted: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "expected"), list(generate_docs.pages()), ids=lambda value: getattr(value, "name", "")
+)
+def test_generated_parts_are_current(path: Path, expected: str) -> None:
     assert path.exists(), "run: .venv/bin/python -m tests.tools.generate_docs"
-    assert path.read_text() == wanted, "run: .venv/bin/python -m tests.tools.generate_docs"
+    assert path.read_text() == expected, "run: .venv/bin/python -m tests.tools.generate_docs"
 
 
-def test_every_part_has_a_place() -> None:
-    placed = {name for page in MARKDOWN for name in re.findall(r"<!-- made: (\w+) -->", page.read_text())}
-    assert placed == set(generate_docs.PARTS)
+def test_every_generated_part_is_used() -> None:
+    used = {name for page in MARKDOWN for name in re.findall(r"<!-- generated: (\w+) -->", page.read_text())}
+    assert used == set(generate_docs.PARTS)
 
 
-def test_a_part_that_has_changed_is_noticed() -> None:
-    page = "a\n<!-- made: actions -->\nold\n<!-- end -->\nb\n"
-    assert "`play`" in generate_docs.made(page)
-    assert generate_docs.made(generate_docs.made(page)) == generate_docs.made(page)
+def test_generate_replaces_outdated_part() -> None:
+    page = "a\n<!-- generated: actions -->\nold\n<!-- end -->\nb\n"
+    generated = generate_docs.generate(page)
+    assert "`play`" in generated
+    assert generate_docs.generate(generated) == generated
 
 
-def test_every_command_that_is_named_exists() -> None:
-    known = {command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback}
+def test_every_documented_command_exists_and_every_command_is_documented() -> None:
+    commands = {command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback}
     text = "".join(page.read_text() for page in MARKDOWN)
-    named = set(re.findall(r"(?:`|bin/)premiere ([a-z]+(?:-[a-z]+)*)", text))
-    assert named >= known
-    assert named - known == set()
+    documented = set(re.findall(r"(?:`|bin/)premiere ([a-z]+(?:-[a-z]+)*)", text))
+    assert documented == commands
 
 
-def test_both_commands_stand_in_the_readme() -> None:
+def test_readme_has_make_commands() -> None:
     assert "\nmake demo " in README
     assert "\nmake test " in README
 
 
-def test_every_kind_of_dead_letter_is_documented() -> None:
+def test_every_dead_letter_reason_is_documented() -> None:
     sources = "".join(Path(str(module.__file__)).read_text() for module in (dead_letters, features, titles))
-    raised = set(re.findall(r'Rejected\(f?"([a-zA-Z ]+):', sources)) | {"missing field", "wrong type"}
+    reasons = set(re.findall(r'InvalidRecord\(\s*f?"([a-zA-Z ]+):', sources)) | {"missing field", "wrong type"}
     section = CONTRACTS.partition("## Dead letters")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `([^`]+)` \|", section, re.M)) == raised
+    assert set(re.findall(r"^\| `([^`]+)` \|", section, re.M)) == reasons
 
 
-def test_every_alert_has_an_answer() -> None:
+def test_every_alert_is_documented() -> None:
     alerts = re.findall(r"alert: (\w+)", (ROOT / "infra" / "docker" / "alerts.yml").read_text())
-    assert re.findall(r"^\| `(\w+)` \|", OPERATIONS.partition("## When an alert comes")[2], re.M) == alerts
+    assert re.findall(r"^\| `(\w+)` \|", OPERATIONS.partition("## Alerts")[2], re.M) == alerts
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_are_valid(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if "://" in target:
             continue
@@ -93,73 +96,73 @@ def _headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_the_producers_example_sends_what_the_flows_can_use(kafka: str) -> None:
-    create({"bootstrap.servers": kafka}, topics())
-    example = _block(CONTRACTS, "Producer(")
+def test_producer_example_sends_valid_records(kafka: str) -> None:
+    create_topics({"bootstrap.servers": kafka}, topics())
+    example = code_block(CONTRACTS, "Producer(")
     assert len(example.strip().splitlines()) <= 10
     user, title = uuid.uuid4().hex, uuid.uuid4().hex
-    own = example.replace(LOCAL_KAFKA, kafka).replace("viewer-42", user).replace("tt-9001", title)
-    exec(own, {})
+    code = example.replace(LOCAL_KAFKA, kafka).replace(EXAMPLE_USER, user).replace("tt-9001", title)
+    exec(code, {})
     events = [
         message for message in read_all({"bootstrap.servers": kafka}, USER_EVENTS) if message.key == user.encode()
     ]
     launches = [m for m in read_all({"bootstrap.servers": kafka}, TITLE_LAUNCHES) if m.key == title.encode()]
-    taken, launched = sort_events(events), sort_launches(launches)
-    assert (taken.rejected, launched.rejected) == ([], [])
-    (event,) = taken.users[user]
+    parsed_events, parsed_launches = parse_events(events), parse_launches(launches)
+    assert (parsed_events.letters, parsed_launches.letters) == ([], [])
+    (event,) = parsed_events.users[user]
     assert isinstance(event, UserEvent)
     assert event.title == title
-    assert launched.titles[title][0].content.name == "Night Train"
+    assert parsed_launches.titles[title][0].content.name == "Night Train"
 
 
-def test_the_records_that_are_shown_can_be_used() -> None:
-    shown = [line for block in re.findall(r"```json\n(.*?)```", CONTRACTS, re.S) for line in block.splitlines()]
-    launches = [json.loads(line) for line in shown if '"title"' in line]
+def test_json_examples_are_valid_records() -> None:
+    lines = [line for block in re.findall(r"```json\n(.*?)```", CONTRACTS, re.S) for line in block.splitlines()]
+    launches = [json.loads(line) for line in lines if '"title"' in line]
     messages = [_message(TITLE_LAUNCHES, i, launch["title"], json.dumps(launch)) for i, launch in enumerate(launches)]
     assert len(messages) == 2
-    assert sort_launches(messages).rejected == []
-    user, _, value = _block(CONTRACTS, "kafka-console-producer", "sh").split("'")[1].partition("|")
-    assert sort_events([_message(USER_EVENTS, 0, user, value)]).rejected == []
+    assert parse_launches(messages).letters == []
+    user, _, value = code_block(CONTRACTS, "kafka-console-producer", "sh").split("'")[1].partition("|")
+    assert parse_events([_message(USER_EVENTS, 0, user, value)]).letters == []
 
 
 def _message(topic: str, offset: int, name: str, value: str) -> Message:
     return Message(topic, 0, offset, int(time.time() * 1000), name.encode(), value.encode())
 
 
-def test_the_readers_examples_read_what_was_written(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reader_examples_return_written_list(redis_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     user = uuid.uuid4().hex
-    first, second, gone = (uuid.uuid4().hex for _ in range(3))
-    lists = {0: [first, gone, second], 3: [second, first]}
+    first, second, withdrawn = (uuid.uuid4().hex for _ in range(3))
+    lists = {0: [first, withdrawn, second], 3: [second, first]}
     sink = RedisSink(redis_url).build_part("predictions", "0", None)
     sink.write_batch([[Prediction(user, lists, 1, (0, 1, 0), 1, 0)]])
     client = Redis.from_url(redis_url)
-    client.sadd(WITHDRAWN, gone)
+    client.sadd(WITHDRAWN_KEY, withdrawn)
     scope: dict[str, Any] = {}
-    exec(_block(CONTRACTS, "def recommended").replace(LOCAL_REDIS, redis_url).replace("viewer-42", user), scope)
+    exec(code_block(CONTRACTS, "def recommended").replace(LOCAL_REDIS, redis_url).replace(EXAMPLE_USER, user), scope)
     assert capsys.readouterr().out == f"{[first, second]}\n"
     decoding = Redis.from_url(redis_url, decode_responses=True)
-    for passed in (0, 2, 3, 100):
-        assert scope["recommended"](decoding, user, passed) == read(client, user, passed)
-    exec(_block(README, "import read").replace(LOCAL_REDIS, redis_url).replace('"42"', f'"{user}"'), {})
+    for events_since in (0, 2, 3, 100):
+        assert scope["recommended"](decoding, user, events_since) == read(client, user, events_since)
+    exec(code_block(README, "import read").replace(LOCAL_REDIS, redis_url).replace('"42"', f'"{user}"'), {})
     assert capsys.readouterr().out == f"{[first, second]}\n"
-    client.srem(WITHDRAWN, gone)
+    client.srem(WITHDRAWN_KEY, withdrawn)
     client.delete(key(user))
 
 
-def test_the_fields_of_a_prediction_are_documented(redis_url: str) -> None:
+def test_list_fields_are_documented(redis_url: str) -> None:
     user = uuid.uuid4().hex
     sink = RedisSink(redis_url).build_part("predictions", "0", None)
     sink.write_batch([[Prediction(user, {0: [], 3: [], 10: []}, 1, (0, 1, 0), 1, 0)]])
     written: Any = Redis.from_url(redis_url, decode_responses=True).hgetall(key(user))
-    section = CONTRACTS.partition("## Predictions in Redis")[2].partition("\n## ")[0]
+    section = CONTRACTS.partition("## Lists in Redis")[2].partition("\n## ")[0]
     assert set(written) <= set(re.findall(r"`([\w:]+)`", section))
 
 
-def test_feast_in_five_lines(
+def test_feast_example_returns_recent_titles(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    example = _block(README, "FeatureStore(")
+    example = code_block(README, "FeatureStore(")
     assert len(example.replace("\n\n", "\n").strip().splitlines()) <= 5
     user, title = uuid.uuid4().hex, uuid.uuid4().hex
     store = open_store(redis_url, tmp_path / ".premiere" / "feast")

@@ -1,4 +1,4 @@
-"""Nothing a producer sends stops the flow `features`: it leaves a dead letter, or is a valid event."""
+"""No input stops the flow `features`: each message is a valid event or becomes a dead letter."""
 
 import json
 import random
@@ -6,96 +6,97 @@ from datetime import timedelta
 
 import pytest
 
-from streaming.flows.features import LARGEST, sort
-from streaming.kafka.dead_letters import CEILING_MS, FUTURE
+from streaming.flows.features import MAX_EVENT_BYTES, parse_poll
+from streaming.kafka.dead_letters import MAX_FUTURE, MAX_TIME_MS
 from streaming.kafka.source import Message
-from streaming.records import FLOOR_MS
-from tests.support.features import NOW, event, forget, play, polls
+from streaming.records import MIN_TIME_MS
+from tests.support.features import NOW, erasure_request, event, polls, run_flow
 
-GOOD = {"user": "u", "title": "t", "ts": NOW}
+VALID = {"user": "u", "title": "t", "ts": NOW}
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "kind"),
+    ("key", "value", "reason"),
     [
         (b"u", b"\x00\x01", "not JSON"),
-        (b"u", json.dumps({**GOOD, "ts": "now"}).encode(), "wrong type"),
+        (b"u", json.dumps({**VALID, "ts": "now"}).encode(), "wrong type"),
         (b"u", json.dumps({"user": "u", "ts": NOW}).encode(), "missing field"),
-        (b"u", json.dumps({**GOOD, "action": "yawn"}).encode(), "unknown action"),
-        (b"u", json.dumps({**GOOD, "ts": FLOOR_MS - 1}).encode(), "too old"),
-        (b"u", json.dumps({**GOOD, "ts": -(10**30)}).encode(), "too old"),
-        (b"u", json.dumps({**GOOD, "ts": NOW + 3_600_001}).encode(), "in the future"),
-        (b"u", json.dumps({**GOOD, "ts": 10**30}).encode(), "in the future"),
-        (b"u", json.dumps({**GOOD, "rating": 5.01}).encode(), "out of range"),
-        (b"u", json.dumps({**GOOD, "rating": -1}).encode(), "out of range"),
-        (b"u", json.dumps({**GOOD, "rating": 1e300}).encode(), "out of range"),
+        (b"u", json.dumps({**VALID, "action": "yawn"}).encode(), "unknown action"),
+        (b"u", json.dumps({**VALID, "ts": MIN_TIME_MS - 1}).encode(), "too old"),
+        (b"u", json.dumps({**VALID, "ts": -(10**30)}).encode(), "too old"),
+        (b"u", json.dumps({**VALID, "ts": NOW + 3_600_001}).encode(), "in the future"),
+        (b"u", json.dumps({**VALID, "ts": 10**30}).encode(), "in the future"),
+        (b"u", json.dumps({**VALID, "rating": 5.01}).encode(), "out of range"),
+        (b"u", json.dumps({**VALID, "rating": -1}).encode(), "out of range"),
+        (b"u", json.dumps({**VALID, "rating": 1e300}).encode(), "out of range"),
         (b"u", b'{"user": "u", "title": "t", "ts": 1, "rating": 1e999}', "out of range"),
         (b"u", b'{"user": "u", "title": "t", "ts": 1, "rating": NaN}', "not JSON"),
-        (b"u", json.dumps({**GOOD, "rating": True}).encode(), "wrong type"),
-        (b"v", json.dumps({"user": "u", "forget": True}).encode(), "key"),
-        (b"u", json.dumps({"user": "u", "forget": 1}).encode(), "missing field"),
-        (b"u", json.dumps({"user": "u", "forget": False}).encode(), "missing field"),
-        (b"v", json.dumps(GOOD).encode(), "key"),
-        (None, json.dumps(GOOD).encode(), "key"),
-        (b"u", json.dumps({**GOOD, "x": "y" * LARGEST}).encode(), "too large"),
+        (b"u", json.dumps({**VALID, "rating": True}).encode(), "wrong type"),
+        (b"v", json.dumps({"user": "u", "erase": True}).encode(), "key"),
+        (b"u", json.dumps({"user": "u", "erase": 1}).encode(), "missing field"),
+        (b"u", json.dumps({"user": "u", "erase": False}).encode(), "missing field"),
+        (b"v", json.dumps(VALID).encode(), "key"),
+        (None, json.dumps(VALID).encode(), "key"),
+        (b"u", json.dumps({**VALID, "x": "y" * MAX_EVENT_BYTES}).encode(), "too large"),
         (b"u", None, "tombstone"),
     ],
 )
-def test_a_bad_message_becomes_a_dead_letter_and_the_flow_goes_on(
-    key: bytes | None, value: bytes | None, kind: str
-) -> None:
-    run = play([[Message("user-events", 0, 0, NOW, key, value), event("u", "t", NOW, 1)]])
-    (letter,) = run.dead.all()
+def test_invalid_message_becomes_a_dead_letter(key: bytes | None, value: bytes | None, reason: str) -> None:
+    run = run_flow([[Message("user-events", 0, 0, NOW, key, value), event("u", "t", NOW, 1)]])
+    (letter,) = run.letters.all()
     headers = dict(letter.headers)
-    assert headers["reason"].decode().partition(":")[0] == kind
+    assert headers["reason"].decode().partition(":")[0] == reason
     assert (headers["topic"], headers["partition"], headers["offset"]) == (b"user-events", b"0", b"0")
     assert letter.value == (value or b"")[:65_536]
     assert list(run.rows()) == [(0, 1)]
 
 
 @pytest.mark.parametrize("rating", [0, 0.0, 2.999, 5, None])
-def test_ratings_from_0_to_5_are_good(rating: float | None) -> None:
-    assert play([[event("u", "t", NOW, 0, rating=rating)]]).dead.all() == []
+def test_ratings_from_0_to_5_are_valid(rating: float | None) -> None:
+    assert run_flow([[event("u", "t", NOW, 0, rating=rating)]]).letters.all() == []
 
 
-def test_times_at_the_bounds_are_good() -> None:
-    ahead = int(FUTURE.total_seconds() * 1000)
-    run = play([[event("u", "old", FLOOR_MS, 0), event("u", "new", NOW + ahead, 0, partition=1)]])
+def test_times_at_the_bounds_are_valid() -> None:
+    max_ahead_ms = int(MAX_FUTURE.total_seconds() * 1000)
+    run = run_flow([[event("u", "old", MIN_TIME_MS, 0), event("u", "new", NOW + max_ahead_ms, 0, partition=1)]])
     assert len(run.rows()) == 2
-    assert run.dead.all() == []
+    assert run.letters.all() == []
 
 
-def test_the_future_is_judged_by_the_record_time_and_by_the_setting() -> None:
+def test_max_future_is_relative_to_the_record_time() -> None:
     message = event("u", "t", NOW + 5_000, 0)
-    assert sort([message], timedelta(seconds=5)).rejected == []
-    assert len(sort([message], timedelta(seconds=4)).rejected) == 1
+    assert parse_poll([message], timedelta(seconds=5)).letters == []
+    assert len(parse_poll([message], timedelta(seconds=4)).letters) == 1
 
 
-def test_a_record_time_that_no_calendar_holds_stops_nobody() -> None:
-    far = Message("user-events", 0, 0, 2**62, b"u", json.dumps({**GOOD, "ts": 2**62}).encode())
-    late = far._replace(appended=CEILING_MS + 1, value=json.dumps(GOOD).encode())
-    asked = forget("u", 0)
-    run = play([[far, late, asked._replace(appended=2**62), asked._replace(appended=-(10**16))]])
-    assert [dict(letter.headers)["reason"].partition(b":")[0] for letter in run.dead.all()] == [b"record time"] * 4
+def test_invalid_record_time_becomes_a_dead_letter() -> None:
+    far = Message("user-events", 0, 0, 2**62, b"u", json.dumps({**VALID, "ts": 2**62}).encode())
+    late = far._replace(appended=MAX_TIME_MS + 1, value=json.dumps(VALID).encode())
+    request = erasure_request("u", 0)
+    run = run_flow([[far, late, request._replace(appended=2**62), request._replace(appended=-(10**16))]])
+    assert [dict(letter.headers)["reason"].partition(b":")[0] for letter in run.letters.all()] == [b"record time"] * 4
 
 
-def test_strange_but_valid_ids_pass() -> None:
+def test_unusual_ids_are_valid() -> None:
     ids = ["\x00", "😀", "a b\n", "x" * 256, '"']
-    run = play([[event(user, user, NOW, n) for n, user in enumerate(ids)]])
+    run = run_flow([[event(user, user, NOW, n) for n, user in enumerate(ids)]])
     assert sorted(activity.user for activity in run.activities()) == sorted(ids)
-    assert run.dead.all() == []
+    assert run.letters.all() == []
 
 
-def test_whatever_bytes_come_each_message_is_a_row_or_a_dead_letter() -> None:
-    draw, good = random.Random(7), json.dumps({**GOOD, "rating": 4.5, "event_id": None, "x": [1, {"y": "é"}]}).encode()
+def test_random_bytes_become_rows_or_dead_letters() -> None:
+    source, valid = (
+        random.Random(7),
+        json.dumps({**VALID, "rating": 4.5, "event_id": None, "x": [1, {"y": "é"}]}).encode(),
+    )
     messages = []
     for offset in range(3_000):
-        value = bytearray(good)
-        for _ in range(draw.randrange(4)):
-            start = draw.randrange(len(value))
-            value[start : start + draw.randrange(3)] = draw.randbytes(draw.randrange(3))
+        value = bytearray(valid)
+        for _ in range(source.randrange(4)):
+            start = source.randrange(len(value))
+            value[start : start + source.randrange(3)] = source.randbytes(source.randrange(3))
         messages.append(Message("user-events", 0, offset, NOW, b"u", bytes(value)))
-    run = play(polls(messages, 100))
+    run = run_flow(polls(messages, 100))
     assert len(run.rows()) > 500
-    assert len(run.dead.all()) > 500
-    assert len(run.rows()) + len(run.dead.all()) == 3_000
+    assert len(run.letters.all()) > 500
+    assert len(run.rows()) + len(run.letters.all()) == 3_000

@@ -1,5 +1,4 @@
-"""What docs/contracts.md promises a reader of Redis: how large a viewer's key is, how long it lives, and that a version
-never shows in part."""
+"""The promises of docs/contracts.md to readers of Redis: size and expiry of a key, and atomic changes of version."""
 
 import re
 import threading
@@ -10,16 +9,17 @@ from typing import Any, Final
 import pytest
 from redis import Redis
 
-from streaming.stores.redis_lists import Prediction, RedisSink, key
+from streaming.stores.list_client import key
+from streaming.stores.redis_lists import Prediction, RedisSink
 from tests.support.docs import CONTRACTS
 
 HORIZONS: Final = (0, 3, 10)
-SECTION: Final = " ".join(CONTRACTS.partition("## Predictions in Redis")[2].partition("\n## ")[0].split())
+SECTION: Final = " ".join(CONTRACTS.partition("## Lists in Redis")[2].partition("\n## ")[0].split())
 
 
-def lists(mark: str, titles: int = 100) -> dict[int, list[str]]:
-    """Lists of titles whose ids have eight characters, all different."""
-    return {horizon: [f"{mark}{horizon:03d}{place:04d}" for place in range(titles)] for horizon in HORIZONS}
+def lists(prefix: str, titles: int = 100) -> dict[int, list[str]]:
+    """Lists of distinct title ids of eight characters."""
+    return {horizon: [f"{prefix}{horizon:03d}{n:04d}" for n in range(titles)] for horizon in HORIZONS}
 
 
 @pytest.fixture
@@ -27,19 +27,19 @@ def client(redis_url: str) -> Any:
     return Redis.from_url(redis_url, decode_responses=True)
 
 
-def test_a_viewers_key_has_the_size_that_is_documented(redis_url: str, client: Any) -> None:
+def test_key_has_the_documented_size(redis_url: str, client: Any) -> None:
     user = uuid.uuid4().hex
-    writer = RedisSink(redis_url, identity="5L6g3nShT-eMCtK--X86sw-2f9c1be0a7d4").build_part("predictions", "0", None)
+    writer = RedisSink(redis_url, log_identity="5L6g3nShT-eMCtK--X86sw-2f9c1be0a7d4").build_part("lists", "0", None)
     writer.write_batch([[Prediction(user, lists("t"), 7, (123_456, 7, 89), 42, 1_700_000_000_000)]])
     used = client.memory_usage(key(user), samples=0)
     client.delete(key(user))
-    (told,) = re.findall(r"([\d.]+) KB a viewer", SECTION)
-    assert 0.8 * float(told) <= used / 1000 <= 1.1 * float(told)
+    (documented,) = re.findall(r"([\d.]+) KB per user", SECTION)
+    assert 0.8 * float(documented) <= used / 1000 <= 1.1 * float(documented)
 
 
-def test_a_key_lives_for_the_days_that_are_set_give_or_take_a_tenth(redis_url: str, client: Any) -> None:
+def test_expiry_is_the_setting_plus_or_minus_ten_percent(redis_url: str, client: Any) -> None:
     users = [uuid.uuid4().hex for _ in range(200)]
-    writer = RedisSink(redis_url, ttl=timedelta(days=30)).build_part("predictions", "0", None)
+    writer = RedisSink(redis_url, ttl=timedelta(days=30)).build_part("lists", "0", None)
     writer.write_batch([[Prediction(user, lists("t", 1), 1, (0, 1, 0), 1, 0) for user in users]])
     days = [client.ttl(key(user)) / 86_400 for user in users]
     client.delete(*map(key, users))
@@ -47,29 +47,31 @@ def test_a_key_lives_for_the_days_that_are_set_give_or_take_a_tenth(redis_url: s
     assert 32 < max(days) < 33.1
 
 
-def test_while_a_version_changes_a_reader_sees_one_version_whole(redis_url: str, client: Any) -> None:
+def test_reader_never_sees_a_mix_of_two_versions(redis_url: str, client: Any) -> None:
     user, done = uuid.uuid4().hex, threading.Event()
-    writer = RedisSink(redis_url).build_part("predictions", "0", None)
+    writer = RedisSink(redis_url).build_part("lists", "0", None)
 
     def write() -> None:
         for version in range(300):
-            mark = "ab"[version % 2]
-            writer.write_batch([[Prediction(user, lists(mark), version, (0, version, 0), 1, 0)]])
+            prefix = "ab"[version % 2]
+            writer.write_batch([[Prediction(user, lists(prefix), version, (0, version, 0), 1, 0)]])
         done.set()
 
     thread = threading.Thread(target=write)
     thread.start()
     seen: dict[str, set[str]] = {}
-    reads = torn = 0
+    reads = mixed = 0
     while not done.is_set() or reads < 2:
         found = client.hgetall(key(user))
         if found:
             reads += 1
-            marks = {title for horizon in HORIZONS for title in re.findall(r'"([ab])\d', found[f"horizon:{horizon}"])}
-            torn += len(marks) != 1
-            seen.setdefault(found["version"], set()).update(marks)
+            prefixes = {
+                title for horizon in HORIZONS for title in re.findall(r'"([ab])\d', found[f"horizon:{horizon}"])
+            }
+            mixed += len(prefixes) != 1
+            seen.setdefault(found["version"], set()).update(prefixes)
     thread.join()
     client.delete(key(user))
-    assert torn == 0
+    assert mixed == 0
     assert len(seen) > 1
-    assert all(marks == {"ab"[int(version) % 2]} for version, marks in seen.items())
+    assert all(prefixes == {"ab"[int(version) % 2]} for version, prefixes in seen.items())

@@ -1,4 +1,4 @@
-"""A schema keeps, within its version, what it promised: the needed fields, and what every other may hold."""
+"""Within a schema version, required fields and field types do not change."""
 
 import json
 from typing import Any, Final
@@ -9,15 +9,15 @@ from streaming.topics import MODEL_VERSIONS, SCHEMA_VERSIONS, TITLE_LAUNCHES, US
 from tests.support.paths import ROOT
 
 SCHEMAS: Final = ROOT / "docs" / "schemas"
-# What version 1 promised, field by field: the types it may have; a needed one ends with "!". Another promise is another
-# version, with a line of its own here: fields may be added to a version, and nothing else.
-PROMISED: Final[dict[tuple[str, int], dict[str, dict[str, str]]]] = {
+# The types of each field by schema version; a required field ends with "!". A version may only gain optional fields;
+# every other change is a new version with its own entry here.
+CONTRACT: Final[dict[tuple[str, int], dict[str, dict[str, str]]]] = {
     (USER_EVENTS, 1): {
         "Event": {
             "user": "string!", "title": "string!", "ts": "integer!", "action": "string", "rating": "null number",
             "event_id": "null string",
         },
-        "Forget": {"user": "string!", "forget": "boolean!"},
+        "EraseUser": {"user": "string!", "erase": "boolean!"},
     },
     (TITLE_LAUNCHES, 1): {
         "Launch": {
@@ -35,16 +35,16 @@ PROMISED: Final[dict[tuple[str, int], dict[str, dict[str, str]]]] = {
 
 
 @pytest.mark.parametrize("topic", SCHEMA_VERSIONS)
-def test_a_schema_keeps_what_its_version_promised(topic: str) -> None:
+def test_schema_keeps_the_fields_of_its_version(topic: str) -> None:
     number = SCHEMA_VERSIONS[topic]
     schema = json.loads((SCHEMAS / f"{topic}.json").read_text())
     assert schema["$id"] == f"urn:premiere:{topic}:{number}"
-    for record, fields in PROMISED[topic, number].items():
-        told = schema["$defs"][record]
-        assert set(told["required"]) == {name for name, types in fields.items() if types.endswith("!")}
-        found = {name: _types(told["properties"][name]) for name in fields}
+    for record, fields in CONTRACT[topic, number].items():
+        definition = schema["$defs"][record]
+        assert set(definition["required"]) == {name for name, types in fields.items() if types.endswith("!")}
+        found = {name: _types(definition["properties"][name]) for name in fields}
         assert found == {name: types.rstrip("!") for name, types in fields.items()}
-        assert told.get("additionalProperties") is not False  # unknown ones are passed over
+        assert definition.get("additionalProperties") is not False  # unknown fields are ignored
 
 
 def _types(field: dict[str, Any]) -> str:

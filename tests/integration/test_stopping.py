@@ -1,6 +1,6 @@
-"""SIGTERM as an orchestrator sends it: a flow drains and exits 0 in ten seconds, or gives up soon and loses nothing.
+"""SIGTERM: a flow drains and exits with 0 within ten seconds, or gives up soon without losing data.
 
-The broker goes away and comes back with its log, which only Apache Kafka does.
+The tests stop the broker and start it again with its log, which only Apache Kafka supports.
 """
 
 import os
@@ -16,22 +16,22 @@ import pytest
 from confluent_kafka import KafkaException, Producer
 
 from infra.local.embedded import start_kafka
-from infra.local.processes import PATIENCE, spawn, stop, tail
+from infra.local.processes import TERMINATION_TIMEOUT_S, log_tail, spawn, stop
 from infra.settings import Settings
-from infra.topics import create
+from infra.topics import create_topics
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Tick, decode_log, to_json
 from streaming.topics import ACTIVITY, USER_EVENTS, topics
 from tests.support.learn_flow import produce
-from tests.support.learner import Log
+from tests.support.learner import LogBuilder
 from tests.support.streams import deadline, group_offset
 
 EVENTS: Final = 60_000
-START: Final = 90.0  # seconds: an interpreter starts, on a machine that does other things too
+START_TIMEOUT_S: Final = 90.0  # for the start of an interpreter on a busy machine
 
 
-class Broker:
-    """An Apache Kafka that can go away, and come back as it was."""
+class RestartableBroker:
+    """An Apache Kafka that can be stopped, and started again with its log."""
 
     def __init__(self, folder: Path, home: Path) -> None:
         self.folder, self.home, self.running = folder, home, ExitStack()
@@ -45,50 +45,50 @@ class Broker:
 
 
 @pytest.fixture
-def broker_away(kafka_home: Path, tmp_path: Path) -> Iterator[Broker]:
-    """A broker of this test's own."""
-    broker = Broker(tmp_path / "kafka", kafka_home)
+def restartable_broker(kafka_home: Path, tmp_path: Path) -> Iterator[RestartableBroker]:
+    """A broker for each test."""
+    broker = RestartableBroker(tmp_path / "kafka", kafka_home)
     broker.start()
     yield broker
     broker.stop()
 
 
 @pytest.fixture
-def settings(broker_away: Broker, redis_url: str, tmp_path: Path) -> Settings:
-    loop = Settings(
-        bootstrap_servers=broker_away.address, redis_url=redis_url, data_dir=tmp_path, metrics_port=0,
+def settings(restartable_broker: RestartableBroker, redis_url: str, tmp_path: Path) -> Settings:
+    settings = Settings(
+        bootstrap_servers=restartable_broker.address, redis_url=redis_url, data_dir=tmp_path, metrics_port=0,
         event_partitions=1, epoch_seconds=0.5,
     )  # fmt: skip
-    create(loop.kafka(), topics(1))
-    return loop
+    create_topics(settings.kafka_config(), topics(1))
+    return settings
 
 
-class Running:
-    """A flow as a process; its log is this run's own."""
+class FlowProcess:
+    """A flow as a process, with a log of its own."""
 
     def __init__(self, settings: Settings, flow: str, name: str) -> None:
         self.log = settings.data_dir / f"{name}.log"
         env = {**os.environ, **settings.environment()}
         self.process: subprocess.Popen[bytes] = spawn(
-            [sys.executable, "-m", "infra.cli.main", "run", flow], self.log, env
+            [sys.executable, "-P", "-m", "infra.cli.main", "run", flow], self.log, env
         )
 
-    def until(self, done: Callable[[], bool]) -> None:
-        late = deadline(START)
-        while not done():
-            assert self.process.poll() is None, tail(self.log)
-            assert not late(), tail(self.log)
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        is_late = deadline(START_TIMEOUT_S)
+        while not condition():
+            assert self.process.poll() is None, log_tail(self.log)
+            assert not is_late(), log_tail(self.log)
             time.sleep(0.05)
 
-    def end(self) -> int:
-        """SIGTERM; after ten seconds SIGKILL, which is -9."""
-        stop(self.process, patience=PATIENCE)
+    def terminate(self) -> int:
+        """Send SIGTERM, after ten seconds SIGKILL; the exit code, -9 for SIGKILL."""
+        stop(self.process, timeout_s=TERMINATION_TIMEOUT_S)
         return int(self.process.returncode)
 
 
-def send(settings: Settings, many: int = EVENTS) -> None:
-    producer = Producer({**settings.kafka(), "linger.ms": 20, "compression.type": "lz4"})
-    for n in range(many):
+def send(settings: Settings, count: int = EVENTS) -> None:
+    producer = Producer({**settings.kafka_config(), "linger.ms": 20, "compression.type": "lz4"})
+    for n in range(count):
         user = f"u{n % 997}"
         producer.produce(USER_EVENTS, to_json(Event(user=user, title=f"t{n % 499}", ts=1_700_000_000_000 + n)), user, 0)
         producer.poll(0)
@@ -96,80 +96,80 @@ def send(settings: Settings, many: int = EVENTS) -> None:
 
 
 def committed(settings: Settings, group: str, topic: str) -> int:
-    """Negative, too, while the broker is finding out who keeps the group."""
+    """The committed offset; negative if there is none or the broker has not found the group's coordinator yet."""
     try:
-        return group_offset(settings.kafka(), group, topic)
+        return group_offset(settings.kafka_config(), group, topic)
     except KafkaException:
         return -1
 
 
-def written(settings: Settings) -> set[int]:
-    """Source offsets of the events in the learner's log."""
-    records = (decode_log(message.value or b"") for message in read_all(settings.kafka(), ACTIVITY))
+def logged_offsets(settings: Settings) -> set[int]:
+    """The source offsets of the events in the learner's log."""
+    records = (decode_log(message.value or b"") for message in read_all(settings.kafka_config(), ACTIVITY))
     return {new.offset for record in records if isinstance(record, Activity) for new in record.new}
 
 
-def assert_another_finishes(settings: Settings) -> None:
-    """A `features` started anew goes on, and in the end every event is in the log."""
-    second = Running(settings, "features", "second")
+def assert_restart_completes(settings: Settings) -> None:
+    """After a restart, `features` continues until every event is in the log."""
+    second = FlowProcess(settings, "features", "second")
     try:
-        second.until(lambda: committed(settings, "features", USER_EVENTS) == EVENTS)
+        second.wait_until(lambda: committed(settings, "features", USER_EVENTS) == EVENTS)
     finally:
-        assert second.end() == 0, tail(second.log)
-    assert written(settings) == set(range(EVENTS))
+        assert second.terminate() == 0, log_tail(second.log)
+    assert logged_offsets(settings) == set(range(EVENTS))
 
 
-def test_in_the_middle_of_a_heavy_replay_features_drains_and_exits_0_and_goes_on_later(settings: Settings) -> None:
+def test_features_drains_under_load_and_continues_after_restart(settings: Settings) -> None:
     send(settings)
-    first = Running(settings, "features", "first")
+    first = FlowProcess(settings, "features", "first")
     try:
-        first.until(lambda: committed(settings, "features", USER_EVENTS) > 0)
+        first.wait_until(lambda: committed(settings, "features", USER_EVENTS) > 0)
     finally:
-        assert first.end() == 0, tail(first.log)
+        assert first.terminate() == 0, log_tail(first.log)
     position = committed(settings, "features", USER_EVENTS)
-    assert written(settings) == set(range(position))  # drained: what was read is written and committed
-    assert_another_finishes(settings)
+    assert logged_offsets(settings) == set(range(position))  # everything that was read is written and committed
+    assert_restart_completes(settings)
 
 
-def test_in_the_middle_of_a_heavy_replay_learn_exits_0(settings: Settings) -> None:
-    produce(settings, Log(seed=7, d_text=256).play(1_500).messages)
-    learning = Running(settings, "learn", "learn")
+def test_learn_exits_0_under_load(settings: Settings) -> None:
+    produce(settings, LogBuilder(seed=7, d_text=256).add_rounds(1_500).messages)
+    process = FlowProcess(settings, "learn", "learn")
     try:
-        learning.until(lambda: committed(settings, "learn", ACTIVITY) > 0)
+        process.wait_until(lambda: committed(settings, "learn", ACTIVITY) > 0)
     finally:
-        assert learning.end() == 0, tail(learning.log)
+        assert process.terminate() == 0, log_tail(process.log)
 
 
-def test_while_kafka_is_away_features_gives_up_with_a_sentence_and_loses_nothing(
-    settings: Settings, broker_away: Broker
+def test_features_gives_up_without_broker_and_loses_nothing(
+    settings: Settings, restartable_broker: RestartableBroker
 ) -> None:
     send(settings)
-    first = Running(settings, "features", "first")
+    first = FlowProcess(settings, "features", "first")
     try:
-        first.until(lambda: committed(settings, "features", USER_EVENTS) > 0)
-        broker_away.stop()
+        first.wait_until(lambda: committed(settings, "features", USER_EVENTS) > 0)
+        restartable_broker.stop()
     finally:
-        code = first.end()
-    assert code == 1, tail(first.log)
-    assert "The flow features cannot go on. Kafka took nothing of the last epoch for 3 s" in tail(first.log, 40)
-    assert "nothing is lost" in tail(first.log, 40)
-    broker_away.start()
-    assert_another_finishes(settings)
+        code = first.terminate()
+    assert code == 1, log_tail(first.log)
+    assert "The flow features cannot continue" in log_tail(first.log, 40)
+    assert "No data is lost" in log_tail(first.log, 40)
+    restartable_broker.start()
+    assert_restart_completes(settings)
 
 
 @pytest.mark.parametrize("flow", ["features", "learn", "publish"])
-def test_a_flow_at_rest_stops_well_although_kafka_is_away(settings: Settings, broker_away: Broker, flow: str) -> None:
+def test_idle_flow_stops_without_broker(settings: Settings, restartable_broker: RestartableBroker, flow: str) -> None:
     send(settings, 10)
-    log = Log(seed=7, d_text=256).play(5)
-    log.write(Tick(ts=0), later=6_000)  # a checkpoint is due: before its first one the learner commits nothing
+    log = LogBuilder(seed=7, d_text=256).add_rounds(5)
+    log.write(Tick(ts=0), later=6_000)  # makes a checkpoint due: the learner commits nothing before its first one
     produce(settings, log.messages)
-    resting = Running(settings, flow, flow)
-    read = USER_EVENTS if flow == "features" else ACTIVITY
+    idle = FlowProcess(settings, flow, flow)
+    topic = USER_EVENTS if flow == "features" else ACTIVITY
     try:
-        resting.until(lambda: committed(settings, flow, read) >= 0)
-        broker_away.stop()
+        idle.wait_until(lambda: committed(settings, flow, topic) >= 0)
+        restartable_broker.stop()
         time.sleep(1)
     finally:
-        code = resting.end()
-    assert code in (0, 1), tail(resting.log)
-    assert "Traceback" not in tail(resting.log, 40)
+        code = idle.terminate()
+    assert code in (0, 1), log_tail(idle.log)
+    assert "Traceback" not in log_tail(idle.log, 40)

@@ -1,4 +1,4 @@
-"""What a producer of launches may send wrong: each kind becomes a dead letter, and the flow goes on."""
+"""No input stops the flow `titles`: each kind of invalid launch becomes a dead letter."""
 
 import json
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from features.text_encoders import Encoder, load_encoder
-from streaming.flows.titles import GENRES, LARGEST
+from streaming.flows.titles import MAX_GENRES, MAX_LAUNCH_BYTES
 from streaming.kafka.source import Message
-from streaming.records import FLOOR_MS
+from streaming.records import MIN_TIME_MS
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES
-from tests.support.titles import NOW, launch, play
+from tests.support.titles import NOW, launch, run_flow
 
 
 @pytest.fixture(scope="module")
@@ -40,33 +40,31 @@ def encode() -> Encoder:
         (json.dumps({"title": "x" * 257}).encode(), "wrong type"),
         (json.dumps({"title": "1", "overview": "x" * 65_537}).encode(), "wrong type"),
         (json.dumps({"title": "1", "text": {str(n): "x" * 65_000 for n in range(20)}}).encode(), "too large"),
-        (json.dumps({"title": "1", "ts": FLOOR_MS - 1}).encode(), "too old"),
+        (json.dumps({"title": "1", "ts": MIN_TIME_MS - 1}).encode(), "too old"),
         (json.dumps({"title": "1", "ts": NOW + 7_200_000}).encode(), "in the future"),
         (json.dumps({"title": "1", "ts": 10**30}).encode(), "in the future"),
         (json.dumps({"title": "1", "year": 10_000}).encode(), "out of range"),
         (json.dumps({"title": "1", "year": 2**80}).encode(), "out of range"),
         (json.dumps({"title": "1", "released": 2**62}).encode(), "out of range"),
-        (json.dumps({"title": "1", "genres": ["g"] * (GENRES + 1)}).encode(), "out of range"),
+        (json.dumps({"title": "1", "genres": ["g"] * (MAX_GENRES + 1)}).encode(), "out of range"),
         (json.dumps({"title": "1", "genres": ["g" * 300]}).encode(), "out of range"),
     ],
 )
-def test_what_cannot_be_used_becomes_a_dead_letter_and_the_flow_goes_on(
-    encode: Encoder, value: bytes | None, reason: str
-) -> None:
-    run = play(encode, Message(TITLE_LAUNCHES, 0, 4, NOW, b"1", value), launch("2", 5))
-    (told,) = run.reasons()
-    assert told.startswith(f"{reason}: ")
-    assert [title.title for title in run.known()] == ["2"]
-    (letter,) = run.dead.all()
+def test_invalid_launch_becomes_a_dead_letter(encode: Encoder, value: bytes | None, reason: str) -> None:
+    run = run_flow(encode, Message(TITLE_LAUNCHES, 0, 4, NOW, b"1", value), launch("2", 5))
+    (found,) = run.reasons()
+    assert found.startswith(f"{reason}: ")
+    assert [title.title for title in run.written()] == ["2"]
+    (letter,) = run.letters.all()
     assert letter.topic == DEAD_LETTERS
     assert dict(letter.headers)["offset"] == b"4"
 
 
-def test_the_largest_launch_still_becomes_a_title(encode: Encoder) -> None:
-    fields: dict[str, Any] = {"name": "n" * 65_536, "genres": ["g" * 256] * GENRES, "overview": "o" * 65_536}
-    bare = len(launch("1", **fields, text={"a": ""}).value or b"")
-    texts: dict[str, str] = {str(n): "x" * 60_000 for n in range((LARGEST - bare) // 60_020)}
-    run = play(encode, launch("1", **fields, text=texts))
+def test_largest_launch_becomes_a_title(encode: Encoder) -> None:
+    fields: dict[str, Any] = {"name": "n" * 65_536, "genres": ["g" * 256] * MAX_GENRES, "overview": "o" * 65_536}
+    base_bytes = len(launch("1", **fields, text={"a": ""}).value or b"")
+    texts: dict[str, str] = {str(n): "x" * 60_000 for n in range((MAX_LAUNCH_BYTES - base_bytes) // 60_020)}
+    run = run_flow(encode, launch("1", **fields, text=texts))
     assert run.reasons() == []
     (record,) = run.activity.all()
     assert len(record.value) < 150_000

@@ -1,6 +1,6 @@
-"""Logs whose beginning is gone, or that were made anew, on Apache Kafka: no flow waits for what is not there.
+"""Truncated and recreated logs on Apache Kafka: no flow waits for an offset that does not exist.
 
-The embedded broker does neither retention nor out of range; so these need the real one.
+The embedded broker has neither retention nor out-of-range errors, so these tests need Apache Kafka.
 """
 
 import shutil
@@ -16,113 +16,115 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from infra.local.embedded import start_kafka
-from infra.operate.verify import DeriveError, rederive
-from infra.run.learn import LogCutError, learn
+from infra.operate.verify import VerifyError, verify
+from infra.run.learn import LogTruncatedError, learn
 from infra.run.publish import publish
-from infra.run.runner import features, recovery
+from infra.run.runner import features, recovery_store
 from infra.settings import Settings
-from infra.topics import create
+from infra.topics import create_topics
 from model import checkpoint
-from streaming.flows.learn import GONE
-from streaming.kafka.client import PositionLostError, stream_error
+from streaming.errors import OffsetOutOfRangeError, stream_error
+from streaming.flows.learn import LOST_RECORDS
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Tick, decode_log, to_json
 from streaming.topics import ACTIVITY, USER_EVENTS, topics
-from tests.support.learn_flow import announced, produce, run_until
-from tests.support.learner import Log
+from tests.support.learn_flow import announced_versions, produce, run_until_announced
+from tests.support.learner import LogBuilder
 from tests.support.streams import deadline, group_offset
 
 
 @pytest.fixture(scope="module")
 def apache(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an Apache Kafka of these tests' own: the topics have their real names."""
+    """The address of an Apache Kafka that only these tests use, because the topics have their real names."""
     with start_kafka(tmp_path_factory.mktemp("apache"), kafka_home) as address:
         yield address
 
 
 @pytest.fixture
 def settings(apache: str, redis_url: str, tmp_path: Path) -> Settings:
-    """A loop with all topics made anew."""
-    loop = Settings(
+    """Settings with newly created topics."""
+    settings = Settings(
         bootstrap_servers=apache, redis_url=redis_url, data_dir=tmp_path, checkpoint_seconds=2, keep_checkpoints=50,
         metrics_port=0, event_partitions=1,
     )  # fmt: skip
-    anew(loop, [topic.name for topic in topics()])
-    return loop
+    recreate(settings, [topic.name for topic in topics()])
+    return settings
 
 
-def anew(settings: Settings, names: Sequence[str]) -> None:
-    """Delete topics and make them again."""
-    admin = AdminClient({**settings.kafka()})
-    there = [name for name in admin.list_topics(timeout=10).topics if name in names]
-    for future in (admin.delete_topics(there) if there else {}).values():
+def recreate(settings: Settings, names: Sequence[str]) -> None:
+    """Delete topics and create them again."""
+    admin = AdminClient({**settings.kafka_config()})
+    existing = [name for name in admin.list_topics(timeout=10).topics if name in names]
+    for future in (admin.delete_topics(existing) if existing else {}).values():
         future.result()
-    late = deadline(60)
+    is_late = deadline(60)
     while set(names) & set(admin.list_topics(timeout=10).topics):
-        assert not late()
+        assert not is_late()
         time.sleep(0.1)
-    create(settings.kafka(), [topic for topic in topics(1) if topic.name in names])
+    create_topics(settings.kafka_config(), [topic for topic in topics(1) if topic.name in names])
 
 
-def cut(settings: Settings, topic: str, before: int = -1) -> None:
-    """What retention does: a log's records before an offset (-1: all) are gone."""
-    admin = AdminClient({**settings.kafka()})  # must live until it has answered
+def truncate(settings: Settings, topic: str, before: int = -1) -> None:
+    """Delete a log's records before an offset, like retention does; -1 deletes all."""
+    admin = AdminClient({**settings.kafka_config()})  # must not be deleted before it has answered
     for future in admin.delete_records([TopicPartition(topic, 0, before)]).values():
         future.result()
 
 
-def played(seed: int, rounds: int) -> Log:
-    log = Log(seed=seed, d_text=256).play(rounds)
+def learner_log(seed: int, rounds: int) -> LogBuilder:
+    log = LogBuilder(seed=seed, d_text=256).add_rounds(rounds)
     log.write(Tick(ts=0), later=3_000)
     return log
 
 
-def test_a_learner_goes_on_where_retention_has_cut_its_log_and_says_what_is_gone(
+def test_learner_continues_after_retention_and_counts_the_lost_records(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    log = played(1, 36)
+    log = learner_log(1, 36)
     half = len(log.messages) // 2
     produce(settings, log.messages[:half])
-    run_until(settings, 1)
-    before = announced(settings)
+    run_until_announced(settings, 1)
+    before = announced_versions(settings)
     produce(settings, log.messages[half:])
-    first = max(one.position for one in before) + 30
-    cut(settings, ACTIVITY, first)
-    run_until(settings, len(before) + 1)
-    after = announced(settings)[len(before) :]
+    first = max(version.position for version in before) + 30
+    truncate(settings, ACTIVITY, first)
+    lost_before = LOST_RECORDS._value.get()
+    run_until_announced(settings, len(before) + 1)
+    after = announced_versions(settings)[len(before) :]
     assert after[0].position > first
     assert after[0].step > before[-1].step
     manifest = checkpoint.read_manifest(before[-1].path)
-    assert GONE._value.get() == first - manifest["position"]
-    assert f"activity begins at offset {first} now: {first - manifest['position']} records were cut" in caplog.text
-    with pytest.raises(DeriveError, match=f"The log begins at offset {first} and version 0 stands at"):
-        rederive(settings, len(before), 0, None, print)
-    publish(settings, threading.Event())  # makes its caches from what the topics still hold
+    lost = first - manifest["position"]
+    assert LOST_RECORDS._value.get() - lost_before == lost
+    assert f"activity starts at offset {first}: retention deleted {lost} records" in caplog.text
+    with pytest.raises(VerifyError, match=f"log begins at offset {first}"):
+        verify(settings, len(before), 0, None, print)
+    publish(settings, threading.Event())  # restores its caches from the remaining records
 
 
-def test_a_learner_without_a_checkpoint_refuses_a_log_whose_beginning_is_gone(settings: Settings) -> None:
-    produce(settings, played(2, 6).messages)
-    cut(settings, ACTIVITY, 10)
-    with pytest.raises(LogCutError, match=r"begins at offset 10 and there is no checkpoint to go on from: put one"):
+def test_learner_without_a_checkpoint_refuses_a_truncated_log(settings: Settings) -> None:
+    produce(settings, learner_log(2, 6).messages)
+    truncate(settings, ACTIVITY, 10)
+    with pytest.raises(LogTruncatedError, match=r"starts at offset 10, and there is no checkpoint"):
         learn(settings, threading.Event())
 
 
-def test_on_a_topic_made_anew_the_weights_go_on_and_positions_begin_again(settings: Settings) -> None:
-    produce(settings, played(3, 30).messages)
-    run_until(settings, 1)
-    before = announced(settings)
-    anew(settings, [ACTIVITY])
-    again = played(4, 14)
-    produce(settings, again.messages)
-    run_until(settings, len(before) + 1)
-    after = announced(settings)[-1]
+def test_recreated_topic_keeps_the_weights_and_resets_the_position(settings: Settings) -> None:
+    produce(settings, learner_log(3, 30).messages)
+    run_until_announced(settings, 1)
+    before = announced_versions(settings)
+    recreate(settings, [ACTIVITY])
+    new_log = learner_log(4, 14)
+    produce(settings, new_log.messages)
+    run_until_announced(settings, len(before) + 1)
+    after = announced_versions(settings)[-1]
     assert after.step > before[-1].step
-    assert after.position <= len(again.messages)
-    assert 0 < after.learned <= len(again.events)
+    assert after.position <= len(new_log.messages)
+    assert 0 < after.learned <= len(new_log.events)
 
 
 def send(settings: Settings, numbers: range) -> None:
-    producer = Producer(settings.kafka())
+    producer = Producer(settings.kafka_config())
     for n in numbers:
         event = Event(user=f"u{n % 3}", title=f"t{n}", ts=1_700_000_000_000 + n)
         producer.produce(USER_EVENTS, to_json(event), event.user, 0)
@@ -132,38 +134,38 @@ def send(settings: Settings, numbers: range) -> None:
 def run_features(settings: Settings, done: Callable[[], bool]) -> None:
     stop = threading.Event()
 
-    def watch() -> None:
-        late = deadline(120)
-        while not (done() or late() or stop.is_set()):
+    def stop_when_done() -> None:
+        is_late = deadline(120)
+        while not (done() or is_late() or stop.is_set()):
             stop.wait(0.1)
         stop.set()
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=stop_when_done)
     watcher.start()
     try:
-        run_main(features(settings, stop).dataflow, recovery_config=recovery(settings, "features"))
+        run_main(features(settings, stop).dataflow, recovery_config=recovery_store(settings, "features"))
     finally:
         stop.set()
         watcher.join()
 
 
-def in_the_log(settings: Settings) -> set[tuple[str, str]]:
-    records: list[Any] = [decode_log(m.value) for m in read_all(settings.kafka(), ACTIVITY) if m.value]
+def logged_events(settings: Settings) -> set[tuple[str, str]]:
+    records: list[Any] = [decode_log(m.value) for m in read_all(settings.kafka_config(), ACTIVITY) if m.value]
     return {(a.user, a.titles[new.index]) for a in records if isinstance(a, Activity) for new in a.new}
 
 
-def test_features_names_the_remedy_where_its_position_is_gone_and_the_remedy_works(settings: Settings) -> None:
+def test_features_restarts_after_its_offset_was_deleted(settings: Settings) -> None:
     send(settings, range(20))
-    run_features(settings, lambda: len(in_the_log(settings)) == 20)
-    assert group_offset(settings.kafka(), "features", USER_EVENTS) <= 20
+    run_features(settings, lambda: len(logged_events(settings)) == 20)
+    assert group_offset(settings.kafka_config(), "features", USER_EVENTS) <= 20
     send(settings, range(20, 40))
-    cut(settings, USER_EVENTS)
+    truncate(settings, USER_EVENTS)
     with pytest.raises(BaseException) as raised:  # noqa: PT011 - the engine wraps it
         run_features(settings, lambda: False)
-    known = stream_error(raised.value)
-    assert isinstance(known, PositionLostError)
-    assert "let the flow start anew (remove its recovery folder)" in str(known)
+    error = stream_error(raised.value)
+    assert isinstance(error, OffsetOutOfRangeError)
+    assert "recovery folder" in str(error)
     shutil.rmtree(settings.data_dir / "recovery" / "features")
     send(settings, range(40, 60))
-    run_features(settings, lambda: len(in_the_log(settings)) == 40)
-    assert {title for _, title in in_the_log(settings)} == {f"t{n}" for n in (*range(20), *range(40, 60))}
+    run_features(settings, lambda: len(logged_events(settings)) == 40)
+    assert {title for _, title in logged_events(settings)} == {f"t{n}" for n in (*range(20), *range(40, 60))}

@@ -1,6 +1,7 @@
-"""The whole loop run twice over the same audience, once undisturbed, and what differs at the end is counted.
+"""Runs the whole system on a dataset with or without an injected fault, and compares the results of two runs.
 
-Keyed so that two runs compare whatever their batches were; what depends on when Kafka took a record is left out.
+Results are keyed by user or log position, so that they do not depend on batch boundaries. Values that depend on Kafka's
+append times are left out.
 """
 
 import tempfile
@@ -15,171 +16,177 @@ import pyarrow.parquet as pq
 from features.store import offline_folder, open_store
 from infra.data.datasets import DataSet
 from infra.data.producer import DatasetProducer, ProduceRate
-from infra.local.processes import tail
-from infra.local.session import Session, running
-from infra.local.supervisor import Restarts
-from infra.monitor.metrics_server import free_base
-from infra.monitor.status import look
-from infra.run.learn import learner_settings, numerics
+from infra.learner_settings import learner_settings, set_threads
+from infra.local.processes import log_tail
+from infra.local.session import Session, run_session
+from infra.local.supervisor import RestartPolicy
+from infra.monitor.metrics_server import free_base_port
+from infra.monitor.status import read_status
 from infra.settings import Settings
 from model import checkpoint
 from model.learner import Learner
 from streaming.kafka.source import read_all
 from streaming.state.log_learner import LogLearner, LogSettings
-from streaming.stores.redis_lists import key
+from streaming.stores.list_client import key
 from streaming.topics import ACTIVITY
 
-PATIENCE: Final = 300.0  # seconds without progress after which a run has failed
-RESTARTS: Final = Restarts(most=1000, first=0.1, longest=1.0)
-FEATURES: Final = [f"user_activity:{name}" for name in ("event_count", "last_title", "recent_titles", "recent_ms")]
-HOLD: Final = 400  # events in flight where nothing is killed
+STALL_TIMEOUT_S: Final = 300.0  # seconds without progress after which a run has failed
+RESTART_POLICY: Final = RestartPolicy(max_restarts=1000, first_delay_s=0.1, max_delay_s=1.0)
+ONLINE_FEATURES: Final = [
+    f"user_activity:{name}" for name in ("event_count", "last_title", "recent_titles", "recent_ms")
+]
+MAX_IN_FLIGHT: Final = 400  # events, in a run without a fault
 
-Say = Callable[[str], object]
-Disturb = Callable[[Session, DatasetProducer, int, Say], None]  # plays on until that event, and does harm on the way
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a run left behind. Keyed so that two runs can be compared whatever their batches were."""
-
-    rows: list[tuple[Any, ...]]  # of the offline log; the time of the Kafka record left out
-    features: dict[str, tuple[Any, ...]]  # user -> what Feast has online
-    served: dict[str, tuple[Any, ...]]  # user -> events and source offset that the lists in Redis know
-    learned: int
-    repeated: int  # events that came twice through the log and were passed over
-    weights: dict[str, bool]  # checkpoint file -> whether it equals a fresh learner's
+Log = Callable[[str], object]
+Fault = Callable[[Session, DatasetProducer, int, Log], None]  # produces up to an event number and injects its fault
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Of one kind of thing: how many there must be, and what is wrong."""
+class RunResult:
+    """The final state of a run."""
 
-    wanted: int
+    offline_rows: list[tuple[Any, ...]]  # of the offline log, without the time of the Kafka record
+    online_features: dict[str, tuple[Any, ...]]  # user -> values in Feast's online store
+    lists: dict[str, tuple[Any, ...]]  # user -> number of events and source offset behind the lists in Redis
+    learned_events: int
+    duplicate_events: int  # events that were twice in the learner's log and were skipped
+    checkpoint_files: dict[str, bool]  # checkpoint file -> whether it equals the file of an undisturbed learner
+
+
+@dataclass(frozen=True)
+class ErrorCounts:
+    """The errors in one kind of record."""
+
+    expected: int  # records of the run without a fault
     lost: int
-    doubled: int
-    differing: int
+    duplicated: int
+    different: int
 
     @property
-    def clean(self) -> bool:
-        """Nothing wrong."""
-        return not (self.lost or self.doubled or self.differing)
+    def ok(self) -> bool:
+        """Whether there is no error."""
+        return not (self.lost or self.duplicated or self.different)
 
 
-def run(settings: Settings, data: DataSet, disturb: Disturb | None, say: Say) -> Found:
-    """The data set through a loop of its own, disturbed or not, until everything is learned and served."""
-    with running(settings, RESTARTS) as loop:
-        with DatasetProducer(data, loop.settings.kafka(), ahead=len(data)) as replay:
-            if disturb is None:
-                replay.play(pace=ProduceRate(in_flight=lambda: replay.events - _learned(loop), limit=HOLD))
+def run_dataset(settings: Settings, data: DataSet, fault: Fault | None, log: Log) -> RunResult:
+    """Produce the dataset into a new system, with or without a fault, until all events are learned and served."""
+    with run_session(settings, RESTART_POLICY) as session:
+        with DatasetProducer(data, session.settings.kafka_config(), ahead=len(data)) as producer:
+            if fault is None:
+                producer.produce(
+                    pace=ProduceRate(in_flight=lambda: producer.events - _learned(session), limit=MAX_IN_FLIGHT)
+                )
             else:
-                disturb(loop, replay, len(data), say)
-        settle(loop, len(data), say)
-        loop.flows.stop()
-        return _found(loop, data, say)
+                fault(session, producer, len(data), log)
+        wait_until_settled(session, len(data), log)
+        session.flows.stop()
+        return _collect_result(session, data, log)
 
 
-def _learned(loop: Session) -> int:
-    loop.flows.check()
-    return look(loop.settings, loop.lags).learned
+def _learned(session: Session) -> int:
+    session.flows.check()
+    return read_status(session.settings, session.lags).learned
 
 
-def settle(loop: Session, events: int, say: Say) -> None:
-    """Wait until every event is learned, in a checkpoint, and in its viewer's lists."""
+def wait_until_settled(session: Session, events: int, log: Log) -> None:
+    """Wait until every event is learned, saved in a checkpoint and included in its user's lists."""
     best, since = -1, time.monotonic()
     while True:
-        learned = _learned(loop)
-        served = sum(int(loop.redis.hget(name, "events") or 0) for name in loop.redis.scan_iter(key("*"), 1000))
-        saved = max((checkpoint.read_manifest(url)["learned"] for url in _checkpoints(loop)), default=0)
+        learned = _learned(session)
+        served = sum(int(session.redis.hget(name, "events") or 0) for name in session.redis.scan_iter(key("*"), 1000))
+        saved = max((checkpoint.read_manifest(url)["learned"] for url in _checkpoints(session)), default=0)
         if min(learned, served, saved) >= events:
             break
         if (now := learned + served + saved) > best:
             best, since = now, time.monotonic()
-        assert time.monotonic() - since < PATIENCE, (
-            f"of {events}: learned {learned}, served {served}, saved {saved}; the logs end with:\n{_logs(loop)}"
+        assert time.monotonic() - since < STALL_TIMEOUT_S, (
+            f"of {events} events {learned} learned, {served} served, {saved} saved. Ends of the logs:\n{_logs(session)}"
         )
-        say(f"settling: of {events:,} events {learned:,} learned, {served:,} served, {saved:,} in a checkpoint")
+        log(f"waiting: of {events:,} events {learned:,} learned, {served:,} served, {saved:,} in a checkpoint")
         time.sleep(1)
-    time.sleep(3)  # more than an epoch: what was written becomes durable, and would be doubled by now
+    time.sleep(3)  # longer than an epoch: all writes become durable, and duplicates appear
 
 
-def _logs(loop: Session) -> str:
-    return "\n\n".join(f"{log.name}\n{tail(log)}" for log in sorted((loop.settings.data_dir / "logs").glob("*.log")))
+def _logs(session: Session) -> str:
+    files = sorted((session.settings.data_dir / "logs").glob("*.log"))
+    return "\n\n".join(f"{file.name}\n{log_tail(file)}" for file in files)
 
 
-def _checkpoints(loop: Session) -> list[str]:
-    return checkpoint.present(loop.settings.checkpoints_url())
+def _checkpoints(session: Session) -> list[str]:
+    return checkpoint.list_checkpoints(session.settings.checkpoints_url())
 
 
-def _found(loop: Session, data: DataSet, say: Say) -> Found:
-    folder = loop.settings.data_dir.resolve() / "feast"
+def _collect_result(session: Session, data: DataSet, log: Log) -> RunResult:
+    folder = session.settings.data_dir.resolve() / "feast"
     table = pq.read_table(offline_folder(folder, "user_activity"))
-    rows = [tuple(map(_plain, row.values())) for row in table.drop_columns(["created"]).to_pylist()]
-    store = open_store(loop.settings.redis(), folder)
-    online = store.get_online_features(FEATURES, [{"user_id": user} for user in data.users]).to_dict()
-    features = {user: tuple(_plain(online[name][k]) for name in sorted(online)) for k, user in enumerate(data.users)}
-    features = {user: known for user, known in features.items() if None not in known}
-    served = {}
+    offline_rows = [tuple(map(_hashable, row.values())) for row in table.drop_columns(["created"]).to_pylist()]
+    store = open_store(session.settings.require_redis_url(), folder)
+    online = store.get_online_features(ONLINE_FEATURES, [{"user_id": user} for user in data.users]).to_dict()
+    values = {user: tuple(_hashable(online[name][k]) for name in sorted(online)) for k, user in enumerate(data.users)}
+    online_features = {user: known for user, known in values.items() if None not in known}
+    lists = {}
     for user in data.users:
-        events, revision = loop.redis.hmget(key(user), "events", "revision")
+        events, revision = session.redis.hmget(key(user), "events", "revision")
         if events is not None:
-            served[user] = (events, revision.split(".")[0])
-    manifest = checkpoint.read_manifest(_checkpoints(loop)[-1])
-    say("a fresh learner reads the log that this run left")
-    weights, repeated = _weights(loop, manifest)
-    return Found(rows, features, served, manifest["learned"], repeated, weights)
+            lists[user] = (events, revision.split(".")[0])
+    manifest = checkpoint.read_manifest(_checkpoints(session)[-1])
+    log("an undisturbed learner reads the learner's log of this run")
+    checkpoint_files, duplicate_events = _compare_checkpoint(session, manifest)
+    return RunResult(offline_rows, online_features, lists, manifest["learned"], duplicate_events, checkpoint_files)
 
 
-def _weights(loop: Session, manifest: dict[str, Any]) -> tuple[dict[str, bool], int]:
-    """Whether a learner that was never disturbed, on the same log, has the same checkpoint, file by file."""
-    numerics(loop.settings.threads)
-    logs = LogSettings(checkpoint=round(loop.settings.checkpoint_seconds * 1000))
-    fresh = LogLearner(Learner(learner_settings(loop.settings)), logs)
-    for message in read_all(loop.settings.kafka(), ACTIVITY):
-        fresh.feed(message)
-        if (fresh.batches, fresh.position) >= (manifest["step"], manifest["position"]):
+def _compare_checkpoint(session: Session, manifest: dict[str, Any]) -> tuple[dict[str, bool], int]:
+    """Compare the checkpoint file by file with that of an undisturbed learner on the same log, and count duplicates."""
+    set_threads(session.settings.threads)
+    logs = LogSettings(checkpoint_ms=round(session.settings.checkpoint_seconds * 1000))
+    undisturbed = LogLearner(Learner(learner_settings(session.settings)), logs)
+    for message in read_all(session.settings.kafka_config(), ACTIVITY):
+        undisturbed.feed(message)
+        if (undisturbed.batches, undisturbed.position) >= (manifest["step"], manifest["position"]):
             break
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(f"{folder}/fresh", fresh.state_dict(), {})
-        sums = checkpoint.read_manifest(f"{folder}/fresh")["files"]
-    return {name: sums.get(name) == said for name, said in manifest["files"].items()}, fresh.duplicates
+        checkpoint.save(f"{folder}/undisturbed", undisturbed.state_dict(), {})
+        checksums = checkpoint.read_manifest(f"{folder}/undisturbed")["files"]
+    same = {name: checksums.get(name) == checksum for name, checksum in manifest["files"].items()}
+    return same, undisturbed.duplicates
 
 
-def _plain(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def compare(want: Found, got: Found) -> dict[str, Counts]:
-    """What the disturbed run lost, doubled or has otherwise, by kind."""
-    rows, wanted = set(got.rows), set(want.rows)
-    same_place = len({_place(row) for row in got.rows} & {_place(row) for row in want.rows})
-    weights = [name for name, same in got.weights.items() if not same]
+def compare_runs(want: RunResult, got: RunResult) -> dict[str, ErrorCounts]:
+    """Lost, duplicated and different records of the run `got` compared to `want`, by kind of record."""
+    rows, expected = set(got.offline_rows), set(want.offline_rows)
+    positions = {_log_position(row) for row in got.offline_rows}
+    common = len(positions & {_log_position(row) for row in want.offline_rows})
+    different_files = [name for name, same in got.checkpoint_files.items() if not same]
+    missing_events = want.learned_events - got.learned_events
     return {
-        "offline rows": Counts(
-            len(wanted),
-            len(wanted) - same_place,
-            len(got.rows) - len({_place(row) for row in got.rows}),
-            same_place - len(rows & wanted),
+        "offline_rows": ErrorCounts(
+            len(expected),
+            len(expected) - common,
+            len(got.offline_rows) - len(positions),
+            common - len(rows & expected),
         ),
-        "histories in Feast": _differing(want.features, got.features),
-        "histories in Redis": _differing(want.served, got.served),
-        "events learned": Counts(
-            want.learned, max(0, want.learned - got.learned), max(0, got.learned - want.learned), 0
-        ),
-        "checkpoint files": Counts(len(got.weights), 0, 0, len(weights)),
+        "online_features": _compare_by_user(want.online_features, got.online_features),
+        "lists": _compare_by_user(want.lists, got.lists),
+        "learned_events": ErrorCounts(want.learned_events, max(0, missing_events), max(0, -missing_events), 0),
+        "checkpoint_files": ErrorCounts(len(got.checkpoint_files), 0, 0, len(different_files)),
     }
 
 
-def _place(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Partition and offset: the last two columns."""
+def _log_position(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Partition and offset, the last two columns."""
     return row[-2:]
 
 
-def _differing(want: dict[str, Any], got: dict[str, Any]) -> Counts:
+def _compare_by_user(want: dict[str, Any], got: dict[str, Any]) -> ErrorCounts:
     both = want.keys() & got.keys()
-    return Counts(len(want), len(want.keys() - both), len(got.keys() - both), sum(want[k] != got[k] for k in both))
+    return ErrorCounts(len(want), len(want.keys() - both), len(got.keys() - both), sum(want[k] != got[k] for k in both))
 
 
-def settings(folder: Path, **given: Any) -> Settings:
-    """Of a stack of its own in `folder`."""
-    port = free_base(Settings(metrics_port=27_000))
+def session_settings(folder: Path, **given: Any) -> Settings:
+    """Settings of a system in `folder` with its own services and ports."""
+    port = free_base_port(Settings(metrics_port=27_000))
     return Settings(data_dir=folder, metrics_port=port, **{"bootstrap_servers": "", "redis_url": "", **given})

@@ -1,4 +1,4 @@
-"""Shared by tests."""
+"""The documentation, for tests that execute its examples."""
 
 import re
 from typing import Final
@@ -6,13 +6,12 @@ from typing import Final
 from tests.support.paths import ROOT
 
 CONTRACTS: Final = (ROOT / "docs" / "contracts.md").read_text()
+EXAMPLE_USER: Final = "user-42"  # the user in the examples
+LOCAL_KAFKA: Final = "localhost:9092"  # the address in the examples
 
 
-LOCAL_KAFKA: Final = "localhost:9092"  # as the examples name them
-
-
-def _block(text: str, words: str, language: str = "python") -> str:
-    """The one block of code that holds `words`."""
-    found = [block for block in re.findall(rf"```{language}\n(.*?)```", text, re.S) if words in block]
+def code_block(text: str, content: str, language: str = "python") -> str:
+    """The only code block that contains `content`."""
+    found = [block for block in re.findall(rf"```{language}\n(.*?)```", text, re.S) if content in block]
     assert len(found) == 1
     return str(found[0])

@@ -1,4 +1,4 @@
-"""Shared by tests."""
+"""Rows of the feature store."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,7 +7,7 @@ NOON = datetime(2016, 5, 1, 12, tzinfo=UTC)
 
 
 def user_row(user: str, after: float, count: int, titles: list[str], created: float = 0) -> dict[str, Any]:
-    """A user's features after `count` events, the newest `after` seconds past noon; stamped as the flow does."""
+    """A user's features after `count` events, the newest `after` seconds past noon, timed like the flow does."""
     newest = NOON + timedelta(seconds=after)
     ms = int(newest.timestamp() * 1000)
     return {

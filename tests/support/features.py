@@ -1,4 +1,4 @@
-"""Flow `features` with sinks in memory, and messages to feed it."""
+"""The flow `features` with sinks in memory, and messages for it."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,12 +12,12 @@ from bytewax.testing import TestingSource, run_main
 from streaming.flows.features import build
 from streaming.kafka.source import Message
 from streaming.records import Activity, LogRecord, decode_log
-from streaming.state.user_history import Row
+from streaming.state.user_history import UserRow
 
 NOW = 1_700_000_000_000  # ms
 
 
-class _Collected(StatefulSinkPartition[list[Any], None]):
+class _CollectPartition(StatefulSinkPartition[list[Any], None]):
     def __init__(self, items: list[Any]) -> None:
         self.items = items
 
@@ -28,8 +28,8 @@ class _Collected(StatefulSinkPartition[list[Any], None]):
         return None
 
 
-class Collect(FixedPartitionedSink[list[Any], None]):
-    """Keeps what it gets, as it gets it: at least once."""
+class CollectSink(FixedPartitionedSink[list[Any], None]):
+    """Keeps all items, at least once: a crash discards none."""
 
     def __init__(self, parts: int = 1) -> None:
         self.items: dict[str, list[Any]] = {str(part): [] for part in range(parts)}
@@ -40,19 +40,19 @@ class Collect(FixedPartitionedSink[list[Any], None]):
     def part_fn(self, item_key: str) -> int:
         return int(item_key)
 
-    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _Collected:
-        return _Collected(self.items[for_part])
+    def build_part(self, step_id: str, for_part: str, resume_state: None) -> _CollectPartition:
+        return _CollectPartition(self.items[for_part])
 
     def all(self) -> list[Any]:
-        return [one for part in self.items.values() for item in part for one in item]
+        return [element for part in self.items.values() for item in part for element in item]
 
 
-class Run:
+class FeaturesRun:
     """The flow with sinks in memory."""
 
     def __init__(self, shards: int = 1) -> None:
-        self.activity, self.online, self.offline, self.dead = Collect(), Collect(shards), Collect(shards), Collect()
-        self.forgotten = Collect(shards)
+        self.activity, self.letters = CollectSink(), CollectSink()
+        self.online, self.offline, self.erasures = (CollectSink(shards) for _ in range(3))
         self.shards = shards
 
     def flow(self, source: Source[list[Message]], **settings: Any) -> Dataflow:
@@ -61,9 +61,9 @@ class Run:
             activity=self.activity,
             online=self.online,
             offline=self.offline,
-            forgotten=self.forgotten,
-            dead_letters=self.dead,
-            shards=self.shards,
+            erasures=self.erasures,
+            dead_letters=self.letters,
+            offline_shards=self.shards,
             **settings,
         )
 
@@ -73,8 +73,8 @@ class Run:
     def activities(self) -> list[Activity]:
         return [record for record in self.log() if isinstance(record, Activity)]
 
-    def rows(self) -> dict[tuple[int, int], Row]:
-        """Offline rows by where their event lay."""
+    def rows(self) -> dict[tuple[int, int], UserRow]:
+        """Offline rows by the position of their event."""
         return {(row["partition"], row["offset"]): row for row in self.offline.all()}
 
 
@@ -83,8 +83,8 @@ def event(user: str, title: str, ts: int, offset: int, partition: int = 0, **mor
     return Message("user-events", partition, offset, NOW + offset, user.encode(), value)
 
 
-def forget(user: str, offset: int, partition: int = 0, **more: Any) -> Message:
-    value = json.dumps({"user": user, "forget": True, **more}).encode()
+def erasure_request(user: str, offset: int, partition: int = 0, **more: Any) -> Message:
+    value = json.dumps({"user": user, "erase": True, **more}).encode()
     return Message("user-events", partition, offset, NOW + offset, user.encode(), value)
 
 
@@ -92,7 +92,7 @@ def polls(messages: Sequence[Message], size: int) -> list[list[Message]]:
     return [list(messages[start : start + size]) for start in range(0, len(messages), size)]
 
 
-def play(source: Iterable[Any], shards: int = 1, **settings: Any) -> Run:
-    run = Run(shards)
+def run_flow(source: Iterable[Any], shards: int = 1, **settings: Any) -> FeaturesRun:
+    run = FeaturesRun(shards)
     run_main(run.flow(TestingSource(list(source)), **settings))
     return run

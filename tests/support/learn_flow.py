@@ -1,58 +1,46 @@
-"""Shared by tests."""
+"""The flow `learn` on a real broker."""
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final
 
-import pytest
 from bytewax.testing import run_main
 from confluent_kafka import Producer
 
 from infra.run.learn import learn
 from infra.settings import Settings
-from infra.topics import create
 from streaming.kafka.source import Message, read_all
 from streaming.records import Version, decode_version
-from streaming.topics import ACTIVITY, MODEL_VERSIONS, topics
-from tests.support.kafka import OwnKafka
-from tests.support.learner import Log
+from streaming.topics import ACTIVITY, MODEL_VERSIONS
+from tests.support.learner import LogBuilder
 from tests.support.streams import deadline
 
-SINCE: Final = round(time.time() * 1000) - 2 * 86_400_000 - Log().at
-
-
-@pytest.fixture
-def settings(own_kafka: OwnKafka, tmp_path: Path) -> Iterator[Settings]:
-    """A broker of its own, for the topics have their real names."""
-    with own_kafka(tmp_path / "kafka") as address:
-        create({"bootstrap.servers": address}, topics())
-        yield Settings(bootstrap_servers=address, data_dir=tmp_path, checkpoint_seconds=2, threads=1)
+TIME_SHIFT_MS: Final = round(time.time() * 1000) - 2 * 86_400_000 - LogBuilder().record_time
 
 
 def produce(settings: Settings, messages: Sequence[Message]) -> None:
-    producer = Producer(settings.kafka())
+    producer = Producer(settings.kafka_config())
     for message in messages:
-        producer.produce(ACTIVITY, message.value, message.key, 0, timestamp=message.appended + SINCE)
+        producer.produce(ACTIVITY, message.value, message.key, 0, timestamp=message.appended + TIME_SHIFT_MS)
     assert producer.flush(10) == 0
 
 
-def announced(settings: Settings) -> list[Version]:
-    return [decode_version(message.value or b"") for message in read_all(settings.kafka(), MODEL_VERSIONS)]
+def announced_versions(settings: Settings) -> list[Version]:
+    return [decode_version(message.value or b"") for message in read_all(settings.kafka_config(), MODEL_VERSIONS)]
 
 
-def run_until(settings: Settings, versions: int) -> None:
-    """The flow as `premiere run learn` makes it, stopped once so many versions have been announced."""
+def run_until_announced(settings: Settings, versions: int) -> None:
+    """Run the flow like `premiere run learn`, and stop it once this many versions have been announced."""
     stop = threading.Event()
 
-    def watch() -> None:
-        late = deadline(120)
-        while len(announced(settings)) < versions and not late():
+    def stop_when_announced() -> None:
+        is_late = deadline(120)
+        while len(announced_versions(settings)) < versions and not is_late():
             stop.wait(0.1)
         stop.set()
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=stop_when_announced)
     watcher.start()
     try:
         made = learn(settings, stop)

@@ -1,4 +1,4 @@
-"""A small trained version, the simulated titles and viewers that it learned from, and records made of them."""
+"""A small trained model version, the simulated titles and users it learned from, and their records."""
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
@@ -17,69 +17,78 @@ from model.sequence.model import SequenceSettings
 from model.sequence.network import NetworkSettings
 from model.sequence.objective import ObjectiveSettings
 from model.signals.ranker import RankerSettings
-from model.state.stream_state import MemorySettings
+from model.state.stream_state import StreamStateSettings
 from streaming.kafka.source import Message
 from streaming.records import Activity, Launch, NewEvent, Title, action_code
-from streaming.state.log_learner import title_metadata
 from streaming.state.publisher import Publisher
-from streaming.stores.redis_lists import Item, Prediction
+from streaming.state.title_metadata import title_metadata
+from streaming.stores.redis_lists import Prediction, RedisWrite
 
-NETWORK: Final = NetworkSettings(width=16, blocks=1, heads=2, history=20, d_id=8, d_out=16, horizons=(0, 2))
-SEQUENCE: Final = SequenceSettings(NETWORK, ObjectiveSettings(negatives=16, windows=(1, 2)), replayed=4, windows=64)
-RANKER: Final = RankerSettings(hard=16, easy=4, hidden=(16, 8), buffer=256, batch=32)
-SETTINGS: Final = LearnerSettings(MemorySettings(history=20), SEQUENCE, RANKER, shortlist=100)
+NETWORK: Final = NetworkSettings(width=16, blocks=1, heads=2, max_history=20, d_id=8, d_out=16, horizons=(0, 2))
+SEQUENCE: Final = SequenceSettings(
+    NETWORK, ObjectiveSettings(negatives=16, target_windows=(1, 2)), replay_windows=4, replay_capacity=64
+)
+RANKER: Final = RankerSettings(
+    hard_negatives=16, uniform_negatives=4, hidden=(16, 8), buffer_records=256, batch_records=32
+)
+SETTINGS: Final = LearnerSettings(StreamStateSettings(history=20), SEQUENCE, RANKER, shortlist=100)
 NOW: Final = 1_800_000_000_000  # ms, wall clock
-HISTORY: Final = 40  # events that an activity carries
+MAX_HISTORY: Final = 40  # events that an activity carries
 
 
 class World:
-    """An audience of some twelve viewers and 60 titles: `titles` and `activities` as the log has them, in order."""
+    """Some twelve simulated users and 60 titles: `titles` and `activities` are the log's records in order."""
 
     def __init__(self, events: int = 300) -> None:
         self.data: DataSet = simulate(users=12, titles=60, events=events, days=90, seed=4)
         self.encode = load_encoder()
         self.titles = [self.title(launch, offset) for offset, launch in enumerate(self.data.launches)]
         self.activities: list[Activity] = []
-        held: dict[str, list[tuple[str, int, int]]] = {}
+        histories: dict[str, list[tuple[str, int, int]]] = {}
         for offset in range(len(self.data)):
             event = self.data.event(offset)
-            held.setdefault(event.user, []).append((event.title, event.ts, action_code(event)))
-            self.activities.append(activity(event.user, held[event.user], offset))
+            histories.setdefault(event.user, []).append((event.title, event.ts, action_code(event)))
+            self.activities.append(activity(event.user, histories[event.user], offset))
 
     def title(self, launch: Launch, offset: int, **fields: Any) -> Title:
-        """A title as the flow `titles` writes it."""
+        """The record that the flow `titles` writes for a launch."""
         text = launch_text(launch.name, launch.genres, launch.overview)
-        known = {"name": launch.name, "genres": launch.genres, "year": launch.year, "released": None}
+        metadata = {"name": launch.name, "genres": launch.genres, "year": launch.year, "released": None}
         times = {"launched": 0, "stamp": offset + 1, "appended": NOW, "offset": offset}
         semantic = self.encode([text])[0].astype("<f4").tobytes() if text else b""
-        return Title(**{**known, **times, "title": launch.title, "withdrawn": False, "semantic": semantic, **fields})
+        return Title(**{**metadata, **times, "title": launch.title, "withdrawn": False, "semantic": semantic, **fields})
 
     def newest(self) -> dict[str, Activity]:
-        """Each viewer's newest activity."""
+        """Each user's newest activity."""
         return {activity.user: activity for activity in self.activities}
 
 
-def activity(user: str, held: Sequence[tuple[str, int, int]], offset: int, new: int = 1) -> Activity:
-    """A history of (title, ms, action), oldest first, whose last `new` events are new, from `offset` on."""
-    shown = held[-HISTORY:]
-    titles, times, actions = (list(column) for column in zip(*shown, strict=True))
-    first = len(shown) - new
+def activity(user: str, history: Sequence[tuple[str, int, int]], offset: int, new: int = 1) -> Activity:
+    """The record of a history of (title, ms, action), oldest first; the last `new` events are new, from `offset` on."""
+    recent = history[-MAX_HISTORY:]
+    titles, times, actions = (list(column) for column in zip(*recent, strict=True))
+    first = len(recent) - new
     events = [NewEvent(first + i, 0, offset + i, NOW + offset + i) for i in range(new)]
-    return Activity(user=user, count=len(held), titles=titles, times=times, actions=actions, new=events)
+    return Activity(user=user, count=len(history), titles=titles, times=times, actions=actions, new=events)
 
 
 @lru_cache(maxsize=1)
 def world() -> World:
-    """The world, made once; nobody changes it."""
+    """The shared world; no test changes it."""
     return World()
 
 
 @lru_cache(maxsize=1)
 def _state() -> dict[str, Any]:
+    return trained_state(world().titles, world().activities)
+
+
+def trained_state(titles: Sequence[Title], activities: Sequence[Activity]) -> dict[str, Any]:
+    """The state of a learner that has learned these titles and then these activities."""
     learner = Learner(SETTINGS)
-    learner.observe([title_metadata(title) for title in world().titles])
-    for start in range(0, len(world().activities), 10):
-        batch = world().activities[start : start + 10]
+    learner.observe([title_metadata(title) for title in titles])
+    for start in range(0, len(activities), 10):
+        batch = activities[start : start + 10]
         new = [[event.index for event in one.new] for one in batch]
         order = [[event.offset for event in one.new] for one in batch]
         learner.observe(
@@ -89,38 +98,38 @@ def _state() -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """A learner's state after the whole world, in the parts of a checkpoint."""
+    """The state of a learner that has learned the whole world, in the parts of a checkpoint."""
     return deepcopy(_state())
 
 
 def recommender() -> Recommender:
-    """A version, made of it."""
+    """A model version made from this state."""
     return Recommender.from_state(state(), SETTINGS)
 
 
-def do_all(publisher: Publisher, now: int = NOW) -> list[Item]:
-    """Work until nothing is due at `now`."""
-    items: list[Item] = []
-    while publisher.wait(now) == 0:
+def work_until_idle(publisher: Publisher, now: int = NOW) -> list[RedisWrite]:
+    """Run the publisher until nothing is due at `now`, and return all writes."""
+    items: list[RedisWrite] = []
+    while publisher.seconds_until_work(now) == 0:
         items += publisher.work(now)
     return items
 
 
-def by_user(items: Iterable[Item]) -> dict[str | None, Prediction]:
-    """The last prediction of each viewer."""
+def predictions_by_user(items: Iterable[RedisWrite]) -> dict[str | None, Prediction]:
+    """The last prediction of each user."""
     return {item.user: item for item in items if isinstance(item, Prediction)}
 
 
-def again(title: Title, offset: int, **fields: Any) -> Title:
+def later_record(title: Title, offset: int, **fields: Any) -> Title:
     """A later record of the same title."""
     return structs.replace(title, offset=offset, stamp=title.stamp + offset, **fields)
 
 
 def message(topic: str, offset: int, value: bytes) -> Message:
-    """A record as it is read."""
+    """A record as a source returns it."""
     return Message(topic, 0, offset, NOW, None, value)
 
 
 def polls(*batches: list[Message]) -> TestingSource[list[Message]]:
-    """A source of these polls."""
+    """A source that returns these polls."""
     return TestingSource(list(batches))

@@ -1,4 +1,4 @@
-"""Shared by tests."""
+"""A publisher that serves the small trained version, and new records for it."""
 
 from collections.abc import Sequence
 
@@ -7,39 +7,37 @@ from streaming.records import Activity, Launch, Title
 from streaming.state.publisher import Publisher, PublishSettings
 from tests.support.publish import activity, recommender, world
 
-ROOMY = PublishSettings(size=20, budget=1e6)  # everything is done at once
-
-
+UNLIMITED = PublishSettings(list_size=20, refresh_budget=1e6)  # all work is due at once
 PLAY, DISLIKE = ACTIONS["play"].code, ACTIONS["dislike"].code
-
-
 SPACE = "Astronaut and comet: a starship leaves its orbit for a lunar colony; planet, galaxy, rocket, asteroid."
 
 
-def ready(settings: PublishSettings = ROOMY, titles: Sequence[Title] | None = None) -> Publisher:
-    """A publisher that remembers the world and serves its version; no list has been made yet."""
+def serving_publisher(settings: PublishSettings = UNLIMITED, titles: Sequence[Title] | None = None) -> Publisher:
+    """A publisher that has cached the world and serves its version; no list has been computed yet."""
     publisher = Publisher(settings)
-    publisher.titles.take(world().titles if titles is None else titles, live=False)
+    publisher.titles.update(world().titles if titles is None else titles, at_startup=True)
     for one in world().activities:
-        publisher.remember(one)
+        publisher.update_cache(one)
     publisher.serve(0, recommender(), [])
     return publisher
 
 
-def more(user: str, *titles: str, offset: int = 1000, action: int = PLAY) -> Activity:
-    """The user goes on: new events after all that the world holds."""
+def next_activity(user: str, *titles: str, offset: int = 1000, action: int = PLAY) -> Activity:
+    """A user's activity with new events after those of the world."""
     last = world().newest()[user]
-    held = list(zip(last.titles, last.times, last.actions, strict=True))
-    held += [(title, last.times[-1] + 1 + n, action) for n, title in enumerate(titles)]
-    one = activity(user, held, offset, len(titles))
+    history = list(zip(last.titles, last.times, last.actions, strict=True))
+    history += [(title, last.times[-1] + 1 + n, action) for n, title in enumerate(titles)]
+    one = activity(user, history, offset, len(titles))
     return Activity(**{**{f: getattr(one, f) for f in one.__struct_fields__}, "count": last.count + len(titles)})
 
 
 def new_title(name: str = "Space II", overview: str = SPACE, offset: int = 500) -> Title:
+    """A title that the world does not contain; it has no text if `name` and `overview` are empty."""
     launch = Launch(title=name.lower(), name=name, genres=["Space"] if overview else [], overview=overview)
     return world().title(launch, offset)
 
 
-def unseen(user: str) -> list[str]:
+def unseen_titles(user: str) -> list[str]:
+    """The titles of the world that a user has no event with."""
     seen = {title for one in world().activities if one.user == user for title in one.titles}
     return [title.title for title in world().titles if title.title not in seen]

@@ -1,4 +1,4 @@
-"""What the tests of the whole running loop share: sending into it, and waiting for it."""
+"""Shared by the tests of the whole running system: sending records and waiting for effects."""
 
 import time
 from collections.abc import Callable
@@ -7,30 +7,31 @@ from typing import Final, TypeVar
 import pytest
 
 from infra.data.producer import Delivery
-from infra.local.processes import tail
+from infra.local.processes import log_tail
 from infra.local.session import Session
 from infra.local.supervisor import FLOWS
 
-PATIENCE: Final = 90.0  # seconds for anything to happen: a busy machine starts four processes that import torch
+TIMEOUT_S: Final = 90.0  # for any effect: a busy machine starts four processes that import torch
 
 T = TypeVar("T")
 
 
-def within(loop: Session, what: str, ask: Callable[[], T | None]) -> T:
-    """The first answer that is something, asked again and again for as long as our patience lasts."""
-    deadline = time.monotonic() + PATIENCE
+def wait_for(session: Session, description: str, condition: Callable[[], T | None]) -> T:
+    """Poll `condition` and return its first truthy result; fail after `TIMEOUT_S`."""
+    deadline = time.monotonic() + TIMEOUT_S
     while time.monotonic() < deadline:
-        loop.flows.check()
-        if answer := ask():
-            return answer
+        session.flows.check()
+        if result := condition():
+            return result
         time.sleep(0.1)
-    ends = "\n".join(f"[{flow}]\n{tail(loop.settings.data_dir / 'logs' / f'{flow}.log')}" for flow in FLOWS)
-    pytest.fail(f"not within {PATIENCE:g} s: {what}; the flows' logs end with\n{ends}")
+    folder = session.settings.data_dir / "logs"
+    ends = "\n".join(f"[{flow}]\n{log_tail(folder / f'{flow}.log')}" for flow in FLOWS)
+    pytest.fail(f"not within {TIMEOUT_S:g} s: {description}. Ends of the flows' logs:\n{ends}")
 
 
-def send(loop: Session, *records: tuple[str, str, bytes]) -> None:
-    """Topic, key, value of each, delivered."""
-    delivery = Delivery(loop.settings.kafka())
+def send_records(session: Session, *records: tuple[str, str, bytes]) -> None:
+    """Send records (topic, key, value) and wait for their delivery."""
+    delivery = Delivery(session.settings.kafka_config())
     for topic, name, value in records:
         delivery.send(topic, name, value)
     delivery.flush()

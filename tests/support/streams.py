@@ -1,4 +1,4 @@
-"""What the tests of streams share: topics, producers, sinks in memory."""
+"""Helpers for streaming tests: topics, producers and sinks in memory."""
 
 import time
 import uuid
@@ -11,49 +11,49 @@ from bytewax.dataflow import Dataflow
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from infra.topics import create
+from infra.topics import create_topics
 from streaming.kafka.source import KafkaSource, Message
 from streaming.topics import Topic
 
-EPOCH = timedelta(milliseconds=50)
+EPOCH_INTERVAL = timedelta(milliseconds=50)
 
 
-class _Kept(StatefulSinkPartition[list[Message], tuple[Message, ...]]):
-    """What was written, as far as it is durable: a crash takes the rest back."""
+class _MemoryPartition(StatefulSinkPartition[list[Message], tuple[Message, ...]]):
+    """Keeps the messages that are durable: a crash discards those written after the last snapshot."""
 
-    def __init__(self, kept: list[Message], resume: tuple[Message, ...] | None) -> None:
-        self.kept = kept
-        self.kept[:] = resume or ()
+    def __init__(self, messages: list[Message], resume: tuple[Message, ...] | None) -> None:
+        self.messages = messages
+        self.messages[:] = resume or ()
 
     def write_batch(self, values: list[list[Message]]) -> None:
         for poll in values:
-            self.kept += poll
+            self.messages += poll
 
     def snapshot(self) -> tuple[Message, ...]:
-        return tuple(self.kept)
+        return tuple(self.messages)
 
 
-class KeptSink(FixedPartitionedSink[list[Message], tuple[Message, ...]]):
-    """One list for all polls."""
+class MemorySink(FixedPartitionedSink[list[Message], tuple[Message, ...]]):
+    """Appends all polls to one list."""
 
-    def __init__(self, kept: list[Message]) -> None:
-        self.kept = kept
+    def __init__(self, messages: list[Message]) -> None:
+        self.messages = messages
 
     def list_parts(self) -> list[str]:
         return ["all"]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: tuple[Message, ...] | None) -> _Kept:
-        return _Kept(self.kept, resume_state)
+    def build_part(self, step_id: str, for_part: str, resume_state: tuple[Message, ...] | None) -> _MemoryPartition:
+        return _MemoryPartition(self.messages, resume_state)
 
 
 def new_topic(config: dict[str, str], count: int) -> str:
     name = f"kafka-{uuid.uuid4().hex[:12]}"
-    create(config, [Topic(name, count, {})])
+    create_topics(config, [Topic(name, count, {})])
     return name
 
 
 def produce(config: dict[str, str], topic: str, values: Iterable[int], partition: int = 0) -> None:
-    """As one batch, wherever the client can: Tansu tells the base of the last one as the log's end."""
+    """Produce the values as one batch if the client can, because Tansu reports the last batch's base as the log end."""
     producer = Producer({**config, "linger.ms": 100})
     for value in values:
         producer.produce(topic, str(value).encode(), b"k", partition)
@@ -61,17 +61,17 @@ def produce(config: dict[str, str], topic: str, values: Iterable[int], partition
 
 
 def flow(
-    source: KafkaSource, kept: list[Message], each: Callable[[list[Message]], None] = lambda poll: None
+    source: KafkaSource, messages: list[Message], on_poll: Callable[[list[Message]], None] = lambda poll: None
 ) -> Dataflow:
-    """Every poll into `kept`, after `each` has seen it."""
+    """A dataflow that calls `on_poll` with each poll and appends its messages to `messages`."""
 
     def keyed(poll: list[Message]) -> tuple[str, list[Message]]:
-        each(poll)
+        on_poll(poll)
         return "all", poll
 
     dataflow = Dataflow("test")
     polls = op.input("polls", dataflow, source)
-    op.output("kept", op.map("keyed", polls, keyed), KeptSink(kept))
+    op.output("messages", op.map("keyed", polls, keyed), MemorySink(messages))
     return dataflow
 
 
@@ -82,17 +82,17 @@ def numbers(messages: Iterable[Message]) -> list[int]:
 def group_offset(config: dict[str, str], group: str, topic: str, partition: int = 0) -> int:
     consumer = Consumer({**config, "group.id": group})
     try:
-        (found,) = consumer.committed([TopicPartition(topic, partition)], timeout=10)
+        (committed,) = consumer.committed([TopicPartition(topic, partition)], timeout=10)
     finally:
         consumer.close()
-    return int(found.offset)
+    return int(committed.offset)
 
 
-def poll_until(part: Any, enough: Callable[[list[Message]], bool]) -> list[Message]:
-    """All that a partition brings meanwhile (within a minute at most)."""
+def poll_until(part: Any, done: Callable[[list[Message]], bool]) -> list[Message]:
+    """Poll a partition until `done` returns true for the messages so far, for at most a minute."""
     messages: list[Message] = []
-    late = deadline(60)
-    while not (enough(messages) or late()):
+    is_late = deadline(60)
+    while not (done(messages) or is_late()):
         for poll in part.next_batch():
             messages += poll
         time.sleep(0.005)
@@ -100,6 +100,6 @@ def poll_until(part: Any, enough: Callable[[list[Message]], bool]) -> list[Messa
 
 
 def deadline(seconds: float) -> Callable[[], bool]:
-    """Whether so much time has passed."""
+    """A function that returns whether this much time has passed since now."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end

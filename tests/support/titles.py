@@ -1,4 +1,4 @@
-"""Flow `titles` with sinks in memory, and launches to feed it."""
+"""The flow `titles` with sinks in memory, and launches for it."""
 
 import json
 from typing import Any
@@ -12,7 +12,7 @@ from streaming.flows.titles import build
 from streaming.kafka.source import Message
 from streaming.records import Title, decode_title
 from streaming.topics import TITLE_LAUNCHES
-from tests.support.features import Collect
+from tests.support.features import CollectSink
 
 NOW = 1_700_000_000_000  # ms, when the first launch was appended
 TOY: dict[str, Any] = {
@@ -28,11 +28,11 @@ def launch(title: str, offset: int = 0, **fields: Any) -> Message:
     return Message(TITLE_LAUNCHES, 0, offset, NOW + offset, title.encode(), value)
 
 
-class Run:
+class TitlesRun:
     """The flow with sinks in memory."""
 
     def __init__(self, encode: Encoder) -> None:
-        self.titles, self.activity, self.online, self.offline, self.dead = (Collect() for _ in range(5))
+        self.titles, self.activity, self.online, self.offline, self.letters = (CollectSink() for _ in range(5))
         self.encode = encode
 
     def flow(self, source: Source[list[Message]]) -> Dataflow:
@@ -42,19 +42,19 @@ class Run:
             activity=self.activity,
             online=self.online,
             offline=self.offline,
-            dead_letters=self.dead,
+            dead_letters=self.letters,
             encode=self.encode,
         )
 
-    def known(self) -> list[Title]:
+    def written(self) -> list[Title]:
         return [decode_title(record.value) for record in self.titles.all()]
 
     def reasons(self) -> list[str]:
-        return [dict(record.headers)["reason"].decode() for record in self.dead.all()]
+        return [dict(record.headers)["reason"].decode() for record in self.letters.all()]
 
 
-def play(encode: Encoder, *messages: Message, batch: int = 10) -> Run:
+def run_flow(encode: Encoder, *messages: Message, batch: int = 10) -> TitlesRun:
     polls = [list(messages[start : start + batch]) for start in range(0, len(messages), batch)]
-    run = Run(encode)
+    run = TitlesRun(encode)
     run_main(run.flow(TestingSource(polls)))
     return run

@@ -1,10 +1,10 @@
-"""Shared by tests."""
+"""A model version that has seen titles but no event."""
 
 from pathlib import Path
 
 from features.text_encoders import launch_text, load_encoder
 from infra.data.simulate import simulate
-from infra.run.learn import learner_settings
+from infra.learner_settings import learner_settings
 from infra.settings import Settings
 from model import checkpoint
 from model.learner import Learner
@@ -15,7 +15,7 @@ DATA = simulate(users=8, titles=40, events=120, days=60, seed=4)
 
 
 def version(settings: Settings, folder: Path) -> Version:
-    """A version of a learner that has taken in the titles and no event: lists by text and taste."""
+    """Write the checkpoint of a learner that knows the titles of DATA and no event, and return its version."""
     learner, encode = Learner(learner_settings(settings)), load_encoder()
     texts = [launch_text(one.name, one.genres, one.overview) for one in DATA.launches]
     vectors = zip(DATA.launches, encode(texts), strict=True)

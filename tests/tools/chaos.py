@@ -1,10 +1,10 @@
-"""Kill -9 to each flow at random moments of a replay, then count what was lost, doubled or different.
+"""Chaos test: kills flows and stops services at random, and counts lost, duplicated and different records.
 
-`make chaos` (SEED=, BROKER=embedded, apache or both): an undisturbed run of the same audience says what must be there;
-a run in which every flow is killed again and again must end with the same offline rows, the same histories in Redis
-and Feast and the same number of events learned. The learner's last checkpoint must equal, bit for bit, that of a fresh
-learner which reads the log that the disturbed run left. Where the broker keeps its data, it and a Redis that does are
-also taken away for a minute each, in the middle of a replay. All that is counted goes to chaos.json.
+`make chaos` (SEED=, BROKER=embedded, apache or both) runs the system on simulated users, first without a fault. Then it
+repeats the run and sends `kill -9` to each flow at random moments. The result must have the same offline rows, the same
+online features in Feast, the same lists in Redis and the same number of learned events. The learner's last checkpoint
+must be byte-identical to that of an undisturbed learner on the same log. Further runs stop Redis, and Kafka if the
+broker keeps its data, for a minute. The counts go to chaos.json.
 """
 
 import argparse
@@ -27,112 +27,123 @@ from infra.data.simulate import simulate
 from infra.local.embedded import free_port, start_kafka, start_redis
 from infra.local.session import Session
 from infra.local.supervisor import FLOWS
-from tests.support.chaos import PATIENCE, Counts, Disturb, Found, Say, compare, run, settings, settle
+from tests.support.chaos import (
+    STALL_TIMEOUT_S,
+    ErrorCounts,
+    Fault,
+    Log,
+    RunResult,
+    compare_runs,
+    run_dataset,
+    session_settings,
+    wait_until_settled,
+)
 
-RATE: Final = 30.0  # events/s while flows are killed: a kill every few seconds, and something to lose at each
-TITLES: Final = 300
+EVENT_RATE: Final = 30.0  # events/s while flows are killed: a kill every few seconds, with events in flight
+TITLE_COUNT: Final = 300
 
 
-class Report(NamedTuple):
-    """What one disturbed run came to."""
+class FaultReport(NamedTuple):
+    """The errors of one run with a fault."""
 
-    counts: dict[str, Counts]
-    repeated: int
+    counts: dict[str, ErrorCounts]  # kind of record -> its errors
+    duplicate_events: int  # in the learner's log, skipped by the learner; not an error
 
     def as_json(self) -> dict[str, Any]:
-        """In plain values."""
-        return {**{kind: asdict(counts) for kind, counts in self.counts.items()}, "repeated in the log": self.repeated}
+        """The report as JSON values."""
+        counts = {kind: asdict(counts) for kind, counts in self.counts.items()}
+        return {**counts, "duplicate_log_events": self.duplicate_events}
 
 
-class Kills:
-    """So many of each flow, in a random order, each at a random moment of an equal part of the replay."""
+class FlowKills:
+    """A fault: `kill -9` for each flow several times, in random order at random moments of equal parts of the data."""
 
-    def __init__(self, each: int, seed: int, rate: float = RATE) -> None:
+    def __init__(self, kills_per_flow: int, seed: int, rate: float = EVENT_RATE) -> None:
         self.random, self.rate = random.Random(seed), rate
-        self.order = [flow for flow in FLOWS for _ in range(each)]
+        self.order = [flow for flow in FLOWS for _ in range(kills_per_flow)]
         self.random.shuffle(self.order)
 
-    def __call__(self, loop: Session, replay: DatasetProducer, until: int, say: Say) -> None:
-        """Play on."""
-        begin, size = replay.events, until - replay.events
+    def __call__(self, session: Session, producer: DatasetProducer, until: int, log: Log) -> None:
+        """Produce up to event number `until`, with all kills on the way."""
+        start, size = producer.events, until - producer.events
         for number, flow in enumerate(self.order):
-            first, last = (begin + size * k // len(self.order) for k in (number, number + 1))
-            replay.play(self.random.randrange(first, last), ProduceRate(rate=self.rate))
-            _kill(loop, flow)
-            replay.play(last, ProduceRate(rate=self.rate))
-            say(f"kill {number + 1} of {len(self.order)}: {flow}; {replay.events:,} events sent")
+            first, last = (start + size * k // len(self.order) for k in (number, number + 1))
+            producer.produce(self.random.randrange(first, last), ProduceRate(rate=self.rate))
+            _kill(session, flow)
+            producer.produce(last, ProduceRate(rate=self.rate))
+            log(f"kill {number + 1} of {len(self.order)}: {flow}; {producer.events:,} events sent")
 
 
-def _kill(loop: Session, flow: str) -> None:
-    """SIGKILL, to a flow that runs: one that is down is waited for."""
-    give_up = time.monotonic() + PATIENCE
-    while flow not in loop.flows.pids():
-        loop.flows.check()
+def _kill(session: Session, flow: str) -> None:
+    """Send SIGKILL to a flow; wait first until it runs."""
+    deadline = time.monotonic() + STALL_TIMEOUT_S
+    while flow not in session.flows.pids():
+        session.flows.check()
         time.sleep(0.01)
-        assert time.monotonic() < give_up, f"{flow} was not started again"
-    os.kill(loop.flows.pids()[flow], signal.SIGKILL)
+        assert time.monotonic() < deadline, f"{flow} was not restarted"
+    os.kill(session.flows.pids()[flow], signal.SIGKILL)
     time.sleep(0.05)
-    loop.flows.check()
+    session.flows.check()
 
 
 class Outage:
-    """A service goes away for `seconds` when half of the events are sent, and comes back with what it had."""
+    """A fault: stops a service for `seconds` after half of the events, and starts it again with its data."""
 
-    def __init__(self, service: "Service", seconds: float, rate: float = 100.0) -> None:
+    def __init__(self, service: "RestartableService", seconds: float, rate: float = 100.0) -> None:
         self.service, self.seconds, self.rate = service, seconds, rate
 
-    def __call__(self, loop: Session, replay: DatasetProducer, until: int, say: Say) -> None:
-        """Play on; while Kafka is away nothing can be sent."""
-        half = (replay.events + until) // 2
-        replay.play(half, ProduceRate(rate=self.rate))
-        settle(loop, half, say)
-        before = loop.flows.pids()
+    def __call__(self, session: Session, producer: DatasetProducer, until: int, log: Log) -> None:
+        """Produce up to event number `until`, with the outage on the way; no events are sent while Kafka is down."""
+        half = (producer.events + until) // 2
+        producer.produce(half, ProduceRate(rate=self.rate))
+        wait_until_settled(session, half, log)
+        before = session.flows.pids()
         self.service.stop()
-        say(f"{self.service.name} is gone for {self.seconds:g} s")
+        log(f"{self.service.name} is down for {self.seconds:g} s")
         end = time.monotonic() + self.seconds
         if self.service.home is None:
-            replay.play(min(until, half + int(self.rate * self.seconds / 2)), ProduceRate(rate=self.rate))
+            producer.produce(min(until, half + int(self.rate * self.seconds / 2)), ProduceRate(rate=self.rate))
         while time.monotonic() < end:
-            loop.flows.check()
+            session.flows.check()
             time.sleep(0.1)
         self.service.start()
-        say(f"{self.service.name} is back")
-        replay.play(until, ProduceRate(rate=self.rate))
-        assert loop.flows.pids() == before, "a flow did not wait"
+        log(f"{self.service.name} is up again")
+        producer.produce(until, ProduceRate(rate=self.rate))
+        assert session.flows.pids() == before, "a flow crashed during the outage"
 
 
-class Several:
-    """One after the other, each in an equal part of the replay."""
+class FaultSequence:
+    """A fault: several faults one after the other, each in an equal part of the data."""
 
-    def __init__(self, *parts: Disturb) -> None:
-        self.parts = parts
+    def __init__(self, *faults: Fault) -> None:
+        self.faults = faults
 
-    def __call__(self, loop: Session, replay: DatasetProducer, until: int, say: Say) -> None:
-        """Play on."""
-        begin, size = replay.events, until - replay.events
-        for number, part in enumerate(self.parts, 1):
-            part(loop, replay, begin + size * number // len(self.parts), say)
+    def __call__(self, session: Session, producer: DatasetProducer, until: int, log: Log) -> None:
+        """Produce up to event number `until`, with all faults on the way."""
+        start, size = producer.events, until - producer.events
+        for number, fault in enumerate(self.faults, 1):
+            fault(session, producer, start + size * number // len(self.faults), log)
 
 
-class Service:
-    """A broker or a Redis that can be stopped and started again at the same address."""
+class RestartableService:
+    """A Kafka or Redis that can be stopped and started again at the same address with its data."""
 
     def __init__(self, name: str, folder: Path, home: Path | None) -> None:
         self.name, self.folder, self.home, self.port = name, folder, home, free_port()
         self.address = self.start()
 
     def start(self) -> str:
-        """Start it; its address."""
-        started: AbstractContextManager[str] = (
+        """Start the service and return its address."""
+        context: AbstractContextManager[str] = (
             start_kafka(self.folder, self.home)
             if self.name == "Kafka"
             else start_redis(self.folder, self.port, keep=True)
         )
-        self._context = started
-        return started.__enter__()
+        self._context = context
+        return context.__enter__()
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop the service."""
         self._context.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
@@ -142,67 +153,72 @@ class Service:
         self.stop()
 
 
-def stage(name: str, folder: Path, data: DataSet, want: Found, disturb: Disturb, say: Say, **given: Any) -> Report:
-    """One disturbed run, compared."""
-    say(f"{name}:")
-    found = run(settings(folder, **given), data, disturb, say)
-    return Report(compare(want, found), found.repeated)
+def run_with_fault(
+    name: str, folder: Path, data: DataSet, want: RunResult, fault: Fault, log: Log, **given: Any
+) -> FaultReport:
+    """Run with a fault and compare with the result `want`."""
+    log(f"{name}:")
+    found = run_dataset(session_settings(folder, **given), data, fault, log)
+    return FaultReport(compare_runs(want, found), found.duplicate_events)
 
 
-def stages(home: Path | None, options: argparse.Namespace, folder: Path, say: Say) -> Iterator[tuple[str, Report]]:
-    """Every disturbed run on one broker, beside one undisturbed run."""
-    data = simulate(users=options.events // 20, titles=TITLES, events=options.events, days=60, seed=options.seed)
+def fault_runs(
+    home: Path | None, options: argparse.Namespace, folder: Path, log: Log
+) -> Iterator[tuple[str, FaultReport]]:
+    """All runs with a fault on one broker, compared with one run without a fault."""
+    data = simulate(users=options.events // 20, titles=TITLE_COUNT, events=options.events, days=60, seed=options.seed)
     given: dict[str, Any] = {"kafka_home": home}
-    say("undisturbed:")
-    want = run(settings(folder / "undisturbed", **given), data, None, say)
-    kills = Kills(options.kills, options.seed)
-    yield "kills", stage("kills", folder / "kills", data, want, kills, say, **given)
+    log("undisturbed:")
+    want = run_dataset(session_settings(folder / "undisturbed", **given), data, None, log)
+    kills = FlowKills(options.kills, options.seed)
+    yield "flow_kills", run_with_fault("flow kills", folder / "kills", data, want, kills, log, **given)
     if not options.outage:
         return
-    with Service("Redis", folder / "redis", None) as redis:
-        away = Outage(redis, options.outage)
-        yield "Redis away", stage("Redis away", folder / "1", data, want, away, say, **given, redis_url=redis.address)
+    with RestartableService("Redis", folder / "redis", None) as redis:
+        outage, address = Outage(redis, options.outage), {"redis_url": redis.address}
+        report = run_with_fault("Redis outage", folder / "1", data, want, outage, log, **given, **address)
+        yield "redis_outage", report
     if home is None:
-        return  # the embedded broker keeps nothing
-    with Service("Kafka", folder / "kafka", home) as kafka:
-        away = Outage(kafka, options.outage)
-        at = {"bootstrap_servers": kafka.address}
-        yield "Kafka away", stage("Kafka away", folder / "2", data, want, away, say, **given, **at)
+        return  # the embedded broker keeps no data
+    with RestartableService("Kafka", folder / "kafka", home) as kafka:
+        outage, address = Outage(kafka, options.outage), {"bootstrap_servers": kafka.address}
+        report = run_with_fault("Kafka outage", folder / "2", data, want, outage, log, **given, **address)
+        yield "kafka_outage", report
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 0 where nothing was lost, doubled or different."""
+    """Exit code 0 if no record was lost, duplicated or different."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--broker", choices=("embedded", "apache", "both"), default="embedded")
-    parse.add_argument("--kills", type=int, default=20, help="of each flow")
+    parse.add_argument("--kills", type=int, default=20, help="number of kills per flow")
     parse.add_argument("--events", type=int, default=6000)
-    parse.add_argument("--outage", type=float, default=60, help="seconds that Redis and Kafka are away; 0: never")
+    parse.add_argument("--outage", type=float, default=60, help="outage of Redis and of Kafka in seconds; 0: none")
     parse.add_argument("--report", type=Path, default=Path("chaos.json"))
     options = parse.parse_args(arguments)
-    began, report = time.monotonic(), dict[str, Any](vars(options), report=None)
-    clean = True
+    started, report = time.monotonic(), dict[str, Any](vars(options), report=None)
+    ok = True
     for broker in ("embedded", "apache") if options.broker == "both" else (options.broker,):
         home = Path(os.environ["KAFKA_HOME"]) if broker == "apache" else None
         with tempfile.TemporaryDirectory(prefix="premiere-chaos-") as folder:
 
-            def say(what: str, broker: str = broker) -> None:
-                print(f"{time.monotonic() - began:6.0f} s  {broker}  {what}", flush=True)
+            def log(message: str, broker: str = broker) -> None:
+                print(f"{time.monotonic() - started:6.0f} s  {broker}  {message}", flush=True)
 
-            for name, found in stages(home, options, Path(folder), say):
-                clean = clean and all(counts.clean for counts in found.counts.values())
+            for name, found in fault_runs(home, options, Path(folder), log):
+                ok = ok and all(counts.ok for counts in found.counts.values())
                 report.setdefault(broker, {})[name] = found.as_json()
                 options.report.write_text(json.dumps(report, indent=1, default=str) + "\n")
-                _show(found, say)
-    print(f"Nothing lost, doubled or different: {clean}. Written: {options.report}.")
-    return 0 if clean else 1
+                _log_report(found, log)
+    print(f"No record lost, duplicated or different: {ok}. Report: {options.report}.")
+    return 0 if ok else 1
 
 
-def _show(found: Report, say: Say) -> None:
+def _log_report(found: FaultReport, log: Log) -> None:
     for kind, counts in found.counts.items():
-        say(f"{kind:<20} {counts.wanted:>8,} wanted {counts.lost:>6,} lost {counts.doubled:>6,} doubled "
-            f"{counts.differing:>6,} different")  # fmt: skip
-    say(f"{found.repeated:,} events came to the learner twice and were passed over")
+        log(f"{kind:<20} {counts.expected:>8,} expected {counts.lost:>6,} lost {counts.duplicated:>6,} duplicated "
+            f"{counts.different:>6,} different")  # fmt: skip
+    log(f"{found.duplicate_events:,} duplicate events in the learner's log were skipped")
 
 
 if __name__ == "__main__":

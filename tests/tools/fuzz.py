@@ -1,9 +1,9 @@
-"""Random and mutated messages into both public topics; then every flow lives, and the counts add up.
+"""Fuzz test: sends random and mutated messages to both public topics and checks that each is counted exactly once.
 
-`make fuzz` sends 100,000 (ARGS="--messages N --seed S"): good events and launches, the same with bytes flipped, cut,
-repeated or exchanged, fields of every wrong type and size, odd keys, requests to forget, plain noise. Each message must
-be counted exactly once: taken, dropped as a double, a request to forget, or a dead letter with its topic, partition,
-offset and reason; what was taken must be learned; and a viewer who acts afterwards must be served.
+`make fuzz` sends 100,000 messages (ARGS="--messages N --seed S"): valid events and launches, mutated bytes, fields of
+wrong type and size, invalid keys, erasure requests and random bytes. Each message must be accepted, dropped as a
+duplicate, handled as an erasure request, or written as a dead letter with topic, partition, offset and reason. Every
+accepted event must be learned, no flow may crash, and a new user must be served afterwards.
 """
 
 import argparse
@@ -19,49 +19,65 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Producer
 
-from infra.local.session import Session, running
-from infra.monitor.status import Status, look
-from streaming.kafka.client import producing
-from streaming.kafka.dead_letters import FORGOTTEN
+from infra.local.session import Session, run_session
+from infra.monitor.status import Status, read_status
+from streaming.kafka.client import producer_config
+from streaming.kafka.dead_letters import ERASURE_HEADER
 from streaming.kafka.source import read_all
 from streaming.records import Event, to_json
-from streaming.stores.redis_lists import read
+from streaming.stores.list_client import read
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
-from tests.support.chaos import PATIENCE, Say, settings
+from tests.support.chaos import STALL_TIMEOUT_S, Log, session_settings
 
-NOW_MS: Final = 1_700_000_000_000
-USERS: Final = 200
-TITLES: Final = 300
-ODD: Final[tuple[Any, ...]] = (
+START_MS: Final = 1_700_000_000_000
+USER_COUNT: Final = 200
+TITLE_COUNT: Final = 300
+INVALID_VALUES: Final[tuple[Any, ...]] = (
     None, True, 0, -1, 1e308, 2**63, -(2**70), "", " ", "\x00", "😀" * 90, "x" * 257, [], {}, [[]], {"a": None},
 )  # fmt: skip
-WORDS: Final = ("train", "heist", "ocean", "ghost", "wedding", "\u202e", "é", "映画", "🎬", "<b>", "'; --", "\\")
-NOISE: Final = (b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"{}" * 9, b"[" * 4000, b'{"user":' * 600, b"NaN", b"0")
+TITLE_WORDS: Final = ("train", "heist", "ocean", "ghost", "wedding", "\u202e", "é", "映画", "🎬", "<b>", "'; --", "\\")
+INVALID_JSON: Final = (
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b'"x"',
+    b"\xff\xfe",
+    b"{}" * 9,
+    b"[" * 4000,
+    b'{"user":' * 600,
+    b"NaN",
+    b"0",
+)
 
 
-class Sent(NamedTuple):
-    """A message on its way."""
+class FuzzMessage(NamedTuple):
+    """A message to send."""
 
     topic: str
     key: bytes | None
     value: bytes | None
 
 
-def messages(count: int, seed: int) -> Iterator[Sent]:
-    """So many, the same for the same seed."""
+def fuzz_messages(count: int, seed: int) -> Iterator[FuzzMessage]:
+    """`count` messages, which depend only on the seed."""
     source = random.Random(seed)
     for number in range(count):
-        topic = TITLE_LAUNCHES if source.random() < 0.15 or number < TITLES else USER_EVENTS
+        topic = TITLE_LAUNCHES if source.random() < 0.15 or number < TITLE_COUNT else USER_EVENTS
         fields = _launch(source) if topic == TITLE_LAUNCHES else _event(source)
         key = str(fields.get("user", fields.get("title"))).encode()
-        yield _spoilt(source, topic, key, fields) if source.random() < 0.95 else Sent(topic, key, _json(fields))
+        yield (
+            _mutate_message(source, topic, key, fields)
+            if source.random() < 0.95
+            else FuzzMessage(topic, key, _json(fields))
+        )
 
 
 def _event(source: random.Random) -> dict[str, Any]:
     event: dict[str, Any] = {
-        "user": f"user {source.randrange(USERS)}",
-        "title": f"title {source.randrange(TITLES)}",
-        "ts": NOW_MS + source.randrange(10**9),
+        "user": f"user {source.randrange(USER_COUNT)}",
+        "title": f"title {source.randrange(TITLE_COUNT)}",
+        "ts": START_MS + source.randrange(10**9),
     }
     if source.random() < 0.3:
         event["rating"] = source.randrange(11) / 2
@@ -71,138 +87,144 @@ def _event(source: random.Random) -> dict[str, Any]:
 
 
 def _launch(source: random.Random) -> dict[str, Any]:
-    words = [source.choice(WORDS) for _ in range(source.randrange(1, 20))]
-    return {"title": f"title {source.randrange(TITLES)}", "name": " ".join(words[:3]), "overview": " ".join(words)}
+    words = [source.choice(TITLE_WORDS) for _ in range(source.randrange(1, 20))]
+    return {"title": f"title {source.randrange(TITLE_COUNT)}", "name": " ".join(words[:3]), "overview": " ".join(words)}
 
 
-def _spoilt(source: random.Random, topic: str, key: bytes, fields: dict[str, Any]) -> Sent:
-    """One way of many to get it wrong; some do no harm."""
+def _mutate_message(source: random.Random, topic: str, key: bytes, fields: dict[str, Any]) -> FuzzMessage:
+    """Apply one random mutation. Some results are still valid."""
     way = source.randrange(9)
     if way == 0:
-        return Sent(topic, source.choice([None, b"", b"other", b"\xff" * 70_000, key]), _json(fields))
+        return FuzzMessage(topic, source.choice([None, b"", b"other", b"\xff" * 70_000, key]), _json(fields))
     if way == 1:
-        return Sent(topic, key, source.choice([None, source.randbytes(source.randrange(200)), *NOISE]))
+        return FuzzMessage(topic, key, source.choice([None, source.randbytes(source.randrange(200)), *INVALID_JSON]))
     if way == 2:
-        fields[source.choice([*fields, "action", "rating", "event_id", "genres", "year", "text"])] = source.choice(ODD)
+        fields[source.choice([*fields, "action", "rating", "event_id", "genres", "year", "text"])] = source.choice(
+            INVALID_VALUES
+        )
     if way == 3:
         del fields[source.choice(list(fields))]
     if way == 4:
         fields["ts"] = source.choice([-(10**18), 10**18, -2_208_988_800_001, 4 * 10**12])
     if way == 5:
-        fields |= {"unknown": {"deep": [ODD]}, "forget": source.choice([True, False, 1, "yes"])}
+        fields |= {"unknown": {"deep": [INVALID_VALUES]}, "erase": source.choice([True, False, 1, "yes"])}
     if way == 6:
         fields["overview"] = fields["extra"] = "y" * source.choice([1000, 70_000])
     value = bytearray(_json(fields))
     if way >= 7:
-        _damage(source, value)
-    return Sent(topic, key, bytes(value))
+        _mutate_bytes(source, value)
+    return FuzzMessage(topic, key, bytes(value))
 
 
-def _damage(source: random.Random, value: bytearray) -> None:
-    """Flip, cut or repeat some bytes."""
+def _mutate_bytes(source: random.Random, value: bytearray) -> None:
+    """Change, delete or repeat some bytes."""
     for _ in range(source.randrange(1, 4)):
         at, to = sorted(source.randrange(len(value) + 1) for _ in range(2))
-        harm: Callable[[], object] = source.choice(
+        mutate: Callable[[], object] = source.choice(
             [
                 lambda at=at: value.__setitem__(slice(at, at + 1), source.randbytes(1)),  # type: ignore[misc]
                 lambda at=at, to=to: value.__delitem__(slice(at, to)),  # type: ignore[misc]
                 lambda at=at, to=to: value.__setitem__(slice(at, at), value[at:to]),  # type: ignore[misc]
             ]
         )
-        harm()
+        mutate()
 
 
 def _json(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields).encode()
 
 
-def fuzz(loop: Session, count: int, seed: int, say: Say) -> dict[str, Any]:
-    """Send, wait until all is read, and count. Raises AssertionError where something does not add up."""
-    alive, sent = loop.flows.pids(), Counter[str]()
-    producer = Producer(producing(loop.settings.kafka()))
-    for number, (topic, key, value) in enumerate(messages(count, seed), 1):
+def fuzz(session: Session, count: int, seed: int, log: Log) -> dict[str, Any]:
+    """Send messages, wait until all are processed, and compare the counts. Raises AssertionError if they differ."""
+    pids, sent = session.flows.pids(), Counter[str]()
+    producer = Producer(producer_config(session.settings.kafka_config()))
+    for number, (topic, key, value) in enumerate(fuzz_messages(count, seed), 1):
         producer.produce(topic, value, key)
         sent[topic] += 1
         if number % 10_000 == 0:
             assert producer.flush(60) == 0
-            say(f"{number:,} of {count:,} sent")
+            log(f"{number:,} of {count:,} sent")
     assert producer.flush(60) == 0
-    status = _read(loop, say)
-    letters = Counter(topic for topic, *_ in _letters(loop))
-    features, titles = status.page("features"), status.page("titles")
-    forgotten, taken = features.value("premiere_forgotten_total"), features.value("premiere_events_total")
-    launches = sum(titles.by("premiere_launches_total", "outcome").values())
-    both = {"features": features, "titles": titles}
+    status = _wait_until_processed(session, log)
+    letters = Counter(topic for topic, *_ in _dead_letters(session))
+    features, titles = status.scrape("features"), status.scrape("titles")
+    erasures, accepted = features.value("premiere_user_erasures_total"), features.value("premiere_events_total")
+    launches = sum(titles.by_label("premiere_launches_total", "outcome").values())
+    scrapes = {"features": features, "titles": titles}
     found = {
-        "sent": dict(sent), "dead letters": dict(letters), "taken": taken, "forgotten": forgotten,
-        "doubles": status.duplicates, "launches": launches, "learned": status.learned,
-        "reasons": {flow: page.by("premiere_dead_letters_total", "reason") for flow, page in both.items()},
+        "sent": dict(sent), "dead_letters": dict(letters), "accepted": accepted, "user_erasures": erasures,
+        "duplicates": status.duplicates, "launches": launches, "learned": status.learned,
+        "reasons": {flow: one.by_label("premiere_dead_letters_total", "reason") for flow, one in scrapes.items()},
     }  # fmt: skip
-    assert taken + status.duplicates + forgotten + letters[USER_EVENTS] == sent[USER_EVENTS], found
+    assert accepted + status.duplicates + erasures + letters[USER_EVENTS] == sent[USER_EVENTS], found
     assert launches + letters[TITLE_LAUNCHES] == sent[TITLE_LAUNCHES], found
-    assert status.learned == taken, found
-    assert loop.flows.pids() == alive, "a flow died"
-    _served(loop, producer)
+    assert status.learned == accepted, found
+    assert session.flows.pids() == pids, "a flow crashed"
+    _check_new_user_is_served(session, producer)
     return found
 
 
-def _letters(loop: Session) -> set[tuple[str, bytes, bytes]]:
-    """Topic, partition and offset of each message that has a dead letter; every one has a reason."""
+def _dead_letters(session: Session) -> set[tuple[str, bytes, bytes]]:
+    """Topic, partition and offset of each message with a dead letter; every dead letter must have a reason."""
     found = set()
-    for message in read_all(loop.settings.kafka(), DEAD_LETTERS):
+    for message in read_all(session.settings.kafka_config(), DEAD_LETTERS):
         headers = dict(message.headers)
-        if FORGOTTEN in headers:
+        if ERASURE_HEADER in headers:
             continue
         assert headers["reason"], message
         found.add((headers["topic"].decode(), headers["partition"], headers["offset"]))
     return found
 
 
-def _read(loop: Session, say: Say) -> Status:
-    """The loop once both flows have read everything and the learner has learned what they took."""
-    best, since, told = -1.0, time.monotonic(), 0.0
+def _wait_until_processed(session: Session, log: Log) -> Status:
+    """Wait until both flows have read all messages and the learner has learned all accepted events."""
+    best, since, logged = -1.0, time.monotonic(), 0.0
     while True:
-        loop.flows.check()
-        status = look(loop.settings, loop.lags)
-        waiting = status.waiting("features", USER_EVENTS) + status.waiting("titles", TITLE_LAUNCHES)
-        taken = status.page("features").value("premiere_events_total")
-        if waiting == 0 and status.learned >= taken > 0:
+        session.flows.check()
+        status = read_status(session.settings, session.lags)
+        lag = status.lag_records("features", USER_EVENTS) + status.lag_records("titles", TITLE_LAUNCHES)
+        accepted = status.scrape("features").value("premiere_events_total")
+        if lag == 0 and status.learned >= accepted > 0:
             return status
-        if (done := status.learned + taken - waiting) > best:
+        if (done := status.learned + accepted - lag) > best:
             best, since = done, time.monotonic()
-        assert time.monotonic() - since < PATIENCE, f"{waiting} messages wait, {status.learned} of {taken} learned"
-        if time.monotonic() - told > 5:
-            told = time.monotonic()
-            say(f"{waiting:,} messages wait, {status.learned:,} of {taken:,.0f} events learned")
+        progress = f"lag {lag:,} messages, {status.learned:,} of {accepted:,.0f} events learned"
+        assert time.monotonic() - since < STALL_TIMEOUT_S, progress
+        if time.monotonic() - logged > 5:
+            logged = time.monotonic()
+            log(progress)
         time.sleep(0.5)
 
 
-def _served(loop: Session, producer: Producer) -> None:
-    """A viewer who acts now gets a list."""
-    event = Event(user="afterwards", title="title 1", ts=NOW_MS)
+def _check_new_user_is_served(session: Session, producer: Producer) -> None:
+    """Send an event of a new user and wait for its list."""
+    event = Event(user="new-user", title="title 1", ts=START_MS)
     producer.produce(USER_EVENTS, to_json(event), event.user.encode())
     assert producer.flush(60) == 0
-    give_up = time.monotonic() + PATIENCE
-    while not loop.redis.exists("premiere:user:afterwards"):
-        assert time.monotonic() < give_up, "nobody is served any more"
+    deadline = time.monotonic() + STALL_TIMEOUT_S
+    while not session.redis.exists("premiere:user:new-user"):
+        assert time.monotonic() < deadline, "the new user has no list"
         time.sleep(0.2)
-    assert read(loop.redis, "afterwards")
+    assert read(session.redis, "new-user")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit code 0 where everything adds up."""
+    """Exit code 0 if all counts are right."""
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--messages", type=int, default=100_000)
     parse.add_argument("--seed", type=int, default=0)
     options = parse.parse_args(arguments)
-    began = time.monotonic()
+    started = time.monotonic()
 
-    def say(what: str) -> None:
-        print(f"{time.monotonic() - began:6.0f} s  {what}", flush=True)
+    def log(message: str) -> None:
+        print(f"{time.monotonic() - started:6.0f} s  {message}", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="premiere-fuzz-") as folder, running(settings(Path(folder))) as loop:
-        print(json.dumps(fuzz(loop, options.messages, options.seed, say), indent=1))
-    say("Every flow lived, and the counts add up.")
+    with (
+        tempfile.TemporaryDirectory(prefix="premiere-fuzz-") as folder,
+        run_session(session_settings(Path(folder))) as session,
+    ):
+        print(json.dumps(fuzz(session, options.messages, options.seed, log), indent=1))
+    log("No flow crashed, and every message was counted once.")
     return 0
 
 

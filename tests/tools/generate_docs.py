@@ -1,8 +1,8 @@
-"""The parts of the documentation that are made from the code, and the command that makes them anew.
+"""Generate parts of the documentation from the code.
 
     .venv/bin/python -m tests.tools.generate_docs
 
-A part stands between two comments, `<!-- made: NAME -->` and `<!-- end -->`; the rest of the page is written by people.
+A generated part is between the comments `<!-- generated: NAME -->` and `<!-- end -->`; people write the rest of a page.
 """
 
 import importlib
@@ -17,18 +17,18 @@ import msgspec
 from prometheus_client import REGISTRY
 
 import streaming
-from features.definitions import OBJECTS, ROWS
+from features.definitions import FEAST_OBJECTS, VIEW_SCHEMAS
 from infra.cli.main import app
 from infra.settings import settings_table
 from model.actions import ACTIONS
-from streaming.records import Event, Forget, Launch, Version
+from streaming.records import EraseUser, Event, Launch, Version
 from streaming.topics import MODEL_VERSIONS, SCHEMA_VERSIONS, TITLE_LAUNCHES, USER_EVENTS, topics
 from tests.support.paths import ROOT
 
 PAGES: Final = ("README.md", "docs/contracts.md", "docs/operations.md", "docs/settings.md")
-_PART: Final = re.compile(r"(<!-- made: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
-SCHEMAS: Final[dict[str, tuple[Any, ...]]] = {  # topic: what a record of it may be
-    USER_EVENTS: (Event, Forget),
+_PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
+TOPIC_RECORDS: Final[dict[str, tuple[Any, ...]]] = {  # topic -> the types of its records
+    USER_EVENTS: (Event, EraseUser),
     TITLE_LAUNCHES: (Launch,),
     MODEL_VERSIONS: (Version,),
 }
@@ -40,30 +40,30 @@ def _table(*rows: tuple[object, ...]) -> str:
 
 
 def actions() -> str:
-    """What an action means."""
+    """The actions and their meaning."""
     rows = [(f"`{name}`", m.code, f"{m.weight:g}", f"{m.liking:g}") for name, m in ACTIONS.items()]
     return _table(("action", "code", "weight as a target", "sign of taste"), *rows)
 
 
 def topic_table() -> str:
-    """The topics as they are created."""
-    rows = [(f"`{t.name}`", t.partitions, _kept(t.config), _rest(t.config)) for t in topics()]
-    return _table(("topic", "partitions", "kept", "other settings"), *rows)
+    """The topics and their configuration."""
+    rows = [(f"`{t.name}`", t.partitions, _retention(t.config), _other_settings(t.config)) for t in topics()]
+    return _table(("topic", "partitions", "retention", "other settings"), *rows)
 
 
-def _kept(config: dict[str, str]) -> str:
+def _retention(config: dict[str, str]) -> str:
     if "retention.ms" not in config:
         return "newest record of each key"
     days = int(config["retention.ms"]) // 86_400_000
-    return "for ever" if days < 0 else f"{days} days"
+    return "forever" if days < 0 else f"{days} days"
 
 
-def _rest(config: dict[str, str]) -> str:
+def _other_settings(config: dict[str, str]) -> str:
     return ", ".join(f"`{name}={value}`" for name, value in config.items() if name != "retention.ms")
 
 
 def commands() -> str:
-    """The command line, by the first line of each command's help."""
+    """The commands, with the first line of their help."""
     found = [command.callback for command in app.registered_commands if command.callback is not None]
     names = [callback.__name__.replace("_", "-") for callback in found]
     helps = [(callback.__doc__ or "").strip().splitlines()[0] for callback in found]
@@ -71,7 +71,7 @@ def commands() -> str:
 
 
 def metrics() -> str:
-    """What the flows count, by their declarations."""
+    """The metrics, as they are declared."""
     for module in pkgutil.walk_packages(streaming.__path__, "streaming."):
         importlib.import_module(module.name)
     importlib.import_module("infra.monitor.lag_exporter")
@@ -81,11 +81,11 @@ def metrics() -> str:
 
 
 def views() -> str:
-    """The feature views: each field, its type, and where it can be read."""
+    """The feature views: each field, its type, and the stores that have it."""
     rows = []
-    for view in (thing for thing in OBJECTS if hasattr(thing, "ttl")):
+    for view in (definition for definition in FEAST_OBJECTS if hasattr(definition, "ttl")):
         online = {field.name: field for field in view.schema}
-        for column in ROWS[view.name]:
+        for column in VIEW_SCHEMAS[view.name]:
             field = online.get(column.name)
             where = "key" if column.name in view.join_keys else "both" if field else "offline"
             rows.append((f"`{view.name}`", f"`{column.name}`", column.type, where, (field and field.description) or ""))
@@ -102,34 +102,34 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
 }
 
 
-def made(text: str) -> str:
-    """A page with its parts made anew. Raises KeyError for a part that nobody makes."""
+def generate(text: str) -> str:
+    """A page with its generated parts. Raises KeyError for an unknown part."""
     return _PART.sub(lambda part: part[1] + PARTS[part[2]]() + part[4], text)
 
 
 def schema(name: str) -> str:
     """The JSON Schema of a topic's records, with its version."""
-    alternatives, parts = msgspec.json.schema_components(SCHEMAS[name], ref_template="#/$defs/{name}")
+    alternatives, parts = msgspec.json.schema_components(TOPIC_RECORDS[name], ref_template="#/$defs/{name}")
     found = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:premiere:{name}:{SCHEMA_VERSIONS[name]}",
         "title": f"{name}, version {SCHEMA_VERSIONS[name]}",
         **(alternatives[0] if len(alternatives) == 1 else {"anyOf": list(alternatives)}),
-        "$defs": {part: _plain(told) for part, told in parts.items()},
+        "$defs": {part: _single_line(definition) for part, definition in parts.items()},
     }
     return json.dumps(found, indent=2) + "\n"
 
 
-def _plain(part: dict[str, Any]) -> dict[str, Any]:
-    """Without the line breaks of the docstring that it comes from."""
+def _single_line(part: dict[str, Any]) -> dict[str, Any]:
+    """The definition without line breaks in its description, which is a docstring."""
     return {**part, "description": " ".join(part["description"].split())} if "description" in part else part
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Each file that is made in part or whole, as it should be."""
+    """Each file that is generated in part or completely, with its text."""
     for name in PAGES:
-        yield ROOT / name, made((ROOT / name).read_text())
-    for name in SCHEMAS:
+        yield ROOT / name, generate((ROOT / name).read_text())
+    for name in TOPIC_RECORDS:
         yield ROOT / "docs" / "schemas" / f"{name}.json", schema(name)
 
 

@@ -1,7 +1,7 @@
-"""Runs the Triton kernels in the interpreter and prints how far they are from fp64, as JSON.
+"""Runs the Triton kernels in the interpreter and prints their errors against fp64, as JSON.
 
-A process of its own: the interpreter must be chosen before Triton is imported, and it is not wanted in
-the other tests. Started by test_triton_neg_lse.py with the cases on standard input.
+A separate process, because the interpreter must be selected before Triton is imported and must not affect other tests.
+`test_triton_kernel.py` starts it with the cases on standard input.
 """
 
 import os
@@ -32,33 +32,33 @@ def draw(case: dict[str, Any]) -> list[Tensor]:
 
 
 def run(path: Any, given: list[Tensor], slope: Tensor, case: dict[str, Any]) -> list[Tensor]:
-    """lse and the gradients of q and e, by a slope that is zero where lse is -inf, as softplus has it."""
+    """lse and the gradients of q and e for an incoming gradient `slope`."""
     q, e, pos_id, neg_id, bias = given
     lse = path.neg_lse(q.repeat(case["repeat"], 1), e, pos_id, neg_id, bias, case["tau"])
     total = (lse.clamp(min=-1e30) * slope).sum()
     return [lse.detach(), *torch.autograd.grad(total, (q, e))]
 
 
-def far(found: Tensor, known: Tensor) -> float:
-    """Error by norm; infinite where the values that are not finite differ."""
-    if not torch.equal(found.isneginf(), known.isneginf()) or found.isnan().any():
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Relative error by norm; infinity if the non-finite values differ."""
+    if not torch.equal(actual.isneginf(), expected.isneginf()) or actual.isnan().any():
         return float("inf")
-    found, known = found.double().nan_to_num(neginf=0.0), known.nan_to_num(neginf=0.0)
-    return float((found - known).norm() / known.norm().clamp(min=1e-9))
+    actual, expected = actual.double().nan_to_num(neginf=0.0), expected.nan_to_num(neginf=0.0)
+    return float((actual - expected).norm() / expected.norm().clamp(min=1e-9))
 
 
 def measure(case: dict[str, Any]) -> dict[str, Any]:
-    triton_kernel.SHARES = case["shares"]
+    triton_kernel.BACKWARD_PROGRAMS = case["programs"]
     given = draw(case)
     slope = torch.rand(len(given[2]), generator=torch.Generator().manual_seed(5))
     exact = [one.detach().double().requires_grad_(one.requires_grad) for one in given]
     exact[2:4] = given[2:4]
-    known = run(reference, exact, slope.double(), case)
+    expected = run(reference, exact, slope.double(), case)
     first, second = run(triton_kernel, given, slope, case), run(triton_kernel, given, slope, case)
     return {
-        "errors": [far(one, other) for one, other in zip(first, known, strict=True)],
+        "errors": [relative_error(one, other) for one, other in zip(first, expected, strict=True)],
         "repeats": all(torch.equal(one, other) for one, other in zip(first, second, strict=True)),
-        "empty": int(known[0].isneginf().sum()),
+        "empty": int(expected[0].isneginf().sum()),
     }
 
 
@@ -71,5 +71,5 @@ def report(case: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)  # new memory is filled with NaN: what a kernel forgets shows
+    torch.use_deterministic_algorithms(True)  # fills new memory with NaN, which reveals values that no kernel wrote
     print(json.dumps([report(case) for case in json.load(sys.stdin)]))

@@ -1,7 +1,7 @@
-"""Compiles the Triton kernels for GPUs that are not here and prints what came out, as JSON.
+"""Compiles the Triton kernels for absent GPUs and prints properties of the binaries, as JSON.
 
-A process of its own, since the interpreter and the compiler cannot share one. Started by
-test_triton_neg_lse.py; the cache must be a fresh folder, or an old binary is judged.
+A separate process, because interpreter and compiler exclude each other. `test_triton_kernel.py` starts it with an empty
+cache folder, so that no old binary is checked.
 """
 
 import json
@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels import triton_kernel
-from kernels.triton_kernel import BACKWARD, FORWARD, Config
+from kernels.triton_kernel import BACKWARD_TILES, FORWARD_TILES, TileConfig
 
 TYPES = {"q_ptr": "*bf16", "e_ptr": "*bf16", "mean_ptr": "*bf16", "pos_ptr": "*i64", "neg_ptr": "*i64", "scale": "fp32"}
 
@@ -27,21 +27,21 @@ def kind(name: str, constants: dict[str, Any]) -> str:
     return TYPES.get(name, "*fp32" if name.endswith("_ptr") else "i32")
 
 
-def build(kernel: Any, config: Config, block_p: int, width: int, capability: int) -> Any:
+def build(kernel: Any, config: TileConfig, block_p: int, width: int, capability: int) -> Any:
     constants = {"P": width, "BLOCK_P": block_p, "BLOCK_N": config.block_n, "BLOCK_S": config.block_s, "UPCAST": False}
     names = kernel.arg_names
     source = ASTSource(
         kernel,
         {name: kind(name, constants) for name in names},
         {(names.index(name),): value for name, value in constants.items()},
-        {(place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if name.endswith("_ptr")},
+        {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if name.endswith("_ptr")},
     )
     options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def stack_bytes(cubin: bytes) -> int:
-    """Bytes a thread keeps in local memory: registers that were spilled."""
+    """Bytes of local memory per thread: spilled registers."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -54,10 +54,10 @@ def stack_bytes(cubin: bytes) -> int:
 
 def report(name: str, width: int, capability: int) -> dict[str, Any]:
     kernel, table = {
-        "forward": (triton_kernel.forward_kernel, FORWARD),
-        "backward": (triton_kernel.backward_kernel, BACKWARD),
+        "forward": (triton_kernel.forward_kernel, FORWARD_TILES),
+        "backward": (triton_kernel.backward_kernel, BACKWARD_TILES),
     }[name]
-    built = build(kernel, *triton_kernel.config(table, width), width, capability)
+    built = build(kernel, *triton_kernel.tile_config(table, width), width, capability)
     return {
         "case": f"{name} {width} sm_{capability}",
         "spill": stack_bytes(built.asm["cubin"]),

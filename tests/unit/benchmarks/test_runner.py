@@ -1,4 +1,4 @@
-"""The runner's own arithmetic, on times that are given."""
+"""The arithmetic of the benchmark runner, on given times."""
 
 import csv
 from pathlib import Path
@@ -6,47 +6,44 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.runner import Row, compare, compare_memory, extra_memory, in_turn, publish
+from benchmarks.runner import Row, compare_memory, compare_times, peak_extra_mb, save_results, time_variants
 
 
-def test_variants_take_turns_and_a_given_clock_times_each() -> None:
+def test_variants_are_timed_in_turn() -> None:
     order: list[str] = []
     ticks = iter(range(100))
-    seconds = in_turn(
+    seconds = time_variants(
         {"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, clock=lambda: float(next(ticks))
     )
-    assert order == ["a", "b"] * 3  # the first pair warms up
+    assert order == ["a", "b"] * 3  # the first round is the warm-up
     assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
 
 
-def test_a_ratio_is_taken_within_each_round() -> None:
+def test_ratio_is_taken_within_each_round() -> None:
     seconds = {"ours": [0.001, 0.010, 0.002], "rival": [0.003, 0.030, 0.005]}  # the second round was disturbed
-    ours, rival = compare("case", seconds, "ours")
+    ours, rival = compare_times("case", seconds, "ours")
     assert [ours.p20, ours.median, ours.p80, ours.ratio] == pytest.approx([1.4, 2.0, 6.8, 1.0])
     assert [rival.median, rival.ratio] == pytest.approx([5.0, 3.0])
     assert ours.unit == rival.unit == "ms"
 
 
-def test_work_per_second_is_larger_where_the_time_is_shorter() -> None:
-    _, rival = compare("case", {"ours": [0.5], "rival": [2.0]}, "ours", unit="positions/s", work=100)
+def test_shorter_time_gives_higher_throughput() -> None:
+    _, rival = compare_times("case", {"ours": [0.5], "rival": [2.0]}, "ours", unit="positions/s", work_per_call=100)
     assert (rival.median, rival.ratio, rival.unit) == (50.0, 0.25, "positions/s")
 
 
-def test_extra_memory_sees_what_a_call_allocates_and_gives_back() -> None:
-    assert 60 < extra_memory(lambda: torch.ones(16_000_000)) < 80
-    small, large = compare_memory("case", {"small": lambda: torch.ones(8_000_000), "large": big}, "small")
+def test_peak_memory_counts_temporary_allocations() -> None:
+    assert 60 < peak_extra_mb(lambda: torch.ones(16_000_000)) < 80
+    variants = {"small": lambda: torch.ones(8_000_000), "large": lambda: torch.ones(32_000_000)}
+    small, large = compare_memory("case", variants, "small")
     assert small.unit == large.unit == "MB"
     assert large.ratio == pytest.approx(4, abs=0.8)
 
 
-def big() -> torch.Tensor:
-    return torch.ones(32_000_000)
-
-
-def test_rows_are_appended_below_one_line_of_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_are_appended_below_one_header(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "results.csv"
     for value in (1.0, 2.0):
-        publish("loss", [Row("case", "ours", value, value, value, "ms", 1.0)], file)
+        save_results("loss", [Row("case", "ours", value, value, value, "ms", 1.0)], file)
     with file.open() as lines:
         rows = list(csv.DictReader(lines))
     assert [(r["benchmark"], r["case"], r["variant"], float(r["median"])) for r in rows] == [

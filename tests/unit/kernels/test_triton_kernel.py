@@ -1,8 +1,7 @@
-"""The Triton kernels without a GPU: right in the interpreter, and fit to run by the compiler's own account.
+"""The Triton kernels: correct in the interpreter, compiled without register spills, and accurate on a GPU if present.
 
-Both need a process of their own (triton_cases.py, triton_gate.py), which runs once for all tests here.
-Where there is a GPU the same is asked of it in bf16, by the rule that the error is at most twice that
-of plain PyTorch in bf16.
+The interpreter and the compiler run in processes of their own (triton_cases.py, triton_gate.py), once for all tests. On
+a GPU, the error in bf16 must be at most twice the error of plain PyTorch in bf16.
 """
 
 import json
@@ -21,11 +20,11 @@ from kernels import reference, sampled_softmax
 from tests.support.paths import ROOT, TOOLS
 
 PLAIN: dict[str, Any] = {"titles": 1000, "tau": 1.0, "type": "fp32", "ids": "int64"}
-PLAIN |= {"repeat": 1, "shares": 256, "shift": 0.0}
+PLAIN |= {"repeat": 1, "programs": 256, "shift": 0.0}
 CASES: dict[str, dict[str, Any]] = {
     "smaller than a block": {"rows": 37, "size": 53, "width": 5},
     "several blocks, all ragged": {"rows": 150, "size": 140, "width": 24, "titles": 300},
-    "several blocks in a share": {"rows": 200, "size": 140, "width": 16, "titles": 300, "shares": 2},
+    "several blocks in a split": {"rows": 200, "size": 140, "width": 16, "titles": 300, "programs": 2},
     "width 64": {"rows": 129, "size": 65, "width": 64, "titles": 100},
     "width 128": {"rows": 65, "size": 129, "width": 128, "titles": 100},
     "width between two powers": {"rows": 33, "size": 70, "width": 130, "titles": 100},
@@ -41,8 +40,8 @@ CASES: dict[str, dict[str, Any]] = {
     "narrow ids": {"rows": 20, "size": 30, "width": 16, "titles": 5, "ids": "int32"},
     "half precision": {"rows": 70, "size": 90, "width": 32, "titles": 20, "tau": 0.2, "type": "bf16"},
 }
-EMPTY = {"every row hits everything": 9, "no negatives": 7}  # rows that have no negative left
-# The interpreter truncates when it makes bf16: a mean relative error of 2^-8 a value, here on p and on the result.
+EMPTY = {"every row hits everything": 9, "no negatives": 7}  # rows without negatives
+# The interpreter truncates to bf16: a mean relative error of 2^-8 per value, here for p and for the result.
 TOLERANCE = {"fp32": 2e-5, "bf16": 2e-2}
 
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
@@ -71,16 +70,16 @@ def interpreted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @needs_triton
 @pytest.mark.parametrize("name", CASES)
-def test_forward_and_backward_equal_fp64_in_the_interpreter(name: str, interpreted: dict[str, Any]) -> None:
+def test_kernels_equal_fp64_in_the_interpreter(name: str, interpreted: dict[str, Any]) -> None:
     found = interpreted[name]
     assert "failed" not in found, found["failed"]
     assert max(found["errors"]) < TOLERANCE[(PLAIN | CASES[name])["type"]], "lse, gradient of q, gradient of e"
-    assert found["repeats"], "the second run gave other bits"
+    assert found["repeats"], "the second run gave different bits"
     assert found["empty"] == EMPTY.get(name, found["empty"])
 
 
 @needs_triton
-def test_both_kernels_compile_without_spill_within_shared_memory_and_with_tensor_cores(tmp_path: Path) -> None:
+def test_kernels_compile_without_spills_and_use_tensor_cores(tmp_path: Path) -> None:
     built = child("triton_gate.py", tmp_path)
     assert len(built) == 12
     for one in built:
@@ -91,7 +90,7 @@ def test_both_kernels_compile_without_spill_within_shared_memory_and_with_tensor
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("width", [64, 128, 256])
-def test_on_the_gpu_bf16_is_at_most_twice_as_far_from_fp64_as_plain_pytorch(width: int) -> None:
+def test_gpu_error_in_bf16_is_at_most_twice_pytorchs(width: int) -> None:
     paths: list[tuple[Any, torch.dtype]] = [
         (reference, torch.float64),
         (reference, torch.bfloat16),

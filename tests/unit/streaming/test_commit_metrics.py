@@ -1,4 +1,4 @@
-"""A flow tells how far it has read and how long its epochs and its sinks' snapshots take."""
+"""A flow reports its read offsets and how long its epochs and snapshots take."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -12,19 +12,21 @@ from streaming.kafka.source import KafkaSource, Message
 from tests.support.streams import flow, produce
 
 
-def test_what_was_read_and_each_epoch_are_told(kafka: str, topic: str, tmp_path: Path) -> None:
+def test_read_offset_and_epochs_are_reported(kafka: str, topic: str, tmp_path: Path) -> None:
     config = {"bootstrap.servers": kafka}
     produce(config, topic, range(7))
     init_db_dir(tmp_path, 1)
-    kept: list[Message] = []
+    messages: list[Message] = []
     source = KafkaSource(config, topic, topic, tail=False)
-    run_main(flow(source, kept), epoch_interval=timedelta(0), recovery_config=RecoveryConfig(tmp_path, timedelta(0)))
-    assert len(kept) == 7
+    run_main(
+        flow(source, messages), epoch_interval=timedelta(0), recovery_config=RecoveryConfig(tmp_path, timedelta(0))
+    )
+    assert len(messages) == 7
     assert REGISTRY.get_sample_value("premiere_read_offset", {"topic": topic, "partition": "0"}) == 7
     assert (REGISTRY.get_sample_value("premiere_epoch_seconds_count", {"topic": topic}) or 0) >= 1
 
 
-def test_a_sinks_snapshot_is_timed(kafka: str, topic: str) -> None:
+def test_snapshot_of_a_sink_is_timed(kafka: str, topic: str) -> None:
     def count() -> float:
         return REGISTRY.get_sample_value("premiere_snapshot_seconds_count", {"sink": "kafka"}) or 0.0
 

@@ -1,4 +1,4 @@
-"""What somebody who types meets: help, one sentence where something is wrong, and exit codes that scripts can use."""
+"""Help, error messages and exit codes of the command line."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ cli = CliRunner()
 
 
 @pytest.fixture(autouse=True)
-def empty_world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_services(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No broker and no Redis are set."""
     monkeypatch.chdir(tmp_path)
     for name in ("KAFKA_BOOTSTRAP_SERVERS", "PREMIERE_BOOTSTRAP_SERVERS", "REDIS_URL", "PREMIERE_REDIS_URL"):
@@ -28,19 +28,21 @@ def test_every_command_has_help() -> None:
         assert command.callback.__doc__, f"{command.callback.__name__} has no help"
 
 
-def test_an_error_of_the_world_is_one_sentence_and_exit_code_1() -> None:
+def test_expected_error_is_one_line_and_exit_code_1() -> None:
     result = cli.invoke(app, ["topics"])
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr == "premiere: No Kafka is known: run `premiere up`, or set PREMIERE_BOOTSTRAP_SERVERS.\n"
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("premiere: ")
+    assert "PREMIERE_BOOTSTRAP_SERVERS" in line
 
 
-@pytest.mark.parametrize("words", [["run", "nothing"], ["fly"], ["topics", "--delete"]])
-def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
-    assert cli.invoke(app, words).exit_code == 2
+@pytest.mark.parametrize("arguments", [["run", "nothing"], ["fly"], ["topics", "--delete"]])
+def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
+    assert cli.invoke(app, arguments).exit_code == 2
 
 
-def test_settings_are_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_command_masks_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREMIERE_KAFKA_SASL_PASSWORD", "hush")
     monkeypatch.setenv("REDIS_URL", "redis://:hush@h:1/0")
     result = cli.invoke(app, ["settings"])
@@ -49,7 +51,7 @@ def test_settings_are_shown_without_secrets(monkeypatch: pytest.MonkeyPatch) -> 
     assert "redis://:**********@h:1/0" in result.output
 
 
-def test_topics_are_made_and_listed(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_topics_command_creates_and_lists_topics(kafka: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREMIERE_BOOTSTRAP_SERVERS", kafka)
     result = cli.invoke(app, ["topics", "--create"])
     assert result.exit_code == 0
@@ -57,7 +59,7 @@ def test_topics_are_made_and_listed(kafka: str, monkeypatch: pytest.MonkeyPatch)
     assert "missing" not in result.output
 
 
-def test_help_does_not_wait_for_what_it_does_not_need() -> None:
+def test_help_imports_no_heavy_library() -> None:
     script = "import sys, infra.cli.main; print({'torch', 'feast', 'bytewax', 'pydantic', 'pandas'} & set(sys.modules))"
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert child.stdout == "set()\n"

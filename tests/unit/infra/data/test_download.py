@@ -1,4 +1,4 @@
-"""What can be fetched is fetched, from a server of our own; being offline is told, not raised."""
+"""Downloads from a local server, and messages when nothing can be reached."""
 
 import io
 import threading
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infra.data.datasets import load
-from infra.data.download import fetch
+from infra.data.download import download
 
 NOWHERE = "http://127.0.0.1:9/ml-latest-small.zip"  # the discard port: refused at once
 NO_WHEEL = "./no-such-wheel.whl"  # a path, so that pip asks no index
@@ -56,10 +56,10 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 def test_latest_small_becomes_events_and_titles(server: str, tmp_path: Path) -> None:
-    got = fetch(tmp_path, url=f"{server}/ml-latest-small.zip", wheel=NO_WHEEL)
+    got = download(tmp_path, url=f"{server}/ml-latest-small.zip", wheel=NO_WHEEL)
     assert got.folder == tmp_path / "data" / "ml-latest-small"
-    assert "3 events of 2 users on 3 titles" in got.said
-    assert "GroupLens" in got.said
+    assert "3 events of 2 users on 3 titles" in got.message
+    assert "GroupLens" in got.message
     data = load(got.folder / "events.parquet", got.folder / "titles.parquet")
     assert (data.name, len(data), data.event(0).rating) == ("ml-latest-small", 3, 2.5)
     told = {launch.title: (launch.name, launch.year, launch.genres) for launch in data.launches}
@@ -71,14 +71,14 @@ def test_latest_small_becomes_events_and_titles(server: str, tmp_path: Path) -> 
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["ml-latest-small"]  # nothing staged is left
 
 
-def test_a_set_that_is_there_is_not_fetched_again(server: str, tmp_path: Path) -> None:
-    first = fetch(tmp_path, url=f"{server}/ml-latest-small.zip", wheel=NO_WHEEL)
-    again = fetch(tmp_path, url=NOWHERE, wheel=NO_WHEEL)
+def test_existing_data_set_is_not_downloaded_again(server: str, tmp_path: Path) -> None:
+    first = download(tmp_path, url=f"{server}/ml-latest-small.zip", wheel=NO_WHEEL)
+    again = download(tmp_path, url=NOWHERE, wheel=NO_WHEEL)
     assert again.folder == first.folder
-    assert "already" in again.said
+    assert "already" in again.message
 
 
-def test_where_only_packages_can_be_had_ml_100k_comes_out_of_a_wheel(tmp_path: Path) -> None:
+def test_ml_100k_is_read_from_a_wheel_without_other_sources(tmp_path: Path) -> None:
     wheel = tmp_path / "recbole-1.0-py3-none-any.whl"
     inside = "recbole/dataset_example/ml-100k/ml-100k"
     info = "recbole-1.0.dist-info"
@@ -90,7 +90,7 @@ def test_where_only_packages_can_be_had_ml_100k_comes_out_of_a_wheel(tmp_path: P
         f"{info}/RECORD": "",
     }
     wheel.write_bytes(archive(files))
-    got = fetch(tmp_path, url=NOWHERE, wheel=str(wheel))
+    got = download(tmp_path, url=NOWHERE, wheel=str(wheel))
     assert got.folder == tmp_path / "data" / "ml-100k"
     data = load(got.folder / "events.parquet", got.folder / "titles.parquet")
     assert [data.event(k).title for k in range(2)] == ["242", "2"]
@@ -99,17 +99,17 @@ def test_where_only_packages_can_be_had_ml_100k_comes_out_of_a_wheel(tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["absent.zip", "broken.zip"])
-def test_out_of_reach_is_an_answer_with_its_reasons(server: str, tmp_path: Path, name: str) -> None:
-    got = fetch(tmp_path, url=f"{server}/{name}", wheel=NO_WHEEL)
+def test_unreachable_sources_give_a_message_with_reasons(server: str, tmp_path: Path, name: str) -> None:
+    got = download(tmp_path, url=f"{server}/{name}", wheel=NO_WHEEL)
     assert got.folder is None
-    assert "ml-latest-small: " in got.said
-    assert "ml-100k: " in got.said
-    assert "--events" in got.said
-    assert "\n" not in got.said
+    assert "ml-latest-small: " in got.message
+    assert "ml-100k: " in got.message
+    assert "--events" in got.message
+    assert "\n" not in got.message
     assert not (tmp_path / "data").exists()
 
 
-def test_a_download_without_an_end_is_cut_off(tmp_path: Path) -> None:
-    got = fetch(tmp_path, url="file:///dev/zero", wheel=NO_WHEEL)
+def test_endless_download_is_stopped(tmp_path: Path) -> None:
+    got = download(tmp_path, url="file:///dev/zero", wheel=NO_WHEEL)
     assert got.folder is None
-    assert "larger than 64 MiB" in got.said
+    assert "larger than 64 MiB" in got.message

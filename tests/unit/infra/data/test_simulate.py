@@ -1,4 +1,4 @@
-"""The simulated audience: reproducible, launching all along, and with a taste that can be learned from text alone."""
+"""Simulated data: reproducible, with launches throughout, and learnable from text."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from infra.data.datasets import DataSet
 from infra.data.simulate import simulate
 from model.metrics.baselines import Baselines
-from model.metrics.ranking import Prequential, average_rank
+from model.metrics.ranking import PrequentialMetrics, average_rank
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def data() -> DataSet:
     return simulate(users=60, titles=300, events=4000, days=90, seed=7)
 
 
-def test_a_seed_gives_the_same_audience_and_another_seed_another(data: DataSet) -> None:
+def test_seed_determines_the_data_set(data: DataSet) -> None:
     again = simulate(users=60, titles=300, events=4000, days=90, seed=7)
     assert again.launches == data.launches
     assert [again.event(k) for k in range(len(again))] == [data.event(k) for k in range(len(data))]
@@ -22,40 +22,40 @@ def test_a_seed_gives_the_same_audience_and_another_seed_another(data: DataSet) 
     assert other.event(0) != data.event(0)
 
 
-def test_sizes_are_those_asked_for(data: DataSet) -> None:
+def test_sizes_are_as_requested(data: DataSet) -> None:
     assert data.simulated
     assert (len(data), len(data.launches)) == (4000, 300)
     assert 55 <= len(data.users) <= 60
 
 
-def test_titles_launch_all_along_and_before_their_events(data: DataSet) -> None:
+def test_titles_launch_throughout_and_before_their_events(data: DataSet) -> None:
     launched = {launch.title: launch.ts or 0 for launch in data.launches}
     assert all(launched[data.event(k).title] < data.event(k).ts for k in range(len(data)))
     in_last_third = data.launched > np.quantile(data.ts, 2 / 3)
     assert 20 < in_last_third.sum() < 200
 
 
-def test_nobody_watches_a_title_twice(data: DataSet) -> None:
+def test_no_user_has_two_events_on_a_title(data: DataSet) -> None:
     pairs = [(data.event(k).user, data.event(k).title) for k in range(len(data))]
     assert len(set(pairs)) == len(pairs)
 
 
-def test_sequels_carry_the_name_and_find_the_viewers_of_the_first_part(data: DataSet) -> None:
+def test_sequels_attract_users_of_the_first_part(data: DataSet) -> None:
     names = {launch.title: launch.name for launch in data.launches}
     first = {name: title for title, name in names.items()}
     sequels = {title: first[name[:-3]] for title, name in names.items() if name.endswith(" II") and name[:-3] in first}
     assert len(sequels) > 10
-    viewers: dict[str, set[str]] = {}
+    users: dict[str, set[str]] = {}
     for k in range(len(data)):
-        viewers.setdefault(data.event(k).title, set()).add(data.event(k).user)
-    watched = [(viewers.get(sequel, set()), viewers.get(original, set())) for sequel, original in sequels.items()]
+        users.setdefault(data.event(k).title, set()).add(data.event(k).user)
+    watched = [(users.get(sequel, set()), users.get(original, set())) for sequel, original in sequels.items()]
     of_fans = sum(len(sequel & original) for sequel, original in watched) / sum(len(sequel) for sequel, _ in watched)
     by_chance = np.mean([len(original) for _, original in watched]) / len(data.users)
     assert of_fans > 1.5 * by_chance
 
 
-def test_genres_and_recency_read_from_the_launches_beat_popularity(data: DataSet) -> None:
-    baselines, popularity, content = Baselines(), Prequential(), Prequential()
+def test_genre_and_recency_beat_popularity(data: DataSet) -> None:
+    baselines, popularity, content = Baselines(), PrequentialMetrics(), PrequentialMetrics()
     rows = {launch.title: row for row, launch in enumerate(data.launches)}
     kinds = sorted({genre for launch in data.launches for genre in launch.genres})
     genre_VG = np.array([[genre in launch.genres for genre in kinds] for launch in data.launches], float)

@@ -1,4 +1,4 @@
-"""The report: a contract for scripts, and a page that stands alone and says in words what came out."""
+"""The report: documented JSON fields for scripts, and a self-contained HTML page."""
 
 import io
 import json
@@ -11,21 +11,21 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from infra.demo.report import Outcome, Portrait, as_json, curves, page, summary, write
+from infra.demo.report import Outcome, UserReport, as_json, curves, page, summary, write
 from infra.demo.sampler import Sample
-from infra.demo.screen import results
-from infra.monitor.metric_totals import Sums
+from infra.demo.screen import LABELS, results
+from infra.monitor.metric_totals import MetricSums
 from infra.monitor.scrape import Histogram
 from model.metrics.beyond_accuracy import BeyondAccuracy
-from model.metrics.ranking import MEASURES, SLICES
+from model.metrics.ranking import RANKING_METRICS, SLICES
 
 RANKINGS = {"full": 0.06, "served": 0.05, "cooccurrence": 0.03, "popularity_recent": 0.016, "popularity": 0.018}
 BOUNDS = (0.1, 0.25, 0.5, 1.0, float("inf"))
 LIVE = 1000  # events
 
 
-def sums(scored: int, mean: float) -> Sums:
-    return Sums(np.full((len(MEASURES), len(SLICES)), scored * mean), np.full(len(SLICES), float(scored)))
+def sums(scored: int, mean: float) -> MetricSums:
+    return MetricSums(np.full((len(RANKING_METRICS), len(SLICES)), scored * mean), np.full(len(SLICES), float(scored)))
 
 
 def sample(k: int, phase: str, events: int, scored: int, delays: tuple[float, ...]) -> Sample:
@@ -38,15 +38,15 @@ def sample(k: int, phase: str, events: int, scored: int, delays: tuple[float, ..
         learned=events,
         accounted=events,
         lag={"features < user-events": max(0, 500 - 20 * k), "learn < activity": k % 7},
-        freshness={"event": Histogram(BOUNDS, delays), "launch": Histogram()},
+        latency={"event": Histogram(BOUNDS, delays), "launch": Histogram()},
         version=k // 5,
-        tally={name: sums(scored if name != "served" else scored - 500, mean) for name, mean in RANKINGS.items()},
+        totals={name: sums(scored if name != "served" else scored - 500, mean) for name, mean in RANKINGS.items()},
     )
 
 
 @pytest.fixture
 def outcome() -> Outcome:
-    """A minute: 500 events of history, then 1,000 live."""
+    """One minute: a backlog of 500 events, then 1,000 live events."""
     history = [sample(k, "history", 25 * k, 500, (0, 0, 0, 0, 0)) for k in range(21)]
     live = [
         sample(20 + k, "live", 500 + 25 * k, 500 + 25 * k, (10 * k, 15 * k, 19 * k, 20 * k, 20 * k))
@@ -64,30 +64,30 @@ def outcome() -> Outcome:
         duplicates=2,
         dead_lettered=1,
         samples=[*history, *live],
-        mark=history[-1],
-        portraits=[Portrait("<7>", 12, ["Alien <3>"], [("Heat & Dust", True), ("Up", False)])],
-        behind={0: 30, 4: 60, 12: 9, 99: 1},
-        shown={"coverage": 0.125, "popularity": 1234.4, "with_new": 0.25},
+        live_start=history[-1],
+        user_reports=[UserReport("<7>", 12, ["Alien <3>"], [("Heat & Dust", True), ("Up", False)])],
+        missing_events={0: 30, 4: 60, 12: 9, 99: 1},
+        beyond_accuracy={"coverage": 0.125, "popularity_bias": 1234.4, "new_title_share": 0.25},
     )
 
 
-def test_the_json_holds_what_scripts_were_promised(outcome: Outcome) -> None:
+def test_json_report_has_all_documented_fields(outcome: Outcome) -> None:
     found = json.loads(json.dumps(as_json(outcome)))
-    for measure in MEASURES:
+    for measure in RANKING_METRICS:
         assert set(found[measure]) == set(RANKINGS)
         assert all(set(means) == set(SLICES) for means in found[measure].values())
     assert found["counts"] == {"produced": 1500, "learned": 1497, "duplicates": 2, "dead_lettered": 1, "waiting": 0}
-    assert set(found["freshness_ms"]) == {"event", "launch"}
-    assert found["freshness_ms"]["event"] == {"p50": 100, "p95": 500, "p99": 900}
-    assert found["freshness_ms"]["launch"] == {"p50": None, "p95": None, "p99": None}
+    assert set(found["end_to_end_latency_ms"]) == {"event", "launch"}
+    assert found["end_to_end_latency_ms"]["event"] == {"p50": 100, "p95": 500, "p99": 900}
+    assert found["end_to_end_latency_ms"]["launch"] == {"p50": None, "p95": None, "p99": None}
     assert (found["simulated"], found["data"], found["seconds"]) == (False, "<two & a half>", 61.2)
     assert found["scored"] == LIVE
-    assert found["served_behind_events"] == {"p50": 4, "p95": 12, "p99": 12}
-    assert {measure: of["served"] for measure, of in found["shown"].items()} == outcome.shown
+    assert found["served_missing_events"] == {"p50": 4, "p95": 12, "p99": 12}
+    assert {measure: of["served"] for measure, of in found["beyond_accuracy"].items()} == outcome.beyond_accuracy
     assert found["settings"]["redis_url"] == "redis://:**********@h:1/0"
 
 
-def test_a_terminal_gets_the_numbers_too(outcome: Outcome) -> None:
+def test_results_table_shows_metrics_latency_and_counts(outcome: Outcome) -> None:
     console = Console(width=100, file=io.StringIO(), record=True)
     console.print(results(as_json(outcome)))
     text = console.export_text()
@@ -100,35 +100,34 @@ def test_a_terminal_gets_the_numbers_too(outcome: Outcome) -> None:
     assert "launch to Redis" not in text  # none was measured
 
 
-def test_the_means_are_of_the_live_part_alone(outcome: Outcome) -> None:
-    bad = outcome.mark._replace(tally={name: sums(500 if name != "served" else 0, 0.9) for name in RANKINGS})
+def test_metrics_cover_the_live_part_only(outcome: Outcome) -> None:
+    bad = outcome.live_start._replace(totals={name: sums(500 if name != "served" else 0, 0.9) for name in RANKINGS})
     good = {
-        name: Sums(mark.total + LIVE * RANKINGS[name], mark.scored + LIVE)
-        for name, mark in bad.tally.items()
+        name: MetricSums(live_start.total + LIVE * RANKINGS[name], live_start.scored + LIVE)
+        for name, live_start in bad.totals.items()
     }  # fmt: skip
-    found = as_json(replace(outcome, mark=bad, samples=[bad, outcome.samples[-1]._replace(tally=good)]))
+    found = as_json(replace(outcome, live_start=bad, samples=[bad, outcome.samples[-1]._replace(totals=good)]))
     assert {name: round(means["all"], 9) for name, means in found["mrr"].items()} == RANKINGS
 
 
-def test_what_nobody_accounts_for_waits_and_is_said(outcome: Outcome) -> None:
+def test_unaccounted_events_are_reported_as_waiting(outcome: Outcome) -> None:
     lost = replace(outcome, learned=1490)
     assert lost.counts["waiting"] == 7
-    assert "7 events are unaccounted for" in summary(lost)
+    assert "7 events are not accounted for" in summary(lost)
     assert "Every event is accounted for." in summary(outcome)
 
 
-def test_a_run_that_time_ended_says_so(outcome: Outcome) -> None:
+def test_run_ended_by_the_time_limit_is_reported(outcome: Outcome) -> None:
     assert "before the last 500 events" in summary(replace(outcome, events=2000))
     assert "before the last" not in summary(outcome)
 
 
-def test_the_summary_names_the_best_simple_way(outcome: Outcome) -> None:
-    assert "was 0.0600 (0.0500 as served from Redis); the best simple way (what follows the last title) had 0.0300" in (
-        summary(outcome)
-    )
+def test_summary_names_the_best_baseline(outcome: Outcome) -> None:
+    assert "was 0.0600 (0.0500 as served)" in summary(outcome)
+    assert f"the best baseline, {LABELS['cooccurrence']}, reached 0.0300" in summary(outcome)
 
 
-def test_each_point_of_a_curve_is_the_mean_of_the_window_before_it(outcome: Outcome) -> None:
+def test_curve_point_is_the_mean_of_the_window_before_it(outcome: Outcome) -> None:
     lines = curves(outcome, window=100)
     assert set(lines) == set(RANKINGS)
     for name, (x, y) in lines.items():
@@ -160,7 +159,7 @@ class _Links(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_stands_alone_and_is_whole(outcome: Outcome) -> None:
+def test_page_loads_nothing_and_its_tags_nest(outcome: Outcome) -> None:
     text = page(outcome)
     links = _Links()
     links.feed(text)
@@ -171,7 +170,7 @@ def test_the_page_stands_alone_and_is_whole(outcome: Outcome) -> None:
     assert not re.search(r"\$[a-z]", text)  # every place of the template was filled
 
 
-def test_the_page_shows_curves_viewers_and_numbers(outcome: Outcome) -> None:
+def test_page_shows_curves_users_and_metrics(outcome: Outcome) -> None:
     text = page(outcome)
     assert text.count("<svg") == 3
     for part in (
@@ -182,8 +181,8 @@ def test_the_page_shows_curves_viewers_and_numbers(outcome: Outcome) -> None:
         "Heat &amp; Dust",
         "launched live",
         "lacked 4 or more",
-        "showed 12.5% of all titles; one that was shown had 1,234 events on average, and 25% of the lists held",
-        "Viewer &lt;7&gt;",
+        "covered 12.5% of all titles; a listed title had 1,234 events on average, and 25% of the lists contained",
+        "User &lt;7&gt;",
     ):
         assert part in text, part
     assert "&lt;two &amp; a half&gt;" in text
@@ -191,21 +190,26 @@ def test_the_page_shows_curves_viewers_and_numbers(outcome: Outcome) -> None:
     assert "simulated" not in text
 
 
-def test_a_simulated_audience_is_said_so(outcome: Outcome) -> None:
-    assert "The audience was simulated" in page(replace(outcome, simulated=True))
+def test_simulated_users_are_reported(outcome: Outcome) -> None:
+    assert "Users are simulated" in page(replace(outcome, simulated=True))
 
 
-def test_a_run_without_freshness_or_scores_is_drawn_too(outcome: Outcome) -> None:
-    empty = outcome.mark._replace(tally={}, freshness={"event": Histogram(), "launch": Histogram()})
+def test_run_without_latency_or_scores_is_drawn(outcome: Outcome) -> None:
+    empty = outcome.live_start._replace(totals={}, latency={"event": Histogram(), "launch": Histogram()})
     bare = replace(
-        outcome, mark=empty, samples=[empty, empty], portraits=[], behind={}, shown=BeyondAccuracy().report(0)
+        outcome,
+        live_start=empty,
+        samples=[empty, empty],
+        user_reports=[],
+        missing_events={},
+        beyond_accuracy=BeyondAccuracy().report(0),
     )
-    assert "Nothing was measured." in page(bare)
+    assert "No latency was measured." in page(bare)
     assert "No event was scored." in summary(bare)
     assert as_json(bare)["scored"] == 0
 
 
-def test_both_files_are_written(outcome: Outcome, tmp_path: Path) -> None:
+def test_both_report_files_are_written(outcome: Outcome, tmp_path: Path) -> None:
     files = write(outcome, tmp_path / "new")
     assert [file.name for file in files] == ["report.json", "report.html"]
     assert json.loads(files[0].read_text())["data"] == "<two & a half>"

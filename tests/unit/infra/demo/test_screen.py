@@ -1,6 +1,8 @@
-"""The demo's screen: everything that is known is on it, it fits a small terminal, and elsewhere it is lines."""
+"""The demo's screen: its content, its size, and the lines that it prints without a terminal."""
 
 import io
+import re
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -16,7 +18,7 @@ LAG = {
     "publish < model-versions": 0,
     "publish < titles": 0,
 }
-VIEW = ScreenState(
+STATE = ScreenState(
     data="ml-small-2016",
     simulated=False,
     seconds=93,
@@ -29,11 +31,11 @@ VIEW = ScreenState(
     rate=151.2,
     in_flight=187,
     lag=LAG,
-    freshness={"event": FRESH, "launch": Histogram()},
+    latency={"event": FRESH, "launch": Histogram()},
     version=41,
     launches=7200,
     mrr={name: {"all": 0.01 * (k + 1), "new_titles": None} for k, name in enumerate(LABELS)},
-    viewer=UserPortrait("431", ["Alien", "Up"], [("Heat", True), ("A title [with brackets]", False)]),
+    portrait=UserPortrait("431", ["Alien", "Up"], [("Heat", True), ("A title [with brackets]", False)]),
 )
 
 
@@ -43,8 +45,8 @@ def text(view: ScreenState, width: int) -> list[str]:
     return console.export_text().splitlines()
 
 
-def test_all_that_matters_is_drawn() -> None:
-    drawn = "\n".join(text(VIEW, 110))
+def test_screen_shows_progress_latency_lag_and_mrr() -> None:
+    drawn = "\n".join(text(STATE, 110))
     for part in (
         "ml-small-2016",
         "3,120 of 20,001",
@@ -54,7 +56,7 @@ def test_all_that_matters_is_drawn() -> None:
         "p50 100 ms, p99 492 ms",
         "features 12",
         "learn 190, publish 40",
-        "viewer 431",
+        "user 431",
         "1. Heat",
         "2. A title [with brackets]",
         *LABELS.values(),
@@ -64,18 +66,18 @@ def test_all_that_matters_is_drawn() -> None:
     assert "SIMULATED" not in drawn
 
 
-def test_a_simulated_audience_is_said_so() -> None:
+def test_simulated_users_are_reported() -> None:
     assert "SIMULATED" in text(ScreenState("simulated", True, 1, "titles", []), 80)[0]
 
 
-def test_it_fits_a_terminal_of_24_lines_and_80_columns() -> None:
-    drawn = text(VIEW, 80)
+def test_screen_fits_24_lines_and_80_columns() -> None:
+    drawn = text(STATE, 80)
     assert len(drawn) <= 24
     assert max(map(len, drawn)) <= 80
 
 
-def test_the_same_is_one_line() -> None:
-    said = line(VIEW)
+def test_state_as_one_line() -> None:
+    said = line(STATE)
     assert "\n" not in said
     for part in (
         "live 3,120/20,001 (2:10 left)",
@@ -87,30 +89,62 @@ def test_the_same_is_one_line() -> None:
         assert part in said, part
 
 
-def test_nothing_known_yet_is_drawn_too() -> None:
+def test_empty_state_is_drawn() -> None:
     empty = ScreenState("a", False, 0, "titles", [ScreenStep("titles", 0, 0)])
     assert "none yet" in "\n".join(text(empty, 80))
     assert line(empty) == "0:00 | titles 0/0 | 0 events/s | lag 0"
 
 
-def test_without_a_terminal_a_line_comes_now_and_then() -> None:
+def test_without_a_terminal_lines_are_printed_at_an_interval() -> None:
     out = io.StringIO()
     with Screen(Console(file=out, width=60), every=3600) as screen:
-        screen.show(VIEW)
-        screen.show(VIEW)
-        screen.say("[done] and a sentence that is much longer than the width of what is no terminal at all")
+        screen.show(STATE)
+        screen.show(STATE)
+        screen.print_line("[done] and a sentence that is much longer than the width of what is no terminal at all")
     lines = out.getvalue().splitlines()
     assert [said.split(" | ")[0] for said in lines[:1]] == ["1:33"]
     assert lines[1:] == ["[done] and a sentence that is much longer than the width of what is no terminal at all"]
 
 
-def test_on_a_terminal_the_picture_is_drawn_in_place() -> None:
+def terminal_rows(output: str) -> list[str]:
+    """The rows that a terminal shows after this output.
+
+    Line feed, carriage return, cursor up and erase line are applied. Colors and modes are ignored. Any other control
+    sequence is an error.
+    """
+    rows, row, column = [""], 0, 0
+    for count, code, plain in re.findall(r"\x1b\[([?\d;]*)([A-Za-z])|([\r\n]|[^\x1b\r\n]+)", output):
+        if plain == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+        elif plain == "\r":
+            column = 0
+        elif plain:
+            rows[row] = rows[row][:column].ljust(column) + plain + rows[row][column + len(plain) :]
+            column += len(plain)
+        elif code == "A":
+            row -= int(count or 1)
+        elif code == "K":
+            rows[row] = ""
+        else:
+            assert code in "mhl", code
+    return rows
+
+
+def without_bars(rows: list[str]) -> list[str]:
+    """The rows that are not blank, without spaces and progress bars, whose ends differ with and without color."""
+    return [re.sub("[━╸╺ ]", "", row) for row in rows if row.strip()]
+
+
+def test_on_a_terminal_the_screen_is_redrawn_in_place() -> None:
     out = io.StringIO()
     with Screen(Console(file=out, width=80, height=30, force_terminal=True)) as screen:
-        screen.show(VIEW)
-    assert "ml-small-2016" in out.getvalue()
-    assert "\x1b[" in out.getvalue()
+        screen.show(STATE)
+        screen.show(replace(STATE, seconds=94))
+    rows = [row.rstrip() for row in terminal_rows(out.getvalue())]
+    assert [row.split()[2] for row in rows if "ml-small-2016" in row] == ["1:34"]
+    assert without_bars(rows) == without_bars([row.replace("1:33", "1:34") for row in text(STATE, 80)])
 
 
-def test_time_is_written_as_on_a_clock() -> None:
+def test_seconds_are_formatted_as_a_clock() -> None:
     assert [clock(s) for s in (0, 59.9, 61, 3661)] == ["0:00", "0:59", "1:01", "1:01:01"]

@@ -1,4 +1,4 @@
-"""What the ablations switch off or over does what its name says; the defaults are tested elsewhere."""
+"""The model settings that ablations change have the effect that they name; the defaults are tested elsewhere."""
 
 import json
 from dataclasses import asdict, replace
@@ -10,93 +10,92 @@ from torch import nn
 from torch.nn.functional import softplus
 
 from infra.errors import SettingsError
-from infra.run.learn import check_settings
+from infra.run.learn import check_checkpoint_settings
 from model.learner import LearnerSettings
 from model.sequence.model import SequenceModel
-from model.sequence.network import Network, encode_users, title_table
-from model.sequence.objective import batch_of, log_expected, row_losses, sample_negatives, train_step
-from model.sequence.optimizers import DenseOptimiser, OptimSettings
+from model.sequence.network import Network, encode_titles, encode_users
+from model.sequence.objective import build_batch, log_expected, row_losses, sample_negatives, train_step
+from model.sequence.optimizers import DenseOptimizer, OptimSettings
 from tests.support.learner import SEQUENCE
-from tests.support.network import SETTINGS, a_network, later, some_windows, titles
-from tests.support.objective import SHAPE, WANTED, generator, learner, windows_of
-from tests.support.sequence import catalog, history
-from tests.support.sequence import learn as learn_sequence
+from tests.support.network import SETTINGS, after_last_event, make_network, random_windows, titles
+from tests.support.objective import NETWORK, OBJECTIVE, generator, training_setup, windows_of
+from tests.support.sequence import catalog, history, learn_last_events
 
-NEARLY = 1e-5
+TOLERANCE = 1e-5
 
 
 @pytest.mark.parametrize("time_bias", [True, False])
-def test_without_the_time_bias_attention_does_not_know_how_long_ago_things_were(time_bias: bool) -> None:
-    network = a_network()
+def test_time_bias_makes_attention_depend_on_elapsed_time(time_bias: bool) -> None:
+    network = make_network()
     network.settings = replace(SETTINGS, time_bias=time_bias)
     with torch.no_grad():
-        network.gap.weight.zero_()  # the other way in which time comes in
-    windows = some_windows()
+        network.gap.weight.zero_()  # the other input that depends on time
+    windows = random_windows()
     slower = replace(windows, time_BL=(windows.time_BL - 10**12) * 50 + 10**12)
-    tower_VD, _ = title_table(network, titles())
-    near, far = (encode_users(network, tower_VD, some, later(some)) for some in (windows, slower))
-    assert torch.allclose(near, far, atol=NEARLY) is not time_bias
+    tower_VD, _ = encode_titles(network, titles())
+    near, far = (encode_users(network, tower_VD, some, after_last_event(some)) for some in (windows, slower))
+    assert torch.allclose(near, far, atol=TOLERANCE) is not time_bias
 
 
-def test_without_texts_titles_differ_by_their_ids_alone() -> None:
+def test_without_text_titles_differ_only_by_id() -> None:
     torch.manual_seed(3)
-    network = Network(replace(SETTINGS, semantic=False))
+    network = Network(replace(SETTINGS, use_text=False))
     known = titles()
-    shuffled = replace(known, semantic_VS=known.semantic_VS.flip(0))
-    assert torch.equal(title_table(network, known)[1], title_table(network, shuffled)[1])
-    other = replace(known, id_VE=known.id_VE.flip(0))
-    assert not torch.equal(title_table(network, known)[1], title_table(network, other)[1])
+    shuffled = replace(known, semantic_VE=known.semantic_VE.flip(0))
+    assert torch.equal(encode_titles(network, known)[1], encode_titles(network, shuffled)[1])
+    other = replace(known, id_VI=known.id_VI.flip(0))
+    assert not torch.equal(encode_titles(network, known)[1], encode_titles(network, other)[1])
 
 
-def test_what_is_expected_of_a_title_is_what_its_draw_would_have_said() -> None:
-    _, _, known = learner(20)
-    drawn = sample_negatives(generator(), 64, known.launched_M, known.frequency_V, 0.5)
+def test_log_expected_equals_log_expected_of_sampled_negatives() -> None:
+    _, _, known = training_setup(20)
+    drawn = sample_negatives(generator(), 64, known.launched_C, known.frequency_V, 0.5)
     torch.testing.assert_close(log_expected(64, known, 0.5, drawn[0]), drawn[1])
 
 
-def test_the_naive_correction_takes_the_positives_expectation_from_its_logit_too() -> None:
-    network, optimisers, known = learner(20, replace(SHAPE, horizons=(0,)))
-    windows, ids = windows_of([[1, 2, 3, 4], [5, 6, 7, 8]]), optimisers.rows.table_VE
+def test_naive_logq_also_corrects_the_positive_logit() -> None:
+    network, optimizers, known = training_setup(20, replace(NETWORK, horizons=(0,)))
+    windows, ids = windows_of([[1, 2, 3, 4], [5, 6, 7, 8]]), optimizers.rows.table_VI
     losses = {}
     for logq in ("corrected", "naive", "none"):
-        settings = replace(WANTED, windows=(1,), logq=logq)
-        batch = batch_of(windows, known, (0,), settings, generator())
+        settings = replace(OBJECTIVE, target_windows=(1,), logq=logq)
+        batch = build_batch(windows, known, (0,), settings, generator())
         assert batch is not None
-        losses[logq] = row_losses(network, batch, known, ids[batch.title_U])
+        losses[logq] = row_losses(network, batch, known, ids[batch.title_M])
         if logq == "naive":
-            expected_N = log_expected(WANTED.negatives, known, WANTED.uniform, batch.rows.title_N)
-    margin_N = losses["corrected"].expm1().log()  # softplus backwards
+            expected_N = log_expected(OBJECTIVE.negatives, known, OBJECTIVE.uniform_share, batch.rows.title_N)
+    margin_N = losses["corrected"].expm1().log()  # inverse of softplus
     torch.testing.assert_close(losses["naive"], softplus(margin_N + expected_N))
     assert not torch.allclose(losses["none"], losses["corrected"])
 
 
-@pytest.mark.parametrize("moved", [True, False])
-def test_replayed_windows_leave_the_id_rows_of_their_titles_alone_where_that_is_set(moved: bool) -> None:
-    network, optimisers, known = learner(20)
-    before_VE = optimisers.rows.table_VE.clone()
-    settings = replace(WANTED, replayed_ids=moved, negatives=1, id_mask=0.0)
-    train_step(network, optimisers, known, windows_of([[1, 2, 3], [7, 8, 9]]), settings, generator(), fresh=1)
-    changed_V = (optimisers.rows.table_VE != before_VE).any(1)
+@pytest.mark.parametrize("updates", [True, False])
+def test_replay_updates_ids_only_if_enabled(updates: bool) -> None:
+    network, optimizers, known = training_setup(20)
+    before_VI = optimizers.rows.table_VI.clone()
+    settings = replace(OBJECTIVE, replay_updates_ids=updates, negatives=1, id_mask=0.0)
+    train_step(network, optimizers, known, windows_of([[1, 2, 3], [7, 8, 9]]), settings, generator(), new_windows=1)
+    changed_V = (optimizers.rows.table_VI != before_VI).any(1)
     assert bool(changed_V[[1, 2, 3]].all())
-    assert bool(changed_V[[7, 8]].any()) is moved
+    assert bool(changed_V[[7, 8]].any()) is updates
 
 
-def test_replayed_windows_begin_anywhere_in_their_first_half_where_that_is_set() -> None:
-    begun = set()
-    model = SequenceModel(replace(SEQUENCE, shortened=True), seed=1)
+def test_cropped_replay_starts_anywhere_in_first_half() -> None:
+    starts = set()
+    model = SequenceModel(replace(SEQUENCE, crop_replayed=True), seed=1)
     for rows in ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]):
-        model.keep(history(rows, f"u{rows[0]}"), len(rows))
-    for span in model._replayed(200):
+        model.add_to_replay(history(rows, f"u{rows[0]}"), len(rows))
+    for span in model._sample_replay(200):
         assert span.stop == 6
-        assert list(span.events) == list(range(span.start + span.cut, 6))
-        assert span.cut is (span.start > 0)
-        begun.add(span.start)
-    assert begun == {0, 1, 2, 3}
-    assert learn_sequence(model, [history([1, 2, 3])], catalog()) is not None
+        assert list(span.events) == list(range(span.start + span.truncated, 6))
+        assert span.truncated is (span.start > 0)
+        starts.add(span.start)
+    assert starts == {0, 1, 2, 3}
+    assert learn_last_events(model, [history([1, 2, 3])], catalog()) is not None
 
 
-class Mixed(nn.Module):
-    """A linear layer's matrix, a table that is none, and gains."""
+class MixedModule(nn.Module):
+    """A linear layer, an embedding table and a layer norm: only the first has a matrix for Muon."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,49 +103,51 @@ class Mixed(nn.Module):
         self.linear, self.table, self.norm = nn.Linear(6, 4), nn.Embedding(3, 4), nn.LayerNorm(4)
 
 
-def give_grads(module: nn.Module, step: int) -> None:
+def set_random_grads(module: nn.Module, step: int) -> None:
     g = torch.Generator().manual_seed(step)
     for p in module.parameters():
         p.grad = torch.randn(p.shape, generator=g)
 
 
-MUON = OptimSettings(matrices="muon")
+MUON = OptimSettings(matrix_optimizer="muon")
 
 
-def test_muon_moves_the_matrices_of_linear_layers_and_adamw_the_rest() -> None:
-    module, rival, plain = Mixed(), Mixed(), Mixed()
-    ours, usual = DenseOptimiser(module, MUON), DenseOptimiser(plain, OptimSettings())
-    muon = torch.optim.Muon([rival.linear.weight], lr=0.02, weight_decay=0.01, momentum=0.95, nesterov=True, ns_steps=5)
+def test_muon_updates_linear_matrices_and_adamw_the_rest() -> None:
+    module, reference, plain = MixedModule(), MixedModule(), MixedModule()
+    mixed, adamw = DenseOptimizer(module, MUON), DenseOptimizer(plain, OptimSettings())
+    muon = torch.optim.Muon(
+        [reference.linear.weight], lr=0.02, weight_decay=0.01, momentum=0.95, nesterov=True, ns_steps=5
+    )
     for step in range(5):
-        for one in (module, rival, plain):
-            give_grads(one, step)
-        ours.step()
-        usual.step()
+        for each in (module, reference, plain):
+            set_random_grads(each, step)
+        mixed.step()
+        adamw.step()
         muon.step()  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(module.linear.weight, rival.linear.weight)
+    torch.testing.assert_close(module.linear.weight, reference.linear.weight)
     assert torch.equal(module.table.weight, plain.table.weight)
     assert torch.equal(module.linear.bias, plain.linear.bias)
     assert not torch.equal(module.linear.weight, plain.linear.weight)
 
 
-def test_a_restart_repeats_muons_steps() -> None:
-    module, again = Mixed(), Mixed()
-    first, second = DenseOptimiser(module, MUON), DenseOptimiser(again, MUON)
-    give_grads(module, 0)
+def test_muon_resumes_exactly_after_restart() -> None:
+    module, resumed = MixedModule(), MixedModule()
+    first, second = DenseOptimizer(module, MUON), DenseOptimizer(resumed, MUON)
+    set_random_grads(module, 0)
     first.step()
-    again.load_state_dict(module.state_dict())
+    resumed.load_state_dict(module.state_dict())
     second.load_state_dict(first.state_dict())
-    for one, optimiser in ((module, first), (again, second)):
-        give_grads(one, 1)
-        optimiser.step()
-    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
+    for one, optimizer in ((module, first), (resumed, second)):
+        set_random_grads(one, 1)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), resumed.parameters(), strict=True))
 
 
-def test_a_checkpoint_from_before_a_setting_existed_was_made_with_its_default() -> None:
-    made: dict[str, Any] = json.loads(json.dumps(asdict(LearnerSettings())))
-    del made["sequence"]["optim"]["matrices"], made["sequence"]["objective"]["logq"]
-    check_settings({"settings": made}, LearnerSettings(), "here")
-    check_settings({}, LearnerSettings(), "here")
-    made["seed"] = 7
+def test_checkpoint_without_a_setting_counts_as_made_with_its_default() -> None:
+    stored: dict[str, Any] = json.loads(json.dumps(asdict(LearnerSettings())))
+    del stored["sequence"]["optim"]["matrix_optimizer"], stored["sequence"]["objective"]["logq"]
+    check_checkpoint_settings({"settings": stored}, LearnerSettings(), "here")
+    check_checkpoint_settings({}, LearnerSettings(), "here")
+    stored["seed"] = 7
     with pytest.raises(SettingsError, match="seed"):
-        check_settings({"settings": made}, LearnerSettings(), "here")
+        check_checkpoint_settings({"settings": stored}, LearnerSettings(), "here")

@@ -1,4 +1,4 @@
-"""Apache Kafka from its jars: fetched once, whole, and run by their classpath; without them, one sentence."""
+"""Apache Kafka from downloaded jars: one complete download, start by class path, and errors that name the remedy."""
 
 import http.server
 import os
@@ -14,8 +14,8 @@ import pytest
 
 from infra.errors import ServiceError
 from infra.local import apache
-from infra.local.apache import ARTIFACTS, LISTED, classpath
-from infra.local.embedded import HOST, free_port, kafka_answers, start_kafka
+from infra.local.apache import ARTIFACTS, CLASSPATH_FILE, kafka_classpath
+from infra.local.embedded import LOOPBACK, free_port, kafka_answers, start_kafka
 
 POM: Final = """<project><modelVersion>4.0.0</modelVersion>
 <groupId>{0}</groupId><artifactId>{1}</artifactId><version>{2}</version><dependencies>{3}</dependencies></project>"""
@@ -23,15 +23,15 @@ DEPENDENCY: Final = """<dependency>
 <groupId>{0}</groupId><artifactId>{1}</artifactId><version>{2}</version><scope>{3}</scope></dependency>"""
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _SilentHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Do not log requests."""
 
 
 @contextmanager
-def _served(folder: Path) -> Iterator[str]:
-    """A Maven repository of that folder: its URL."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
+def _maven_server(folder: Path) -> Iterator[str]:
+    """Serve `folder` as a Maven repository and yield its URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_SilentHandler, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever).start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
@@ -47,7 +47,7 @@ def _add(root: Path, group: str, name: str, version: str, jar: bytes, needs: str
 
 
 def _repository(root: Path) -> None:
-    """What Maven Central has, small: the three artifacts; the first needs one to run and another for its tests."""
+    """A small Maven repository of the artifacts. The first one has a runtime dependency and a test dependency."""
     _add(root, "org.other", "run", "1.0", b"a jar")
     needs = DEPENDENCY.format("org.other", "run", "1.0", "runtime")
     needs += DEPENDENCY.format("org.other", "tested-with", "1.0", "test")
@@ -57,73 +57,71 @@ def _repository(root: Path) -> None:
         needs = ""
 
 
-def test_jars_are_fetched_once_with_what_they_need(tmp_path: Path) -> None:
+def test_jars_are_downloaded_once_with_dependencies(tmp_path: Path) -> None:
     pytest.importorskip("jgo", reason="the extra [kafka] is not installed")
     _repository(tmp_path / "central")
-    with _served(tmp_path / "central") as url:
-        jars = classpath(tmp_path / "jars", url).split(os.pathsep)
+    with _maven_server(tmp_path / "central") as url:
+        jars = kafka_classpath(tmp_path / "jars", url).split(os.pathsep)
     assert sorted(Path(jar).read_bytes() for jar in jars) == [
         b"a jar",
         b"the jar kafka-tools",
         b"the jar kafka_2.13",
         b"the jar slf4j-simple",
     ]
-    assert classpath(tmp_path / "jars", url).split(os.pathsep) == jars  # nobody is asked again
+    assert kafka_classpath(tmp_path / "jars", url).split(os.pathsep) == jars  # the server is down: no second download
 
 
-def test_what_an_interrupted_fetch_left_is_not_used(tmp_path: Path) -> None:
+def test_partial_download_is_replaced(tmp_path: Path) -> None:
     pytest.importorskip("jgo", reason="the extra [kafka] is not installed")
     _repository(tmp_path / "central")
     half = tmp_path / "jars" / "org" / "other" / "run" / "1.0" / "run-1.0.jar"
     half.parent.mkdir(parents=True)
     half.write_bytes(b"a j")
-    with _served(tmp_path / "central") as url:
-        assert b"a jar" in [Path(jar).read_bytes() for jar in classpath(tmp_path / "jars", url).split(os.pathsep)]
+    with _maven_server(tmp_path / "central") as url:
+        assert b"a jar" in [Path(jar).read_bytes() for jar in kafka_classpath(tmp_path / "jars", url).split(os.pathsep)]
 
 
 @pytest.mark.parametrize("missing", ["all", "a jar"])
-def test_without_the_repository_one_sentence_names_the_remedy(tmp_path: Path, missing: str) -> None:
+def test_failed_download_is_an_error_with_remedy(tmp_path: Path, missing: str) -> None:
     pytest.importorskip("jgo", reason="the extra [kafka] is not installed")
     _repository(tmp_path / "central")
     (tmp_path / "central" / "org" / "other" / "run" / "1.0" / "run-1.0.jar").unlink()
-    with _served(tmp_path / "central") as url:
+    with _maven_server(tmp_path / "central") as url:
         where = url if missing == "a jar" else f"http://127.0.0.1:{free_port()}"
-        with pytest.raises(
-            ServiceError, match=r"could not be fetched from http\S+ \(\w+\): go online, or set KAFKA_HOME"
-        ):
-            classpath(tmp_path / "jars", where)
+        with pytest.raises(ServiceError, match=r"Cannot download Kafka's jars from http\S+ \(\w+\)\. .*set KAFKA_HOME"):
+            kafka_classpath(tmp_path / "jars", where)
     assert not (tmp_path / "jars").exists()
 
 
-def test_without_the_extra_the_sentence_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_is_an_error_with_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jgo.maven", None)
     with pytest.raises(ServiceError, match=r"pip install 'premiere\[kafka\]'.*KAFKA_HOME"):
-        classpath(tmp_path / "jars")
+        kafka_classpath(tmp_path / "jars")
 
 
-def test_the_jars_alone_are_a_broker(tmp_path: Path, kafka_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broker_runs_from_downloaded_jars(tmp_path: Path, kafka_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    apache.cache().mkdir(parents=True)
-    (apache.cache() / LISTED).write_text(os.pathsep.join(map(str, (kafka_home / "libs").glob("*.jar"))))
+    apache.cache_folder().mkdir(parents=True)
+    (apache.cache_folder() / CLASSPATH_FILE).write_text(os.pathsep.join(map(str, (kafka_home / "libs").glob("*.jar"))))
     with start_kafka(tmp_path / "node", broker="apache") as address:
         assert kafka_answers(address)
     assert "Kafka Server started" in (tmp_path / "node" / "kafka.log").read_text()
 
 
-def test_a_java_that_is_not_there_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_java_home_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "none"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    apache.cache().mkdir(parents=True)
-    (apache.cache() / LISTED).write_text("no.jar")
-    with pytest.raises(ServiceError, match=r"Apache Kafka cannot be run .*: is JAVA_HOME a Java 17\?"):
-        apache.prepare(apache.found(None), tmp_path, HOST, (1, 2))
+    apache.cache_folder().mkdir(parents=True)
+    (apache.cache_folder() / CLASSPATH_FILE).write_text("no.jar")
+    with pytest.raises(ServiceError, match=r"Cannot run Apache Kafka .*JAVA_HOME"):
+        apache.prepare_node(apache.locate_kafka(None), tmp_path, LOOPBACK, (1, 2))
 
 
-def test_without_java_the_sentence_says_where_to_get_one(
+def test_missing_java_is_an_error_with_remedy(
     tmp_path: Path, kafka_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(apache, "find_spec", lambda name: None)
-    with pytest.raises(ServiceError, match=r"needs Java 17: set JAVA_HOME, .*\[kafka\]"):
-        apache.found(kafka_home)
+    with pytest.raises(ServiceError, match=r"needs Java 17.*JAVA_HOME.*\[kafka\]"):
+        apache.locate_kafka(kafka_home)

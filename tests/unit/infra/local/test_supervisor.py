@@ -1,83 +1,84 @@
-"""Flows are kept running within bounds, and none outlives its supervisor."""
+"""The supervisor restarts crashed flows up to a limit, and no flow outlives it."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from infra.errors import ServiceError
-from infra.local.processes import uninterrupted
-from infra.local.supervisor import Restarts, Supervisor
+from infra.local.supervisor import RestartPolicy, Supervisor
+from infra.run.worker_group import worker_commands
 from infra.settings import Settings
+from tests.support.processes import is_alive
 
-PATIENCE = 20.0  # seconds to wait for something that takes milliseconds
+TIMEOUT_S = 20.0  # for steps that take milliseconds
 SLEEPER = (sys.executable, "-c", "import sys, time; print('up', sys.argv[1], flush=True); time.sleep(600)")
 
 
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def _until(condition: Callable[[], bool]) -> None:
-    """Wait, within bounds, until `condition()` holds."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait until `condition()` holds; fail after `TIMEOUT_S`."""
+    deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_flows_run_with_logs_of_their_own_and_are_gone_afterwards(tmp_path: Path) -> None:
+def test_flows_write_logs_and_stop_with_context(tmp_path: Path) -> None:
     with Supervisor(Settings(data_dir=tmp_path), command=SLEEPER) as flows:
         pids = flows.pids()
         assert list(pids) == ["features", "titles", "learn", "publish"]
         logs = [tmp_path / "logs" / f"{name}.log" for name in pids]
         _until(lambda: [log.read_text() for log in logs] == [f"up {name}\n" for name in pids])
         flows.check()
-    assert not any(_alive(pid) for pid in pids.values())
+    assert not any(is_alive(pid) for pid in pids.values())
 
 
-def test_a_flow_gets_the_settings_in_its_environment(tmp_path: Path) -> None:
-    tell = (sys.executable, "-c", "import os, time; print(os.environ['PREMIERE_SEED'], flush=True); time.sleep(600)")
-    with Supervisor(Settings(data_dir=tmp_path, seed=7), flows=["learn"], command=tell):
+def test_flow_gets_settings_as_environment(tmp_path: Path) -> None:
+    program = "import os, time; print(os.environ['PREMIERE_SEED'], flush=True); time.sleep(600)"
+    with Supervisor(Settings(data_dir=tmp_path, seed=7), flows=["learn"], command=(sys.executable, "-c", program)):
         _until(lambda: (tmp_path / "logs" / "learn.log").read_text() == "7\n")
 
 
-def test_a_flow_that_was_killed_is_started_again(tmp_path: Path) -> None:
-    soon = Restarts(first=0.05)
+@pytest.mark.parametrize("command", [Supervisor.command, worker_commands("publish", 1)[0]], ids=["flow", "worker"])
+def test_file_in_working_directory_does_not_shadow_library(command: Sequence[str], tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("raise RuntimeError")  # `sparse.py` would shadow a library that Feast imports
+    child = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+
+
+def test_killed_flow_is_restarted(tmp_path: Path) -> None:
+    soon = RestartPolicy(first_delay_s=0.05)
     settings = Settings(data_dir=tmp_path)
-    with Supervisor(settings, flows=["features", "learn"], command=SLEEPER, patience=soon) as flows:
+    with Supervisor(settings, flows=["features", "learn"], command=SLEEPER, restart_policy=soon) as flows:
         before = flows.pids()
         os.kill(before["learn"], signal.SIGKILL)
 
-        def back() -> bool:
+        def restarted() -> bool:
             flows.check()
             return flows.pids().get("learn", before["learn"]) != before["learn"]
 
-        _until(back)
+        _until(restarted)
         assert flows.restarts() == {"features": 0, "learn": 1}
         assert flows.pids()["features"] == before["features"]
 
 
-def test_a_flow_that_cannot_live_is_an_error_with_its_log(tmp_path: Path) -> None:
-    soon = Restarts(first=0.01)
-    dying = (sys.executable, "-c", "import sys; print('the disk is full', flush=True); sys.exit(4)")
+def test_repeated_crashes_are_an_error_with_log(tmp_path: Path) -> None:
+    soon = RestartPolicy(first_delay_s=0.01)
+    crashing = (sys.executable, "-c", "import sys; print('the disk is full', flush=True); sys.exit(4)")
     settings = Settings(data_dir=tmp_path)
-    with Supervisor(settings, flows=["learn", "titles"], command=dying, patience=soon) as flows:
+    with Supervisor(settings, flows=["learn", "titles"], command=crashing, restart_policy=soon) as flows:
 
         def keep_checking() -> None:
             for _ in range(2000):
                 flows.check()
                 time.sleep(0.01)
 
-        with pytest.raises(ServiceError, match=r"died 6 times \(last exit 4\)[\s\S]*the disk is full"):
+        with pytest.raises(ServiceError, match=r"crashed 6 times \(last exit code 4\)[\s\S]*the disk is full"):
             keep_checking()
 
 
@@ -92,30 +93,11 @@ with Supervisor(Settings(data_dir=sys.argv[1]), command=sleeper) as flows:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
-def test_no_flow_outlives_a_supervisor_that_is_ended(tmp_path: Path, end: signal.Signals) -> None:
+def test_no_flow_outlives_its_supervisor(tmp_path: Path, end: signal.Signals) -> None:
     command = [sys.executable, "-c", SUPERVISED, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
         parent.send_signal(end)
     assert len(pids) == 4
-    _until(lambda: not any(_alive(pid) for pid in pids))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_would_interrupt_a_start_comes_after_it(number: signal.Signals) -> None:
-    before = signal.signal(number, signal.default_int_handler)
-    done: list[str] = []
-
-    def start() -> None:
-        with uninterrupted():
-            signal.raise_signal(number)
-            done.append("known")
-
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            start()
-        assert done == ["known"]
-        assert signal.getsignal(number) is signal.default_int_handler
-    finally:
-        signal.signal(number, before)
+    _until(lambda: not any(is_alive(pid) for pid in pids))

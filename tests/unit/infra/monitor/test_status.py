@@ -1,4 +1,4 @@
-"""The loop's status from a real broker and real metrics pages: for people, for scripts, and where something is gone."""
+"""`premiere status` against a real broker and real metrics endpoints: as JSON, as tables and without services."""
 
 import io
 import json
@@ -7,40 +7,40 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
-from prometheus_client import Gauge
+from confluent_kafka import Producer
+from prometheus_client import REGISTRY, Counter
 from rich.console import Console
 from typer.testing import CliRunner
 
 from infra.cli.main import app
-from infra.monitor.lag import Lag
-from infra.monitor.metrics_server import free_base, serve
-from infra.monitor.status import LEARNER, Status, accounted, as_json, show, status
+from infra.monitor.lag import PartitionLag
+from infra.monitor.metrics_server import free_base_port, start_metrics_server
+from infra.monitor.status import LEARNER_METRICS, Status, as_json, print_status, processed_events, status_and_version
 from infra.settings import Settings
-from infra.topics import create
-from streaming.flows.features import DOUBLES, EVENTS
-from streaming.flows.learn import LEARNED, LOSS, POSITION, SCORED, SUM
-from streaming.kafka.dead_letters import LETTERS
+from infra.topics import create_topics
+from streaming.flows.features import DUPLICATES, EVENTS
+from streaming.flows.learn import LEARNED_EVENTS, LOSS, POSITION, PREQUENTIAL_SCORED, PREQUENTIAL_SUM
+from streaming.kafka.dead_letters import DEAD_LETTERS_WRITTEN
 from streaming.records import Version, to_json
-from streaming.stores.redis_lists import FRESHNESS
+from streaming.stores.redis_lists import END_TO_END_LATENCY
 from streaming.topics import MODEL_VERSIONS, USER_EVENTS, topics
-from tests.support.kafka import OwnKafka
+from tests.support.kafka import StartBroker, commit_offset
 
 EVENTS_SENT = 5
 
 
 @pytest.fixture(scope="module")
-def settings(own_kafka: OwnKafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """A broker of its own with some events and a version, and the flows' own metrics: all live in this process."""
-    with own_kafka(tmp_path_factory.mktemp("kafka")) as address:
-        yield _prepared(address)
+def settings(start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A broker with some events and a model version; this process serves the metrics of three flows."""
+    with start_broker(tmp_path_factory.mktemp("kafka")) as address:
+        yield _prepare(address)
 
 
-def _prepared(address: str) -> Settings:
-    base = free_base(Settings(metrics_port=23_600))
+def _prepare(address: str) -> Settings:
+    base = free_base_port(Settings(metrics_port=23_600))
     made = Settings(bootstrap_servers=address, redis_url="redis://127.0.0.1:1/0", metrics_port=base)
-    create(made.kafka(), topics(made.event_partitions))
-    producer = Producer({**made.kafka(), "partitioner": "murmur2_random"})
+    create_topics(made.kafka_config(), topics(made.event_partitions))
+    producer = Producer({**made.kafka_config(), "partitioner": "murmur2_random"})
     for user in range(EVENTS_SENT):
         producer.produce(USER_EVENTS, b"{}", str(user).encode())
     path, now = "file:///checkpoints/00000007", int(time.time() * 1000)
@@ -48,62 +48,66 @@ def _prepared(address: str) -> Settings:
     producer.produce(MODEL_VERSIONS, to_json(version))
     assert producer.flush(10) == 0
     for flow in ("features", "learn", "publish"):
-        serve(made, flow)
+        start_metrics_server(made, flow)
     return made
+
+
+def set_counter(counter: Counter, value: float) -> None:
+    """Other tests of this process may have increased it."""
+    counter.reset()
+    counter.inc(value)
 
 
 @pytest.fixture(scope="module")
 def metrics() -> None:
-    """What the flows say."""
-    LEARNED.set(64)
+    """The values of the flows' metrics."""
+    set_counter(LEARNED_EVENTS, 64)
     POSITION.set(70)
     LOSS.labels("sequence").set(2.5)
-    SCORED.labels("all").set(50)
-    SUM.labels("full", "mrr", "all").set(2.5)
+    set_counter(PREQUENTIAL_SCORED.labels("all"), 50)
+    set_counter(PREQUENTIAL_SUM.labels("full", "mrr", "all"), 2.5)
     EVENTS.inc(66)
-    DOUBLES.inc(2)
-    LETTERS.labels("test status").inc(3)
+    DUPLICATES.inc(2)
+    DEAD_LETTERS_WRITTEN.labels("test status").inc(3)
     for milliseconds in (90, 100, 110, 700):
-        FRESHNESS.labels("event").observe(milliseconds / 1000)
+        END_TO_END_LATENCY.labels("event").observe(milliseconds / 1000)
 
 
-def test_scripts_get_everything(settings: Settings, metrics: None) -> None:
-    found = json.loads(json.dumps(as_json(*status(settings))))
+def test_status_as_json(settings: Settings, metrics: None) -> None:
+    found = json.loads(json.dumps(as_json(*status_and_version(settings))))
     assert found["flows"] == {"features": True, "titles": False, "learn": True, "publish": True}
-    assert found["learner"]["learned"] == 64
-    assert found["learner"]["position"] == 70
+    assert found["learner"]["learned_events"] == 64
+    assert found["learner"]["log_position"] == 70
     assert found["loss"]["sequence"] == 2.5
     assert found["mrr"]["full"]["all"] == 0.05
-    assert found["events"]["dead_lettered"]["test status"] >= 3
-    assert 80 < found["freshness_ms"]["event"]["p50"] < 130
+    assert found["events"]["dead_letters"]["test status"] >= 3
+    assert 80 < found["end_to_end_latency_ms"]["event"]["p50"] < 130
     assert found["version"]["number"] >= 0
     assert found["version"]["path"] == "file:///checkpoints/00000007"
     assert {row["group"] for row in found["lag"]} == {"features", "titles", "learn", "publish"}
 
 
-def test_what_a_group_has_not_committed_waits(settings: Settings) -> None:
-    first, _ = status(settings)
-    before = first.waiting("features", USER_EVENTS)
+def test_commit_lowers_lag(settings: Settings) -> None:
+    first, _ = status_and_version(settings)
+    before = first.lag_records("features", USER_EVENTS)
     assert before >= EVENTS_SENT
-    row = next(row for row in first.lags if row.topic == USER_EVENTS and row.lag)
-    consumer = Consumer({**settings.kafka(), "group.id": "features", "enable.auto.commit": False})
-    consumer.commit(offsets=[TopicPartition(USER_EVENTS, row.partition, row.end)], asynchronous=False)
-    consumer.close()
-    assert status(settings)[0].waiting("features", USER_EVENTS) == before - row.lag
+    row = next(row for row in first.lags if row.topic == USER_EVENTS and row.records)
+    commit_offset(settings.bootstrap_servers, "features", USER_EVENTS, row.end_offset, row.partition)
+    assert status_and_version(settings)[0].lag_records("features", USER_EVENTS) == before - row.records
 
 
-def test_events_are_accounted_for_as_learned_double_or_dead(settings: Settings, metrics: None) -> None:
-    before = accounted(settings)
-    LEARNED.inc(5)
-    DOUBLES.inc(7)
-    LETTERS.labels("test status").inc(11)
-    assert accounted(settings) == before + 5 + 7 + 11
-    LEARNED.set(64)
+def test_processed_events_are_learned_duplicate_or_dead_letter(settings: Settings, metrics: None) -> None:
+    before = processed_events(settings)
+    LEARNED_EVENTS.inc(5)
+    DUPLICATES.inc(7)
+    DEAD_LETTERS_WRITTEN.labels("test status").inc(11)
+    assert processed_events(settings) == before + 5 + 7 + 11
+    set_counter(LEARNED_EVENTS, 64)
 
 
-def test_people_get_a_table(settings: Settings, metrics: None) -> None:
+def test_status_as_tables(settings: Settings, metrics: None) -> None:
     console = Console(width=110, file=io.StringIO(), record=True)
-    show(*status(settings), console)
+    print_status(*status_and_version(settings), console)
     shown = " ".join(console.export_text().split())
     for part in (
         "user-events",
@@ -111,41 +115,39 @@ def test_people_get_a_table(settings: Settings, metrics: None) -> None:
         "no answer from titles",
         "64 events",
         "test status",
-        "MRR, premiere 0.0500",
+        "MRR, full 0.0500",
+        "end-to-end latency, event",
     ):
         assert part in shown, part
-    assert "freshness, event" in shown
 
 
-def test_where_nothing_runs_everything_is_unknown_and_nothing_fails() -> None:
+def test_empty_status_has_no_values() -> None:
     empty = Status()
-    assert (empty.version, empty.accounted, empty.lag()) == (None, 0, {})
+    assert (empty.version, empty.processed_events, empty.lag_by_topic()) == (None, 0, {})
     found = as_json(empty, None)
     assert found["version"] is None
-    assert found["freshness_ms"]["event"]["p50"] is None
-    assert "no answer from" in _shown(empty)
+    assert found["end_to_end_latency_ms"]["event"]["p50"] is None
+    assert "no answer from" in _as_text(empty)
 
 
-def _shown(found: Status) -> str:
+def _as_text(found: Status) -> str:
     console = Console(width=100, file=io.StringIO(), record=True)
-    show(found, None, console)
+    print_status(found, None, console)
     return console.export_text()
 
 
-def test_lag_is_summed_by_flow_and_topic() -> None:
-    rows = [Lag("features", USER_EVENTS, 0, 3, 5, 2), Lag("features", USER_EVENTS, 1, None, 4, 4)]
-    assert Status(lags=rows).lag() == {"features < user-events": 6}
-    assert "-" in _shown(Status(lags=rows))
+def test_lag_is_summed_by_group_and_topic() -> None:
+    rows = [PartitionLag("features", USER_EVENTS, 0, 3, 5, 2), PartitionLag("features", USER_EVENTS, 1, None, 4, 4)]
+    assert Status(lags=rows).lag_by_topic() == {"features < user-events": 6}
+    assert "-" in _as_text(Status(lags=rows))
 
 
-def test_every_gauge_that_is_shown_exists() -> None:
-    from prometheus_client import REGISTRY
-
-    for name in LEARNER.values():
-        assert isinstance(REGISTRY._names_to_collectors.get(name), Gauge), name
+def test_learner_metrics_of_the_status_are_exported() -> None:
+    exported = {sample.name for family in REGISTRY.collect() for sample in family.samples}
+    assert set(LEARNER_METRICS.values()) <= exported
 
 
-def test_the_command_prints_json_or_a_table(
+def test_status_command_prints_json_or_tables(
     settings: Settings, metrics: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -153,14 +155,14 @@ def test_the_command_prints_json_or_a_table(
     monkeypatch.setenv("PREMIERE_METRICS_PORT", str(settings.metrics_port))
     result = CliRunner().invoke(app, ["status", "--json"])
     assert result.exit_code == 0, result.output
-    assert json.loads(result.output)["learner"]["learned"] == 64
+    assert json.loads(result.output)["learner"]["learned_events"] == 64
     assert "user-events" in CliRunner().invoke(app, ["status"]).output
 
 
-def test_without_a_broker_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_status_command_without_broker_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("KAFKA_BOOTSTRAP_SERVERS", "PREMIERE_BOOTSTRAP_SERVERS"):
         monkeypatch.delenv(name, raising=False)
     result = CliRunner().invoke(app, ["status"])
     assert result.exit_code == 1
-    assert "No Kafka is known: run `premiere up`" in result.stderr
+    assert "run `premiere up`" in result.stderr

@@ -1,14 +1,14 @@
-"""The catalogue: rows appear with ids, are given up by the least recently seen, and a new owner begins at nothing."""
+"""Tests of the catalog: rows of new titles, launch and withdrawal, eviction, genre codes and restarts."""
 
 from typing import Final
 
 import numpy as np
 import pytest
 
-from model.state.catalog import NEVER, UNKNOWN, Catalog, genre_codes
-from tests.support.learner import D_TEXT, differences, directions
+from model.state.catalog import NOT_LAUNCHED, UNKNOWN_DATE, Catalog, genre_codes
+from tests.support.learner import D_TEXT, random_unit_vectors, state_differences
 
-TEXT = directions(np.random.default_rng(1), 60)
+TEXT = random_unit_vectors(np.random.default_rng(1), 60)
 
 MOVIELENS: Final = [
     *("Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
@@ -16,99 +16,103 @@ MOVIELENS: Final = [
 ]
 
 
-def catalog(titles: int, capacity: int = 4) -> Catalog:
-    made = Catalog(D_TEXT, capacity)
+def catalog_of(titles: int, capacity: int = 4) -> Catalog:
+    catalog = Catalog(D_TEXT, capacity)
     for n in range(titles):
-        made.launch(made.row(f"t{n}", n + 1), TEXT[n], ["drama"], 2000 + n, 10**12, n + 1)
-    made.update_text_neighbors(range(titles))
-    return made
+        catalog.launch(catalog.ensure_row(f"t{n}", n + 1), TEXT[n], ["drama"], 2000 + n, 10**12, n + 1)
+    catalog.update_text_neighbors(range(titles))
+    return catalog
 
 
-def test_ids_get_rows_as_they_come_and_keep_them_while_room_grows() -> None:
-    made = catalog(11)
-    assert made.find([f"t{n}" for n in range(11)]).tolist() == list(range(11))
-    assert len(made) == 11 <= made.capacity
-    assert (made.semantic_VS[:11] == TEXT[:11]).all()
-    assert made.born_V[:11].tolist() == list(range(1, 12))
-    assert (made.born_V[11:] == NEVER).all()
-    assert len(made.text_neighbors.to_VK) == made.capacity
+def test_titles_keep_their_rows_while_capacity_grows() -> None:
+    catalog = catalog_of(11)
+    assert catalog.rows_of([f"t{n}" for n in range(11)]).tolist() == list(range(11))
+    assert len(catalog) == 11 <= catalog.capacity
+    assert (catalog.semantic_VE[:11] == TEXT[:11]).all()
+    assert catalog.launch_sequence_V[:11].tolist() == list(range(1, 12))
+    assert (catalog.launch_sequence_V[11:] == NOT_LAUNCHED).all()
+    assert len(catalog.text_neighbors.to_VK) == catalog.capacity
 
 
-def test_looking_up_makes_no_row() -> None:
-    made = catalog(3)
-    before = made.state_dict()
-    assert made.find(["t1", "unknown"]).tolist() == [1, -1]
-    assert differences(made.state_dict(), before) == []
+def test_lookup_adds_no_row() -> None:
+    catalog = catalog_of(3)
+    before = catalog.state_dict()
+    assert catalog.rows_of(["t1", "unknown"]).tolist() == [1, -1]
+    assert state_differences(catalog.state_dict(), before) == []
 
 
-def test_a_title_is_a_candidate_from_its_launch_to_its_withdrawal() -> None:
-    made = Catalog(D_TEXT)
-    row = made.row("t", 4)
-    assert made.born_V[row] == NEVER  # an event came before the launch
-    made.launch(row, TEXT[0], ["a"], None, None, 7)
-    made.launch(row, TEXT[1], ["b"], 1999, 5, 9)
-    assert made.born_V[row] == 7  # a relaunch is no birth
-    assert (made.semantic_VS[row] == TEXT[1]).all()
-    assert (made.year_V[row], made.released_V[row]) == (1999, 5)
-    made.withdraw(row)
-    assert made.born_V[row] == NEVER
-    made.launch(row, None, [], None, None, 12)
-    assert made.born_V[row] == 12
-    assert not made.semantic_VS[row].any()
-    assert np.isnan(made.year_V[row])
-    assert made.released_V[row] == UNKNOWN
+def test_title_is_candidate_from_launch_to_withdrawal() -> None:
+    catalog = Catalog(D_TEXT)
+    row = catalog.ensure_row("t", 4)
+    assert catalog.launch_sequence_V[row] == NOT_LAUNCHED  # an event before the launch
+    catalog.launch(row, TEXT[0], ["a"], None, None, 7)
+    catalog.launch(row, TEXT[1], ["b"], 1999, 5, 9)
+    assert catalog.launch_sequence_V[row] == 7  # a relaunch keeps the first launch
+    assert (catalog.semantic_VE[row] == TEXT[1]).all()
+    assert (catalog.year_V[row], catalog.released_V[row]) == (1999, 5)
+    catalog.withdraw(row)
+    assert catalog.launch_sequence_V[row] == NOT_LAUNCHED
+    catalog.launch(row, None, [], None, None, 12)
+    assert catalog.launch_sequence_V[row] == 12
+    assert not catalog.semantic_VE[row].any()
+    assert np.isnan(catalog.year_V[row])
+    assert catalog.released_V[row] == UNKNOWN_DATE
 
 
-def test_the_least_recently_seen_go_and_some_more_so_that_not_every_batch_evicts() -> None:
-    made = catalog(60)
-    made.row("t0", 100)  # seen again
-    assert made.least_recent(60).tolist() == []
-    assert made.least_recent(55).tolist() == [1, 2, 3, 4, 5, 6]
-    made.evict(made.least_recent(50))
-    assert len(made.rows) == 49
-    assert made.least_recent(50).tolist() == []
+def test_least_recently_used_titles_are_evicted_with_slack() -> None:
+    catalog = catalog_of(60)
+    catalog.ensure_row("t0", 100)  # used again
+    assert catalog.least_recently_used(60).tolist() == []
+    assert catalog.least_recently_used(55).tolist() == [1, 2, 3, 4, 5, 6]
+    catalog.evict(catalog.least_recently_used(50))
+    assert len(catalog.rows) == 49
+    assert catalog.least_recently_used(50).tolist() == []
 
 
-def test_a_row_that_is_taken_over_remembers_nothing_of_its_last_title() -> None:
-    made = catalog(40)
-    made.count_V[:40] = 3
-    made.evict(np.array([5, 9]))
-    assert made.find(["t5", "t9"]).tolist() == [-1, -1]
-    rows = [made.row(title, 50) for title in ("new a", "new b")]
+def test_reused_row_keeps_nothing_of_evicted_title() -> None:
+    catalog = catalog_of(40)
+    catalog.count_V[:40] = 3
+    catalog.evict(np.array([5, 9]))
+    assert catalog.rows_of(["t5", "t9"]).tolist() == [-1, -1]
+    rows = [catalog.ensure_row(title, 50) for title in ("new a", "new b")]
     assert sorted(rows) == [5, 9]
     for row in rows:
-        assert not made.semantic_VS[row].any()
-        assert (made.born_V[row], made.count_V[row], made.released_V[row]) == (NEVER, 0, UNKNOWN)
-        assert np.isnan(made.year_V[row])
-        assert (made.genres_VG[row] == -1).all()
-        assert not (made.text_neighbors.to_VK == row).any()
-    assert len(made) == 40
-    assert [made.ids[row] for row in rows] == ["new a", "new b"]
+        assert not catalog.semantic_VE[row].any()
+        assert (catalog.launch_sequence_V[row], catalog.count_V[row], catalog.released_V[row]) == (
+            NOT_LAUNCHED,
+            0,
+            UNKNOWN_DATE,
+        )
+        assert np.isnan(catalog.year_V[row])
+        assert (catalog.genres_VG[row] == -1).all()
+        assert not (catalog.text_neighbors.to_VK == row).any()
+    assert len(catalog) == 40
+    assert [catalog.ids[row] for row in rows] == ["new a", "new b"]
 
 
-def test_genres_are_the_same_numbers_everywhere() -> None:
+def test_genre_codes_do_not_depend_on_the_process() -> None:
     codes = genre_codes(["Drama", " drama ", "Sci-Fi"])
     assert codes.tolist() == [*genre_codes(["drama"])[:1].tolist(), *genre_codes(["sci-fi"])[:1].tolist(), *[-1] * 4]
-    assert codes[:2].tolist() == [178, 49]  # Python's own hash would differ in the next process
+    assert codes[:2].tolist() == [178, 49]  # Python's own hash would differ between processes
     assert (genre_codes([f"g{n}" for n in range(20)]) >= 0).all()
     assert genre_codes([]).tolist() == [-1] * 6
 
 
-def test_usual_genres_are_told_apart() -> None:
+def test_common_genres_have_distinct_codes() -> None:
     names = [*MOVIELENS, "Family", "History", "Music", "Anime", "Reality", "News", "Soap", "Sport", "Biography"]
     assert len({int(genre_codes([name])[0]) for name in names}) == len(names)
 
 
 @pytest.mark.parametrize("titles", [3, 30])
-def test_a_restart_changes_nothing_that_follows(titles: int) -> None:
-    one, other = catalog(titles), Catalog(D_TEXT, 4)
-    one.evict(np.array([0, 2]))
-    state = one.state_dict()
-    other.load_state_dict(state)
-    for made in (one, other):
+def test_restart_changes_nothing_that_follows(titles: int) -> None:
+    original, restored = catalog_of(titles), Catalog(D_TEXT, 4)
+    original.evict(np.array([0, 2]))
+    state = original.state_dict()
+    restored.load_state_dict(state)
+    for catalog in (original, restored):
         for n in range(40):
-            made.launch(made.row(f"new{n}", 100 + n), TEXT[n], ["a", "b"], 1990, None, 100 + n)
-        made.update_text_neighbors([made.rows[f"new{n}"] for n in range(40)])
-        made.evict(made.least_recent(20))
-    assert differences(other.state_dict(), one.state_dict()) == []
-    assert one.capacity == other.capacity
+            catalog.launch(catalog.ensure_row(f"new{n}", 100 + n), TEXT[n], ["a", "b"], 1990, None, 100 + n)
+        catalog.update_text_neighbors([catalog.rows[f"new{n}"] for n in range(40)])
+        catalog.evict(catalog.least_recently_used(20))
+    assert state_differences(restored.state_dict(), original.state_dict()) == []
+    assert original.capacity == restored.capacity

@@ -1,4 +1,4 @@
-"""Launches become titles: each rule of the flow, what cannot be used, and the whole way through real services."""
+"""Flow `titles`: each of its rules, and a run with real services."""
 
 import uuid
 from collections.abc import Iterable, Iterator
@@ -15,19 +15,19 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
 from confluent_kafka import Producer
 
-from features.definitions import TITLE_ROW
+from features.definitions import TITLE_SEMANTICS_SCHEMA
 from features.store import offline_folder, open_store, write_title_semantics
 from features.text_encoders import Encoder, load_encoder
-from infra.topics import create
-from streaming.flows.titles import build, relaunch, sort
-from streaming.kafka.client import StreamError
+from infra.topics import create_topics
+from streaming.errors import StreamError
+from streaming.flows.titles import apply_launch, build, parse_poll
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, read_all
-from streaming.records import FLOOR_MS, Title, decode_log, decode_title
+from streaming.records import MIN_TIME_MS, Title, decode_log, decode_title
 from streaming.stores.feast_online import FeastSink
 from streaming.stores.parquet_log import ParquetSink
 from streaming.topics import ACTIVITY, DEAD_LETTERS, TITLE_LAUNCHES, TITLES, Topic
-from tests.support.titles import NOW, TOY, Run, launch, play
+from tests.support.titles import NOW, TOY, TitlesRun, launch, run_flow
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,9 @@ def encode() -> Encoder:
     return load_encoder()
 
 
-def test_a_launch_becomes_a_title_in_both_topics_and_a_row_in_both_stores(encode: Encoder) -> None:
-    run = play(encode, launch("1", 7, **TOY, ts=NOW - 5_000, released=-1_000))
-    (title,) = run.known()
+def test_launch_becomes_a_title_record_and_a_row(encode: Encoder) -> None:
+    run = run_flow(encode, launch("1", 7, **TOY, ts=NOW - 5_000, released=-1_000))
+    (title,) = run.written()
     assert msgspec.structs.replace(title, semantic=b"") == Title(
         title="1",
         name="Toy Story",
@@ -70,8 +70,8 @@ def test_a_launch_becomes_a_title_in_both_topics_and_a_row_in_both_stores(encode
     }
 
 
-def test_a_launch_without_a_time_launched_when_it_was_appended(encode: Encoder) -> None:
-    (title,) = play(encode, launch("1", 3)).known()
+def test_launch_without_ts_takes_its_append_time(encode: Encoder) -> None:
+    (title,) = run_flow(encode, launch("1", 3)).written()
     assert (title.launched, title.stamp) == (NOW + 3, (NOW + 3) * 1000)
 
 
@@ -87,36 +87,38 @@ def test_a_launch_without_a_time_launched_when_it_was_appended(encode: Encoder) 
         ({"name": "🧸"}, True),
     ],
 )
-def test_any_text_gives_a_vector_and_none_gives_none(encode: Encoder, fields: dict[str, Any], has_vector: bool) -> None:
-    run = play(encode, launch("1", **fields))
-    (title,) = run.known()
+def test_only_a_title_with_text_has_an_embedding(encode: Encoder, fields: dict[str, Any], has_vector: bool) -> None:
+    run = run_flow(encode, launch("1", **fields))
+    (title,) = run.written()
     assert len(title.semantic) == (256 * 4 if has_vector else 0)
     assert len(run.offline.all()[0]["semantic"]) == (256 if has_vector else 0)
     assert run.reasons() == []
 
 
-def test_a_relaunch_says_everything_anew_and_the_first_launch_stays(encode: Encoder) -> None:
-    first, second = play(encode, launch("1", 0, **TOY, ts=1_000), launch("1", 1, name="Toy Story 1", ts=9_000)).known()
+def test_relaunch_replaces_the_title_and_keeps_the_launch_time(encode: Encoder) -> None:
+    first, second = run_flow(
+        encode, launch("1", 0, **TOY, ts=1_000), launch("1", 1, name="Toy Story 1", ts=9_000)
+    ).written()
     assert (second.name, second.genres, second.year) == ("Toy Story 1", [], None)
     assert (second.launched, second.stamp) == (1_000, 9_000_000)
     assert first.semantic != second.semantic
 
 
-def test_a_relaunch_that_says_nothing_new_is_not_passed_on(encode: Encoder) -> None:
-    run = play(encode, launch("1", 0, **TOY), launch("1", 1, **TOY), launch("1", 2, **TOY, ts=5), batch=1)
-    assert [title.offset for title in run.known()] == [0]
+def test_unchanged_relaunch_is_not_passed_on(encode: Encoder) -> None:
+    run = run_flow(encode, launch("1", 0, **TOY), launch("1", 1, **TOY), launch("1", 2, **TOY, ts=5), batch=1)
+    assert [title.offset for title in run.written()] == [0]
     assert len(run.offline.all()) == len(run.activity.all()) == 1
 
 
-def test_the_topics_order_decides_and_stamps_strictly_rise(encode: Encoder) -> None:
-    run = play(
+def test_topic_order_decides_and_stamps_strictly_increase(encode: Encoder) -> None:
+    run = run_flow(
         encode,
         launch("1", 0, name="a", ts=5_000),
         launch("1", 1, name="b", ts=5_000),
-        launch("1", 2, name="c", ts=1_000),  # older by its own time, and still the news
+        launch("1", 2, name="c", ts=1_000),  # an older ts, but a later record
         launch("1", 3, name="d", ts=6_000),
     )
-    assert [(title.name, title.stamp) for title in run.known()] == [
+    assert [(title.name, title.stamp) for title in run.written()] == [
         ("a", 5_000_000),
         ("b", 5_000_001),
         ("c", 5_000_002),
@@ -124,82 +126,87 @@ def test_the_topics_order_decides_and_stamps_strictly_rise(encode: Encoder) -> N
     ]
 
 
-def test_a_stamp_lies_after_1970_and_the_launch_may_lie_before(encode: Encoder) -> None:
-    first, second = play(encode, launch("1", 0, ts=FLOOR_MS), launch("1", 1, name="x", ts=FLOOR_MS)).known()
-    assert (first.launched, first.stamp, second.stamp) == (FLOOR_MS, 1, 2)
+def test_stamp_is_after_1970_even_for_an_older_launch(encode: Encoder) -> None:
+    first, second = run_flow(encode, launch("1", 0, ts=MIN_TIME_MS), launch("1", 1, name="x", ts=MIN_TIME_MS)).written()
+    assert (first.launched, first.stamp, second.stamp) == (MIN_TIME_MS, 1, 2)
 
 
-def test_a_withdrawal_keeps_what_is_known_and_a_launch_brings_the_title_back(encode: Encoder) -> None:
-    first, gone, back = play(
+def test_withdrawal_keeps_the_content_and_a_launch_restores_the_title(encode: Encoder) -> None:
+    first, withdrawn, restored = run_flow(
         encode, launch("1", 0, **TOY), launch("1", 1, withdrawn=True), launch("1", 2, **TOY), batch=1
-    ).known()
-    assert (gone.withdrawn, gone.name, gone.genres, gone.semantic) == (True, first.name, first.genres, first.semantic)
-    assert (back.withdrawn, back.semantic, back.launched) == (False, first.semantic, first.launched)
+    ).written()
+    assert (withdrawn.withdrawn, withdrawn.name, withdrawn.genres, withdrawn.semantic) == (
+        True,
+        first.name,
+        first.genres,
+        first.semantic,
+    )
+    assert (restored.withdrawn, restored.semantic, restored.launched) == (False, first.semantic, first.launched)
 
 
-def test_a_withdrawal_counts_once_and_of_a_stranger_too(encode: Encoder) -> None:
-    run = play(encode, launch("1", 0, name="x", withdrawn=True), launch("1", 1, withdrawn=True))
-    assert [(title.withdrawn, title.name) for title in run.known()] == [(True, "x")]
+def test_withdrawal_of_an_unknown_title_counts_once(encode: Encoder) -> None:
+    run = run_flow(encode, launch("1", 0, name="x", withdrawn=True), launch("1", 1, withdrawn=True))
+    assert [(title.withdrawn, title.name) for title in run.written()] == [(True, "x")]
 
 
-def test_unknown_fields_and_any_key_are_fine(encode: Encoder) -> None:
+def test_unknown_fields_and_any_key_are_valid(encode: Encoder) -> None:
     message = launch("1", mood="calm", name="x")._replace(key=None)
-    assert [title.name for title in play(encode, message).known()] == ["x"]
+    assert [title.name for title in run_flow(encode, message).written()] == ["x"]
 
 
-def test_silence_passes_an_empty_batch_through_the_offline_sink_alone(encode: Encoder) -> None:
-    run = Run(encode)
+def test_silence_is_an_empty_batch_for_the_offline_sink_only(encode: Encoder) -> None:
+    run = TitlesRun(encode)
     run_main(run.flow(TestingSource([[launch("1")], []])))
     assert run.offline.items["0"] == [run.offline.all(), []]
     assert len(run.online.items["0"]) == len(run.titles.items["0"]) == 1
 
 
-def test_the_texts_of_a_poll_are_encoded_together_in_the_topics_order() -> None:
-    asked: list[list[str]] = []
+def test_texts_of_a_poll_are_encoded_in_one_call() -> None:
+    calls: list[list[str]] = []
 
     def encode(texts: Any) -> Any:
-        asked.append(list(texts))
+        calls.append(list(texts))
         return np.ones((len(texts), 2), np.float32)
 
-    run = play(encode, *(launch(str(9 - n), n, name=f"t{n}") for n in range(9)))
-    assert asked == [[f"t{n}" for n in range(9)]]
-    assert [title.offset for title in run.known()] == list(range(9))
+    run = run_flow(encode, *(launch(str(9 - n), n, name=f"t{n}") for n in range(9)))
+    assert calls == [[f"t{n}" for n in range(9)]]
+    assert [title.offset for title in run.written()] == list(range(9))
 
 
-@pytest.mark.parametrize("epoch", [timedelta(0), timedelta(days=1)])  # nothing is read again; everything is
-def test_a_crash_changes_no_record_that_follows(encode: Encoder, tmp_path: Path, epoch: timedelta) -> None:
+@pytest.mark.parametrize("epoch", [timedelta(0), timedelta(days=1)])  # nothing is reprocessed; everything is
+def test_crash_changes_no_record(encode: Encoder, tmp_path: Path, epoch: timedelta) -> None:
     polls = [
         [launch("1", 0, **TOY, ts=9_000), launch("2", 1, name="x")],
         [launch("1", 2, name="y", ts=1_000)],
         [launch("1", 3, withdrawn=True), launch("2", 4, name="x")],
     ]
-    straight = play(encode, *(message for poll in polls for message in poll), batch=2)
+    undisturbed = run_flow(encode, *(message for poll in polls for message in poll), batch=2)
     init_db_dir(tmp_path, 1)
-    crashed = Run(encode)
+    crashed = TitlesRun(encode)
     items: list[Any] = [*polls[:2], TestingSource.ABORT(), polls[2]]
     for _ in range(2):
         flow = crashed.flow(TestingSource(items))
         run_main(flow, epoch_interval=epoch, recovery_config=RecoveryConfig(str(tmp_path)))
     unique = list(dict.fromkeys(record.value for record in crashed.titles.all()))
-    assert unique == [record.value for record in straight.titles.all()]
+    assert unique == [record.value for record in undisturbed.titles.all()]
     assert len(unique) == 4
 
 
-def test_state_of_a_newer_version_is_refused(encode: Encoder, tmp_path: Path) -> None:
-    (arrival,) = sort([launch("1", **TOY)]).titles["1"]
-    state, _ = relaunch(None, arrival)
-    assert relaunch(state, arrival) == (state, None)
+def test_state_of_a_newer_format_is_refused(encode: Encoder, tmp_path: Path) -> None:
+    (first,) = parse_poll([launch("1", **TOY)]).titles["1"]
+    state, _ = apply_launch(None, first)
+    assert apply_launch(state, first) == (state, None)
     from streaming.flows.titles import _TitleLogic
 
-    with pytest.raises(StreamError, match="newer version"):
+    with pytest.raises(StreamError, match="format 99"):
         _TitleLogic((99, *state[1:]))
 
 
-def test_step_ids_are_part_of_what_is_kept(encode: Encoder) -> None:
-    flow = Run(encode).flow(TestingSource([]))
+def test_step_ids_are_keys_of_the_recovery_store(encode: Encoder) -> None:
+    flow = TitlesRun(encode).flow(TestingSource([]))
     assert [step.step_id for step in steps(flow) if type(step).__name__ in ("input", "stateful_batch", "output")] == [
         "titles.title_launches",
-        "titles.catalogue",
+        "titles.catalog",
         "titles.titles",
         "titles.activity",
         "titles.online",
@@ -214,12 +221,12 @@ def steps(parent: Any) -> Iterator[Any]:
         yield from steps(step) if type(step).__name__ not in ("input", "stateful_batch", "output") else ()
 
 
-def test_the_whole_way_from_kafka_to_kafka_feast_and_the_log(
+def test_launches_reach_kafka_feast_and_the_offline_log(
     encode: Encoder, kafka: str, redis_url: str, tmp_path: Path
 ) -> None:
     config = {"bootstrap.servers": kafka}
     names = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in (TITLE_LAUNCHES, TITLES, ACTIVITY, DEAD_LETTERS)}
-    create(config, [Topic(name, 1, {}) for name in names.values()])
+    create_topics(config, [Topic(name, 1, {}) for name in names.values()])
     store = open_store(redis_url, tmp_path / "feast", f"test_{uuid.uuid4().hex[:8]}")
     log = offline_folder(tmp_path / "feast", "title_semantics")
     (tmp_path / "recovery").mkdir()
@@ -228,11 +235,11 @@ def test_the_whole_way_from_kafka_to_kafka_feast_and_the_log(
     def run() -> None:
         flow = build(
             launches=KafkaSource(config, names[TITLE_LAUNCHES], "titles", tail=False),
-            titles=Renamed(config, names),
-            activity=Renamed(config, names),
+            titles=RenamingSink(config, names),
+            activity=RenamingSink(config, names),
             online=FeastSink(partial(write_title_semantics, store)),
-            offline=ParquetSink(log, 1, TITLE_ROW),
-            dead_letters=Renamed(config, names),
+            offline=ParquetSink(log, 1, TITLE_SEMANTICS_SCHEMA),
+            dead_letters=RenamingSink(config, names),
             encode=encode,
         )
         recovery = RecoveryConfig(str(tmp_path / "recovery"))
@@ -260,8 +267,8 @@ def test_the_whole_way_from_kafka_to_kafka_feast_and_the_log(
     assert [(row["title_id"], row["withdrawn"]) for row in rows] == [("1", False), ("2", False), ("1", True)]
 
 
-class Renamed(KafkaSink):
-    """The sink, with this test's own topics in the place of the fixed ones."""
+class RenamingSink(KafkaSink):
+    """The Kafka sink, which writes to this test's topics instead of the fixed ones."""
 
     def __init__(self, config: dict[str, str], names: dict[str, str]) -> None:
         super().__init__(config)
@@ -271,10 +278,10 @@ class Renamed(KafkaSink):
         part = super().build_part(step_id, for_part, resume_state)
         write, names = part.write_batch, self.names
 
-        def renamed(values: Any) -> None:
+        def write_renamed(values: Any) -> None:
             write([[record._replace(topic=names[record.topic]) for record in records] for records in values])
 
-        setattr(part, "write_batch", renamed)  # noqa: B010 - mypy knows it as a method
+        setattr(part, "write_batch", write_renamed)  # noqa: B010 - mypy rejects an assignment to a method
         return part
 
 

@@ -1,4 +1,4 @@
-"""The source on a real broker: nothing skipped, nothing forgotten, nothing waited for in vain."""
+"""The source on a real broker: it skips and repeats nothing, and it never waits for what cannot come."""
 
 import threading
 import time
@@ -11,12 +11,12 @@ from bytewax.testing import cluster_main, run_main
 from confluent_kafka import KafkaError, TopicPartition
 
 from infra.local.embedded import free_port
-from infra.local.processes import PATIENCE
-from streaming.kafka import client as broker
-from streaming.kafka.client import PositionLostError, StreamError
-from streaming.kafka.source import KafkaSource, Message
-from tests.support.kafka import OwnKafka
-from tests.support.streams import EPOCH, deadline, flow, group_offset, new_topic, numbers, poll_until, produce
+from streaming.errors import OffsetOutOfRangeError, StreamError
+from streaming.kafka import reconnect
+from streaming.kafka.commit_position import CommitPosition
+from streaming.kafka.source import KafkaSource, Message, read_all
+from tests.support.kafka import StartBroker
+from tests.support.streams import EPOCH_INTERVAL, deadline, flow, group_offset, new_topic, numbers, poll_until, produce
 
 
 @pytest.fixture
@@ -30,82 +30,83 @@ def recovery(tmp_path: Path) -> RecoveryConfig:
     return RecoveryConfig(tmp_path)
 
 
-def test_an_item_is_a_poll_of_messages_that_tell_where_they_lay(config: dict[str, str], topic: str) -> None:
+def test_poll_contains_messages_with_their_position(config: dict[str, str], topic: str) -> None:
     before = int(time.time() * 1000)
     produce(config, topic, range(3))
-    kept: list[Message] = []
-    run_main(flow(KafkaSource(config, topic, "g", tail=False), kept))
-    assert [(m.topic, m.partition, m.offset, m.key, m.value) for m in kept] == [
+    messages: list[Message] = []
+    run_main(flow(KafkaSource(config, topic, "g", tail=False), messages))
+    assert [(m.topic, m.partition, m.offset, m.key, m.value) for m in messages] == [
         (topic, 0, n, b"k", str(n).encode()) for n in range(3)
     ]
-    assert all(before <= m.appended <= int(time.time() * 1000) for m in kept)
+    assert all(before <= m.appended <= int(time.time() * 1000) for m in messages)
 
 
-def test_without_tail_the_input_ends_at_the_true_end_of_the_log(config: dict[str, str], topic: str) -> None:
+def test_without_tail_the_input_ends_at_the_end_of_the_log(config: dict[str, str], topic: str) -> None:
     produce(config, topic, range(6))
     produce(config, topic, range(6, 106))
-    kept: list[Message] = []
-    run_main(flow(KafkaSource(config, topic, "g", tail=False, batch=7), kept))
-    assert numbers(kept) == list(range(106))
+    messages: list[Message] = []
+    run_main(flow(KafkaSource(config, topic, "g", tail=False, batch=7), messages))
+    assert numbers(messages) == list(range(106))
 
 
-def test_a_start_offset_is_where_a_new_dataflow_begins(config: dict[str, str], topic: str) -> None:
+def test_new_dataflow_begins_at_the_start_offset(config: dict[str, str], topic: str) -> None:
     produce(config, topic, range(10))
-    kept: list[Message] = []
-    run_main(flow(KafkaSource(config, topic, "g", tail=False, start={0: 8}), kept))
-    assert numbers(kept) == [8, 9]
+    messages: list[Message] = []
+    run_main(flow(KafkaSource(config, topic, "g", tail=False, start={0: 8}), messages))
+    assert numbers(messages) == [8, 9]
 
 
-def test_a_crash_loses_and_doubles_nothing(config: dict[str, str], topic: str, recovery: RecoveryConfig) -> None:
+def test_crash_loses_and_duplicates_nothing(config: dict[str, str], topic: str, recovery: RecoveryConfig) -> None:
     produce(config, topic, range(2000))
-    seen, kept = 0, list[Message]()
+    count, messages = 0, list[Message]()
 
     def crash_midway(poll: list[Message]) -> None:
-        nonlocal seen
-        seen += len(poll)
+        nonlocal count
+        count += len(poll)
         time.sleep(0.02)
-        if seen >= 1000:
-            raise RuntimeError("the power fails")
+        if count >= 1000:
+            raise RuntimeError("crash")
 
     source = KafkaSource(config, topic, "g", tail=False, batch=50)
     with pytest.raises(RuntimeError):
-        run_main(flow(source, kept, crash_midway), epoch_interval=EPOCH, recovery_config=recovery)
-    first = group_offset(config, "g", topic)
-    assert 0 < first < 1000
-    again: list[Message] = []
-    run_main(flow(source, kept, again.extend), epoch_interval=EPOCH, recovery_config=recovery)
-    assert numbers(kept) == list(range(2000))
-    assert first <= numbers(again)[0] < 1000  # the group was never ahead of what was recovered
+        run_main(flow(source, messages, crash_midway), epoch_interval=EPOCH_INTERVAL, recovery_config=recovery)
+    committed = group_offset(config, "g", topic)
+    assert 0 < committed < 1000
+    reprocessed: list[Message] = []
+    run_main(flow(source, messages, reprocessed.extend), epoch_interval=EPOCH_INTERVAL, recovery_config=recovery)
+    assert numbers(messages) == list(range(2000))
+    assert committed <= numbers(reprocessed)[0] < 1000  # the group was never ahead of the recovery state
 
 
-def test_stop_ends_the_input_and_the_next_run_goes_on(
+def test_stop_ends_the_input_and_the_next_run_continues(
     config: dict[str, str], topic: str, recovery: RecoveryConfig
 ) -> None:
     produce(config, topic, range(100))
-    stop, kept = threading.Event(), list[Message]()
+    stop, messages = threading.Event(), list[Message]()
     source = KafkaSource(config, topic, "g", stop=stop, batch=10)
-    run_main(flow(source, kept, lambda poll: stop.set()), epoch_interval=EPOCH, recovery_config=recovery)
-    assert numbers(kept) == list(range(10))
+    dataflow = flow(source, messages, lambda poll: stop.set())
+    run_main(dataflow, epoch_interval=EPOCH_INTERVAL, recovery_config=recovery)
+    assert numbers(messages) == list(range(10))
     source.commit()
     assert group_offset(config, "g", topic) == 10
-    run_main(flow(KafkaSource(config, topic, "g", tail=False), kept), recovery_config=recovery)
-    assert numbers(kept) == list(range(100))
+    run_main(flow(KafkaSource(config, topic, "g", tail=False), messages), recovery_config=recovery)
+    assert numbers(messages) == list(range(100))
 
 
-def test_an_idle_partition_resumes_where_it_was_and_not_at_the_end(
+def test_empty_partition_resumes_at_its_offset_and_not_at_the_end(
     config: dict[str, str], topic: str, recovery: RecoveryConfig
 ) -> None:
-    kept: list[Message] = []
-    run_main(flow(KafkaSource(config, topic, "g", tail=False), kept), epoch_interval=EPOCH, recovery_config=recovery)
-    produce(config, topic, range(3))
-    run_main(flow(KafkaSource(config, topic, "g", tail=False), kept), epoch_interval=EPOCH, recovery_config=recovery)
-    assert numbers(kept) == [0, 1, 2]
+    messages: list[Message] = []
+    for values in (range(0), range(3)):
+        produce(config, topic, values)
+        dataflow = flow(KafkaSource(config, topic, "g", tail=False), messages)
+        run_main(dataflow, epoch_interval=EPOCH_INTERVAL, recovery_config=recovery)
+    assert numbers(messages) == [0, 1, 2]
 
 
-def test_group_offsets_follow_an_epoch_behind_also_without_a_recovery_store(config: dict[str, str], topic: str) -> None:
+def test_group_offset_is_committed_without_a_recovery_store(config: dict[str, str], topic: str) -> None:
     produce(config, topic, range(5))
-    stop, kept = threading.Event(), list[Message]()
-    committed: list[int] = []
+    stop, committed = threading.Event(), list[int]()
 
     def wait_for_the_group(poll: list[Message]) -> None:
         if not poll:
@@ -114,29 +115,36 @@ def test_group_offsets_follow_an_epoch_behind_also_without_a_recovery_store(conf
                 stop.set()
 
     source = KafkaSource(config, topic, "g", stop=stop, idle=timedelta(milliseconds=100))
-    run_main(flow(source, kept, wait_for_the_group), epoch_interval=EPOCH)
+    run_main(flow(source, [], wait_for_the_group), epoch_interval=EPOCH_INTERVAL)
     assert committed[-1] == 5
 
 
-def test_a_flow_with_a_commit_of_its_own_tells_what_the_group_shows(config: dict[str, str], topic: str) -> None:
+def test_source_commits_the_position_that_a_step_advances(config: dict[str, str], topic: str) -> None:
     produce(config, topic, range(5))
-    stop, durable, polls = threading.Event(), {0: 2}, list[int]()
+    stop, position, sizes = threading.Event(), CommitPosition({0: 2}), list[int]()
 
-    def three_silences(poll: list[Message]) -> None:
-        polls.append(len(poll))
-        if polls.count(0) == 3:
+    def stop_after_three_empty_polls(poll: list[Message]) -> None:
+        sizes.append(len(poll))
+        if sizes.count(0) == 3:
             stop.set()
 
-    idle = timedelta(milliseconds=100)
-    source = KafkaSource(config, topic, "g", stop=stop, idle=idle, durable=durable)
-    run_main(flow(source, [], three_silences), epoch_interval=EPOCH)
+    source = KafkaSource(config, topic, "g", stop=stop, idle=timedelta(milliseconds=100), position=position)
+    run_main(flow(source, [], stop_after_three_empty_polls), epoch_interval=EPOCH_INTERVAL)
     assert group_offset(config, "g", topic) == 2
-    durable[0] = 4
+    position.advance(0, 4)
     source.commit()
     assert group_offset(config, "g", topic) == 4
 
 
-def test_silence_is_one_empty_poll_however_many_partitions(config: dict[str, str]) -> None:
+def test_unknown_position_is_not_committed(config: dict[str, str], topic: str) -> None:
+    produce(config, topic, range(5))
+    source = KafkaSource(config, topic, "g", tail=False, position=CommitPosition())
+    run_main(flow(source, []), epoch_interval=EPOCH_INTERVAL)
+    source.commit()
+    assert group_offset(config, "g", topic) < 0
+
+
+def test_silence_is_one_empty_poll_whatever_the_number_of_partitions(config: dict[str, str]) -> None:
     topic = new_topic(config, 4)
     stop, polls = threading.Event(), list[tuple[float, int]]()
 
@@ -150,7 +158,7 @@ def test_silence_is_one_empty_poll_however_many_partitions(config: dict[str, str
     assert polls[2][0] - polls[0][0] >= 0.4
 
 
-def test_only_the_first_partition_speaks_of_silence_so_that_a_cluster_says_it_once(config: dict[str, str]) -> None:
+def test_only_partition_0_yields_empty_polls(config: dict[str, str]) -> None:
     topic = new_topic(config, 2)
     source = KafkaSource(config, topic, "g", idle=timedelta(0))
     first, second = (source.build_part("polls", name, None) for name in source.list_parts())
@@ -160,91 +168,103 @@ def test_only_the_first_partition_speaks_of_silence_so_that_a_cluster_says_it_on
     second.close()
 
 
-def test_two_workers_share_the_partitions(config: dict[str, str]) -> None:
+def test_two_workers_divide_the_partitions(config: dict[str, str]) -> None:
     topic = new_topic(config, 3)
     for partition in range(3):
         produce(config, topic, range(partition * 100, partition * 100 + 50), partition)
-    kept: list[Message] = []
+    messages: list[Message] = []
     source = KafkaSource(config, topic, "g", tail=False)
-    cluster_main(flow(source, kept), [], 0, worker_count_per_proc=2)
-    assert sorted(numbers(kept)) == [part * 100 + n for part in range(3) for n in range(50)]
+    cluster_main(flow(source, messages), [], 0, worker_count_per_proc=2)
+    assert sorted(numbers(messages)) == [part * 100 + n for part in range(3) for n in range(50)]
     source.commit()
     assert [group_offset(config, "g", topic, partition) for partition in range(3)] == [50, 50, 50]
 
 
-def test_an_offset_beyond_the_end_is_an_error_and_is_not_moved(config: dict[str, str], topic: str) -> None:
+def test_offset_beyond_the_end_is_an_error_and_is_kept(config: dict[str, str], topic: str) -> None:
     produce(config, topic, range(10))
-    source = KafkaSource(config, topic, "g", start={0: 500}, patience=timedelta(seconds=1))
+    source = KafkaSource(config, topic, "g", start={0: 500}, out_of_range_timeout=timedelta(seconds=1))
     part = source.build_part("polls", "00000", None)
-    with pytest.raises(PositionLostError, match=r"Offset 500 of .* start anew"):
+    with pytest.raises(OffsetOutOfRangeError, match=r"Offset 500 .* recovery folder"):
         poll_until(part, bool)
     assert part.snapshot() == (1, 500)
     part.close()
 
 
-def test_an_offset_right_at_the_end_is_fine(config: dict[str, str], topic: str) -> None:
+def test_offset_at_the_end_is_valid(config: dict[str, str], topic: str) -> None:
     produce(config, topic, range(6))
     produce(config, topic, range(6, 106))
-    part = KafkaSource(config, topic, "g", patience=timedelta(0)).build_part("polls", "00000", (1, 106))
-    late = deadline(1.5)  # the check comes once a second
-    assert poll_until(part, lambda messages: late()) == []
+    source = KafkaSource(config, topic, "g", out_of_range_timeout=timedelta(0))
+    part = source.build_part("polls", "00000", (1, 106))
+    is_late = deadline(1.5)  # the source checks once a second
+    assert poll_until(part, lambda messages: is_late()) == []
     produce(config, topic, [106])
     assert numbers(poll_until(part, bool)) == [106]
     part.close()
 
 
-def test_a_position_of_a_newer_format_is_refused(config: dict[str, str], topic: str) -> None:
-    with pytest.raises(StreamError, match="newer version"):
+def test_position_of_a_newer_format_is_refused(config: dict[str, str], topic: str) -> None:
+    with pytest.raises(StreamError, match="format 99"):
         KafkaSource(config, topic, "g").build_part("polls", "00000", (99, 0))
 
 
-def test_a_client_that_does_not_find_the_broker_again_is_replaced(
+def test_stale_client_is_replaced(
     config: dict[str, str], topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(broker, "DEAF", 0.5)
+    monkeypatch.setattr(reconnect, "STALE_CLIENT_S", 0.5)
     produce(config, topic, range(3))
     source = KafkaSource(config, topic, "g")
     part = source.build_part("polls", "00000", (1, 1))
     assert numbers(poll_until(part, bool)) == [1, 2]
-    reaching = source.config
-    source.config = reaching | {"bootstrap.servers": f"127.0.0.1:{free_port()}"}
-    lost, part.consumer = part.consumer, part._client()  # what an outage may leave: a client without a broker
-    source.config = reaching
+    available = source.config
+    source.config = available | {"bootstrap.servers": f"127.0.0.1:{free_port()}"}
+    lost, part.consumer = part.consumer, part._new_client()  # like a stale client: it does not know the broker
+    source.config = available
     lost.close()
     produce(config, topic, [3])
-    late = deadline(20)
-    assert numbers(poll_until(part, lambda messages: bool(messages) or late())) == [3]
-    assert "a new one does" in caplog.text
-    assert poll_until(part, lambda messages: not part.outage.on) == []
+    is_late = deadline(20)
+    assert numbers(poll_until(part, lambda messages: bool(messages) or is_late())) == [3]
+    assert "stale" in caplog.text
+    assert poll_until(part, lambda messages: not part.outage.active) == []
     part.close()
 
 
-def test_a_client_that_an_outage_left_deaf_is_replaced_at_the_next_silence(config: dict[str, str], topic: str) -> None:
+def test_client_is_replaced_once_after_an_outage(config: dict[str, str], topic: str) -> None:
     produce(config, topic, range(3))
     part = KafkaSource(config, topic, "g").build_part("polls", "00000", (1, 1))
     assert numbers(poll_until(part, bool)) == [1, 2]
     part.consumer.pause([TopicPartition(topic, 0)])
     produce(config, topic, [3])
-    late = deadline(1.5)
-    assert poll_until(part, lambda messages: late()) == []  # deaf, and nothing says so
+    is_late = deadline(1.5)
+    assert poll_until(part, lambda messages: is_late()) == []  # the client is stale without an error
     part.outage.begin(KafkaError(KafkaError._TRANSPORT))
     part.outage.end()
     assert numbers(poll_until(part, bool)) == [3]
-    client = part.clients
-    late = deadline(2.5)
-    assert poll_until(part, lambda messages: late()) == []
-    assert part.clients == client  # once an outage
+    clients = part.client_count
+    is_late = deadline(2.5)
+    assert poll_until(part, lambda messages: is_late()) == []
+    assert part.client_count == clients
     part.close()
 
 
-def test_many_partitions_say_goodbye_in_time_to_a_broker_that_is_gone(own_kafka: OwnKafka, tmp_path: Path) -> None:
-    with own_kafka(tmp_path / "kafka") as address:
+def test_many_partitions_close_in_time_without_a_broker(start_broker: StartBroker, tmp_path: Path) -> None:
+    with start_broker(tmp_path / "kafka") as address:
         config = {"bootstrap.servers": address}
         source = KafkaSource(config, new_topic(config, 24), "g")
         parts = [source.build_part("step", part, None) for part in source.list_parts()]
     for part in parts:
-        part.snapshot()  # a commit that waits for its answer
-    late = deadline(PATIENCE)  # what a flow may take to end
+        part.snapshot()  # sends a commit that is never answered
+    is_late = deadline(10)  # a flow that has not ended by then is killed
     for part in parts:
         part.close()
-    assert not late()
+    assert not is_late()
+
+
+def test_read_all_ends_at_the_end_of_every_partition(config: dict[str, str]) -> None:
+    topic = new_topic(config, 3)
+    assert list(read_all(config, topic)) == []
+    produce(config, topic, range(5), 1)
+    produce(config, topic, range(5, 3000), 1)
+    produce(config, topic, range(3000, 3100), 2)
+    messages = list(read_all(config, topic))
+    assert numbers(m for m in messages if m.partition == 1) == list(range(3000))
+    assert numbers(m for m in messages if m.partition == 2) == list(range(3000, 3100))

@@ -1,55 +1,55 @@
-"""The publisher when a viewer asks to be forgotten: nothing stays, and nothing of before returns."""
+"""The publisher at a request to erase a user: nothing of the user stays, and no earlier event returns."""
 
-from streaming.records import Forgotten
+from streaming.records import UserErasure
 from streaming.state.publisher import Publisher
-from streaming.stores.redis_lists import Erased
-from tests.support.publish import NOW, activity, by_user, do_all, world
-from tests.support.publisher import PLAY, ROOMY, more, new_title, ready, unseen
+from streaming.stores.redis_lists import ErasedUser
+from tests.support.publish import NOW, activity, predictions_by_user, work_until_idle, world
+from tests.support.publisher import PLAY, UNLIMITED, new_title, next_activity, serving_publisher, unseen_titles
 
 
-def forgotten(user: str, offset: int) -> Forgotten:
-    return Forgotten(user=user, partition=0, offset=offset, appended=NOW)
+def erasure(user: str, offset: int) -> UserErasure:
+    return UserErasure(user=user, partition=0, offset=offset, appended=NOW)
 
 
-def test_a_forgotten_viewer_is_unknown_and_nothing_is_made_for_them_any_more() -> None:
-    publisher = ready()
-    do_all(publisher)
+def test_erased_user_leaves_caches_queues_and_version() -> None:
+    publisher = serving_publisher()
+    work_until_idle(publisher)
     user, other = sorted(world().newest())[:2]
-    publisher.act(more(user, *unseen(user)[:1]), 0)
-    publisher.launch([new_title()])
-    user_index = publisher.viewers.user_indices[user]
-    publisher.forget(forgotten(user, 1001))
-    items = do_all(publisher)
-    assert [item for item in items if isinstance(item, Erased)] == [Erased(user, 1001)]
-    assert user not in by_user(items)
-    assert publisher.viewers.get(user) is None
-    assert user not in publisher.viewers.users
-    assert not publisher.viewers.query_UP[user_index].any()
-    assert publisher.viewers.get(other) is not None
+    publisher.on_activity(next_activity(user, *unseen_titles(user)[:1]), 0)
+    publisher.on_launches([new_title()])
+    user_index = publisher.users.user_indices[user]
+    publisher.on_erasure(erasure(user, 1001))
+    items = work_until_idle(publisher)
+    assert [item for item in items if isinstance(item, ErasedUser)] == [ErasedUser(user, 1001)]
+    assert user not in predictions_by_user(items)
+    assert publisher.users.get(user) is None
+    assert user not in publisher.users.users
+    assert not publisher.users.query_UP[user_index].any()
+    assert publisher.users.get(other) is not None
     assert publisher.recommender is not None
     assert publisher.recommender.stream_state.user_store.user_index(user) == -1
 
 
-def test_a_viewer_who_comes_back_is_new_and_what_was_before_does_not_return() -> None:
-    publisher = ready()
-    do_all(publisher)
+def test_erased_user_who_returns_is_new_despite_reprocessing() -> None:
+    publisher = serving_publisher()
+    work_until_idle(publisher)
     user = sorted(world().newest())[0]
-    publisher.forget(forgotten(user, 1000))
+    publisher.on_erasure(erasure(user, 1000))
     back = activity(user, [("t1", NOW, PLAY)], 1002)
-    publisher.act(back, 0)
-    assert by_user(do_all(publisher))[user].events == 1
-    for one in world().activities:  # `features` begins again at the log's beginning
-        publisher.act(one, 0)
-    publisher.forget(forgotten(user, 1000))
-    publisher.act(back, 0)
-    known = publisher.viewers.get(user)
+    publisher.on_activity(back, 0)
+    assert predictions_by_user(work_until_idle(publisher))[user].events == 1
+    for one in world().activities:  # `features` reprocesses its log from the start
+        publisher.on_activity(one, 0)
+    publisher.on_erasure(erasure(user, 1000))
+    publisher.on_activity(back, 0)
+    known = publisher.users.get(user)
     assert known is not None
-    assert (known.titles, known.events, known.targets, list(known.seen)) == (["t1"], 1, 1, ["t1"])
+    assert (known.titles, known.events, known.positives, list(known.seen)) == (["t1"], 1, 1, ["t1"])
 
 
-def test_a_request_to_forget_is_passed_on_before_the_first_version_and_for_a_stranger() -> None:
-    publisher = Publisher(ROOMY)
-    publisher.forget(forgotten("nobody", 3))
-    assert publisher.wait(NOW) == 0
-    assert publisher.work(NOW) == [Erased("nobody", 3)]
-    assert publisher.wait(NOW) is None
+def test_erasure_writes_a_tombstone_before_the_first_version() -> None:
+    publisher = Publisher(UNLIMITED)
+    publisher.on_erasure(erasure("nobody", 3))
+    assert publisher.seconds_until_work(NOW) == 0
+    assert publisher.work(NOW) == [ErasedUser("nobody", 3)]
+    assert publisher.seconds_until_work(NOW) is None

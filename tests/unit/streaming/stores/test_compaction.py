@@ -1,4 +1,4 @@
-"""The offline log's upkeep: the same rows in fewer files, wherever it dies; forgotten users' rows in none of them."""
+"""Compaction keeps all rows in fewer files, also after a crash at any step, and removes the rows of erased users."""
 
 import fcntl
 import os
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from streaming.stores import compaction
-from streaming.stores.compaction import BusyError, DamagedError, Done, compact
-from streaming.stores.parquet_log import STAGING, ParquetSink
+from streaming.stores.compaction import CompactionResult, CompactionRunningError, DamagedFileError, compact
+from streaming.stores.parquet_log import STAGING_FOLDER, ParquetSink
 from tests.support.paths import ROOT
 
 TODAY = date(2026, 5, 10)
@@ -31,11 +31,11 @@ ROW = pa.schema(
         ("offset", pa.int64()),
     ]
 )
-MARK = pa.schema([("user_id", pa.string()), ("partition", pa.int32()), ("offset", pa.int64()), ("appended", TIME)])
+REQUEST = pa.schema([("user_id", pa.string()), ("partition", pa.int32()), ("offset", pa.int64()), ("appended", TIME)])
 
 
 def moment(day: int, second: int = 0) -> datetime:
-    """So many days before today, at noon."""
+    """Noon, `day` days before today, plus some seconds."""
     return datetime(2026, 5, 10, 12, tzinfo=UTC) - timedelta(days=day) + timedelta(seconds=second)
 
 
@@ -45,12 +45,12 @@ def row(user: str, offset: int, day: int, partition: int = 0) -> dict[str, Any]:
     return {"user_id": user, "event_timestamp": at, "created": at, "recent_titles": [f"t{offset}"], **where}
 
 
-def mark(user: str, offset: int, day: int, partition: int = 0) -> dict[str, Any]:
+def request(user: str, offset: int, day: int, partition: int = 0) -> dict[str, Any]:
     return {"user_id": user, "partition": partition, "offset": offset, "appended": moment(day, offset)}
 
 
 class Epochs:
-    """A sink at work: each list of rows is an epoch of its own."""
+    """A sink that writes each list of rows as one epoch."""
 
     def __init__(self, folder: Path, name: str = "user_activity", schema: pa.Schema = ROW) -> None:
         self.sink = ParquetSink(folder / name, 1, schema)
@@ -67,7 +67,7 @@ class Epochs:
 
 
 def stream(days: Iterable[int] = (3, 3, 3, 2, 2, 1, 0), users: int = 5) -> list[list[dict[str, Any]]]:
-    """An epoch a day named, of 7 rows."""
+    """One epoch of 7 rows for each entry of `days`, which counts days before today."""
     return [[row(f"u{(7 * n + i) % users}", 7 * n + i, day) for i in range(7)] for n, day in enumerate(days)]
 
 
@@ -80,8 +80,10 @@ def flat(epochs: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return sorted((one for epoch in epochs for one in epoch), key=lambda one: (one["partition"], one["offset"]))
 
 
-def run(folder: Path, today: date = TODAY, keep: int = 0, settled: int = 15) -> dict[str, Done]:
-    return {done.name: done for done in compact(folder, today, {"user_activity": keep}, "user_forgotten", settled)}
+def run(folder: Path, today: date = TODAY, keep: int = 0, redelivery_days: int = 15) -> dict[str, CompactionResult]:
+    return {
+        done.name: done for done in compact(folder, today, {"user_activity": keep}, "user_erasures", redelivery_days)
+    }
 
 
 def names(root: Path) -> list[str]:
@@ -93,23 +95,23 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "user_activity"
 
 
-def test_past_days_become_one_sorted_file_each_with_the_same_rows(tmp_path: Path, root: Path) -> None:
+def test_files_of_past_days_are_merged_into_one_sorted_file_per_day(tmp_path: Path, root: Path) -> None:
     Epochs(tmp_path).write(*stream())
     done = run(tmp_path)["user_activity"]
     assert (done.merged, done.days, done.erased, done.expired) == (6, 3, 0, 0)
     found = names(root)
     assert [name[:14] for name in found[:3]] == ["day-2026-05-07", "day-2026-05-08", "day-2026-05-09"]
-    assert len(found) == 4  # today's is left
+    assert len(found) == 4  # today's file stays
     assert rows(root) == flat(stream())
     first = pq.read_table(root / found[0]).to_pylist()
     assert first == sorted(first, key=lambda one: (one["user_id"], one["event_timestamp"]))
     assert len(first) == 21
     assert pq.read_table(root).schema == ROW
-    assert run(tmp_path)["user_activity"] == Done("user_activity")
+    assert run(tmp_path)["user_activity"] == CompactionResult("user_activity")
     assert names(root) == found
 
 
-def test_what_comes_late_for_a_day_joins_its_file(tmp_path: Path, root: Path) -> None:
+def test_late_file_is_merged_into_its_day_file(tmp_path: Path, root: Path) -> None:
     epochs = Epochs(tmp_path).write(*stream((2, 2, 1)))
     run(tmp_path)
     epochs.write([row("late", 50, 2)], [row("later", 51, 0)])
@@ -119,10 +121,8 @@ def test_what_comes_late_for_a_day_joins_its_file(tmp_path: Path, root: Path) ->
     assert len(rows(root)) == 23
 
 
-def test_memory_is_bounded_by_groups_and_no_row_is_lost_between_them(
-    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compaction, "GROUP", 10)
+def test_day_file_has_bounded_row_groups(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "ROW_GROUP_SIZE", 10)
     Epochs(tmp_path).write(*stream((2,) * 9 + (0,)))
     run(tmp_path)
     (day,) = root.glob("day-*.parquet")
@@ -131,20 +131,20 @@ def test_memory_is_bounded_by_groups_and_no_row_is_lost_between_them(
     assert rows(root) == flat(stream((2,) * 9 + (0,)))
 
 
-def test_files_that_may_be_taken_back_are_left_and_a_resumed_flow_doubles_nothing(tmp_path: Path, root: Path) -> None:
+def test_newest_epoch_is_not_merged_so_resume_writes_no_duplicate(tmp_path: Path, root: Path) -> None:
     epochs, days = Epochs(tmp_path), stream((3, 3, 2))
     epochs.write(*days[:2], close=False)
     before = epochs.state
-    epochs.write(days[2])  # published as the run ended, and its epoch was not durable
+    epochs.write(days[2])  # published at the end of the run, but its epoch is not durable
     run(tmp_path)
-    assert len(names(root)) == 2  # the day of the first two, and the newest
+    assert len(names(root)) == 2  # the day file of the first two epochs, and the newest epoch
     epochs.state = before
     epochs.write(days[2])
     assert rows(root) == flat(days)
 
 
-def test_a_long_epochs_files_are_all_left(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streaming.stores.parquet_log.BUFFER", 3)
+def test_all_files_of_the_newest_epoch_are_kept(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streaming.stores.parquet_log.MAX_BUFFERED_ROWS", 3)
     part = Epochs(tmp_path).sink.build_part("offline", "p000", None)
     for number in range(9):
         part.write_batch([[row("u", number, 5)]])
@@ -154,66 +154,68 @@ def test_a_long_epochs_files_are_all_left(tmp_path: Path, root: Path, monkeypatc
     assert run(tmp_path)["user_activity"].merged == 0
 
 
-def test_the_newest_file_of_a_generation_long_over_is_merged_too(tmp_path: Path, root: Path) -> None:
+def test_newest_epoch_is_merged_once_it_cannot_be_redelivered(tmp_path: Path, root: Path) -> None:
     Epochs(tmp_path).write(*stream((20, 20)))
-    run(tmp_path, settled=15)
+    run(tmp_path, redelivery_days=15)
     assert [name[:14] for name in names(root)] == ["day-2026-04-20"]
     assert rows(root) == flat(stream((20, 20)))
 
 
-def test_days_beyond_the_time_they_are_kept_go(tmp_path: Path, root: Path) -> None:
+def test_expired_days_are_deleted(tmp_path: Path, root: Path) -> None:
     Epochs(tmp_path).write(*stream((40, 31, 30, 29, 1, 0)))
     done = run(tmp_path, keep=30)["user_activity"]
     assert done.expired == 2
     assert {one["created"].date() for one in rows(root)} == {moment(day).date() for day in (30, 29, 1, 0)}
 
 
-def test_forgotten_users_rows_go_from_all_files_up_to_the_request(tmp_path: Path, root: Path) -> None:
+def test_erased_users_rows_are_removed_up_to_the_request(tmp_path: Path, root: Path) -> None:
     days = stream()
     epochs = Epochs(tmp_path).write(*days)
-    run(tmp_path)  # some in files of days, the rest in the newest
-    Epochs(tmp_path, "user_forgotten", MARK).write([mark("u1", 45, 0), mark("nobody", 3, 0, partition=2)])
+    run(tmp_path)  # some rows are in day files, the others in the newest file
+    Epochs(tmp_path, "user_erasures", REQUEST).write([request("u1", 45, 0), request("nobody", 3, 0, partition=2)])
     epochs.write([row("u1", 49, 0), row("u1", 5, 0, partition=7)])
     done = run(tmp_path)["user_activity"]
-    gone = [one for one in flat(days) if one["user_id"] == "u1" and one["offset"] <= 45]
-    assert done.erased == len(gone) + 1  # and the one of another partition, written earlier: of an older log
+    covered = [one for one in flat(days) if one["user_id"] == "u1" and one["offset"] <= 45]
+    assert done.erased == len(covered) + 1  # and an earlier row of another partition: it is from an older log
     left = rows(root)
     assert [one["offset"] for one in left if one["user_id"] == "u1"] == [46, 49]
     assert [one for one in left if one["user_id"] != "u1"] == [one for one in flat(days) if one["user_id"] != "u1"]
     assert run(tmp_path)["user_activity"].erased == 0
 
 
-def test_rows_of_a_forgotten_user_that_come_again_go_again(tmp_path: Path, root: Path) -> None:
+def test_reprocessed_rows_of_an_erased_user_are_removed_again(tmp_path: Path, root: Path) -> None:
     epochs = Epochs(tmp_path).write(*stream((1, 0)))
-    Epochs(tmp_path, "user_forgotten", MARK).write([mark("u1", 30, 0)])
+    Epochs(tmp_path, "user_erasures", REQUEST).write([request("u1", 30, 0)])
     run(tmp_path)
-    epochs.write(*stream((1, 0)))  # a replay of the log from its beginning
+    epochs.write(*stream((1, 0)))  # the flow reprocesses its log from the start
     assert run(tmp_path)["user_activity"].erased == 3
     assert not [one for one in rows(root) if one["user_id"] == "u1"]
 
 
-def test_a_later_request_is_looked_for_in_files_that_were_looked_through(tmp_path: Path, root: Path) -> None:
+def test_new_request_is_checked_in_files_checked_before(tmp_path: Path, root: Path) -> None:
     Epochs(tmp_path).write(*stream())
-    marks = Epochs(tmp_path, "user_forgotten", MARK).write([mark("u1", 99, 0)])
+    requests = Epochs(tmp_path, "user_erasures", REQUEST).write([request("u1", 99, 0)])
     run(tmp_path)
-    marks.write([mark("u2", 100, 0)])
+    requests.write([request("u2", 100, 0)])
     run(tmp_path)
     assert {one["user_id"] for one in rows(root)} == {"u0", "u3", "u4"}
 
 
-def test_marks_go_when_nothing_can_come_again(tmp_path: Path) -> None:
+def test_requests_expire_once_events_cannot_be_redelivered(tmp_path: Path) -> None:
     Epochs(tmp_path).write(*stream())
-    Epochs(tmp_path, "user_forgotten", MARK).write([mark("u1", 99, 16)], [mark("u2", 99, 1)], [mark("u3", 99, 0)])
-    run(tmp_path, settled=15)
-    found = pq.read_table(tmp_path / "user_forgotten").to_pylist()
+    Epochs(tmp_path, "user_erasures", REQUEST).write(
+        [request("u1", 99, 16)], [request("u2", 99, 1)], [request("u3", 99, 0)]
+    )
+    run(tmp_path, redelivery_days=15)
+    found = pq.read_table(tmp_path / "user_erasures").to_pylist()
     assert [one["user_id"] for one in found] == ["u2", "u3"]
 
 
-DIES = """
+DYING_COMPACTION = """
 import os, sys
 from datetime import date
 from pathlib import Path
-from streaming import compaction
+from streaming.stores import compaction
 
 left = int(sys.argv[2])
 
@@ -228,18 +230,16 @@ def dying(name):
     return step
 
 os.replace, os.unlink = dying("replace"), dying("unlink")
-compaction.compact(Path(sys.argv[1]), date(2026, 5, 10), {"user_activity": 0}, "user_forgotten", 15)
+compaction.compact(Path(sys.argv[1]), date(2026, 5, 10), {"user_activity": 0}, "user_erasures", 15)
 """
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 8])
-def test_wherever_a_compaction_dies_the_next_one_ends_with_each_row_once(
-    tmp_path: Path, root: Path, after: int
-) -> None:
+def test_crash_at_any_step_leaves_each_row_once(tmp_path: Path, root: Path, after: int) -> None:
     Epochs(tmp_path).write(*stream())
-    Epochs(tmp_path, "user_forgotten", MARK).write([mark("u1", 45, 0)])
+    Epochs(tmp_path, "user_erasures", REQUEST).write([request("u1", 45, 0)])
     wanted = [one for one in flat(stream()) if one["user_id"] != "u1" or one["offset"] > 45]
-    program = [sys.executable, "-c", DIES, str(tmp_path), str(after)]
+    program = [sys.executable, "-c", DYING_COMPACTION, str(tmp_path), str(after)]
     died = subprocess.run(program, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}, timeout=60)
     assert died.returncode == 9
     run(tmp_path)
@@ -248,27 +248,27 @@ def test_wherever_a_compaction_dies_the_next_one_ends_with_each_row_once(
     assert not list(tmp_path.rglob("*.draft"))
 
 
-def test_two_at_once_are_refused_and_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+def test_second_compaction_is_refused_until_the_lock_is_released(tmp_path: Path) -> None:
     Epochs(tmp_path).write(*stream())
-    with open(tmp_path / STAGING / "compaction.lock", "w") as other:
+    with open(tmp_path / STAGING_FOLDER / "compaction.lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match="at work"):
+        with pytest.raises(CompactionRunningError, match="running"):
             run(tmp_path)
     assert run(tmp_path)["user_activity"].merged == 6
 
 
 @pytest.mark.parametrize("compacted", [False, True])
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, root: Path, compacted: bool) -> None:
+def test_damaged_file_is_named_in_the_error(tmp_path: Path, root: Path, compacted: bool) -> None:
     Epochs(tmp_path).write(*stream())
     if compacted:
         run(tmp_path)
-    torn = root / names(root)[0]
-    torn.write_bytes(torn.read_bytes()[:-9])
-    with pytest.raises(DamagedError, match=f"{torn.name} is no whole Parquet file"):
+    damaged = root / names(root)[0]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    with pytest.raises(DamagedFileError, match=damaged.name):
         run(tmp_path)
 
 
-def test_whatever_comes_and_goes_the_rows_are_those_that_were_written(tmp_path: Path, root: Path) -> None:
+def test_random_writes_compactions_and_restarts_keep_all_rows(tmp_path: Path, root: Path) -> None:
     draw, epochs, written = random.Random(3), Epochs(tmp_path), list[dict[str, Any]]()
     for number in range(60):
         epoch = [row(f"u{draw.randrange(4)}", 10 * number + i, 20 - number // 3) for i in range(draw.randrange(1, 5))]
@@ -277,7 +277,7 @@ def test_whatever_comes_and_goes_the_rows_are_those_that_were_written(tmp_path: 
         if draw.random() < 0.3:
             run(tmp_path, TODAY - timedelta(days=20 - number // 3))
         if draw.random() < 0.2:
-            epochs.state = epochs.state if draw.random() < 0.7 else None  # a store that was lost
+            epochs.state = epochs.state if draw.random() < 0.7 else None  # the recovery store was lost
     run(tmp_path)
     assert rows(root) == flat([written])
     assert len(names(root)) < 30

@@ -1,4 +1,4 @@
-"""Rows reach the online store at once, wait for one that is gone, and a replay changes nothing."""
+"""The sink writes rows to the online store at once, waits during an outage, and is idempotent."""
 
 import subprocess
 import threading
@@ -20,7 +20,8 @@ from redis.exceptions import ResponseError
 
 from features.store import open_store, write_title_semantics
 from infra.local.embedded import free_port, redis_answers
-from streaming.stores.feast_online import FeastSink, OnlineStoreGoneError, Write
+from streaming.stores.feast_online import FeastSink, WriteRows
+from streaming.stores.retry import RedisUnavailableError
 
 NOON = datetime(2016, 5, 1, 12, tzinfo=UTC)
 EACH_ITEM = timedelta(0)
@@ -55,11 +56,11 @@ def flow(batches: Sequence[Any], sink: FeastSink) -> Dataflow:
     return dataflow
 
 
-def writer(store: FeatureStore) -> Write:
+def writer(store: FeatureStore) -> WriteRows:
     return lambda rows: write_title_semantics(store, rows)
 
 
-def test_rows_are_in_the_store_as_soon_as_they_came(store: FeatureStore, prefix: str) -> None:
+def test_rows_are_written_without_waiting_for_the_epoch(store: FeatureStore, prefix: str) -> None:
     seen = []
 
     def write(rows: Sequence[dict[str, Any]]) -> None:
@@ -70,7 +71,7 @@ def test_rows_are_in_the_store_as_soon_as_they_came(store: FeatureStore, prefix:
     assert seen == [["at 1", 1], ["at 3", 2]]
 
 
-def test_a_crash_and_its_replay_leave_the_newest_row(store: FeatureStore, prefix: str, tmp_path: Path) -> None:
+def test_crash_and_reprocessing_keep_the_newest_row(store: FeatureStore, prefix: str, tmp_path: Path) -> None:
     init_db_dir(tmp_path, 1)
     recovery = RecoveryConfig(str(tmp_path))
     batches = [[row(prefix, 1)], [row(prefix, 5)], TestingSource.ABORT(), [row(prefix, 3)], [row(prefix, 4)]]
@@ -79,7 +80,7 @@ def test_a_crash_and_its_replay_leave_the_newest_row(store: FeatureStore, prefix
     assert stored(store, prefix) == "at 5"
 
 
-def test_a_second_try_after_half_a_batch_changes_nothing(store: FeatureStore, prefix: str) -> None:
+def test_retry_after_half_a_batch_changes_nothing(store: FeatureStore, prefix: str) -> None:
     tries = []
 
     def write(rows: Sequence[dict[str, Any]]) -> None:
@@ -94,7 +95,7 @@ def test_a_second_try_after_half_a_batch_changes_nothing(store: FeatureStore, pr
 
 
 class OwnRedis:
-    """A Redis on one port that a test may stop and start again."""
+    """A Redis on one port that a test can stop and start."""
 
     def __init__(self, folder: Path) -> None:
         self.port, self.folder = free_port(), folder
@@ -120,7 +121,7 @@ def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
     server.stop()
 
 
-def test_a_redis_that_comes_back_is_waited_for_and_said_once(
+def test_sink_waits_for_redis_and_logs_once(
     own_redis: OwnRedis, tmp_path: Path, prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = open_store(own_redis.url, tmp_path / "repository")
@@ -140,23 +141,23 @@ def test_a_redis_that_comes_back_is_waited_for_and_said_once(
     assert sum("answers again" in message for message in caplog.messages) == 1
 
 
-def test_a_redis_that_stays_away_ends_the_flow_with_the_remedy(tmp_path: Path, prefix: str) -> None:
+def test_long_outage_ends_the_flow_with_the_remedy(tmp_path: Path, prefix: str) -> None:
     store = open_store(f"redis://127.0.0.1:{free_port()}/0", tmp_path)
-    with pytest.raises(OnlineStoreGoneError, match="correct PREMIERE_REDIS_URL"):
-        run_main(flow([[row(prefix, 1)]], FeastSink(writer(store), patience=0.2)))
+    with pytest.raises(RedisUnavailableError, match="PREMIERE_REDIS_URL"):
+        run_main(flow([[row(prefix, 1)]], FeastSink(writer(store), max_outage_s=0.2)))
 
 
-def test_a_flow_that_is_asked_to_stop_does_not_wait_for_redis(tmp_path: Path, prefix: str) -> None:
+def test_stopping_flow_does_not_wait_for_redis(tmp_path: Path, prefix: str) -> None:
     store = open_store(f"redis://127.0.0.1:{free_port()}/0", tmp_path)
     stop = threading.Event()
     stop.set()
-    with pytest.raises(OnlineStoreGoneError):
-        run_main(flow([[row(prefix, 1)]], FeastSink(writer(store), patience=1e9, stop=stop)))
+    with pytest.raises(RedisUnavailableError):
+        run_main(flow([[row(prefix, 1)]], FeastSink(writer(store), max_outage_s=1e9, stop=stop)))
 
 
-def test_an_error_that_waiting_cannot_mend_is_raised_at_once(prefix: str) -> None:
+def test_other_redis_error_is_raised_at_once(prefix: str) -> None:
     def write(rows: Sequence[dict[str, Any]]) -> None:
         raise ResponseError("OOM command not allowed when used memory > 'maxmemory'")
 
     with pytest.raises(ResponseError, match="OOM"):
-        run_main(flow([[row(prefix, 1)]], FeastSink(write, patience=1e9)))
+        run_main(flow([[row(prefix, 1)]], FeastSink(write, max_outage_s=1e9)))

@@ -1,4 +1,4 @@
-"""Predictions in a real Redis: only forward, at once, and what a reader makes of them."""
+"""Writing lists to a real Redis: newer revisions win, keys expire, and latency is measured."""
 
 import json
 import threading
@@ -11,35 +11,30 @@ import pytest
 from prometheus_client import REGISTRY
 from redis import Redis
 
+from streaming.stores.list_client import LAUNCH_CHANNEL, Revision, format_revision, key, read
 from streaming.stores.redis_lists import (
-    DEFAULT,
-    LAUNCHES,
-    WITHDRAWN,
-    Erased,
-    Item,
-    Placed,
+    ErasedUser,
+    LaunchCompleted,
     Prediction,
-    RedisGoneError,
     RedisSink,
-    Withdrawn,
-    key,
-    read,
-    revision,
+    RedisWrite,
+    WithdrawnTitles,
 )
+from streaming.stores.retry import RedisUnavailableError
 
 NOW = 1_800_000_000.0  # seconds
 
 
 @pytest.fixture
 def client(redis_url: str) -> Redis:
-    """A client that sees text."""
+    """A client that decodes responses to text."""
     return Redis.from_url(redis_url, decode_responses=True)
 
 
 @pytest.fixture
 def user() -> str:
-    """A viewer of this test's own."""
-    return f"viewer-{uuid.uuid4().hex[:8]}"
+    """A user id that no other test uses."""
+    return f"user-{uuid.uuid4().hex[:8]}"
 
 
 def prediction(
@@ -49,15 +44,15 @@ def prediction(
     return Prediction(user=user, revision=at, **fields)
 
 
-def write(redis_url: str, *items: Item, **settings: Any) -> None:
+def write(redis_url: str, *items: RedisWrite, **settings: Any) -> None:
     part = RedisSink(redis_url, clock=lambda: NOW, **settings).build_part("predictions", "0", None)
     part.write_batch([list(items)])
     part.close()
 
 
-def test_a_prediction_is_a_hash_that_anybody_can_read(client: Redis, redis_url: str, user: str) -> None:
+def test_prediction_is_stored_as_a_hash(client: Redis, redis_url: str, user: str) -> None:
     lists = {0: ["a", "ö"], 3: ["b"]}
-    write(redis_url, prediction(user, [], (7, 2, 5), lists=lists, events=4, event_ms=9), identity="log-1")
+    write(redis_url, prediction(user, [], (7, 2, 5), lists=lists, events=4, event_ms=9), log_identity="log-1")
     assert client.hgetall(key(user)) == {
         "horizon:0": '["a","ö"]',
         "horizon:3": '["b"]',
@@ -75,7 +70,7 @@ def test_a_prediction_is_a_hash_that_anybody_can_read(client: Redis, redis_url: 
     ("older", "newer"),
     [((9, 0, 0), (10, 0, 0)), ((9, 8, 8), (10, 0, 0)), ((5, 9, 7), (5, 10, 0)), ((5, 5, 99), (5, 5, 100))],
 )
-def test_an_older_revision_never_overwrites_a_newer_one(
+def test_older_revision_never_overwrites_a_newer_one(
     client: Redis, redis_url: str, user: str, older: tuple[int, int, int], newer: tuple[int, int, int]
 ) -> None:
     first, second = prediction(user, ["old"], older), prediction(user, ["new"], newer)
@@ -83,28 +78,28 @@ def test_an_older_revision_never_overwrites_a_newer_one(
         client.delete(key(user))
         write(redis_url, *order)
         assert read(client, user) == ["new"]
-        assert client.hget(key(user), "revision") == revision(newer)
+        assert client.hget(key(user), "revision") == format_revision(Revision(*newer))
 
 
-def test_the_same_revision_again_renews_the_key(client: Redis, redis_url: str, user: str) -> None:
+def test_rewriting_a_revision_extends_the_expiry(client: Redis, redis_url: str, user: str) -> None:
     write(redis_url, prediction(user, ["a"]), ttl=timedelta(seconds=100))
     write(redis_url, prediction(user, ["a"]), ttl=timedelta(seconds=1000))
     assert int(client.ttl(key(user))) > 500  # type: ignore[arg-type]
 
 
-def test_revisions_of_another_log_do_not_hold_anything_back(client: Redis, redis_url: str, user: str) -> None:
-    write(redis_url, prediction(user, ["a"], (99, 9, 9)), identity="the broker before")
-    write(redis_url, prediction(user, ["b"], (1, 0, 0)), identity="this broker")
+def test_revision_of_another_log_is_overwritten(client: Redis, redis_url: str, user: str) -> None:
+    write(redis_url, prediction(user, ["a"], (99, 9, 9)), log_identity="old broker")
+    write(redis_url, prediction(user, ["b"], (1, 0, 0)), log_identity="new broker")
     assert read(client, user) == ["b"]
 
 
-def test_a_list_that_is_no_more_is_gone(client: Redis, redis_url: str, user: str) -> None:
+def test_write_removes_lists_of_dropped_horizons(client: Redis, redis_url: str, user: str) -> None:
     write(redis_url, prediction(user, [], (1, 0, 0), lists={0: ["a"], 3: ["b"]}))
     write(redis_url, prediction(user, [], (2, 0, 0), lists={0: ["c"]}))
     assert read(client, user, 5) == ["c"]
 
 
-def test_keys_expire_but_not_all_at_once(client: Redis, redis_url: str, user: str) -> None:
+def test_expiry_times_are_spread(client: Redis, redis_url: str, user: str) -> None:
     users = [f"{user}-{n}" for n in range(40)]
     write(redis_url, *(prediction(one, ["a"]) for one in users), ttl=timedelta(seconds=10_000))
     left = [int(client.ttl(key(one))) for one in users]  # type: ignore[arg-type]
@@ -112,97 +107,71 @@ def test_keys_expire_but_not_all_at_once(client: Redis, redis_url: str, user: st
     assert max(left) - min(left) > 1_000
 
 
-@pytest.mark.parametrize(("since", "horizon"), [(0, 0), (2, 0), (3, 3), (9, 3), (10, 10), (500, 10)])
-def test_a_reader_takes_the_longest_horizon_that_has_passed(
-    client: Redis, redis_url: str, user: str, since: int, horizon: int
-) -> None:
-    write(redis_url, prediction(user, [], lists={h: [f"after {h}"] for h in (0, 3, 10)}))
-    assert read(client, user, since) == [f"after {horizon}"]
-
-
-def test_a_viewer_nobody_has_seen_gets_the_default(client: Redis, redis_url: str, user: str) -> None:
-    client.delete(DEFAULT)
-    assert read(client, user) == []
-    write(redis_url, prediction(None, ["a", "b"]))
-    assert read(client, user) == ["a", "b"]
-
-
-def test_a_forgotten_viewers_tombstone_lets_only_what_is_newer_through(
-    client: Redis, redis_url: str, user: str
-) -> None:
-    write(redis_url, prediction(None, ["a", "b"]), Withdrawn(frozenset()))
-    write(redis_url, prediction(user, ["mine"], (8, 3, 5)), identity="log-1")
-    write(redis_url, Erased(user, 9), prediction(user, ["mine"], (8, 9, 9)), identity="log-1")
-    assert client.hgetall(key(user)) == {"log": "log-1", "revision": revision((9, 0, 0))}
+def test_tombstone_of_erased_user_blocks_older_writes(client: Redis, redis_url: str, user: str) -> None:
+    write(redis_url, prediction(None, ["a", "b"]), WithdrawnTitles(frozenset()))
+    write(redis_url, prediction(user, ["mine"], (8, 3, 5)), log_identity="log-1")
+    write(redis_url, ErasedUser(user, 9), prediction(user, ["mine"], (8, 9, 9)), log_identity="log-1")
+    assert client.hgetall(key(user)) == {"log": "log-1", "revision": format_revision(Revision(9, 0, 0))}
     assert 0.8 < int(client.ttl(key(user))) / (30 * 86_400) < 1.2  # type: ignore[arg-type]
     assert read(client, user) == ["a", "b"]
-    write(redis_url, prediction(user, ["new"], (11, 0, 0)), Erased(user, 9), identity="log-1")
+    write(redis_url, prediction(user, ["new"], (11, 0, 0)), ErasedUser(user, 9), log_identity="log-1")
     assert read(client, user) == ["new"]
 
 
-def test_withdrawn_titles_vanish_for_readers_until_they_come_back(client: Redis, redis_url: str, user: str) -> None:
-    mine = [f"{user}-{n}" for n in range(3)]
-    write(redis_url, prediction(user, mine), Withdrawn(frozenset(mine[1:2])))
-    assert read(client, user) == [mine[0], mine[2]]
-    write(redis_url, Withdrawn(frozenset()))
-    assert read(client, user) == mine
-    assert not client.exists(WITHDRAWN)
-
-
-def test_a_reader_may_use_a_client_of_bytes(redis_url: str, user: str) -> None:
-    write(redis_url, prediction(user, ["ä"]), Withdrawn(frozenset()))
-    assert read(Redis.from_url(redis_url), user) == ["ä"]
-
-
-def test_a_redis_that_forgot_its_scripts_is_told_them_again(client: Redis, redis_url: str, user: str) -> None:
+def test_scripts_are_reloaded_after_a_redis_restart(client: Redis, redis_url: str, user: str) -> None:
     part = RedisSink(redis_url).build_part("predictions", "0", None)
     part.write_batch([[prediction(user, ["a"], (1, 0, 0))]])
     client.script_flush()
-    part.write_batch([[prediction(user, ["b"], (2, 0, 0)), Withdrawn(frozenset())]])
+    part.write_batch([[prediction(user, ["b"], (2, 0, 0)), WithdrawnTitles(frozenset())]])
     assert read(client, user) == ["b"]
 
 
-def test_many_at_once_arrive_all(client: Redis, redis_url: str, user: str) -> None:
+def test_more_writes_than_a_round_trip_all_arrive(client: Redis, redis_url: str, user: str) -> None:
     write(redis_url, *(prediction(f"{user}-{n}", [str(n)]) for n in range(700)))
     assert [read(client, f"{user}-{n}") for n in range(700)] == [[str(n)] for n in range(700)]
 
 
-def test_without_a_redis_the_flow_waits_a_bounded_time_and_says_what_to_do(user: str) -> None:
-    with pytest.raises(RedisGoneError, match="start it again, or correct PREMIERE_REDIS_URL"):
-        write("redis://127.0.0.1:1/0", prediction(user, ["a"]), patience=0.2)
+def test_redis_outage_ends_the_flow_after_a_bounded_time(user: str) -> None:
+    with pytest.raises(RedisUnavailableError, match="PREMIERE_REDIS_URL"):
+        write("redis://127.0.0.1:1/0", prediction(user, ["a"]), max_outage_s=0.2)
     stop = threading.Event()
     stop.set()
-    with pytest.raises(RedisGoneError):
+    with pytest.raises(RedisUnavailableError):
         write("redis://127.0.0.1:1/0", prediction(user, ["a"]), stop=stop)
 
 
 def observed(kind: str) -> tuple[float, float]:
     values = [
-        REGISTRY.get_sample_value(f"premiere_freshness_seconds_{part}", {"kind": kind}) for part in ("count", "sum")
+        REGISTRY.get_sample_value(f"premiere_end_to_end_latency_seconds_{part}", {"kind": kind})
+        for part in ("count", "sum")
     ]
     return values[0] or 0.0, values[1] or 0.0
 
 
-def test_freshness_is_measured_for_what_was_written_from_append_to_write(redis_url: str, user: str) -> None:
+def test_latency_is_measured_from_append_time_to_write(redis_url: str, user: str) -> None:
     before = observed("event"), observed("launch")
     ago = round(NOW * 1000) - 250  # ms
     write(
         redis_url,
-        prediction(user, ["a"], (5, 0, 0), fresh=(ago, ago), entered=(("a", ago),), cause="event"),
-        prediction(user, ["b"], (4, 0, 0), fresh=(ago,), cause="event"),  # older: nobody will see it
+        prediction(user, ["a"], (5, 0, 0), new_events=(ago, ago), entered=(("a", ago),), cause="event"),
+        prediction(user, ["b"], (4, 0, 0), new_events=(ago,), cause="event"),  # older: not written
     )
     after = observed("event"), observed("launch")
     assert [a[0] - b[0] for a, b in zip(after, before, strict=True)] == [2, 1]
     assert [round(a[1] - b[1], 6) for a, b in zip(after, before, strict=True)] == [0.5, 0.25]
 
 
-def test_a_listener_hears_which_lists_a_launch_entered(client: Redis, redis_url: str, user: str) -> None:
+def test_launch_channel_reports_entered_lists(client: Redis, redis_url: str, user: str) -> None:
     channel: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-    channel.subscribe(LAUNCHES)
+    channel.subscribe(LAUNCH_CHANNEL)
     channel.get_message(timeout=5)
     title = f"title-{user}"
-    write(redis_url, prediction(user, [], lists={0: ["a", title], 3: ["a"]}, entered=((title, 1),)), Placed(title, 1))
-    heard = [json.loads(channel.get_message(timeout=5)["data"]) for _ in range(2)]
+    write(
+        redis_url,
+        prediction(user, [], lists={0: ["a", title], 3: ["a"]}, entered=((title, 1),)),
+        LaunchCompleted(title, 1),
+    )
+    messages = [json.loads(channel.get_message(timeout=5)["data"]) for _ in range(2)]
     channel.close()
     done = {"title": title, "entered": 1, "worker": 0, "workers": 1}
-    assert heard == [{"title": title, "user": user, "places": {"0": 2}}, done]
+    assert messages == [{"title": title, "user": user, "positions": {"0": 2}}, done]

@@ -1,0 +1,5 @@
+"""Limits that both the feature store and the flows use, in a module that imports neither Feast nor torch."""
+
+from typing import Final
+
+RECENT_EVENTS: Final = 50  # newest events of a user in a row of the view `user_activity`

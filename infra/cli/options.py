@@ -1,0 +1,111 @@
+"""Options that several commands share, and a decorator for the commands that run an experiment on a dataset."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+if TYPE_CHECKING:
+    from features.text_encoders import Encoder
+    from infra.data.datasets import DataSet
+    from infra.settings import Settings
+    from model.learner import LearnerSettings
+
+Events = Annotated[
+    Path | None, typer.Option(help="Events: a CSV or Parquet file with the columns user, item and ts (Unix seconds).")
+]
+Titles = Annotated[Path | None, typer.Option(help="Titles: a CSV or Parquet file with the columns item and title.")]
+Text = Annotated[list[str] | None, typer.Option(help="Additional column of the titles file to embed; can be repeated.")]
+Repeats = Annotated[bool, typer.Option("--repeats", help="Users repeat titles: rank seen titles too.")]
+Limit = Annotated[int | None, typer.Option(min=10, help="Use only this number of events, from the beginning.")]
+Report = Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")]
+Figure = Annotated[Path | None, typer.Option(help="Draw the results to this PNG file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Inputs(NamedTuple):
+    """The data, the text encoder and the learner's settings of an experiment."""
+
+    data: "DataSet"
+    encode: "Encoder"
+    settings: "LearnerSettings"
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """The options that all experiments on a dataset have."""
+
+    events: Events = None
+    titles: Titles = None
+    text: Text = None
+    repeats: Repeats = False
+    limit: Limit = None
+    report: Report = None
+    figure: Figure = None
+
+    def load_inputs(self) -> Inputs:
+        """Read the settings, the dataset and the encoder. Raises PremiereError."""
+        from features.text_encoders import load_encoder
+        from infra.learner_settings import learner_settings
+        from infra.settings import load
+
+        settings = load()
+        learner = learner_settings(settings)
+        learner = replace(learner, repeats=learner.repeats or self.repeats)
+        data = load_dataset(settings, self.events, self.titles, self.text or (), self.limit)
+        return Inputs(data, load_encoder(settings.text_encoder), learner)
+
+
+def experiment_command(experiment: Callable[..., tuple[ModuleType, dict[str, Any]]]) -> Callable[..., None]:
+    """Turn `experiment(inputs, ...)` into a command that also has the options of `ExperimentOptions`.
+
+    The experiment returns its report, and the module with the functions `lines` and `draw` that print and draw it.
+    """
+    shared = inspect.signature(ExperimentOptions).parameters
+    own = list(inspect.signature(experiment).parameters.values())[1:]
+
+    @wraps(experiment)
+    def command(**values: Any) -> None:
+        options = ExperimentOptions(**{name: values.pop(name) for name in shared})
+        module, report = experiment(options.load_inputs(), **values)
+        print_report(module, report, options.report, options.figure)
+
+    arguments = [parameter for parameter in own if parameter.default is parameter.empty]
+    parameters = [*arguments, *shared.values(), *(parameter for parameter in own if parameter not in arguments)]
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    )
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def load_dataset(
+    settings: "Settings", events: Path | None, titles: Path | None, text: Sequence[str], limit: int | None
+) -> "DataSet":
+    """The dataset of a command, or its first `limit` events. Raises PremiereError."""
+    from infra.data.locate import locate
+
+    data = locate(events, titles, text, data_dir=settings.data_dir, folder=settings.data, seed=settings.seed)
+    return data if limit is None else data.slice(0, limit)
+
+
+def print_report(module: ModuleType, report: dict[str, Any], file: Path | None, figure: Path | None) -> None:
+    """Print an experiment's report, and write it to files if they are given."""
+    from infra.experiments.evaluate import write
+
+    for line in module.lines(report):
+        typer.echo(line)
+    if file is not None:
+        write(report, file)
+    if figure is not None:
+        module.draw(report, figure)
+
+
+def print_progress(line: str) -> None:
+    """Print a line of progress to stderr."""
+    typer.echo(line, err=True)

@@ -1,0 +1,30 @@
+"""Read the model versions that were announced in the topic `model-versions`.
+
+A version's number is the offset of its record. A rollback is an announcement too, so the newest record with a cause
+other than "learned" determines whether a rollback is active.
+"""
+
+from collections.abc import Mapping
+
+from msgspec import MsgspecError
+
+from streaming.kafka.source import read_all
+from streaming.records import Version, decode_version
+from streaming.topics import MODEL_VERSIONS
+
+
+def read_versions(config: Mapping[str, str]) -> dict[int, Version]:
+    """All announced versions by number, oldest first. Raises StreamError."""
+    versions = {}
+    for message in read_all(config, MODEL_VERSIONS):
+        try:
+            versions[message.offset] = decode_version(message.value or b"")
+        except MsgspecError:
+            continue  # the flow `publish` skips invalid records too, and counts them
+    return versions
+
+
+def active_rollback(versions: Mapping[int, Version]) -> int | None:
+    """The number of the announcement of the active rollback; None if no rollback is active."""
+    causes = [(number, version.cause) for number, version in versions.items() if version.cause != "learned"]
+    return causes[-1][0] if causes and causes[-1][1] == "rollback" else None

@@ -1,0 +1,95 @@
+"""Read the lists that `publish` stores in Redis, and the names of all keys and fields.
+
+This file needs only the package `redis`, so an application can copy it.
+
+    premiere:user:<id>    horizon:0, horizon:3, ..   JSON arrays of title ids, best first, by horizon: the number of
+                                                     events that have passed when the list is read
+                          format                     format number of the hash
+                          version                    number of the model version that ranked the lists
+                          revision                   <newest event's offset>.<version>.<newest launch's offset>, each
+                                                     with 20 digits, so that revisions can be compared as text
+                          log                        identity of the logs that these offsets belong to
+                          events, event_ms           events of the user so far; append time of the newest, ms
+                          written_ms                 time of the write, ms
+    premiere:default      the same fields            the lists for unknown users
+    premiere:withdrawn    a set                      title ids that a reader leaves out: the lists of inactive users
+                                                     are not rewritten when a title is withdrawn
+
+The key of an erased user has only the fields log and revision.
+"""
+
+import json
+from typing import Any, Final, NamedTuple
+
+from redis import Redis
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+USER_KEY_PREFIX: Final = "premiere:user:"
+FALLBACK_KEY: Final = "premiere:default"
+WITHDRAWN_KEY: Final = "premiere:withdrawn"
+LAUNCH_CHANNEL: Final = "premiere:launches"  # pub/sub channel: which lists a launch enters, as it happens
+HORIZON_FIELD_PREFIX: Final = "horizon:"
+
+
+class Revision(NamedTuple):
+    """The inputs of a user's lists. Within one log, a higher revision is newer."""
+
+    event_offset: int  # newest event of the user in `user-events`
+    version: int  # number of the model version
+    launch_offset: int  # newest launch in `title-launches`
+
+
+def connect(url: str) -> Redis:
+    """A client that gives up after a few seconds, so that the caller decides how long to retry."""
+    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 3)
+    return Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1, health_check_interval=30, retry=retry)
+
+
+def key(user: str | None) -> str:
+    """The key of a user's lists; None: of the lists for unknown users."""
+    return FALLBACK_KEY if user is None else USER_KEY_PREFIX + user
+
+
+def read(client: Redis, user: str, events_since: int = 0) -> list[str]:
+    """The title ids to show `user`, best first, if `events_since` events passed since the lists were written.
+
+    It takes the list of the longest horizon that has passed. An unknown or erased user gets the fallback list. The
+    result is empty before the first model version.
+    """
+    lists = _lists(client, user) or _lists(client, None)
+    passed = [horizon for horizon in lists if horizon <= events_since]
+    if not passed:
+        return []
+    titles: list[str] = json.loads(lists[max(passed)])
+    withdrawn: Any = client.smismember(WITHDRAWN_KEY, titles) if titles else []
+    return [title for title, is_withdrawn in zip(titles, withdrawn, strict=True) if not is_withdrawn]
+
+
+def read_revision(client: Redis, user: str) -> tuple[str, Revision] | None:
+    """The identity of the logs and the revision of a user's key; None if there is no key."""
+    values: Any = client.hmget(key(user), ["log", "revision"])
+    log, revision = ("" if value is None else _text(value) for value in values)
+    return (log, parse_revision(revision)) if revision else None
+
+
+def format_revision(revision: Revision) -> str:
+    """A revision as text that sorts like the revision."""
+    return ".".join(f"{part:020d}" for part in revision)
+
+
+def parse_revision(text: str) -> Revision:
+    """The revision that `format_revision` wrote."""
+    return Revision(*map(int, text.split(".")))
+
+
+def _lists(client: Redis, user: str | None) -> dict[int, Any]:
+    """A user's lists as JSON, by horizon; empty if there is no key or the user was erased."""
+    found: Any = client.hgetall(key(user))
+    fields = {_text(name): value for name, value in found.items()}
+    prefix = HORIZON_FIELD_PREFIX
+    return {int(name.removeprefix(prefix)): value for name, value in fields.items() if name.startswith(prefix)}
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

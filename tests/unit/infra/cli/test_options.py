@@ -1,0 +1,52 @@
+"""Experiment commands have the shared options besides their own, and print, write and draw their report."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from infra.cli.options import Inputs, experiment_command
+
+
+def lines(report: dict[str, Any]) -> Iterator[str]:
+    yield f"events {report['events']}"
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    path.write_text(str(report["events"]))
+
+
+def count_events(
+    inputs: Inputs, factor: Annotated[int, typer.Argument()], plus: Annotated[int, typer.Option()] = 0
+) -> tuple[ModuleType, dict[str, Any]]:
+    """Count events."""
+    module = ModuleType("experiment")
+    vars(module).update(lines=lines, draw=draw)
+    return module, {"events": factor * len(inputs.data) + plus, "repeats": inputs.settings.repeats}
+
+
+@pytest.fixture
+def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
+    """An app with one experiment command, in an empty folder with a small events file."""
+    monkeypatch.chdir(tmp_path)
+    Path("e.csv").write_text("user,item,ts\n" + "".join(f"u,t{n},{n}\n" for n in range(20)))
+    app = typer.Typer()
+    app.command()(experiment_command(count_events))
+    return app
+
+
+def test_experiment_command_prints_writes_and_draws_report(app: typer.Typer) -> None:
+    shared = ["--events", "e.csv", "--limit", "12", "--repeats", "--report", "r.json", "--figure", "f.png"]
+    result = CliRunner().invoke(app, [*shared, "2", "--plus", "1"])
+    assert (result.exit_code, result.output) == (0, "events 25\n")
+    assert json.loads(Path("r.json").read_text()) == {"events": 25, "repeats": True}
+    assert Path("f.png").read_text() == "25"
+
+
+def test_missing_argument_is_wrong_usage(app: typer.Typer) -> None:
+    assert CliRunner().invoke(app, ["--events", "e.csv"]).exit_code == 2

@@ -1,0 +1,52 @@
+"""The demo's data set is located before anything is downloaded, and dead-lettered events are counted once."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.data.tables import DataError
+from infra.demo.command import dead_events, locate_or_download
+from infra.settings import Settings
+from streaming.kafka.dead_letters import erasure_note
+from streaming.topics import TITLE_LAUNCHES
+from tests.support.dead_letters import message, write, write_letters
+from tests.support.tables import write_table
+
+
+def write_data(folder: Path, user: str) -> tuple[Path, Path]:
+    """The files of a data set with one event."""
+    events = write_table(folder, "events.csv", {"user": [user], "item": [1], "ts": [1_700_000_000]})
+    return events, write_table(folder, "titles.csv", {"item": [1], "title": ["One"]})
+
+
+def test_data_setting_is_used_without_a_download(tmp_path: Path) -> None:
+    write_data(tmp_path, "a")
+    lines: list[str] = []
+    found = locate_or_download(Settings(data=tmp_path, data_dir=tmp_path / "own"), None, None, (), lines.append)
+    assert (found.name, found.simulated, lines) == (tmp_path.name, False, [])
+
+
+def test_given_files_are_used_before_the_data_setting(tmp_path: Path) -> None:
+    write_data(tmp_path / "set", "by setting")
+    events, titles = write_data(tmp_path / "given", "by option")
+    settings, lines = Settings(data=tmp_path / "set", data_dir=tmp_path / "own"), list[str]()
+    assert locate_or_download(settings, events, titles, (), lines.append).users == ["by option"]
+    with pytest.raises(DataError, match="give --events too"):
+        locate_or_download(settings, None, titles, (), lines.append)
+    assert lines == []
+
+
+def test_earlier_download_is_used_again(tmp_path: Path) -> None:
+    write_data(tmp_path / "data" / "ml-100k", "downloaded")
+    lines: list[str] = []
+    found = locate_or_download(Settings(data=None, data_dir=tmp_path), None, None, (), lines.append)
+    assert (found.name, found.users, lines) == ("ml-100k", ["downloaded"], [])
+
+
+def test_dead_lettered_events_are_counted_once(new_kafka: dict[str, str]) -> None:
+    assert dead_events(new_kafka) == 0
+    write_letters(new_kafka, (message(0), "unknown action: x"), (message(1), "unknown action: x"))
+    write_letters(new_kafka, (message(1), "unknown action: x"))  # a restarted flow wrote it again
+    write_letters(new_kafka, (message(5, b"{", TITLE_LAUNCHES), "not JSON: x"))  # no event
+    write(new_kafka, [erasure_note(message(2, b'{"user":"u","erase":true}'))])
+    assert dead_events(new_kafka) == 2

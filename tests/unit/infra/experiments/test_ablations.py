@@ -1,0 +1,93 @@
+"""Ablations differ from the default in what they name, and their groups merge into one table."""
+
+import numpy as np
+import pytest
+
+from infra.data.datasets import DataSet
+from infra.experiments import ablations
+from infra.experiments.ablations import DEFAULT, Ablation
+from infra.experiments.harness import instrumented, run_prequential
+from model.learner import Learner
+from model.metrics.ranking import SLICES
+from model.signals.ranker import Ranker
+from model.signals.table import DENSE_SIGNALS, SIGNALS
+from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
+
+
+@pytest.fixture(scope="module")
+def data() -> DataSet:
+    return checkerboard(320)
+
+
+def test_every_signal_is_in_one_group() -> None:
+    groups = ablations.signal_groups()
+    assert sorted(name for names in groups.values() for name in names) == sorted(SIGNALS)
+    assert all("backbone" in name for name in groups["backbone"])
+    assert ablations.signal_groups(["popularity month", "of a new kind"]) == {
+        "popularity": ("popularity month",), "other": ("of a new kind",),
+    }  # fmt: skip
+
+
+def test_every_ablation_changes_what_its_label_names() -> None:
+    rows = [row for group in ablations.ablation_groups(0.2).values() for row in group]
+    assert len({row.label for row in rows}) == len(rows)
+    for row in rows:
+        others = row.hidden_signals, row.rankers, row.learns_delayed
+        assert row.change(SETTINGS) != SETTINGS or others != ((), 1, True), row.label
+    by_label = {row.label: row.change(SETTINGS) for row in rows}
+    assert by_label["no text tower"].sequence.network.use_text is False
+    assert by_label["double the replay"].sequence.replay_windows == 2 * SETTINGS.sequence.replay_windows
+    assert by_label["one horizon, no delayed requests"].sequence.network.horizons == (0,)
+    assert by_label["row-wise Adagrad without decay"].sequence.optim.row_decay == 1.0
+    assert by_label["counters read 25 events"].stream_state.history == 25
+
+
+def test_hidden_signals_have_no_weight_in_the_linear_score(data: DataSet) -> None:
+    hidden = ("popularity total", "transition recent", "user idle time")
+    default = instrumented(SETTINGS)
+    ablation = Ablation("masked", hidden_signals=hidden, shares_backbone=True)
+    masked = ablations.pipeline(ablation, SETTINGS, default)
+    run_prequential(data, no_text, Learner(SETTINGS, {"full": default, "masked": masked}), no_log)
+    weights = dict(zip(DENSE_SIGNALS, masked.ranker.linear_weights_F.tolist(), strict=True))
+    assert weights["popularity total"] == weights["transition recent"] == 0.0
+    assert weights["popularity hour"] != 0.0
+
+
+def test_averaged_ranker_scores_by_the_mean() -> None:
+    averaged = ablations.AveragedRanker(SETTINGS, 3)
+    signals = np.random.default_rng(1).normal(size=(5, len(SIGNALS))).astype(np.float32)
+    for ranker in (averaged, *averaged.others):
+        ranker.steps = 1  # from the first step on, the network counts
+    others = [ranker.score(signals) for ranker in averaged.others]
+    first = 3 * averaged.score(signals) - sum(others)
+    expected = Ranker(SETTINGS.ranker, SETTINGS.seed)
+    expected.steps = 1
+    np.testing.assert_allclose(first, expected.score(signals), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(others[0], others[1])
+
+
+def test_gains_are_measured_against_the_default(data: DataSet) -> None:
+    rows = [
+        Ablation("no replay", ablations.scaled_replay(0)),
+        Ablation("own stream", ablations.counters(history=2), own_stream=True),
+    ]
+    results = ablations.run(rows, data, no_text, SETTINGS, no_log)
+    assert list(results) == [DEFAULT, "no replay", "own stream"]
+    default = results[DEFAULT]
+    assert default["gain"]["all"]["mean"] == 0.0
+    for row in results.values():
+        assert list(row["mrr"]) == list(SLICES)
+        assert row["gain"]["all"]["mean"] == pytest.approx(row["mrr"]["all"] - default["mrr"]["all"])
+        difference = row["backbone_only_mrr"]["all"] - default["backbone_only_mrr"]["all"]
+        assert row["backbone_only_gain"]["all"]["mean"] == pytest.approx(difference)
+    backbone = {label: row["backbone_only_mrr"]["all"] for label, row in results.items()}
+    assert backbone["no replay"] != backbone[DEFAULT]
+    assert backbone["own stream"] == backbone[DEFAULT]  # the backbone does not read counters
+
+
+def test_groups_merge_only_if_their_defaults_are_equal() -> None:
+    one, other = ({"mrr": {"all": value}} for value in (0.5, 0.25))
+    merged = ablations.merge_groups({"a": {DEFAULT: one, "x": other}, "b": {DEFAULT: one, "y": one}})
+    assert list(merged) == [DEFAULT, "x", "y"]
+    with pytest.raises(AssertionError, match="different runs"):
+        ablations.merge_groups({"a": {DEFAULT: one}, "b": {DEFAULT: other}})

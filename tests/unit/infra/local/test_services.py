@@ -1,0 +1,48 @@
+"""Services that the settings do not name are started, and their addresses are in the data folder while they run."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from infra.errors import SettingsError
+from infra.local.embedded import kafka_answers, redis_answers
+from infra.local.services import start_services
+from infra.settings import ADDRESS_FILE, Settings, with_local_services
+from infra.topics import partition_counts
+from streaming.topics import topics
+
+
+def test_services_run_and_are_found_during_the_context(broker: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, bootstrap_servers="", redis_url="", metrics_port=28_000, publish_workers=2)
+    with start_services(settings) as ready:
+        assert kafka_answers(ready.bootstrap_servers)
+        assert redis_answers(ready.redis_url)
+        found = partition_counts(ready.kafka_config())
+        assert {topic.name: found[topic.name] for topic in topics()} == {t.name: t.partitions for t in topics()}
+        assert with_local_services(settings) == ready
+        with pytest.raises(SettingsError, match="already running"), start_services(settings):
+            pass
+        assert stat.S_IMODE((tmp_path / ADDRESS_FILE).stat().st_mode) == 0o600  # a URL may contain a password
+        written = json.loads((tmp_path / ADDRESS_FILE).read_text())
+        assert (written["pid"], written["publish_workers"]) == (os.getpid(), 2)
+    assert not (tmp_path / ADDRESS_FILE).exists()
+    assert not kafka_answers(ready.bootstrap_servers)
+    assert not redis_answers(ready.redis_url)
+
+
+def test_named_services_are_used(broker: str, redis_url: str, tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, bootstrap_servers="", redis_url=redis_url, metrics_port=0)
+    with start_services(settings) as ready:
+        assert (ready.redis_url, ready.metrics_port) == (redis_url, 0)
+    assert redis_answers(redis_url)
+    assert not (tmp_path / "redis").exists()
+
+
+def test_two_brokers_are_refused(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, bootstrap_servers="127.0.0.1:1", broker="embedded")
+    with pytest.raises(SettingsError, match="Two brokers are configured"), start_services(settings):
+        pass
+    assert not (tmp_path / "kafka").exists()

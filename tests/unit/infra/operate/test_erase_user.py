@@ -1,0 +1,57 @@
+"""An erasure request is checked and written, and the remaining copies are listed with their expiry."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.errors import ServiceError, SettingsError, TopicError
+from infra.operate import erase_user as erasure
+from infra.operate.compaction_schedule import event_retention_days
+from infra.settings import Settings
+from infra.topics import partition_counts
+from streaming.kafka.source import read_all
+from streaming.topics import USER_EVENTS
+from tests.support.kafka import StartBroker
+
+
+@pytest.mark.parametrize("user", ["", "x" * 257], ids=["empty", "too long"])
+def test_erasure_of_invalid_id_is_refused(tmp_path: Path, user: str) -> None:
+    settings = Settings(data_dir=tmp_path, bootstrap_servers="127.0.0.1:1", redis_url="redis://127.0.0.1:1/0")
+    with pytest.raises(SettingsError, match="1 to 256"):
+        erasure.erase_user(settings, user, 1, print)
+
+
+def test_request_is_written_to_the_users_partition(new_kafka: dict[str, str]) -> None:
+    first, second = (erasure.send_request(new_kafka, "ann") for _ in range(2))
+    assert second == (first[0], first[1] + 1)
+    found = [(m.key, m.partition, m.offset, json.loads(m.value or b"")) for m in read_all(new_kafka, USER_EVENTS)]
+    assert found == [(b"ann", *at, {"user": "ann", "erase": True}) for at in (first, second)]
+
+
+def test_erasure_without_broker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasure, "DELIVERY_TIMEOUT_S", 1)
+    with pytest.raises(ServiceError, match="nothing was changed"):
+        erasure.send_request({"bootstrap.servers": "127.0.0.1:1"}, "u")
+
+
+def test_erasure_without_topics_is_an_error_and_creates_none(start_broker: StartBroker, tmp_path: Path) -> None:
+    with start_broker(tmp_path / "kafka") as address:
+        settings = Settings(data_dir=tmp_path, bootstrap_servers=address, redis_url="redis://127.0.0.1:1/0")
+        with pytest.raises(TopicError, match="premiere topics --create"):
+            erasure.erase_user(settings, "u", 1, print)
+        assert USER_EVENTS not in partition_counts(settings.kafka_config())
+
+
+def test_last_copy_expires_with_longest_retention(tmp_path: Path) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    lines = list(
+        erasure.remaining_copies(Settings(data_dir=tmp_path, list_ttl_days=30, long_term_checkpoint_hours=24), now)
+    )
+    assert f"{now + timedelta(days=event_retention_days()):%Y-%m-%d}" in "\n".join(lines)
+    assert lines[-1] == "If the flows keep running, the last copy except pinned checkpoints expires on 2026-02-08."
+    longer = list(
+        erasure.remaining_copies(Settings(data_dir=tmp_path, list_ttl_days=100, long_term_checkpoint_hours=24), now)
+    )
+    assert longer[-1].endswith("2026-04-21.")

@@ -1,0 +1,84 @@
+"""The flow `learn` starts from the newest checkpoint, and refuses one with other model settings."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from infra.errors import SettingsError
+from infra.learner_settings import learner_settings
+from infra.run.learn import check_checkpoint_settings, first_offset, log_settings
+from infra.settings import Settings
+from infra.topics import create_topics
+from model.learner import Learner, LearnerSettings
+from streaming.records import Tick
+from streaming.state.checkpoints import CheckpointStore
+from streaming.state.log_learner import LogLearner, LogSettings
+from streaming.topics import ACTIVITY, topics
+from tests.support.kafka import StartBroker
+from tests.support.learn_flow import announced_versions, produce, run_until_announced
+from tests.support.learner import LogBuilder
+from tests.support.streams import group_offset
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def settings(start_broker: StartBroker, tmp_path: Path) -> Iterator[Settings]:
+    """Settings of a broker that no other test uses, because the topics have their real names."""
+    with start_broker(tmp_path / "kafka") as address:
+        create_topics({"bootstrap.servers": address}, topics())
+        yield Settings(bootstrap_servers=address, data_dir=tmp_path, checkpoint_seconds=2, threads=1)
+
+
+def test_unannounced_checkpoint_is_announced_after_a_restart(settings: Settings) -> None:
+    log = LogBuilder(seed=3, d_text=256).add_rounds(40)
+    log.write(Tick(ts=0), later=3_000)
+    produce(settings, log.messages[:120])
+    run_until_announced(settings, 1)
+    first = announced_versions(settings)
+    assert first
+    found = CheckpointStore(settings.checkpoints_url()).load_newest()
+    assert found is not None
+    state, manifest, _ = found
+    assert group_offset(settings.kafka_config(), "learn", ACTIVITY) in {version.position for version in first}
+
+    learner = LogLearner(
+        Learner(learner_settings(settings)), LogSettings(checkpoint_ms=10**9, checkpoint_batches=10**9)
+    )
+    learner.load_state_dict(state)
+    for message in log.messages[learner.position : 150]:  # a crash between writing and announcing
+        learner.feed(message)
+    checkpoints = CheckpointStore(settings.checkpoints_url(), log_identity=manifest["log"])
+    checkpoints.write(
+        learner.state_dict(),
+        {"step": learner.learner.steps, "position": learner.position, "learned": learner.learned, "mrr": None},
+    )
+    written = checkpoints.take_finished(wait=True)
+    assert written is not None
+
+    produce(settings, log.messages[120:])
+    run_until_announced(settings, len(first) + 2)
+    later = announced_versions(settings)[len(first) :]
+    assert later[0].path == written.path
+    assert later[0].position == written.position < later[1].position
+    assert len({version.path for version in announced_versions(settings)}) == len(announced_versions(settings))
+
+
+def test_empty_log_starts_at_offset_zero(settings: Settings) -> None:
+    assert first_offset(settings.kafka_config()) == 0
+
+
+def test_checkpoint_interval_is_in_milliseconds() -> None:
+    assert log_settings(Settings(checkpoint_seconds=2.5)).checkpoint_ms == 2_500
+
+
+def test_checkpoint_with_other_settings_is_refused_by_name() -> None:
+    written, current = LearnerSettings(), replace(LearnerSettings(), shortlist=7, repeats=True)
+    manifest = {"settings": json.loads(json.dumps(asdict(written)))}
+    check_checkpoint_settings(manifest, written, "file:///checkpoints/3")
+    with pytest.raises(SettingsError, match=r"file:///checkpoints/3 .*\(repeats, shortlist\)"):
+        check_checkpoint_settings(manifest, current, "file:///checkpoints/3")

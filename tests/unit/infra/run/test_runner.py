@@ -1,0 +1,74 @@
+"""Runs a flow: its recovery store, and the errors that end it."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from infra.errors import SettingsError
+from infra.local import data_lock
+from infra.local.services import start_services
+from infra.local.supervisor import FLOWS
+from infra.run.runner import FLOW_BUILDERS, _expected_error, recovery_store, run, titles
+from infra.settings import Settings
+from streaming.errors import StreamError
+
+RUN_EACH_FLOW = """
+import sys
+from infra.errors import PremiereError, SettingsError
+from infra.local.supervisor import FLOWS
+from infra.run.runner import run
+from infra.settings import Settings
+for flow in FLOWS:
+    try:
+        run(flow, Settings(data_dir=sys.argv[1], bootstrap_servers="", metrics_port=0))
+    except PremiereError as error:
+        print(flow, isinstance(error.__cause__, SettingsError), str(error).endswith(str(error.__cause__)))
+"""
+
+
+@pytest.mark.long
+def test_recovery_store_belongs_to_one_log(broker: str, tmp_path: Path) -> None:
+    stores = []
+    for _ in range(2):
+        with start_services(Settings(data_dir=tmp_path, bootstrap_servers="", metrics_port=0)) as settings:
+            recovery_store(settings, "features")
+            recovery_store(settings, "features")
+            stores.append([path.name for path in (tmp_path / "recovery" / "features").iterdir()])
+    assert [len(found) for found in stores] == [1, 1]
+
+
+def test_flow_does_not_start_during_reset(tmp_path: Path) -> None:
+    with data_lock.hold_exclusive(tmp_path), pytest.raises(SettingsError, match="reset"):
+        run("features", Settings(data_dir=tmp_path, bootstrap_servers="", metrics_port=0))
+
+
+def test_expected_error_ends_flow_with_its_message(tmp_path: Path) -> None:
+    """No broker is set. `run` installs signal handlers and holds a lock, so it runs in a process of its own."""
+    child = subprocess.run([sys.executable, "-c", RUN_EACH_FLOW, str(tmp_path)], capture_output=True, text=True)
+    assert child.stdout.splitlines() == [f"{flow} True True" for flow in FLOWS], child.stderr
+
+
+def test_expected_error_is_found_behind_errors_of_the_engine() -> None:
+    named, first, second = (
+        StreamError("the log was truncated"),
+        RuntimeError("error in a source"),
+        ValueError("epoch 7"),
+    )
+    first.__cause__, second.__context__ = named, first
+    assert _expected_error(second) is named
+    named.__cause__ = SettingsError("a cause of the named error")
+    assert _expected_error(second) is named
+    assert _expected_error(ValueError("a bug")) is None
+
+
+def test_missing_text_encoder_is_a_settings_error(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, bootstrap_servers="127.0.0.1:1", text_encoder=str(tmp_path / "missing"))
+    with pytest.raises(SettingsError, match="text encoder"):
+        titles(settings, threading.Event())
+
+
+def test_every_flow_can_be_built() -> None:
+    assert set(FLOW_BUILDERS) == set(FLOWS)

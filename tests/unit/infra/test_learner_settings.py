@@ -1,0 +1,45 @@
+"""The operator's settings reach the learner's settings."""
+
+from dataclasses import replace
+from typing import get_args
+
+import torch
+
+from infra.learner_settings import learner_settings, set_threads
+from infra.settings import Settings
+from model.learner import LearnerSettings
+from model.sequence.backbone import PRESETS
+from model.sequence.network import NetworkSettings
+
+
+def test_model_size_setting_offers_every_preset() -> None:
+    assert get_args(Settings.model_fields["model_size"].annotation) == tuple(PRESETS)
+
+
+def test_default_model_size_is_the_default_network() -> None:
+    assert learner_settings(Settings()).sequence.network == LearnerSettings().sequence.network == NetworkSettings()
+
+
+def test_model_size_changes_only_the_network() -> None:
+    small, large = (learner_settings(Settings(model_size=name, horizons=(0, 5))) for name in ("cpu", "10m"))
+    network = small.sequence.network
+    wider = replace(network, width=320, blocks=9, heads=5)
+    assert large == replace(small, sequence=replace(small.sequence, network=wider))
+
+
+def test_each_setting_reaches_the_learner() -> None:
+    made = learner_settings(Settings(horizons=(0, 3, 10), max_titles=77, filter_seen=False, seed=5))
+    assert made.sequence.network.horizons == (0, 3, 10)
+    assert made.sequence.objective.target_windows == (1, 5, 10)  # a window per horizon, at least 5 events for a delay
+    assert (made.stream_state.max_titles, made.repeats, made.seed) == (77, True, 5)
+    assert learner_settings(Settings(filter_seen=True)).repeats is False
+
+
+def test_threads_setting_limits_torch_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            set_threads(threads)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,59 @@
+"""Under load the learner skips experience replay and ranks only a sample of the events, but it learns every event."""
+
+from dataclasses import replace
+
+import torch
+
+from model.learner import Learner
+from streaming.state.log_learner import LogLearner, LogSettings
+from tests.support.learner import SETTINGS, LogBuilder, activity
+
+torch.set_num_threads(1)
+SETTINGS_AT_LOW_RATE = LogSettings(
+    min_batch_events=4, linger_ms=500, max_batch_records=100, checkpoint_ms=3_000, checkpoint_batches=7, dedup_window=64
+)
+
+
+def new(settings: LogSettings) -> LogLearner:
+    return LogLearner(Learner(SETTINGS), settings)
+
+
+def test_event_rate_above_capacity_shrinks_experience_replay() -> None:
+    log, learner = LogBuilder(), new(replace(SETTINGS_AT_LOW_RATE, full_replay_rate=3.5))
+    ratios, rates = [], []
+    for number, later in enumerate([2_000] * 5 + [10] * 40 + [4_000] * 5):
+        log.write(activity(*range(4 * number, 4 * number + 4)), later)
+        learner.feed(log.messages[-1])
+        ratios.append(learner.replay_ratio)
+        rates.append(learner.events_per_second())
+    assert ratios[3] == 1.0
+    assert rates[3] == 4 * 4 / 6.0
+    assert ratios[40] == SETTINGS_AT_LOW_RATE.min_replay_ratio
+    assert ratios[-1] == 1.0  # the rate is measured over ten seconds
+
+
+def test_above_full_eval_rate_a_sample_is_ranked_and_all_events_learned() -> None:
+    log, learner = LogBuilder(), new(replace(SETTINGS_AT_LOW_RATE, full_eval_rate=10.0, max_batch_events=30))
+    batches, scored = [], []
+    for number, later in enumerate([2_000] * 5 + [10] * 60 + [4_000] * 5):
+        log.write(activity(*range(4 * number, 4 * number + 4)), later)
+        learner.feed(log.messages[-1])
+        batches.append(learner.batch_events)
+        scored.append(learner.rankings["full"].scored()["all"])
+    assert set(batches[:5]) == {4}
+    assert batches[60] == 11  # 28 events/s, of which ten are ranked: 4 / (10 / 28)
+    assert batches[-1] == 4
+    assert learner.eval_ratio == 1.0
+    assert scored[4] == 20
+    assert 0 < scored[64] - scored[9] < 0.7 * 4 * 55
+    assert learner.learned == 4 * 70
+
+
+def test_load_level_follows_from_rate_and_settings() -> None:
+    settings = LogSettings(
+        min_batch_events=64, max_batch_events=512, full_replay_rate=150.0, min_replay_ratio=0.2, full_eval_rate=200.0
+    )
+    assert settings.load_level(0) == settings.load_level(150) == (64, 1.0, 1.0)
+    assert settings.load_level(200) == (64, 0.75, 1.0)
+    assert settings.load_level(1_000) == (320, 0.2, 0.2)
+    assert settings.load_level(10_000) == (512, 0.2, 0.02)

@@ -1,0 +1,40 @@
+"""The cache of titles: which titles a model version does not contain."""
+
+from streaming.state.title_cache import TitleCache
+from tests.support.publish import later_record, recommender, world
+from tests.support.publisher import new_title
+
+
+def cache_with_changes() -> TitleCache:
+    """Fifty titles read at startup, and three changes after it, of which two are in the learner's log."""
+    cache = TitleCache()
+    cache.update(world().titles[:50], at_startup=True)
+    logged, late = world().titles[0], new_title("Late", offset=501)
+    cache.update([logged, late, new_title("Unlogged", offset=502)])
+    cache.set_log_offset(logged, 10)
+    cache.set_log_offset(late, 900)
+    return cache
+
+
+def test_titles_newer_than_the_log_position_are_missing_in_a_version() -> None:
+    cache = cache_with_changes()
+    assert {title.title for title in cache.newer_than(900)} == {"late", "unlogged"}
+    assert {title.title for title in cache.newer_than(901)} == {"unlogged"}
+
+
+def test_missing_titles_are_added_to_a_version() -> None:
+    cache, version = cache_with_changes(), recommender()
+    cache.add_missing(version, cache.newer_than(900))
+    assert version.is_candidate("late")
+    assert version.is_candidate("unlogged")
+
+
+def test_only_changes_are_returned_and_withdrawals_are_tracked() -> None:
+    cache, title = TitleCache(), world().titles[0]
+    assert cache.update([title]) == [title]
+    assert cache.update([title]) == []
+    withdrawn = later_record(title, 700, withdrawn=True)
+    assert cache.update([withdrawn]) == [withdrawn]
+    assert (cache.withdrawn, cache.newest_launch) == (frozenset({title.title}), 700)
+    cache.update([later_record(withdrawn, 800, withdrawn=False)])
+    assert cache.withdrawn == frozenset()

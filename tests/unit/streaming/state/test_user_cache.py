@@ -1,0 +1,44 @@
+"""The cache of users, and the insertion of new titles into their lists."""
+
+import numpy as np
+
+from model.actions import ACTIONS
+from model.recommender import RankedLists
+from streaming.state.user_cache import UserCache, insert_titles
+from tests.support.publish import activity
+from tests.support.publisher import DISLIKE, PLAY
+
+
+def test_only_positive_events_mark_a_title_as_seen() -> None:
+    users = UserCache()
+    history = [("a", 1, PLAY), ("b", 2, DISLIKE), ("c", 3, ACTIONS["impression"].code)]
+    users.update(activity("u", history, 0, 3))
+    cached = users.get("u")
+    assert cached is not None
+    assert (list(cached.seen), cached.events, cached.positives) == (["a"], 3, 1)
+
+
+def test_least_recently_active_user_is_evicted() -> None:
+    users = UserCache(max_users=2)
+    for offset, user in enumerate(["a", "b", "a", "c"]):
+        users.update(activity(user, [("t", offset, PLAY)] * (offset + 1), offset))
+    assert list(users.most_recent_first()) == ["c", "a"]
+
+
+def test_seen_titles_are_bounded_to_the_most_recent() -> None:
+    users = UserCache(max_seen=2)
+    users.update(activity("u", [(title, ts, PLAY) for ts, title in enumerate("abca")], 0, 4))
+    cached = users.get("u")
+    assert cached is not None
+    assert list(cached.seen) == ["c", "a"]
+
+
+def test_new_titles_are_inserted_by_their_scores() -> None:
+    scores = {0: np.array([3, 2, 1], np.float32), 5: np.array([3, 2, 1], np.float32)}
+    ranked = RankedLists(
+        {0: ["a", "b", "c"], 5: ["a", "b", "c"]}, scores, np.zeros(1, np.float32), np.zeros(2, np.float32), 0
+    )
+    after = insert_titles(ranked, ["x", "b"], np.array([[2.5, 0.5], [0, 9]], np.float32), 3)
+    assert after.titles == {0: ["a", "x", "c"], 5: ["b", "a", "c"]}
+    assert after.scores[0].tolist() == [3, 2.5, 1]
+    assert insert_titles(ranked, [], np.zeros((2, 0), np.float32), 3).titles == ranked.titles
