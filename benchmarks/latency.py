@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks.latency_probe import LatencyProbe, last_events, paced_events, percentiles, warm_session
 from benchmarks.runner import Row, make_row, save_results
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.locate import locate
 from infra.settings import Settings, load
 from streaming.records import Launch
@@ -22,7 +22,7 @@ from streaming.records import Launch
 LAUNCH_INTERVAL_S: Final = 2.0
 
 
-def measure(settings: Settings, data: DataSet, history: int, rate: float, seconds: float) -> LatencyProbe:
+def measure(settings: Settings, data: Dataset, history: int, rate: float, seconds: float) -> LatencyProbe:
     """Learn `history` events, then send events at `rate` for `seconds`."""
     part = last_events(data, history + int(rate * seconds))
     with warm_session(settings, part, history) as session, LatencyProbe(session) as probe:

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import redis
 from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 
-from infra.data.datasets import DataError, DataSet
+from infra.data.datasets import DataError, Dataset
 from infra.data.producer import DatasetProducer, ProduceRate
 from infra.local.session import Session, run_session
 from infra.monitor.status import processed_events
@@ -135,7 +135,7 @@ class LatencyProbe:
 
 
 @contextmanager
-def warm_session(settings: Settings, data: DataSet, history: int) -> Iterator[Session]:
+def warm_session(settings: Settings, data: Dataset, history: int) -> Iterator[Session]:
     """The running system after it has learned the first `history` events and written lists."""
     with run_session(settings) as session, DatasetProducer(data, session.settings.kafka_config()) as producer:
         producer.launch_ahead()
@@ -148,7 +148,7 @@ def warm_session(settings: Settings, data: DataSet, history: int) -> Iterator[Se
         yield session
 
 
-def last_events(data: DataSet, count: int) -> DataSet:
+def last_events(data: Dataset, count: int) -> Dataset:
     """The last `count` events. Raises DataError if there are fewer."""
     if len(data) < count:
         raise DataError(
@@ -157,7 +157,7 @@ def last_events(data: DataSet, count: int) -> DataSet:
     return data.slice(len(data) - count)
 
 
-def paced_events(data: DataSet, first: int, rate: float) -> Iterator[Event]:
+def paced_events(data: Dataset, first: int, rate: float) -> Iterator[Event]:
     """The events from index `first` on, each when it is due at `rate` events/s; late events follow without a pause."""
     began = time.monotonic()
     for k in range(first, len(data)):

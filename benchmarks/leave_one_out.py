@@ -114,7 +114,7 @@ def main() -> None:
         default=os.environ.get("RECTOOLS_PYTHON"),
         help="interpreter that has RecTools and implicit",
     )
-    parser.add_argument("--events", type=Path, help="events file; default: the data set of `premiere download`")
+    parser.add_argument("--events", type=Path, help="events file; default: the dataset of `premiere download`")
     parser.add_argument("--epochs", type=int, default=60, help="epochs of RecTools' SASRec")
     parser.add_argument("--quick", action="store_true", help="3 epochs of each model")
     parser.add_argument("--wide", action="store_true", help="also train RecTools' SASRec in its default size (slow)")
@@ -124,7 +124,7 @@ def main() -> None:
     folder = download(load().data_dir).folder if options.events is None else None
     events = options.events or (folder / "events.parquet" if folder else None)
     if events is None:
-        sys.exit("The data set could not be downloaded: give an events file with --events.")
+        sys.exit("The dataset could not be downloaded: give an events file with --events.")
     sequences = user_sequences.load(events)
     settings = loo.EpochSettings(max_epochs=QUICK_EPOCHS if options.quick else MAX_EPOCHS)
     ours = loo.report(sequences, None, print, settings=settings)

@@ -24,7 +24,7 @@ from bytewax.run import cli_main
 from benchmarks.runner import Row, make_row, save_results
 from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES_SCHEMA
 from features.store import offline_folder, open_store, write_user_activity
-from infra.data.datasets import DataSet, load
+from infra.data.datasets import Dataset, load
 from infra.data.producer import Delivery
 from infra.data.simulate import simulate
 from infra.experiments.machine import resident_mib
@@ -61,7 +61,7 @@ def sample_memory(samples: list[MemorySample], stop: threading.Event, total_even
             print(f"{events:>10,} of {total_events:,} events  {samples[-1].resident_mib:8,.0f} MiB", flush=True)
 
 
-def produce_passes(data: DataSet, config: dict[str, str], passes: int) -> None:
+def produce_passes(data: Dataset, config: dict[str, str], passes: int) -> None:
     """Produce all events several times, each pass later in event time than the one before."""
     delivery, span = Delivery(config), int(data.ts[-1] - data.ts[0]) + 1
     for n in range(passes):
@@ -95,7 +95,7 @@ def resident_after(samples: Sequence[MemorySample], events: int) -> float:
     return next((sample.resident_mib for sample in samples if sample.events >= events), samples[-1].resident_mib)
 
 
-def memory_rows(data: DataSet, before_mib: float, samples: Sequence[MemorySample], seconds: float) -> list[Row]:
+def memory_rows(data: Dataset, before_mib: float, samples: Sequence[MemorySample], seconds: float) -> list[Row]:
     """Memory before the flow and after each pass, per user, and the throughput."""
     first_mib, second_mib = resident_after(samples, len(data)), samples[-1].resident_mib
     values = {
@@ -112,8 +112,8 @@ def memory_rows(data: DataSet, before_mib: float, samples: Sequence[MemorySample
     ]
 
 
-def measure(data: DataSet) -> list[Row]:
-    """Produce the data set twice, run the flow over it, and return its memory."""
+def measure(data: Dataset) -> list[Row]:
+    """Produce the dataset twice, run the flow over it, and return its memory."""
     samples: list[MemorySample] = []
     stop = threading.Event()
     with ExitStack() as stack:

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.latency_probe import LatencyProbe, last_events, paced_events, percentiles, warm_session
 from benchmarks.runner import Row, make_row, save_results
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.locate import locate
 from infra.errors import PremiereError
 from infra.experiments.machine import resident_mib
@@ -162,7 +162,7 @@ def sample_while_sending(
     return run
 
 
-def measure(settings: Settings, part: DataSet, history: int, rate: float) -> tuple[RunMeasurements, LatencyProbe]:
+def measure(settings: Settings, part: Dataset, history: int, rate: float) -> tuple[RunMeasurements, LatencyProbe]:
     """Learn the history, send the rest at `rate`, and wait for the last. Raises PremiereError if a flow fails."""
     stop = threading.Event()
     with (
@@ -198,7 +198,7 @@ def read_totals(session: Session) -> MetricTotals:
     raise PremiereError("The flow learn does not answer: see `logs/learn.log` in the data folder.")
 
 
-def hourly_popularity_mrr(data: DataSet, first: int, every: int = RANK_EVERY) -> float:
+def hourly_popularity_mrr(data: Dataset, first: int, every: int = RANK_EVERY) -> float:
     """MRR of the last hour's popularity from event `first` on.
 
     All events are counted; one in `every` is ranked, unless its user has seen the title.
@@ -250,8 +250,8 @@ def sustained_rows(case: str, run: RunMeasurements, event_latencies: list[float]
 
 def locate_stream(
     clicks: Path | None, events: Path | None, titles: Path | None, settings: Settings, limit: int
-) -> DataSet:
-    """The first `limit` news clicks of a day, else the given events, else the data set that other commands use."""
+) -> Dataset:
+    """The first `limit` news clicks of a day, else the given events, else the dataset that other commands use."""
     if clicks:
         return globo(clicks, limit)
     return locate(events, titles, (), data_dir=Path(".premiere"), folder=settings.data)

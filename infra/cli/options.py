@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from features.text_encoders import Encoder
-    from infra.data.datasets import DataSet
+    from infra.data.datasets import Dataset
     from infra.settings import Settings
     from model.learner import LearnerSettings
 
@@ -31,7 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 class Inputs(NamedTuple):
     """The data, the text encoder and the learner's settings of an experiment."""
 
-    data: "DataSet"
+    data: "Dataset"
     encode: "Encoder"
     settings: "LearnerSettings"
 
@@ -86,7 +86,7 @@ def experiment_command(experiment: Callable[..., tuple[ModuleType, dict[str, Any
 
 def load_dataset(
     settings: "Settings", events: Path | None, titles: Path | None, text: Sequence[str], limit: int | None
-) -> "DataSet":
+) -> "Dataset":
     """The dataset of a command, or its first `limit` events. Raises PremiereError."""
     from infra.data.locate import locate
 

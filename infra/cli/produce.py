@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.producer import DatasetProducer, ProduceProgress, ProduceRate
 from infra.demo.screen import clock
 from infra.monitor.scrape import scrape_flow
@@ -38,7 +38,7 @@ class ProgressPrinter:
 
 def produce_dataset(
     settings: Settings,
-    data: DataSet,
+    data: Dataset,
     print_line: Callable[[str], object],
     speed: float | None,
     rate: float | None,

@@ -1,4 +1,4 @@
-"""Data sets: events in the protocol's order, and titles with launch times.
+"""Datasets: events in the protocol's order, and titles with launch times.
 
 Order: by ts; equal times in the fixed order of blake2b-64 of "user:item". In many files ties ascend by id, which a
 sequence model would learn. A title launches at its release date (else 1 January of its year, else the stream's start),
@@ -24,14 +24,14 @@ from infra.data.tables import DataError, Table, actions, dates, genres, ids, rat
 from model.actions import ACTIONS
 from streaming.records import Event, Launch
 
-__all__ = ["DataError", "DataSet", "from_tables", "load"]
+__all__ = ["DataError", "Dataset", "from_tables", "load"]
 
 _EMBEDDED: Final = {"title", "genres", "overview"}  # always embedded; `text` adds columns
 _ACTION_NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
 
 
 @dataclass(frozen=True, eq=False)
-class DataSet:
+class Dataset:
     """Events in order, as columns, and launches by time. Times in ms."""
 
     name: str
@@ -60,7 +60,7 @@ class DataSet:
             rating=None if np.isnan(rating) else rating,
         )
 
-    def slice(self, start: int, stop: int | None = None) -> "DataSet":
+    def slice(self, start: int, stop: int | None = None) -> "Dataset":
         """Events [start, stop) with all launches up to the last event."""
         kept = slice(start, stop)
         columns = {name: getattr(self, name)[kept] for name in ("user", "title", "ts", "rating", "action")}
@@ -75,10 +75,10 @@ class DataSet:
         return [launch for launch in self.launches if launch.title in known]
 
 
-def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), name: str | None = None) -> DataSet:
-    """A data set from CSV or Parquet; without titles, every title launches at the start and has no text.
+def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), name: str | None = None) -> Dataset:
+    """A dataset from CSV or Parquet; without titles, every title launches at the start and has no text.
 
-    `text` names further columns of the titles to embed. The data set is named after the folder if the file is called
+    `text` names further columns of the titles to embed. The dataset is named after the folder if the file is called
     `events`, else after the file. Raises DataError.
     """
     stem = events.name.split(".")[0]
@@ -88,8 +88,8 @@ def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), nam
 
 def from_tables(
     events: Table, titles: Table | None, text: Sequence[str] = (), *, name: str, simulated: bool = False
-) -> DataSet:
-    """A data set from tables: user, item, ts (Unix seconds), rating, action; item, title and other metadata."""
+) -> Dataset:
+    """A dataset from tables: user, item, ts (Unix seconds), rating, action; item, title and other metadata."""
     if events.rows.empty:
         raise DataError(f"{events.file} contains no event.")
     user_N, users = ids(events, "user")
@@ -100,7 +100,7 @@ def from_tables(
     ts_N, item_N = ts_N[order], item_N[order]
     known = read_titles(titles, text) if titles else {}
     launches = sorted(_launches(known, items, item_N, ts_N), key=lambda launch: launch.ts or 0)
-    return DataSet(
+    return Dataset(
         name=name,
         simulated=simulated,
         users=users,

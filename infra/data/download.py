@@ -1,7 +1,7 @@
-"""`premiere download`: downloads a data set as events.parquet and titles.parquet.
+"""`premiere download`: downloads a dataset as events.parquet and titles.parquet.
 
 It tries MovieLens latest-small from GroupLens first, then MovieLens-100K from the wheel of RecBole, with pip and its
-configured package index. Sizes and times are bounded, and a data set appears under its name in one step. Without a
+configured package index. Sizes and times are bounded, and a dataset appears under its name in one step. Without a
 network it returns a message, not an error.
 """
 
@@ -39,7 +39,7 @@ Tables = tuple[pd.DataFrame, pd.DataFrame]  # events, titles
 
 
 def download(data_dir: Path, url: str = GROUPLENS, wheel: str = "recbole", timeout: float = 20.0) -> DownloadResult:
-    """Download the first reachable data set into <data_dir>/data; an existing one is kept.
+    """Download the first reachable dataset into <data_dir>/data; an existing one is kept.
 
     `timeout` (seconds) bounds each step of the download from `url`; the whole may take ten times as long. `wheel` is
     the package that pip downloads.
@@ -62,7 +62,7 @@ def download(data_dir: Path, url: str = GROUPLENS, wheel: str = "recbole", timeo
         counts = f"{len(events):,} events of {events.user.nunique():,} users on {len(titles):,} titles"
         return DownloadResult(folder, f"{name}: {counts}, in {folder}. Terms: {_TERMS}.")
     return DownloadResult(
-        None, f"No data set could be downloaded ({'; '.join(reasons)}): give your own with --events and --titles."
+        None, f"No dataset could be downloaded ({'; '.join(reasons)}): give your own with --events and --titles."
     )
 
 

@@ -1,10 +1,10 @@
-"""Locates the data set of a command: files given, PREMIERE_DATA, a download, or simulated users."""
+"""Locates the dataset of a command: files given, PREMIERE_DATA, a download, or simulated users."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from infra.data.datasets import DataError, DataSet, load
+from infra.data.datasets import DataError, Dataset, load
 from infra.data.simulate import simulate
 
 DOWNLOADED: Final = ("ml-latest-small", "ml-100k")  # under <data_dir>/data, best first
@@ -18,7 +18,7 @@ def locate(
     data_dir: Path,
     folder: Path | None = None,
     seed: int = 0,
-) -> DataSet:
+) -> Dataset:
     """The given files; else `folder` ($PREMIERE_DATA); else downloaded; else simulated."""
     if events:
         return load(events, titles, text)
@@ -32,7 +32,7 @@ def locate(
     return simulate(seed=seed)
 
 
-def _from_folder(folder: Path, text: Sequence[str]) -> DataSet:
+def _from_folder(folder: Path, text: Sequence[str]) -> Dataset:
     events, titles = _member(folder, "events"), _member(folder, "titles")
     if not (events and titles):
         raise DataError(f"{folder} lacks events or titles: put events.csv and titles.csv (or .parquet) there.")

@@ -1,4 +1,4 @@
-"""Produces a data set into Kafka in event-time order, with checked delivery.
+"""Produces a dataset into Kafka in event-time order, with checked delivery.
 
 Launches are produced `ahead` events early, so that a title can be known before its first event. Event times stay those
 of the data; the flows judge late and future times by Kafka's record time. Events are produced at a multiple of the
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.errors import PremiereError
 from streaming.records import Event, to_json
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
@@ -129,11 +129,11 @@ class Delivery:
 
 
 class DatasetProducer:
-    """Produces a data set in parts: `produce` the backlog, then the live part, then `close`."""
+    """Produces a dataset in parts: `produce` the backlog, then the live part, then `close`."""
 
     def __init__(
         self,
-        data: DataSet,
+        data: Dataset,
         config: Mapping[str, Any],
         *,
         ahead: int = 300,

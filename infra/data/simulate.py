@@ -1,4 +1,4 @@
-"""Simulated users and titles, for when no real data set is available. Their structure is known and can be learned.
+"""Simulated users and titles, for when no real dataset is available. Their structure is known and can be learned.
 
 Users have genre preferences that drift over time; within a session they stay with one genre. Titles launch throughout,
 get most events when new, differ in appeal, and some are sequels that users of the first part choose. Names, genres and
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from infra.data.datasets import DataSet, from_tables
+from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
 
 _START_S: Final = 1_735_689_600  # 2025-01-01
@@ -49,8 +49,8 @@ class _Catalog:
     sequel_of: NDArray[np.int64]  # -1: an original
 
 
-def simulate(users: int = 600, titles: int = 2000, events: int = 40_000, days: float = 180, seed: int = 0) -> DataSet:
-    """A data set of about so many users, titles and events over `days`."""
+def simulate(users: int = 600, titles: int = 2000, events: int = 40_000, days: float = 180, seed: int = 0) -> Dataset:
+    """A dataset of about so many users, titles and events over `days`."""
     random = np.random.default_rng(seed)
     catalog = _simulate_catalog(random, titles, days)
     rows = sorted(_simulate_events(random, catalog, users, events, days))

@@ -1,7 +1,7 @@
 """Columns of a CSV or Parquet file, read strictly: an invalid value is an error that names file, column and row.
 
-Nothing is guessed: times are Unix seconds, ratings are 0 to 5. Only ids are converted, because the two files of a data
-set often disagree about their type: 12, '12' and the 12.0 of a float column are the same id.
+Nothing is guessed: times are Unix seconds, ratings are 0 to 5. Only ids are converted, because the two files of a
+dataset often disagree about their type: 12, '12' and the 12.0 of a float column are the same id.
 """
 
 import re
@@ -24,7 +24,7 @@ _EMPTY_GENRES: Final = {"", "(no genres listed)"}
 
 
 class DataError(PremiereError):
-    """A data set cannot be read. The message names the file and the column."""
+    """A dataset cannot be read. The message names the file and the column."""
 
 
 class Table(NamedTuple):

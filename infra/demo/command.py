@@ -1,4 +1,4 @@
-"""`premiere demo`: produces a data set into all flows and reports how well the lists were ranked.
+"""`premiere demo`: produces a dataset into all flows and reports how well the lists were ranked.
 
 It replays the last 40 % of the events in time order: the first half as a backlog, the second half live, as fast as the
 flows keep up. Before each live event it reads the user's list from Redis, as a client would (served evaluation).
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.download import download
 from infra.data.locate import locate
 from infra.demo.report import Outcome, UserReport, as_json, summary, write
@@ -35,7 +35,7 @@ CHECKOUT: Final = Path(__file__).resolve().parent.parent
 class Options:
     """Options of the command."""
 
-    full: bool = False  # the whole data set, to its end
+    full: bool = False  # the whole dataset, to its end
     speed: float | None = None  # of the live part, as a multiple of the data's own pace
     minutes: float = 7.0  # limit of the whole run, unless `full` or a speed is given
     limit: int = 200  # live events in flight
@@ -49,13 +49,13 @@ def locate_or_download(
     titles: Path | None,
     text: tuple[str, ...],
     print_line: Callable[[str], object],
-) -> DataSet:
+) -> Dataset:
     """The given files, else PREMIERE_DATA, else a download, else simulated users. Raises DataError."""
     where = {"data_dir": settings.data_dir, "folder": settings.data, "seed": settings.seed}
     data = locate(events, titles, text, **where)  # type: ignore[arg-type]
     if not data.simulated:
         return data
-    print_line("No data set found: downloading one.")
+    print_line("No dataset found: downloading one.")
     fetched = download(settings.data_dir)
     print_line(fetched.message)
     if fetched.folder is not None:
@@ -64,7 +64,7 @@ def locate_or_download(
     return data
 
 
-def demo(settings: Settings, data: DataSet, options: Options, screen: Screen) -> Outcome:
+def demo(settings: Settings, data: Dataset, options: Options, screen: Screen) -> Outcome:
     """Run the demo, write and print the report. Raises PremiereError if nothing moves any more."""
     began = time.monotonic()
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.demo.screen import UserPortrait
 from streaming.records import Launch
 from streaming.stores.list_client import key, read
@@ -48,7 +48,7 @@ class ListClient:
 class DemoUsers:
     """Portraits of users. Remembers the list of the last portrait, to mark new titles."""
 
-    def __init__(self, client: ListClient, data: DataSet) -> None:
+    def __init__(self, client: ListClient, data: Dataset) -> None:
         self.client, self.data = client, data
         self.names = {launch.title: display_name(launch) for launch in data.launches}
         self._before: dict[str, set[str]] = {}

@@ -130,9 +130,7 @@ def write(outcome: Outcome, folder: Path) -> tuple[Path, Path]:
 def page(outcome: Outcome) -> str:
     """The HTML page."""
     found = as_json(outcome)
-    warning = (
-        "Users are simulated, because no data set was found. The numbers do not show how well Premiere recommends."
-    )
+    warning = "Users are simulated, because no dataset was found. The numbers do not show how well Premiere recommends."
     template = Template(Path(__file__).with_name("page.html").read_text())
     return template.substitute(
         data=escape(outcome.data),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.producer import DatasetProducer, ProduceProgress, ProduceRate
 from infra.demo.demo_client import DemoUsers, ListClient
 from infra.demo.sampler import Sample, Sampler
@@ -49,7 +49,7 @@ class DemoRunner:
     """Runs all phases and takes samples; `live_start` is the sample at which the live part began."""
 
     session: Session
-    data: DataSet
+    data: Dataset
     pacing: Pacing = Pacing()
     show: Callable[[ScreenState], object] = lambda screen_state: None
     clock: Callable[[], float] = time.monotonic  # seconds since the demo began

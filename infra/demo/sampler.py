@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 
 class Sampler:
-    """Takes samples while a data set is produced."""
+    """Takes samples while a dataset is produced."""
 
     def __init__(
         self,

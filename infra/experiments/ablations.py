@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments.harness import Instrumented, Log, ScoredEvents, backbone_only, instrumented, run_prequential
 from model.learner import Learner, LearnerSettings
 from model.signals.ranker import Ranker
@@ -72,18 +72,18 @@ class AveragedRanker(Ranker):
         self.others = [Ranker(settings.ranker, settings.seed + 1 + n) for n in range(count - 1)]
 
     def score(self, signals_CF: NDArray[np.float32]) -> NDArray[np.float32]:
-        scores = [super().score(signals_CF), *(one.score(signals_CF) for one in self.others)]
+        scores = [super().score(signals_CF), *(other.score(signals_CF) for other in self.others)]
         mean_C: NDArray[np.float32] = np.mean(scores, axis=0, dtype=np.float32)
         return mean_C
 
     def add_record(self, signals_CF: NDArray[np.float32], log_correction_C: NDArray[np.float32]) -> None:
-        for add_record in (super().add_record, *(one.add_record for one in self.others)):
+        for add_record in (super().add_record, *(other.add_record for other in self.others)):
             add_record(signals_CF, log_correction_C)
 
     def learn(self) -> float | None:
         loss = super().learn()
-        for one in self.others:
-            one.learn()
+        for other in self.others:
+            other.learn()
         return loss
 
 
@@ -194,7 +194,7 @@ def pipeline(
 
 
 def run(
-    ablations: Sequence[Ablation], data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log
+    ablations: Sequence[Ablation], data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log
 ) -> dict[str, dict[str, Any]]:
     """The results of the default and of each ablation, by label."""
     default = instrumented(settings)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments.evaluate import WARMUP_SHARE
 from infra.experiments.harness import (
     BACKBONE_ONLY,
@@ -73,7 +73,7 @@ class TextNeighborPipeline(RankingPipeline):
         return RankResult(rank_by_score(text_V, snapshot, request, self.repeats), np.zeros(0, np.int64))
 
 
-def cold_share(data: DataSet) -> float:
+def cold_share(data: Dataset) -> float:
     """The share of events on titles that had no event before."""
     return len(np.unique(data.title)) / max(len(data), 1)
 
@@ -95,7 +95,7 @@ def variant_settings(settings: LearnerSettings, mask: float) -> dict[str, Learne
 
 
 def report(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, mask: float | None = None
+    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, mask: float | None = None
 ) -> dict[str, Any]:
     """MRR, HR@10 and paired differences by variant and popularity bucket. `mask` is the share of masked ids; by default
     it is the share of cold events in the first fifth."""

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from features.text_encoders import Encoder
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments.evaluate import WARMUP_SHARE
 from infra.experiments.harness import (
@@ -99,7 +99,7 @@ def _parse_value(old: Any, value: str, full_path: str) -> Any:
     return new
 
 
-def first_test_event(data: DataSet, days: float | None) -> int:
+def first_test_event(data: Dataset, days: float | None) -> int:
     """The index of the first scored event. Raises SettingsError if no event would be left to learn from before it."""
     if days is None:
         return int(len(data) * WARMUP_SHARE)
@@ -111,7 +111,7 @@ def first_test_event(data: DataSet, days: float | None) -> int:
 
 
 def report(
-    data: DataSet,
+    data: Dataset,
     encode: Encoder,
     settings: LearnerSettings,
     names: tuple[str, str],
@@ -150,7 +150,7 @@ def report(
 
 
 def _run(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, side: str, name: str, log: Log, first: int
+    data: Dataset, encode: Encoder, settings: LearnerSettings, side: str, name: str, log: Log, first: int
 ) -> ScoredEvents:
     """The scored events of one side."""
     log(f"{side}: {name}")

@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from features.text_encoders import Encoder, launch_text
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.learner_settings import set_threads
 from model.learner import Learner, LearnerSettings, RankedEvent, UserUpdate, new_pipeline
 from model.metrics import beyond_accuracy, popularity_buckets
@@ -39,7 +39,7 @@ OnScored = Callable[[int, RankedEvent, dict[str, float]], None]  # index in its 
 
 
 def evaluate(
-    data: DataSet,
+    data: Dataset,
     encode: Encoder,
     settings: LearnerSettings,
     progress: OnProgress | None = None,
@@ -152,7 +152,7 @@ def freeze(pipeline: RankingPipeline) -> RankingPipeline:
 
 
 def micro_batches(
-    data: DataSet, encode: Encoder, max_history: int = ACTIVITY_HISTORY
+    data: Dataset, encode: Encoder, max_history: int = ACTIVITY_HISTORY
 ) -> Iterator[list[TitleMetadata | UserUpdate]]:
     """The dataset as micro-batches of the learner: first the launches that are due, then one update per user, with the
     new events and at most `max_history` earlier ones."""

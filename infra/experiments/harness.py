@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments.evaluate import WARMUP_SHARE, micro_batches
 from model.actions import TARGET_WEIGHTS
@@ -191,7 +191,7 @@ class ScoredEvents:
 
 
 def run_prequential(
-    data: DataSet,
+    data: Dataset,
     encode: Encoder,
     learner: Learner,
     log: Log,
@@ -244,7 +244,7 @@ def require_scored(recorded: ScoredEvents) -> ScoredEvents:
     return recorded
 
 
-def action_codes(data: DataSet, recorded: ScoredEvents) -> NDArray[np.int64]:
+def action_codes(data: Dataset, recorded: ScoredEvents) -> NDArray[np.int64]:
     """code_N: the action of each scored event. Actions of one user on one title at one time keep their order."""
     codes: defaultdict[tuple[str, str, int], deque[int]] = defaultdict(deque)
     for event in map(data.event, range(len(data))):
@@ -255,7 +255,7 @@ def action_codes(data: DataSet, recorded: ScoredEvents) -> NDArray[np.int64]:
     return np.array([codes[key].popleft() for key in keys], np.int64)
 
 
-def report_header(data: DataSet, recorded: ScoredEvents) -> dict[str, Any]:
+def report_header(data: Dataset, recorded: ScoredEvents) -> dict[str, Any]:
     """The first fields of a report: the dataset and the number of events and users."""
     size = {"events": len(data), "scored": len(recorded), "users": len(set(recorded.users))}
     return {"data": data.name, "simulated": data.simulated, **size}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments.harness import (
     EventMasks,
     Log,
@@ -56,7 +56,7 @@ LEFT_OUT: Final = {
 }
 
 
-def available_tasks(data: DataSet) -> dict[str, int]:
+def available_tasks(data: Dataset) -> dict[str, int]:
     """The number of classes of each task that the data supports."""
     actions = {action_code(data.event(k)) for k in range(len(data))}
     genres = {genre.strip().lower() for title in data.launches_with_events() for genre in title.genres}
@@ -77,7 +77,7 @@ def pipelines(settings: LearnerSettings, tasks: Sequence[str], weight: float) ->
 
 
 def report(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, weight: float | None = None
+    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, weight: float | None = None
 ) -> dict[str, Any]:
     """One panel per task and order: the metric by variant and slice, and the gain of the shared backbone over each
     other variant. `weight`: of a further task's loss; the next title has weight 1."""
@@ -128,7 +128,7 @@ def _rank_panel(
     }
 
 
-def _like_panel(recorded: ScoredEvents, data: DataSet) -> dict[str, Any]:
+def _like_panel(recorded: ScoredEvents, data: Dataset) -> dict[str, Any]:
     """The accuracy of predicting whether the user finishes or likes the title, and over all events the AUC, which does
     not depend on a threshold."""
     truth_N = LIKED.numpy()[action_codes(data, recorded)]

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pandas as pd
 
 from features.text_encoders import Encoder
-from infra.data.datasets import DataSet, from_tables
+from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
 from infra.experiments.evaluate import BATCH_EVENTS, micro_batches
 from infra.experiments.harness import Log, ScoredEvents, backbone_only, instrumented, run_prequential
@@ -34,7 +34,7 @@ KEEPING_UP: Final = f"keeping up with {TARGET_EVENTS_PER_S:,}/s"
 SAMPLE_EVENTS: Final = 10_000  # between two samples of speed and memory
 
 
-def globo(path: Path, limit: int | None, day: str = GLOBO_DAY) -> DataSet:
+def globo(path: Path, limit: int | None, day: str = GLOBO_DAY) -> Dataset:
     """The first `limit` clicks from that day (UTC) on. Only articles with clicks among them are candidates."""
     clicks = pd.read_parquet(path, columns=["user", "item", "ts_ms"])
     clicks = clicks[clicks.ts_ms >= pd.Timestamp(day).value // 10**6][:limit]
@@ -42,7 +42,7 @@ def globo(path: Path, limit: int | None, day: str = GLOBO_DAY) -> DataSet:
     return from_tables(Table(str(path), rows), None, name="globo")
 
 
-def ml_1m(folder: Path) -> DataSet:
+def ml_1m(folder: Path) -> Dataset:
     """The synthetic stream of the users' sequences."""
     rows = pd.read_parquet(folder / "ml1m_ordered.parquet")
     rows = rows[rows.pos < MAX_USER_EVENTS]
@@ -57,7 +57,7 @@ def ml_1m(folder: Path) -> DataSet:
     return from_tables(Table("ml-1m", events), Table("movies.dat", titles), name="ml-1m in users' order")
 
 
-def compare(data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, days: float = 30) -> dict[str, Any]:
+def compare(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, days: float = 30) -> dict[str, Any]:
     """The full model, the model without a backbone, and the baselines, with paired differences. `days`: window of
     recent popularity."""
     pipelines = {"full": instrumented(settings), "no_backbone": instrumented(settings, backbone=False)}
@@ -83,7 +83,7 @@ def report(recorded: ScoredEvents) -> dict[str, Any]:
 
 
 def throughput(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, minutes: float, log: Log
+    data: Dataset, encode: Encoder, settings: LearnerSettings, minutes: float, log: Log
 ) -> dict[str, list[dict[str, float]]]:
     """Samples of the learner's speed and memory by mode: `minutes` / 4 by default, `minutes` / 4 without replay, then
     `minutes` with the load shedding that TARGET_EVENTS_PER_S requires."""

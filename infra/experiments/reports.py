@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from features.text_encoders import Encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments import (
     coldstart,
     compare,
@@ -41,20 +41,20 @@ class ReportPart:
     draw: Callable[[Mapping[str, Any], Path], None]
 
 
-def _scaling(data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+def _scaling(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
     return scaling.report(data, encode, settings, log)
 
 
-def _compare(data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+def _compare(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
     """The smallest size of the sweep against the largest size."""
     return compare.report(data, encode, settings, SIZES_COMPARED, log)
 
 
-def _staleness(data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+def _staleness(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
     return staleness.report(data, encode, settings, log, staleness.SAMPLE_EVERY)
 
 
-def _flops(data: DataSet, _encode: Encoder, settings: LearnerSettings, _log: Log) -> dict[str, Any]:
+def _flops(data: Dataset, _encode: Encoder, settings: LearnerSettings, _log: Log) -> dict[str, Any]:
     return flops.report(load().model_size, settings.sequence, len(data.titles))
 
 

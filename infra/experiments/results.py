@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from features.text_encoders import Encoder, load_encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.locate import locate
 from infra.experiments import ablations, evaluate, other_streams, reports_page, results_page, retraining, user_sequences
 from infra.experiments.coldstart import cold_share
@@ -49,11 +49,11 @@ class ResultsPart:
 
     name: str
     limit: int | None  # default number of events; None: all
-    data: Callable[[int | None], Any]  # loads a DataSet or UserSequences, given the limit
+    data: Callable[[int | None], Any]  # loads a Dataset or UserSequences, given the limit
     run: Callable[[Any, Log], dict[str, Any]]
 
 
-def headline(encode: Encoder, settings: LearnerSettings, data: DataSet, log: Log) -> dict[str, Any]:
+def headline(encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log) -> dict[str, Any]:
     """The prequential evaluation, with curves and paired differences."""
     pipelines = {name: instrumented(settings, backbone=name == "full") for name in evaluate.VARIANTS[:2]}
     recorded = ScoredEvents()
@@ -80,7 +80,7 @@ def headline(encode: Encoder, settings: LearnerSettings, data: DataSet, log: Log
 
 
 def parts(
-    given: Callable[[int | None], DataSet],
+    given: Callable[[int | None], Dataset],
     encode: Encoder,
     settings: LearnerSettings,
     minutes: float,
@@ -110,19 +110,19 @@ def parts(
             yield ResultsPart(name, part.limit, sources[part.dataset], partial(run_report, part, encode, settings))
 
 
-def run_ablations(group: str, encode: Encoder, settings: LearnerSettings, data: DataSet, log: Log) -> dict[str, Any]:
+def run_ablations(group: str, encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log) -> dict[str, Any]:
     """One group of ablations."""
     rows = ablations.ablation_groups(cold_share(data))[group]
     return {"rows": ablations.run(rows, data, encode, settings, log)}
 
 
-def run_comparison(encode: Encoder, settings: LearnerSettings, days: float, data: DataSet, log: Log) -> dict[str, Any]:
+def run_comparison(encode: Encoder, settings: LearnerSettings, days: float, data: Dataset, log: Log) -> dict[str, Any]:
     """The model and the baselines on another stream."""
     return other_streams.compare(data, encode, settings, log, days)
 
 
 def run_throughput(
-    encode: Encoder, settings: LearnerSettings, minutes: float, data: DataSet, log: Log
+    encode: Encoder, settings: LearnerSettings, minutes: float, data: Dataset, log: Log
 ) -> dict[str, Any]:
     """The learner's speed and memory."""
     return {"minutes": minutes, "samples": other_streams.throughput(data, encode, settings, minutes, log)}
@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
     in_force = load_settings()
     model = settings or learner_settings(in_force)
 
-    def given(limit: int | None) -> DataSet:
+    def given(limit: int | None) -> Dataset:
         where = {"data_dir": in_force.data_dir, "folder": in_force.data, "seed": in_force.seed}
         return locate(options.events, options.titles, **where).slice(0, limit)  # type: ignore[arg-type]
 

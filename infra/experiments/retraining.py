@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments.batch_retraining import (
     EventHistories,
     FlopEstimator,
@@ -172,7 +172,7 @@ def pipelines(settings: LearnerSettings) -> tuple[OnlinePipeline, FrozenPipeline
 
 
 def run(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, every: int | None = None
+    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, every: int | None = None
 ) -> dict[str, Any]:
     """Run all variants. Returns metrics, costs and curves. A short stream is retrained more often: there must be two
     retrainings in the first fifth, because the first trained ranker comes with the second."""

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments.evaluate import WARMUP_SHARE
 from infra.experiments.flops import parameters
@@ -87,7 +87,7 @@ def with_size(settings: LearnerSettings, size: BackboneSize) -> LearnerSettings:
 def sweep(names: Sequence[str], settings: LearnerSettings) -> dict[str, LearnerSettings]:
     """The settings of each size, smallest first. Raises SettingsError if there are too few sizes to fit a law."""
     sizes = {name: with_size(settings, parse_size(name)) for name in names}
-    count = {name: parameters(one.sequence.network) for name, one in sizes.items()}
+    count = {name: parameters(sized.sequence.network) for name, sized in sizes.items()}
     if len(set(count.values())) < max(MIN_SIZES, len(names)):
         raise SettingsError(f"A law of three constants needs {MIN_SIZES} distinct sizes or more: {', '.join(names)}.")
     return {name: sizes[name] for name in sorted(sizes, key=count.__getitem__)}
@@ -161,14 +161,14 @@ def _delayed_scores(
 
 
 def report(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, names: Sequence[str] = (), seeds: int = 3
+    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, names: Sequence[str] = (), seeds: int = 3
 ) -> dict[str, Any]:
     """MRR by task, order and size, both laws, and the gains of the largest size. Raises SettingsError."""
     set_threads(1)
     sizes = sweep(names or DEFAULT_SIZES, settings)
     pipelines = {
-        _run(name, k): instrumented(replace(of, seed=settings.seed + k))
-        for name, of in sizes.items()
+        _run(name, k): instrumented(replace(sized, seed=settings.seed + k))
+        for name, sized in sizes.items()
         for k in range(seeds)
     }
     pipelines[NO_BACKBONE] = instrumented(settings, backbone=False)
@@ -179,14 +179,14 @@ def report(
         **report_header(data, recorded),
         "settings": asdict(settings),
         "seeds": seeds,
-        "current_size": next((name for name, of in sizes.items() if of.sequence.network == network), None),
+        "current_size": next((name for name, sized in sizes.items() if sized.sequence.network == network), None),
         "sizes": {
             name: {
-                "parameters": parameters(of.sequence.network),
-                "heads": of.sequence.network.heads,
+                "parameters": parameters(sized.sequence.network),
+                "heads": sized.sequence.network.heads,
                 "cpu_seconds": sum(pipelines[_run(name, k)].cpu_seconds for k in range(seeds)) / seeds,
             }
-            for name, of in sizes.items()
+            for name, sized in sizes.items()
         },
         "no_backbone_cpu_seconds": pipelines[NO_BACKBONE].cpu_seconds,
         "tasks": _by_task(data, recorded, delayed, sizes, seeds),
@@ -199,12 +199,12 @@ def _run(size: str, seed: int) -> str:
 
 
 def _by_task(
-    data: DataSet, recorded: ScoredEvents, delayed: DelayedEvaluation, sizes: Mapping[str, LearnerSettings], seeds: int
+    data: Dataset, recorded: ScoredEvents, delayed: DelayedEvaluation, sizes: Mapping[str, LearnerSettings], seeds: int
 ) -> dict[str, Any]:
     """The results of each task that has enough events and users."""
     all_delayed = {f"delayed by {delayed.delay} events": np.ones(len(delayed.recorded), bool)} if delayed.delay else {}
     results: dict[str, Any] = {}
-    n_S = np.array([parameters(of.sequence.network) for of in sizes.values()], float)
+    n_S = np.array([parameters(sized.sequence.network) for sized in sizes.values()], float)
     for record, masks in ((recorded, task_masks(data, recorded)), (delayed.recorded, all_delayed)):
         for task, inside_N in masks.items():
             user_N = np.array(record.users)[inside_N]
@@ -215,7 +215,7 @@ def _by_task(
     return results
 
 
-def task_masks(data: DataSet, recorded: ScoredEvents) -> dict[str, NDArray[np.bool_]]:
+def task_masks(data: Dataset, recorded: ScoredEvents) -> dict[str, NDArray[np.bool_]]:
     """The scored events of each task: all, by liking, by genre, and on new titles."""
     masks = {"next event": np.ones(len(recorded), bool)}
     liked_N = LIKED.numpy()[action_codes(data, recorded)]

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments.evaluate import WARMUP_SHARE
 from infra.experiments.harness import (
     BACKBONE_ONLY,
@@ -111,7 +111,7 @@ def build_variants(settings: LearnerSettings) -> tuple[dict[str, NearestHorizonP
 
 
 def report(
-    data: DataSet, encode: Encoder, settings: LearnerSettings, log: Log, sample_every: int = SAMPLE_EVERY
+    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, sample_every: int = SAMPLE_EVERY
 ) -> dict[str, Any]:
     """MRR by variant, list age, order and filter, and paired differences. One event in `sample_every` is evaluated with
     final lists and with ages in hours."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text_encoders import launch_text
-from infra.data.datasets import DataSet, read_titles
+from infra.data.datasets import Dataset, read_titles
 from infra.data.tables import DataError, actions, ids, numbers, ratings, read_table, times
 from model.actions import TARGET_WEIGHTS
 from streaming.records import Launch
@@ -57,7 +57,7 @@ def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), lim
     return UserSequences(events.name.split(".")[0], False, items, texts, _by_user(users, user_N, title_N, at_N))
 
 
-def from_dataset(data: DataSet) -> UserSequences:
+def from_dataset(data: Dataset) -> UserSequences:
     """The sequences of a dataset, with its tie-breaking. Titles without an interaction are left out."""
     known = {launch.title: launch for launch in data.launches}
     interaction_N = _is_interaction(data.action, data.rating)
@@ -80,7 +80,10 @@ def _is_interaction(action_N: NDArray[np.uint8], rating_N: NDArray[np.float64]) 
 
 
 def _texts(launches: Sequence[Launch | None]) -> list[str]:
-    return ["" if one is None else launch_text(one.name, one.genres, one.overview, one.text) for one in launches]
+    return [
+        "" if launch is None else launch_text(launch.name, launch.genres, launch.overview, launch.text)
+        for launch in launches
+    ]
 
 
 def _by_user(

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
 from infra.local.supervisor import FLOWS
 from tests.support.chaos import ErrorCounts, Fault, RunResult, compare_runs, run_dataset, session_settings
@@ -18,12 +18,12 @@ EVENT_RATE: Final = 40.0  # events/s
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return simulate(users=20, titles=TITLE_COUNT, events=600, days=60, seed=5)
 
 
 @pytest.fixture(scope="module")
-def want(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+def want(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """The result of a run without a fault."""
     found = run_dataset(session_settings(tmp_path_factory.mktemp("undisturbed")), data, None, print)
     assert all(found.checkpoint_files.values())
@@ -31,7 +31,7 @@ def want(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return found
 
 
-def test_killed_flows_and_outages_lose_nothing(tmp_path: Path, data: DataSet, want: RunResult) -> None:
+def test_killed_flows_and_outages_lose_nothing(tmp_path: Path, data: Dataset, want: RunResult) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(RestartableService("Redis", tmp_path / "redis", None))
         faults: list[Fault] = [FlowKills(1, seed=5, rate=EVENT_RATE), Outage(redis, OUTAGE_S, EVENT_RATE)]

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from infra.cli.produce import produce_dataset
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
 from infra.demo.command import dead_events, outcome
 from infra.demo.report import Outcome, as_json
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return simulate(users=50, titles=150, events=1500, days=60, seed=3)
 
 
@@ -53,8 +53,8 @@ def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sess
 
 
 @pytest.fixture(scope="module")
-def runner(loop: Session, data: DataSet) -> DemoRunner:
-    """The data set, produced: half as a backlog, half live."""
+def runner(loop: Session, data: Dataset) -> DemoRunner:
+    """The dataset, produced: half as a backlog, half live."""
     began = time.monotonic()
     made = DemoRunner(loop, data, Pacing(limit=500), clock=lambda: time.monotonic() - began)
     made.run()
@@ -67,14 +67,14 @@ def found(runner: DemoRunner) -> Outcome:
     return outcome(runner, runner.clock())
 
 
-def test_every_produced_event_is_learned(found: Outcome, data: DataSet) -> None:
+def test_every_produced_event_is_learned(found: Outcome, data: Dataset) -> None:
     want = {"produced": len(data), "learned": len(data), "duplicates": 0, "dead_lettered": 0, "waiting": 0}
     assert found.counts == want
     assert found.samples[-1].lag["features < user-events"] == 0
     assert found.samples[-1].lag["titles < title-launches"] == 0
 
 
-def test_all_variants_are_scored_on_the_live_part(found: Outcome, data: DataSet) -> None:
+def test_all_variants_are_scored_on_the_live_part(found: Outcome, data: Dataset) -> None:
     report = as_json(found)
     live = len(data) - len(data) // 2
     assert report["live_events"] == live
@@ -88,7 +88,7 @@ def test_all_variants_are_scored_on_the_live_part(found: Outcome, data: DataSet)
 
 
 def test_lists_hold_launched_titles_that_the_user_has_not_seen(
-    loop: Session, runner: DemoRunner, data: DataSet
+    loop: Session, runner: DemoRunner, data: Dataset
 ) -> None:
     launched = {launch.title for launch in data.launches}
     for user in data.users:
@@ -117,7 +117,7 @@ def store(loop: Session) -> object:
     return FeatureStore(repo_path=str(loop.settings.data_dir / "feast"))
 
 
-def test_feast_client_reads_online_features(loop: Session, runner: DemoRunner, data: DataSet) -> None:
+def test_feast_client_reads_online_features(loop: Session, runner: DemoRunner, data: Dataset) -> None:
     last = len(data) - 1
     user, title = data.event(last).user, data.launches[0]
     features = ["user_activity:event_count", "user_activity:last_title", "user_activity:recent_titles"]
@@ -131,7 +131,7 @@ def test_feast_client_reads_online_features(loop: Session, runner: DemoRunner, d
     assert len(rows["semantic"][0]) == 256
 
 
-def test_historical_features_are_point_in_time_correct(loop: Session, runner: DemoRunner, data: DataSet) -> None:
+def test_historical_features_are_point_in_time_correct(loop: Session, runner: DemoRunner, data: Dataset) -> None:
     busiest = int(pd.Series(data.user).value_counts().index[0])
     own = (data.user == busiest).nonzero()[0]
     distinct = [k for k in range(1, len(own)) if data.ts[own[k]] > data.ts[own[k - 1]] + 1000][:5]
@@ -167,7 +167,7 @@ def test_invalid_event_becomes_a_dead_letter_with_its_reason(loop: Session, foun
     assert letters[to_json(late)]["reason"].decode().startswith("in the future: ")
 
 
-def test_duplicate_event_is_learned_once(loop: Session, found: Outcome, data: DataSet) -> None:
+def test_duplicate_event_is_learned_once(loop: Session, found: Outcome, data: Dataset) -> None:
     before = tour_counts(loop)
     event = Event(user=data.users[0], title="title-2", ts=int(data.ts[-1]), event_id="once")
     send_records(loop, *[(USER_EVENTS, event.user, to_json(event))] * 2)
@@ -183,7 +183,7 @@ def tour_counts(loop: Session) -> tuple[int, int]:
     return now.learned, now.duplicates
 
 
-def test_launched_title_enters_lists(loop: Session, runner: DemoRunner, data: DataSet) -> None:
+def test_launched_title_enters_lists(loop: Session, runner: DemoRunner, data: Dataset) -> None:
     like = data.launches[0]
     sequel = Launch(title="sequel", name=f"{like.name} II", genres=like.genres, overview=like.overview, year=2025)
     assert not any("sequel" in read(loop.redis, user) for user in data.users)
@@ -198,7 +198,7 @@ def test_launched_title_enters_lists(loop: Session, runner: DemoRunner, data: Da
     )
 
 
-def test_data_set_can_be_produced_into_running_flows(loop: Session, found: Outcome, data: DataSet) -> None:
+def test_data_set_can_be_produced_into_running_flows(loop: Session, found: Outcome, data: Dataset) -> None:
     before, said = processed_events(loop.settings), list[str]()
     assert produce_dataset(loop.settings, data.slice(len(data) - 40), said.append, None, None) == 40
     wait_for(loop, "40 events more", lambda: processed_events(loop.settings) >= before + 40)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from features.store import offline_folder, open_store
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.producer import DatasetProducer, ProduceRate
 from infra.learner_settings import learner_settings, set_threads
 from infra.local.processes import log_tail
@@ -68,7 +68,7 @@ class ErrorCounts:
         return not (self.lost or self.duplicated or self.different)
 
 
-def run_dataset(settings: Settings, data: DataSet, fault: Fault | None, log: Log) -> RunResult:
+def run_dataset(settings: Settings, data: Dataset, fault: Fault | None, log: Log) -> RunResult:
     """Produce the dataset into a new system, with or without a fault, until all events are learned and served."""
     with run_session(settings, RESTART_POLICY) as session:
         with DatasetProducer(data, session.settings.kafka_config(), ahead=len(data)) as producer:
@@ -116,7 +116,7 @@ def _checkpoints(session: Session) -> list[str]:
     return checkpoint.list_checkpoints(session.settings.checkpoints_url())
 
 
-def _collect_result(session: Session, data: DataSet, log: Log) -> RunResult:
+def _collect_result(session: Session, data: Dataset, log: Log) -> RunResult:
     folder = session.settings.data_dir.resolve() / "feast"
     table = pq.read_table(offline_folder(folder, "user_activity"))
     offline_rows = [tuple(map(_hashable, row.values())) for row in table.drop_columns(["created"]).to_pylist()]

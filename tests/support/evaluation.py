@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from infra.data.datasets import DataSet, from_tables
+from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
 from model.learner import LearnerSettings
 from tests.support.learner import D_TEXT, LARGE_STATE, RANKER, SEQUENCE
@@ -32,14 +32,14 @@ def no_text(texts: Sequence[str]) -> NDArray[np.float32]:
     return np.zeros((len(texts), D_TEXT), np.float32)
 
 
-def dataset_of(rows: list[tuple[int, int, int]], titles: list[dict[str, Any]] | None = None) -> DataSet:
+def dataset_of(rows: list[tuple[int, int, int]], titles: list[dict[str, Any]] | None = None) -> Dataset:
     """A dataset of the events (user, item, unix seconds)."""
     events = pd.DataFrame(rows, columns=["user", "item", "ts"])
     described = Table("titles", pd.DataFrame(titles)) if titles else None
     return from_tables(Table("events", events), described, name="synthetic", simulated=True)
 
 
-def checkerboard(events: int, users: int = 20, titles: int = 60, repeats: bool = False) -> DataSet:
+def checkerboard(events: int, users: int = 20, titles: int = 60, repeats: bool = False) -> Dataset:
     """Even users interact with even titles, odd users with odd titles, all equally often."""
     random = np.random.default_rng(2)
     left = {user: random.permutation(np.arange(user % 2, titles, 2)).tolist() for user in range(users)}
@@ -53,7 +53,7 @@ def checkerboard(events: int, users: int = 20, titles: int = 60, repeats: bool =
     return dataset_of(rows)
 
 
-def genre_cycle(events: int, users: int = 16, titles: int = 80) -> DataSet:
+def genre_cycle(events: int, users: int = 16, titles: int = 80) -> Dataset:
     """Each user goes through the genres in turn. Even users like half of the genres, odd users the other half."""
     random = np.random.default_rng(4)
     left = {user: [random.permutation(np.arange(of, titles, 4)).tolist() for of in range(4)] for user in range(users)}

@@ -9,7 +9,7 @@ from bytewax.testing import TestingSource
 from msgspec import structs
 
 from features.text_encoders import launch_text, load_encoder
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
 from model.learner import Learner, LearnerSettings, UserUpdate
 from model.recommender import Recommender
@@ -40,7 +40,7 @@ class World:
     """Some twelve simulated users and 60 titles: `titles` and `activities` are the log's records in order."""
 
     def __init__(self, events: int = 300) -> None:
-        self.data: DataSet = simulate(users=12, titles=60, events=events, days=90, seed=4)
+        self.data: Dataset = simulate(users=12, titles=60, events=events, days=90, seed=4)
         self.encode = load_encoder()
         self.titles = [self.title(launch, offset) for offset, launch in enumerate(self.data.launches)]
         self.activities: list[Activity] = []

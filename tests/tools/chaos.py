@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.producer import DatasetProducer, ProduceRate
 from infra.data.simulate import simulate
 from infra.local.embedded import free_port, start_kafka, start_redis
@@ -154,7 +154,7 @@ class RestartableService:
 
 
 def run_with_fault(
-    name: str, folder: Path, data: DataSet, want: RunResult, fault: Fault, log: Log, **given: Any
+    name: str, folder: Path, data: Dataset, want: RunResult, fault: Fault, log: Log, **given: Any
 ) -> FaultReport:
     """Run with a fault and compare with the result `want`."""
     log(f"{name}:")

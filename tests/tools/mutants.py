@@ -20,7 +20,7 @@ from typing import Final
 from tests.support.paths import ROOT
 
 CPU, GPU = "kernels/cpu.py", "kernels/triton_kernel.py"
-TESTS: Final = {CPU: "tests/unit/kernels/test_sampled_softmax.py", GPU: "tests/unit/kernels/test_triton_kernel.py"}
+TESTS: Final = {CPU: "tests/unit/kernels/test_cpu.py", GPU: "tests/unit/kernels/test_triton_kernel.py"}
 NEEDED: Final = ("kernels", "tests", "pyproject.toml")
 EQUIVALENT: Final = {
     "blocks of another size": "the same sums in another order",

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from benchmarks.latency_probe import last_events, paced_events, percentiles
-from infra.data.datasets import DataError, DataSet, from_tables
+from infra.data.datasets import DataError, Dataset, from_tables
 from infra.data.tables import Table
 
 
-def six_events() -> DataSet:
+def six_events() -> Dataset:
     events = pd.DataFrame([("u", f"t{n}", n) for n in range(6)], columns=["user", "item", "ts"])
     return from_tables(Table("events", events), None, name="six")
 

@@ -21,7 +21,7 @@ from benchmarks.sustained import (
     sustained_rows,
     topic_lag,
 )
-from infra.data.datasets import DataSet, from_tables
+from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
 from infra.experiments.machine import resident_mib
 from infra.monitor.lag import PartitionLag
@@ -29,7 +29,7 @@ from infra.monitor.metric_totals import MetricSums
 from model.metrics.ranking import RANKING_METRICS, SLICES
 
 
-def stream(events: Sequence[tuple[str, str, int]]) -> DataSet:
+def stream(events: Sequence[tuple[str, str, int]]) -> Dataset:
     table = pd.DataFrame(events, columns=["user", "item", "ts"])
     return from_tables(Table("events", table), None, name="few")
 

@@ -120,5 +120,6 @@ def test_offline_log_has_each_field_of_the_view(view: FeatureView) -> None:
     assert schema.names[0] == view.entity_columns[0].name  # the key
     for field in view.features:
         assert schema.field(field.name).type == ARROW_TYPES[field.dtype], field.name
+    assert view.batch_source is not None
     for column in (view.batch_source.timestamp_field, view.batch_source.created_timestamp_column):
         assert schema.field(column).type == pa.timestamp("us", tz="UTC")

@@ -84,9 +84,8 @@ def record_weights(made: Setup, target: int) -> NDArray[np.float32]:
     """How many candidates each entry of the current request's training record stands for; the target is the first."""
     rank(made._replace(requests=[replace(made.requests[0], target=target)]), made.pipeline)
     ranker = made.pipeline.ranker
-    weight_C: NDArray[np.float32] = np.exp(
-        ranker.log_correction_NC[(ranker.records_written - 1) % len(ranker.log_correction_NC)]
-    )
+    newest = (ranker.records_written - 1) % len(ranker.log_correction_NC)
+    weight_C: NDArray[np.float32] = np.exp(ranker.log_correction_NC[newest])
     return weight_C
 
 
@@ -104,12 +103,16 @@ def test_record_weights_add_up_to_all_candidates() -> None:
     assert min(uniform_sampled.values()) > 3
 
 
-def test_listed_titles_are_not_uniform_negatives() -> None:
+def test_uniform_negatives_are_neither_listed_nor_the_target() -> None:
     made = trained_setup()
     rows = np.flatnonzero(made.learner.stream_state.catalog.candidate_V)
     made.pipeline.shortlist = len(rows)
-    for target in rows.tolist():
-        assert not record_weights(made, target)[FIRST_UNIFORM:].any()
+    assert not any(record_weights(made, target)[FIRST_UNIFORM:].any() for target in rows.tolist())
+    made.pipeline.shortlist = len(rows) - 1
+    (unlisted,) = [target for target in rows.tolist() if record_weights(made, target)[0] < 1]
+    assert not any(record_weights(made, unlisted)[FIRST_UNIFORM:].any() for _ in range(100))
+    listed = next(target for target in rows.tolist() if target != unlisted)
+    assert any(record_weights(made, listed)[FIRST_UNIFORM:].any() for _ in range(100))
 
 
 def test_restored_pipeline_ranks_and_samples_the_same() -> None:

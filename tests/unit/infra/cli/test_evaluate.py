@@ -24,7 +24,7 @@ def rankings(*ranks: float) -> dict[str, PrequentialMetrics]:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The options of a command for a small data set, in an empty folder."""
+    """The options of a command for a small dataset, in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREMIERE_DATA_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("PREMIERE_THREADS", "1")

@@ -1,4 +1,4 @@
-"""A data set is produced completely, and progress is printed at intervals and at the end."""
+"""A dataset is produced completely, and progress is printed at intervals and at the end."""
 
 from pathlib import Path
 

@@ -1,11 +1,11 @@
-"""A command's data set is located in the documented order."""
+"""A command's dataset is located in the documented order."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.data.datasets import DataError, DataSet
+from infra.data.datasets import DataError, Dataset
 from infra.data.locate import locate
 from tests.support.tables import write_table
 
@@ -19,7 +19,7 @@ def place(folder: Path, user: str) -> Path:
 def test_data_set_is_located_in_the_documented_order(tmp_path: Path) -> None:
     data_dir = tmp_path / "state"
 
-    def found(**given: Any) -> DataSet:
+    def found(**given: Any) -> Dataset:
         return locate(data_dir=data_dir, **given)
 
     assert found().simulated

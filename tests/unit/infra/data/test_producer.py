@@ -1,4 +1,4 @@
-"""Producing a data set to a real broker: delivery, order, launches ahead, and pace."""
+"""Producing a dataset to a real broker: delivery, order, launches ahead, and pace."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.producer import DatasetProducer, Delivery, ProduceError, ProduceProgress, ProduceRate
 from infra.data.simulate import simulate
 from infra.local.embedded import LOOPBACK, free_port
@@ -25,7 +25,7 @@ class Log(NamedTuple):
     events: str
     launches: str
 
-    def producer(self, data: DataSet, **options: object) -> DatasetProducer:
+    def producer(self, data: Dataset, **options: object) -> DatasetProducer:
         return DatasetProducer(data, self.config, user_events=self.events, title_launches=self.launches, **options)  # type: ignore[arg-type]
 
     def read_events(self) -> list[Event]:
@@ -44,15 +44,15 @@ def log(kafka: str) -> Log:
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return simulate(users=20, titles=80, events=600, days=60, seed=2)
 
 
-def all_events(data: DataSet) -> list[Event]:
+def all_events(data: Dataset) -> list[Event]:
     return [data.event(k) for k in range(len(data))]
 
 
-def test_every_event_and_launch_is_delivered_once_in_order(log: Log, data: DataSet) -> None:
+def test_every_event_and_launch_is_delivered_once_in_order(log: Log, data: Dataset) -> None:
     with log.producer(data) as replay:
         assert replay.produce() == 600
     assert log.read_events() == all_events(data)
@@ -61,7 +61,7 @@ def test_every_event_and_launch_is_delivered_once_in_order(log: Log, data: DataS
     assert (first.key or b"").decode() == data.event(0).user
 
 
-def test_events_of_a_user_keep_their_order(kafka: str, data: DataSet) -> None:
+def test_events_of_a_user_keep_their_order(kafka: str, data: Dataset) -> None:
     suffix, config = uuid.uuid4().hex[:8], {"bootstrap.servers": kafka}
     spread = Log(config, f"spread-events-{suffix}", f"spread-launches-{suffix}")
     create_topics(config, [Topic(spread.events, 4, {}), Topic(spread.launches, 1, {})])
@@ -73,7 +73,7 @@ def test_events_of_a_user_keep_their_order(kafka: str, data: DataSet) -> None:
         assert [e for e in found if e.user == user] == [e for e in all_events(data) if e.user == user]
 
 
-def test_launches_are_produced_ahead_of_events(log: Log, data: DataSet) -> None:
+def test_launches_are_produced_ahead_of_events(log: Log, data: Dataset) -> None:
     sent: list[tuple[int, int]] = []
     with log.producer(data, ahead=50) as replay:
         assert replay.launch_ahead() == (data.launched < data.ts[50]).sum()
@@ -84,7 +84,7 @@ def test_launches_are_produced_ahead_of_events(log: Log, data: DataSet) -> None:
     assert sent[-1][1] == len(data.launches)
 
 
-def test_data_set_is_produced_in_parts_without_repeated_launches(log: Log, data: DataSet) -> None:
+def test_data_set_is_produced_in_parts_without_repeated_launches(log: Log, data: Dataset) -> None:
     part = data.slice(200, 500)
     with log.producer(part) as replay:
         assert replay.produce(until=100) == 100
@@ -94,7 +94,7 @@ def test_data_set_is_produced_in_parts_without_repeated_launches(log: Log, data:
     assert log.read_launches() == part.launches
 
 
-def test_events_in_flight_stay_below_the_limit(log: Log, data: DataSet) -> None:
+def test_events_in_flight_stay_below_the_limit(log: Log, data: Dataset) -> None:
     learned, most = 0, 0
     replay = log.producer(data)
 
@@ -113,7 +113,7 @@ def test_events_in_flight_stay_below_the_limit(log: Log, data: DataSet) -> None:
     assert 30 <= most <= 40
 
 
-def test_stuck_flows_raise_after_the_timeout(log: Log, data: DataSet) -> None:
+def test_stuck_flows_raise_after_the_timeout(log: Log, data: Dataset) -> None:
     with (
         log.producer(data) as replay,
         pytest.raises(ProduceError, match=r"none was learned .*`premiere status`"),
@@ -123,7 +123,7 @@ def test_stuck_flows_raise_after_the_timeout(log: Log, data: DataSet) -> None:
 
 
 @pytest.mark.parametrize("pace", [ProduceRate(rate=200), ProduceRate(speed=200)])
-def test_events_are_produced_when_due(log: Log, data: DataSet, pace: ProduceRate) -> None:
+def test_events_are_produced_when_due(log: Log, data: Dataset, pace: ProduceRate) -> None:
     part = data.slice(0, 40)
     began, sent = time.monotonic(), []
     if pace.speed:
@@ -137,7 +137,7 @@ def test_events_are_produced_when_due(log: Log, data: DataSet, pace: ProduceRate
     assert all(at >= when for at, when in zip(sent, due, strict=True))
 
 
-def test_stop_ends_producing(log: Log, data: DataSet) -> None:
+def test_stop_ends_producing(log: Log, data: Dataset) -> None:
     stop = threading.Event()
     with log.producer(data, stop=stop) as replay:
         played = replay.produce(
@@ -147,7 +147,7 @@ def test_stop_ends_producing(log: Log, data: DataSet) -> None:
     assert log.read_events() == all_events(data)[:42]
 
 
-def test_progress_is_reported_to_the_end(log: Log, data: DataSet) -> None:
+def test_progress_is_reported_to_the_end(log: Log, data: Dataset) -> None:
     told: list[ProduceProgress] = []
     with log.producer(data, progress=told.append) as replay:
         replay.produce()

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
 from model.metrics.baselines import Baselines
 from model.metrics.ranking import PrequentialMetrics, average_rank
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return simulate(users=60, titles=300, events=4000, days=90, seed=7)
 
 
-def test_seed_determines_the_data_set(data: DataSet) -> None:
+def test_seed_determines_the_data_set(data: Dataset) -> None:
     again = simulate(users=60, titles=300, events=4000, days=90, seed=7)
     assert again.launches == data.launches
     assert [again.event(k) for k in range(len(again))] == [data.event(k) for k in range(len(data))]
@@ -22,25 +22,25 @@ def test_seed_determines_the_data_set(data: DataSet) -> None:
     assert other.event(0) != data.event(0)
 
 
-def test_sizes_are_as_requested(data: DataSet) -> None:
+def test_sizes_are_as_requested(data: Dataset) -> None:
     assert data.simulated
     assert (len(data), len(data.launches)) == (4000, 300)
     assert 55 <= len(data.users) <= 60
 
 
-def test_titles_launch_throughout_and_before_their_events(data: DataSet) -> None:
+def test_titles_launch_throughout_and_before_their_events(data: Dataset) -> None:
     launched = {launch.title: launch.ts or 0 for launch in data.launches}
     assert all(launched[data.event(k).title] < data.event(k).ts for k in range(len(data)))
     in_last_third = data.launched > np.quantile(data.ts, 2 / 3)
     assert 20 < in_last_third.sum() < 200
 
 
-def test_no_user_has_two_events_on_a_title(data: DataSet) -> None:
+def test_no_user_has_two_events_on_a_title(data: Dataset) -> None:
     pairs = [(data.event(k).user, data.event(k).title) for k in range(len(data))]
     assert len(set(pairs)) == len(pairs)
 
 
-def test_sequels_attract_users_of_the_first_part(data: DataSet) -> None:
+def test_sequels_attract_users_of_the_first_part(data: Dataset) -> None:
     names = {launch.title: launch.name for launch in data.launches}
     first = {name: title for title, name in names.items()}
     sequels = {title: first[name[:-3]] for title, name in names.items() if name.endswith(" II") and name[:-3] in first}
@@ -54,7 +54,7 @@ def test_sequels_attract_users_of_the_first_part(data: DataSet) -> None:
     assert of_fans > 1.5 * by_chance
 
 
-def test_genre_and_recency_beat_popularity(data: DataSet) -> None:
+def test_genre_and_recency_beat_popularity(data: Dataset) -> None:
     baselines, popularity, content = Baselines(), PrequentialMetrics(), PrequentialMetrics()
     rows = {launch.title: row for row, launch in enumerate(data.launches)}
     kinds = sorted({genre for launch in data.launches for genre in launch.genres})

@@ -1,4 +1,4 @@
-"""The demo's data set is located before anything is downloaded, and dead-lettered events are counted once."""
+"""The demo's dataset is located before anything is downloaded, and dead-lettered events are counted once."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tests.support.tables import write_table
 
 
 def write_data(folder: Path, user: str) -> tuple[Path, Path]:
-    """The files of a data set with one event."""
+    """The files of a dataset with one event."""
     events = write_table(folder, "events.csv", {"user": [user], "item": [1], "ts": [1_700_000_000]})
     return events, write_table(folder, "titles.csv", {"item": [1], "title": ["One"]})
 

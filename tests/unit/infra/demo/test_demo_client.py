@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
 from infra.demo.demo_client import DemoUsers, ListClient, display_name
 from infra.local.embedded import start_redis
@@ -23,7 +23,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return simulate(users=20, titles=80, events=600, days=60, seed=2)
 
 
@@ -49,7 +49,7 @@ def test_reading_a_portrait_is_not_counted_as_served(redis: Redis) -> None:
     assert not client.missing_events
 
 
-def test_portrait_shows_names_and_marks_new_titles(redis: Redis, data: DataSet) -> None:
+def test_portrait_shows_names_and_marks_new_titles(redis: Redis, data: Dataset) -> None:
     demo_users, user = DemoUsers(ListClient(redis), data), data.users[3]
     titles = [launch.title for launch in data.launches[:3]]
     put(redis, user, {0: titles[:2]}, events=9)
@@ -65,14 +65,14 @@ def test_portrait_shows_names_and_marks_new_titles(redis: Redis, data: DataSet) 
     assert demo_users.events(user, own[2]) == 2
 
 
-def test_title_without_a_name_is_shown_by_its_id(redis: Redis, data: DataSet) -> None:
+def test_title_without_a_name_is_shown_by_its_id(redis: Redis, data: Dataset) -> None:
     assert DemoUsers(ListClient(redis), data).name("nobody described it") == "nobody described it"
     assert display_name(Launch(title="7")) == "7"
     assert display_name(Launch(title="7", name="Up", year=2009)) == "Up (2009)"
     assert display_name(Launch(title="7", name="Up (2009)", year=2009)) == "Up (2009)"
 
 
-def test_most_active_users_and_one_new_user_are_chosen(redis: Redis, data: DataSet) -> None:
+def test_most_active_users_and_one_new_user_are_chosen(redis: Redis, data: Dataset) -> None:
     first, until = 300, len(data)
     chosen = DemoUsers(ListClient(redis), data).most_active(first, until)
     old = set(data.user[:first].tolist())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments import ablations
 from infra.experiments.ablations import DEFAULT, Ablation
 from infra.experiments.harness import instrumented, run_prequential
@@ -15,7 +15,7 @@ from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return checkerboard(320)
 
 
@@ -42,7 +42,7 @@ def test_every_ablation_changes_what_its_label_names() -> None:
     assert by_label["counters read 25 events"].stream_state.history == 25
 
 
-def test_hidden_signals_have_no_weight_in_the_linear_score(data: DataSet) -> None:
+def test_hidden_signals_have_no_weight_in_the_linear_score(data: Dataset) -> None:
     hidden = ("popularity total", "transition recent", "user idle time")
     default = instrumented(SETTINGS)
     ablation = Ablation("masked", hidden_signals=hidden, shares_backbone=True)
@@ -66,7 +66,7 @@ def test_averaged_ranker_scores_by_the_mean() -> None:
     assert not np.allclose(others[0], others[1])
 
 
-def test_gains_are_measured_against_the_default(data: DataSet) -> None:
+def test_gains_are_measured_against_the_default(data: Dataset) -> None:
     rows = [
         Ablation("no replay", ablations.scaled_replay(0)),
         Ablation("own stream", ablations.counters(history=2), own_stream=True),

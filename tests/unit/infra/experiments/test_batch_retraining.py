@@ -13,11 +13,17 @@ from infra.experiments.batch_retraining import (
     training_windows,
 )
 from infra.experiments.evaluate import micro_batches
+from infra.learner_settings import set_threads
 from model.learner import Learner
 from model.state.stream_state import History
 from tests.support.evaluation import SETTINGS, checkerboard, no_text
 
 PLAY, IMPRESSION = 3, 1
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    set_threads(1)  # as the results command does; on a busy machine, more threads wait for each other
 
 
 def history(events: int, action: int = PLAY) -> History:

@@ -12,7 +12,7 @@ import torch
 from matplotlib import image
 from numpy.typing import NDArray
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments import coldstart
 from infra.experiments.coldstart import (
     ABOVE_LIMIT,
@@ -38,7 +38,7 @@ from tests.support.learner import D_TEXT, NETWORK
 CHANNELS: Final = 4
 
 
-def channels(events: int, users: int = 16) -> DataSet:
+def channels(events: int, users: int = 16) -> Dataset:
     """Each user watches one channel, whose name is the text of its titles. New titles launch all the time."""
     random = np.random.default_rng(5)
     released: dict[int, list[int]] = {channel: [] for channel in range(CHANNELS)}

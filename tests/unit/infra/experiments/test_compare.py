@@ -12,7 +12,7 @@ from matplotlib import image
 from typer.testing import CliRunner
 
 from infra.cli.main import app
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments import compare
 from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, backbone_only
@@ -26,7 +26,7 @@ from tests.support.evaluation import DAY_S, SETTINGS, START_S, checkerboard, dat
 WORSE_SETTING: Final = "stream_state.max_titles=20"  # of 60, so that targets are evicted
 
 
-def run_compare(names: tuple[str, str], data: DataSet | None = None, days: float | None = None) -> dict[str, Any]:
+def run_compare(names: tuple[str, str], data: Dataset | None = None, days: float | None = None) -> dict[str, Any]:
     return compare.report(data or checkerboard(320), no_text, SETTINGS, names, no_log, days)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments import evaluate
 from model.learner import Learner, UserUpdate, new_pipeline
 from model.state.stream_state import TitleMetadata
@@ -117,7 +117,7 @@ def test_repeats_keep_seen_titles_in_the_ranking() -> None:
     assert with_seen["mrr"]["full"]["all"] > with_seen["mrr"]["popularity"]["all"]
 
 
-def late_titles() -> DataSet:
+def late_titles() -> Dataset:
     """Titles that launch all the time: by a launch time, or by their first event if they have none."""
     random = np.random.default_rng(3)
     rows = [

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from infra.data.datasets import DataSet, from_tables
+from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
 from infra.errors import SettingsError
 from infra.experiments import ablations, coldstart, compare, multitask, scaling, staleness
@@ -19,7 +19,7 @@ from tests.support.evaluation import SETTINGS, START_S, checkerboard, no_log, no
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return checkerboard(320)
 
 
@@ -60,7 +60,7 @@ def test_variant_names_of_the_backbone_only_order() -> None:
     assert backbone_only("online") == "online backbone_only"
 
 
-def test_instrumenting_and_sharing_a_backbone_change_no_rank(data: DataSet) -> None:
+def test_instrumenting_and_sharing_a_backbone_change_no_rank(data: Dataset) -> None:
     plain = run_prequential(data, no_text, Learner(SETTINGS, {"full": new_pipeline(SETTINGS)}), no_log)
     full = instrumented(SETTINGS)
     sharing = ablations.pipeline(Ablation("sharing", shares_backbone=True), SETTINGS, full)
@@ -72,7 +72,7 @@ def test_instrumenting_and_sharing_a_backbone_change_no_rank(data: DataSet) -> N
     assert full.cpu_seconds > 0
 
 
-def test_backbone_only_rank_excludes_seen_titles(data: DataSet) -> None:
+def test_backbone_only_rank_excludes_seen_titles(data: Dataset) -> None:
     recorded = run_prequential(data, no_text, Learner(SETTINGS, {"full": instrumented(SETTINGS)}), no_log)
     ranks = recorded.ranks[backbone_only("full")]
     assert len(ranks) == len(recorded)

@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments import other_streams
 from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return checkerboard(320)
 
 
@@ -38,7 +38,7 @@ def test_ml_1m_times_keep_user_order_and_end_at_the_last_time(tmp_path: Path) ->
     assert (launch.genres, launch.year, launch.overview) == (["Drama", "War"], 1990, "words")
 
 
-def test_throughput_is_sampled_in_every_mode(data: DataSet) -> None:
+def test_throughput_is_sampled_in_every_mode(data: Dataset) -> None:
     samples = other_streams.throughput(data, no_text, SETTINGS, 1e-6, no_log)
     assert list(samples) == ["default", "no replay", other_streams.KEEPING_UP]
     all_samples = [sample for mode_samples in samples.values() for sample in mode_samples]
@@ -46,7 +46,7 @@ def test_throughput_is_sampled_in_every_mode(data: DataSet) -> None:
     assert all(sample["events_per_s"] > 0 and sample["resident_mib"] > 0 for sample in all_samples)
 
 
-def test_comparison_reports_the_gain_of_the_backbone(data: DataSet) -> None:
+def test_comparison_reports_the_gain_of_the_backbone(data: Dataset) -> None:
     result = other_streams.compare(data, no_text, replace(SETTINGS, repeats=True), no_log, other_streams.HOUR_DAYS)
     assert (result["events"], result["scored"], result["users"]) == (320, 256, 20)
     pair = result["gains"][0]

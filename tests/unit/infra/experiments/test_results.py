@@ -9,19 +9,19 @@ import pytest
 from matplotlib import image
 
 from infra.cli import experiments
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments import coldstart, results, results_page
 from infra.experiments.reports import REPORT_PARTS
 from tests.support.evaluation import SETTINGS, checkerboard
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return checkerboard(320)
 
 
 @pytest.fixture(scope="module")
-def events(tmp_path_factory: pytest.TempPathFactory, data: DataSet) -> Path:
+def events(tmp_path_factory: pytest.TempPathFactory, data: Dataset) -> Path:
     path = tmp_path_factory.mktemp("data") / "events.csv"
     rows = [data.event(k) for k in range(len(data))]
     pd.DataFrame([(e.user, e.title, e.ts // 1000) for e in rows], columns=["user", "item", "ts"]).to_csv(path)

@@ -17,8 +17,14 @@ from infra.experiments.retraining import (
     RetrainingSchedule,
     pipelines,
 )
+from infra.learner_settings import set_threads
 from model.learner import Learner, LearnerSettings
 from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    set_threads(1)  # as the results command does; on a busy machine, more threads wait for each other
 
 
 class RecordingSchedule(RetrainingSchedule):

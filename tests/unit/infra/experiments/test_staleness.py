@@ -12,7 +12,7 @@ from matplotlib import image
 from typer.testing import CliRunner
 
 from infra.cli.main import app
-from infra.data.datasets import DataSet
+from infra.data.datasets import Dataset
 from infra.experiments import staleness
 from infra.experiments.evaluate import write
 from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS
@@ -37,7 +37,7 @@ from tests.support.evaluation import SETTINGS, START_S, dataset_of, no_log, no_t
 TITLES: Final = 12  # of the ring
 
 
-def ring(events: int, users: int = 6) -> DataSet:
+def ring(events: int, users: int = 6) -> Dataset:
     """Each user walks around the ring, one title after the other, from a random start."""
     random = np.random.default_rng(4)
     at = random.integers(TITLES, size=users)

@@ -16,7 +16,8 @@ from infra.settings import ADDRESS_FILE, Settings
 def test_up_runs_until_a_signal(redis_url: str, tmp_path: Path, number: signal.Signals) -> None:
     settings = Settings(data_dir=tmp_path, bootstrap_servers="", redis_url=redis_url, metrics_port=0)
     command = [sys.executable, "-P", "-m", "infra.cli.main", "up", "--broker", "embedded"]
-    env = {**os.environ, **settings.environment(), "PYTHONUNBUFFERED": "1"}
+    outer = {name: value for name, value in os.environ.items() if name != "KAFKA_BOOTSTRAP_SERVERS"}
+    env = {**outer, **settings.environment(), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as child:
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(2 + len(FLOWS) + 1)]

@@ -52,11 +52,7 @@ def test_expected_error_ends_flow_with_its_message(tmp_path: Path) -> None:
 
 
 def test_expected_error_is_found_behind_errors_of_the_engine() -> None:
-    named, first, second = (
-        StreamError("the log was truncated"),
-        RuntimeError("error in a source"),
-        ValueError("epoch 7"),
-    )
+    named, first, second = StreamError("the log is truncated"), RuntimeError("in a source"), ValueError("in an epoch")
     first.__cause__, second.__context__ = named, first
     assert _expected_error(second) is named
     named.__cause__ = SettingsError("a cause of the named error")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from infra.data.datasets import DataSet, load
+from infra.data.datasets import Dataset, load
 from infra.data.simulate import simulate
 from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.ranking import PrequentialMetrics
@@ -20,11 +20,11 @@ ML_SMALL = Path(os.environ.get("PREMIERE_DATA", ""))
 
 
 @pytest.fixture(scope="module")
-def data() -> DataSet:
+def data() -> Dataset:
     return simulate(users=25, titles=60, events=1200, days=60, seed=5)
 
 
-def steps(data: DataSet, baselines: Baselines) -> Iterator[Event]:
+def steps(data: Dataset, baselines: Baselines) -> Iterator[Event]:
     """Yield the events; launch each title before the first later event."""
     candidates, cursor = data.launches_with_events(), 0
     for index in range(len(data)):
@@ -35,7 +35,7 @@ def steps(data: DataSet, baselines: Baselines) -> Iterator[Event]:
         yield event
 
 
-def ranks(data: DataSet, baselines: Baselines) -> list[dict[str, float]]:
+def ranks(data: Dataset, baselines: Baselines) -> list[dict[str, float]]:
     found = []
     for event in steps(data, baselines):
         found.append(baselines.rank(event.user, event.title, event.ts))
@@ -43,7 +43,7 @@ def ranks(data: DataSet, baselines: Baselines) -> list[dict[str, float]]:
     return found
 
 
-def naive_ranks(data: DataSet, days: float, repeats: bool) -> list[dict[str, float]]:
+def naive_ranks(data: Dataset, days: float, repeats: bool) -> list[dict[str, float]]:
     """Ranks from the definitions: all counts are recomputed from all earlier events for each event."""
     launched = {launch.title: launch.ts or 0 for launch in data.launches_with_events()}
     history: list[Event] = []
@@ -78,12 +78,12 @@ def naive_rank(score: dict[str, float], title: str) -> float:
 
 
 @pytest.mark.parametrize(("days", "repeats"), [(5, False), (5, True), (30, False)])
-def test_ranks_equal_naive_ranks(data: DataSet, days: float, repeats: bool) -> None:
+def test_ranks_equal_naive_ranks(data: Dataset, days: float, repeats: bool) -> None:
     part = data.slice(0, 500)
     assert ranks(part, Baselines(window_days=days, repeats=repeats)) == naive_ranks(part, days, repeats)
 
 
-def test_rank_leaves_state_unchanged(data: DataSet) -> None:
+def test_rank_leaves_state_unchanged(data: Dataset) -> None:
     baselines = Baselines(window_days=5)
     ranks(data.slice(0, 400), baselines)
     before = copy.deepcopy(baselines.state_dict())
@@ -94,7 +94,7 @@ def test_rank_leaves_state_unchanged(data: DataSet) -> None:
     np.testing.assert_equal(baselines.state_dict(), before)
 
 
-def test_restored_state_gives_equal_ranks(data: DataSet) -> None:
+def test_restored_state_gives_equal_ranks(data: Dataset) -> None:
     restored = Baselines(window_days=5)
     expected = []
     for index, event in enumerate(steps(data, original := Baselines(window_days=5))):

@@ -1,4 +1,4 @@
-"""Tests of the gathered signals: sums over pairs of titles and over users, and the user's profile, equal plain loops."""
+"""Tests of the gathered signals: sums over titles and users, and the user's profile, equal plain loops."""
 
 from collections import Counter
 from typing import Final
@@ -39,12 +39,14 @@ def gathered(user: int, scratch: Scratch | None = None) -> Scratch:
 
 def summed(user: int, name: str) -> NDArray[np.float32]:
     """A sum over pairs, for every title."""
-    return gathered(user).summed_VF[:, COLUMN[name] - len(STATIC_SIGNALS)]
+    value_V: NDArray[np.float32] = gathered(user).summed_VF[:, COLUMN[name] - len(STATIC_SIGNALS)]
+    return value_V
 
 
 def matched(user: int, name: str) -> NDArray[np.float32]:
     """A match of each title with the user."""
-    return gathered(user).matched_FV[COLUMN[name] - len(STATIC_SIGNALS) - SUMS]
+    value_V: NDArray[np.float32] = gathered(user).matched_FV[COLUMN[name] - len(STATIC_SIGNALS) - SUMS]
+    return value_V
 
 
 def pair_counts() -> dict[str, Counter[tuple[int, int]]]:

@@ -17,7 +17,8 @@ def test_title_record_becomes_metadata() -> None:
     vector = np.array([0.25, -0.5, 1e-20], "<f4")
     title, semantic, *others = title_metadata(record(vector.tobytes()))
     assert (title, *others) == ("t7", ["Horror", "SciFi"], 1979, 296_000_000_000, False)
-    assert (semantic.dtype, semantic.tolist()) == (np.float32, vector.tolist())
+    assert semantic.dtype == np.float32
+    assert semantic.tolist() == vector.tolist()
 
 
 def test_withdrawn_title_without_text_has_an_empty_embedding() -> None:
