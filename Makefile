@@ -15,14 +15,15 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/premiere demo $(if $(FULL),--full) $(ARGS)
 
+# Tests of one file run in one process; two files run side by side (JOBS=).
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadscope $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(MAKE) test
 
 # Chaos test: kill -9 flows, stop services for a minute, count lost or duplicated records. Writes chaos.json (SEED=, BROKER=embedded|apache|both).
 chaos: $(READY)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.data.tables import DataError, Table, actions, dates, genres, ids, ratings, read_table, texts, times, years
-from model.actions import ACTIONS
+from model.actions import ACTIONS, TARGET_WEIGHTS
 from streaming.records import Event, Launch
 
 __all__ = ["DataError", "Dataset", "from_tables", "load"]
@@ -59,6 +59,11 @@ class Dataset:
             action=_ACTION_NAMES[int(self.action[index])],
             rating=None if np.isnan(rating) else rating,
         )
+
+    def targets_before(self, stop: int) -> int:
+        """Number of events before index `stop` whose action is a training target; every rating is one."""
+        weight_N = np.array(TARGET_WEIGHTS)[self.action[:stop]]
+        return int(np.count_nonzero((weight_N > 0) | ~np.isnan(self.rating[:stop])))
 
     def slice(self, start: int, stop: int | None = None) -> "Dataset":
         """Events [start, stop) with all launches up to the last event."""

@@ -56,7 +56,7 @@ def evaluate(
     learner = Learner(settings, pipelines, TOP_K)
     baselines = Baselines(repeats=settings.repeats)
     scores = VariantScores()
-    first = int(len(data) * WARMUP_SHARE)
+    first = warmup_targets(data)
     done = 0
     for batch in micro_batches(data, encode):
         if done + BATCH_EVENTS > first and "frozen" not in pipelines:  # before the first scored event, so that all
@@ -72,7 +72,7 @@ def evaluate(
             baselines.count(event.user, event.title, event.ts)
             done += 1
         if progress is not None:
-            progress(done, len(data), scores.by_slice)
+            progress(done, data.targets_before(len(data)), scores.by_slice)
     scored = scores.by_slice["full"].scored()["all"]
     candidates = int(np.count_nonzero(learner.stream_state.catalog.candidate_V))
     return {
@@ -84,6 +84,12 @@ def evaluate(
         "settings": asdict(settings),
         **scores.report(candidates),
     }
+
+
+def warmup_targets(data: Dataset) -> int:
+    """Number of target events in the first fifth of the dataset, which are learned but not scored. The learner ranks
+    target events only, so the warm-up is counted in them: impressions must not make it longer."""
+    return data.targets_before(int(len(data) * WARMUP_SHARE))
 
 
 class VariantScores:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
-from infra.experiments.evaluate import WARMUP_SHARE, micro_batches
+from infra.experiments.evaluate import micro_batches, warmup_targets
 from model.actions import TARGET_WEIGHTS
 from model.learner import Learner, LearnerSettings, RankedEvent, UserUpdate, new_pipeline
 from model.metrics import bootstrap
@@ -200,13 +200,13 @@ def run_prequential(
     history: int = ACTIVITY_HISTORY,
     first: int | None = None,
 ) -> ScoredEvents:
-    """Rank every event, then learn from it. Events before `first` (by default the first fifth) are learned but not
-    scored. With `baselines`, their ranks are recorded too."""
+    """Rank every event, then learn from it. Events before index `first` of the dataset (by default the first fifth) are
+    learned but not scored. With `baselines`, their ranks are recorded too."""
     repeats = learner.settings.repeats
     seen = Baselines(repeats=repeats) if baselines is None else baselines
-    first = int(len(data) * WARMUP_SHARE) if first is None else first
+    first = warmup_targets(data) if first is None else data.targets_before(first)
     recorded, done = ScoredEvents(), 0
-    progress = ProgressPrinter(len(data), log)
+    progress = ProgressPrinter(data.targets_before(len(data)), log)
     for batch in micro_batches(data, encode, history):
         for title in batch:
             if isinstance(title, TitleMetadata):

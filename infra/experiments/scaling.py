@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
-from infra.experiments.evaluate import WARMUP_SHARE
+from infra.experiments.evaluate import warmup_targets
 from infra.experiments.flops import parameters
 from infra.experiments.harness import (
     FINAL_LISTS,
@@ -172,7 +172,7 @@ def report(
         for k in range(seeds)
     }
     pipelines[NO_BACKBONE] = instrumented(settings, backbone=False)
-    delayed = DelayedEvaluation(settings, pipelines, int(len(data) * WARMUP_SHARE))
+    delayed = DelayedEvaluation(settings, pipelines, warmup_targets(data))
     recorded = require_scored(run_prequential(data, encode, Learner(settings, {**pipelines, DELAYED: delayed}), log))
     network = settings.sequence.network
     return {

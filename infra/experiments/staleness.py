@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
-from infra.experiments.evaluate import WARMUP_SHARE
+from infra.experiments.evaluate import warmup_targets
 from infra.experiments.harness import (
     BACKBONE_ONLY,
     FINAL_LISTS,
@@ -117,7 +117,7 @@ def report(
     final lists and with ages in hours."""
     set_threads(1)
     pipelines, variants = build_variants(settings)
-    evaluation = StaleListEvaluation(settings, variants, int(len(data) * WARMUP_SHARE), sample_every)
+    evaluation = StaleListEvaluation(settings, variants, warmup_targets(data), sample_every)
     delays = replace(settings, sequence=variant_settings(settings)[HORIZONS].sequence)  # that rankers learn from
     history = settings.stream_state.max_seen  # a list some hours old may miss more events than a record's history holds
     run_prequential(data, encode, Learner(delays, {**pipelines, "stale lists": evaluation}), log, history=history)

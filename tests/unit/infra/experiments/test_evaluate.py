@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from infra.data.datasets import Dataset
+from infra.data.datasets import Dataset, from_tables
+from infra.data.tables import Table
 from infra.experiments import evaluate
 from model.learner import Learner, UserUpdate, new_pipeline
 from model.state.stream_state import TitleMetadata
@@ -26,6 +28,9 @@ SLICES: Final = ["all", "new_titles", "unseen_titles", "new_users"]
 
 def some_text(texts: Sequence[str]) -> NDArray[np.float32]:
     return random_unit_vectors(np.random.default_rng(1), len(texts))
+
+
+NINE_IMPRESSIONS_AND_A_PLAY: Final = ["impression"] * 9 + ["play"]
 
 
 @pytest.fixture(scope="module")
@@ -207,3 +212,12 @@ def test_frozen_copy_does_not_change_the_original() -> None:
         ranked = [event for batch in batches[1:] for event in learner.observe(batch).ranked]
         ranks.append([event.ranks["full"] for event in ranked])
     assert ranks[0] == ranks[1]
+
+
+def test_impressions_do_not_prolong_the_warm_up() -> None:
+    """Nine impressions before each play: a fifth of the events is a fifth of the plays, and the others are scored."""
+    rows = [(k % 20, k // 20, k, action) for k in range(400) for action in NINE_IMPRESSIONS_AND_A_PLAY]
+    events = pd.DataFrame(rows, columns=["user", "item", "ts", "action"])
+    data = from_tables(Table("events", events), None, name="impressions", simulated=True)
+    assert data.targets_before(len(data)) == 400
+    assert evaluate.evaluate(data, no_text, SETTINGS)["scored"] == 320
