@@ -91,7 +91,7 @@ def run_features_flow(config: dict[str, str], redis_url: str, folder: Path) -> N
 
 
 def resident_after(samples: Sequence[MemorySample], events: int) -> float:
-    """Resident MiB at the first sample with at least so many events; at the last sample if there is none."""
+    """Resident MiB at the first sample with at least this number of events; at the last sample if there is none."""
     return next((sample.resident_mib for sample in samples if sample.events >= events), samples[-1].resident_mib)
 
 

@@ -4,7 +4,7 @@ The default encoder, wordllama, is a table of token vectors; a text's vector is 
 texts per second on one core, from files inside its wheel. The mean is computed here, one text at a time, for three
 reasons. The package pads all texts of a batch to the longest: one long text among 64 would take a gigabyte. Importing
 the package reconfigures logging. And a text's vector must not depend on the other texts of its batch, bit for bit,
-otherwise reprocessing the log would give different vectors.
+otherwise reprocessing the topic would give different vectors.
 
 Shapes: n texts, d dimensions; V tokens, D dimensions of the table.
 """

@@ -92,7 +92,7 @@ def consumer_lag(lines: Mapping[str, Line], phases: Sequence[tuple[str, float]])
             axes.axvline(start, color="#bbbbbb", lw=1, ls=":")
             axes.text(start, 1.02, f" {name}", transform=axes.get_xaxis_transform(), color="#777777", fontsize=9)
         axes.set_xlabel("seconds")
-        axes.set_ylabel("consumer lag, messages")
+        axes.set_ylabel("consumer lag, records")
         _legend(axes)
     return svg[0]
 

@@ -24,7 +24,9 @@ def learner_settings(settings: Settings) -> "LearnerSettings":
     sequence = SequenceSettings(
         preset(settings.model_size, settings.horizons), ObjectiveSettings(target_windows=windows)
     )
-    stream_state = StreamStateSettings(max_titles=settings.max_titles)
+    stream_state = StreamStateSettings(
+        max_titles=settings.max_titles, min_users_before_launch=settings.min_users_before_launch
+    )
     return LearnerSettings(stream_state, sequence, repeats=not settings.filter_seen, seed=settings.seed)
 
 

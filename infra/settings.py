@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     kafka_ssl_certificate_location: Path | None = Field(default=None, description="file with the client certificate")
     kafka_ssl_key_location: Path | None = Field(default=None, description="file with the client's private key")
     kafka_ssl_key_password: SecretStr | None = Field(default=None, description="password of the client's private key")
-    event_partitions: int = Field(default=8, ge=1, description="partitions of user-events; fixed once the topic exists")
+    event_partitions: int = Field(
+        default=8, ge=1, le=4096, description="partitions of user-events; fixed once the topic exists"
+    )
     redis_url: str = Field(
         default="",
         repr=False,
@@ -114,7 +116,12 @@ class Settings(BaseSettings):
     list_size: int = Field(default=100, ge=1, description="number of titles in a list")
     filter_seen: bool = Field(default=True, description="exclude titles that the user has already seen")
     max_titles: int = Field(
-        default=200_000, ge=1, description="maximum catalog size, in titles; the least recently seen titles are evicted"
+        default=200_000,
+        ge=1,
+        description="maximum catalog size; titles that never launched are evicted first, then the least recently used",
+    )
+    min_users_before_launch: int = Field(
+        default=3, ge=1, le=100, description="distinct users with an event on an unlaunched title before it is learned"
     )
     checkpoint_seconds: float = Field(
         default=5, gt=0, description="seconds of log time (record timestamps) between two checkpoints"
@@ -134,7 +141,7 @@ class Settings(BaseSettings):
         description="maximum rate, in users per second, at which lists are recomputed after a new model version",
     )
     new_title_slots: int = Field(
-        default=5, ge=0, description="number of positions at the end of each list reserved for new titles"
+        default=5, ge=0, description="number of positions at the end of each list reserved for unseen titles"
     )
     launch_fanout_users: int = Field(
         default=256, ge=1, description="maximum number of users for whom a new title is scored at its launch"

@@ -18,7 +18,7 @@ from streaming.errors import StreamError
 from streaming.kafka.client import topic_metadata
 from streaming.topics import Topic
 
-ADMIN_TIMEOUT_S: Final = 15.0  # also the limit of the client itself, which crashes if it is abandoned earlier
+ADMIN_TIMEOUT_S: Final = 15.0  # also the client's own timeout: it crashes if the program ends before that
 
 
 def create_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> list[str]:
@@ -68,7 +68,7 @@ def _wait_for_leaders(admin: AdminClient, partitions: Iterable[TopicPartition]) 
 def temporary_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> Iterator[None]:
     """Create topics on an external broker, and delete them on exit. Raises TopicError if one of them exists already.
 
-    So records of another deployment are neither mixed with those of this context nor deleted.
+    This protects the records of another deployment: they are neither mixed with those of this context nor deleted.
     """
     if existing := sorted({topic.name for topic in topics} & partition_counts(config).keys()):
         raise TopicError(

@@ -1,8 +1,8 @@
 """The table of actions, shared by the learner, the evaluation and the documentation.
 
 The weight of an action is its weight as a target. An event of weight 0 is context only: it enters the history, but it
-is neither ranked nor learned as a target, and it does not mark the title as seen. The liking of an action is its
-contribution to the user's taste when the event is in the history.
+is neither ranked nor learned as a target, it does not mark the title as seen, and the counts of events of a title or a
+user leave it out. The liking of an action is the preference that the event expresses when it is in the history.
 """
 
 from typing import Final, NamedTuple
@@ -13,7 +13,7 @@ class ActionSpec(NamedTuple):
 
     code: int  # in the log; must never change
     weight: float  # as a target
-    liking: float  # contribution to the user's taste
+    liking: float  # sign and strength of the preference that it expresses
 
 
 ACTIONS: Final[dict[str, ActionSpec]] = {

@@ -1,9 +1,10 @@
 """Checkpoints: folders with arrays in safetensors, all other state in msgpack, and a manifest with checksums.
 
 A checkpoint is the learner's commit: it holds the state and the log position together. The manifest is written last; a
-folder without one is not a checkpoint. A reader verifies sizes and checksums, so it detects a partial write or damage
-and can fall back to an older checkpoint. Nothing is pickled, so a checkpoint from another source cannot run code. The
-storage is any fsspec URL.
+folder without one is not a checkpoint. On a local file system all files are flushed to the disk before the manifest is
+written, so a checkpoint survives a power cut. A reader verifies sizes and checksums, so it detects a partial write or
+damage and can fall back to an older checkpoint. Nothing is pickled, so a checkpoint from another source cannot run
+code. A manifest cannot name files outside its folder. The storage is any fsspec URL.
 
     PART.safetensors   all arrays of a part of the state, each under its path in the part
     PART.state         the rest of the part, msgpack
@@ -13,18 +14,26 @@ storage is any fsspec URL.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final
 
 import fsspec
 import msgspec
 import numpy as np
 import torch
+from fsspec.implementations.local import LocalFileSystem
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-FORMAT: Final = 5  # raise it when the names or the meaning of stored fields change
+FORMAT: Final = 7  # raise it when the names or the meaning of stored fields change
 PIN_FILE: Final = "pinned"
+MANIFEST: Final = "manifest.json"
+_FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]+)\.(state|safetensors)")  # of a part
 _ARRAY, _TENSOR = "\0array", "\0tensor"  # placeholders in PART.state for arrays in PART.safetensors
 _LIST: Final = "\0list"
 _BIG_INT: Final = "\0int"  # integers beyond 64 bits, in the state of random generators
@@ -34,16 +43,89 @@ class CheckpointError(Exception):
     """The checkpoint is missing, a partial write, damaged or of another format, as the message says."""
 
 
+class CheckpointFormatError(CheckpointError):
+    """The checkpoint was written by a version that uses another format."""
+
+    def __init__(self, message: str, found: object) -> None:
+        super().__init__(message)
+        self.found = found  # the format in the manifest
+
+
+class CheckpointWriteError(CheckpointError):
+    """The storage did not accept the checkpoint."""
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Raise every error of the storage as CheckpointWriteError: object stores have error classes of their own."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        problem = f"The checkpoint at {url} could not be written ({error})"
+        raise CheckpointWriteError(f"{problem}: free space or correct the permissions there.") from error
+
+
 def save(url: str, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-    """Write a checkpoint of a state's parts; the manifest is written last and makes it complete."""
+    """Write a checkpoint of a state's parts; the manifest is written last and makes it complete.
+
+    Raises CheckpointWriteError if the storage fails; no partial files remain, unless the storage refuses that too.
+    """
     files = serialize(state)
     full = {"format": FORMAT, **manifest, "files": checksums(files)}
-    files["manifest.json"] = json.dumps({**full, "sha256": _manifest_checksum(full)}, indent=1).encode()
+    manifest_file = json.dumps({**full, "sha256": _manifest_checksum(full)}, indent=1).encode()
     storage, root = fsspec.core.url_to_fs(url)
+    with storage_errors(url):
+        try:
+            _make_folder(storage, root)
+            _put(storage, root, files)
+            _put(storage, root, {MANIFEST: manifest_file})
+        except BaseException:
+            _discard(storage, root, [*files, MANIFEST])
+            raise
+
+
+def _make_folder(storage: fsspec.AbstractFileSystem, root: str) -> None:
+    """Create the folder, and flush the entries of the new folders on its path."""
+    local = isinstance(storage, LocalFileSystem)
+    new = [folder for folder in Path(root).parents if local and not folder.exists()]
     storage.makedirs(root, exist_ok=True)
+    for folder in (Path(root), *new):
+        _flush(storage, str(folder.parent))
+
+
+def _put(storage: fsspec.AbstractFileSystem, root: str, files: Mapping[str, bytes]) -> None:
+    """Write files under temporary names, rename them once all are on the disk, and flush the folder."""
     for name, data in files.items():
         storage.pipe_file(f"{root}/{name}.part", data)
+        _flush(storage, f"{root}/{name}.part")
+    for name in files:
         storage.mv(f"{root}/{name}.part", f"{root}/{name}")
+    _flush(storage, root)
+
+
+def _flush(storage: fsspec.AbstractFileSystem, path: str) -> None:
+    """Wait until a file or the entries of a folder are on the disk; an object store's write has already done so."""
+    if isinstance(storage, LocalFileSystem):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _discard(storage: fsspec.AbstractFileSystem, root: str, names: Sequence[str]) -> None:
+    """Delete what a failed write left; files of a checkpoint that was complete before it stay."""
+    with suppress(Exception):  # the storage is failing; rotation deletes what remains
+        partial = [f"{name}.part" for name in names]
+        if not storage.exists(f"{root}/{MANIFEST}"):
+            partial += names
+        for name in partial:
+            if storage.exists(f"{root}/{name}"):
+                storage.rm_file(f"{root}/{name}")
+        if storage.exists(root) and not storage.ls(root, detail=False):
+            storage.rmdir(root)
 
 
 def serialize(state: Mapping[str, Any]) -> dict[str, bytes]:
@@ -65,25 +147,40 @@ def read_manifest(url: str) -> dict[str, Any]:
     """Read only the manifest. Raises CheckpointError if it is missing, damaged or of another format."""
     storage, root = fsspec.core.url_to_fs(url)
     try:
-        manifest: dict[str, Any] = json.loads(storage.cat_file(f"{root}/manifest.json"))
+        manifest: Any = json.loads(storage.cat_file(f"{root}/{MANIFEST}"))
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"There is no checkpoint at {url}: its manifest is missing.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CheckpointError(f"The checkpoint at {url} is damaged: its manifest cannot be read.") from None
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            f"The checkpoint at {url} has format {manifest.get('format')}, this version reads {FORMAT}: "
-            "use the version that wrote it, or start with an empty checkpoint folder."
+    if not isinstance(manifest, dict):
+        raise CheckpointError(f"The checkpoint at {url} is damaged: its manifest is not a JSON object.")
+    if (found := manifest.get("format")) != FORMAT:
+        raise CheckpointFormatError(
+            f"The checkpoint at {url} has format {found}, this version reads {FORMAT}: "
+            "use the version that wrote it, or start with an empty checkpoint folder.",
+            found,
         )
     if manifest.pop("sha256", None) != _manifest_checksum(manifest):
         raise CheckpointError(f"The checkpoint at {url} is damaged: its manifest does not match its checksum.")
+    if not _has_valid_files(manifest):
+        raise CheckpointError(f"The checkpoint at {url} is damaged: its manifest names files that cannot be parts.")
     return manifest
+
+
+def _has_valid_files(manifest: Mapping[str, Any]) -> bool:
+    """Whether the manifest names two files in the checkpoint's own folder for each part, and their sizes and sums."""
+    files = manifest.get("files")
+    if not isinstance(files, dict) or not all(isinstance(entry, dict) for entry in files.values()):
+        return False
+    parts = {match[1] for name in files if (match := _FILE_NAME.fullmatch(name))}
+    expected = {f"{part}.{kind}" for part in parts for kind in ("state", "safetensors")}
+    return {*files} == expected and all({*entry} >= {"bytes", "sha256"} for entry in files.values())
 
 
 def load(url: str, parts: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str, Any]]:
     """(state, manifest), with the named parts or all parts.
 
-    Raises CheckpointError if a file that is read is missing or does not match its checksum.
+    Raises CheckpointError if a file that is read is missing, does not match its checksum, or cannot be decoded.
     """
     manifest = read_manifest(url)
     storage, root = fsspec.core.url_to_fs(url)
@@ -99,23 +196,37 @@ def load(url: str, parts: Sequence[str] = ()) -> tuple[dict[str, Any], dict[str,
             raise CheckpointError(f"The checkpoint at {url} is damaged: {name} does not match its checksum.")
     state = {}
     for part in dict.fromkeys(name.split(".")[0] for name in data):
-        tree = msgspec.msgpack.decode(data[f"{part}.state"])
-        state[part] = _restore_arrays(tree, load_arrays(data[f"{part}.safetensors"]))
+        try:
+            tree = msgspec.msgpack.decode(data[f"{part}.state"])
+            state[part] = _restore_arrays(tree, load_arrays(data[f"{part}.safetensors"]))
+        except (msgspec.MsgspecError, SafetensorError, KeyError, TypeError, ValueError):
+            raise CheckpointError(f"The checkpoint at {url} is damaged: {part} cannot be decoded.") from None
     return state, manifest
+
+
+def folders(url: str) -> list[str]:
+    """URLs of everything in a folder of checkpoints, oldest first, whether complete or not."""
+    storage, root = fsspec.core.url_to_fs(url)
+    if not storage.exists(root):
+        return []
+    return [f"{url}/{name}" for name in sorted(str(p).rsplit("/", 1)[-1] for p in storage.ls(root, detail=False))]
 
 
 def list_checkpoints(url: str) -> list[str]:
     """URLs of the complete checkpoints in a folder of checkpoints, oldest first."""
-    storage, root = fsspec.core.url_to_fs(url)
-    return [f"{url}/{name}" for name in _names(storage, root) if storage.exists(f"{root}/{name}/manifest.json")]
+    return [folder for folder in folders(url) if _has_file(folder, MANIFEST)]
 
 
 def partial_writes(url: str) -> list[str]:
     """URLs of the partial writes that a crash left in a folder of checkpoints, oldest first; pinned ones excluded."""
+    steps = [folder for folder in folders(url) if folder.rsplit("/", 1)[-1].isdigit()]  # others are not checkpoints
+    return [folder for folder in steps if not any(_has_file(folder, name) for name in (MANIFEST, PIN_FILE))]
+
+
+def size(url: str) -> int:
+    """The bytes of all files of a checkpoint."""
     storage, root = fsspec.core.url_to_fs(url)
-    steps = [name for name in _names(storage, root) if name.isdigit()]  # other names are not checkpoints
-    kept_by = ("manifest.json", PIN_FILE)
-    return [f"{url}/{s}" for s in steps if not any(storage.exists(f"{root}/{s}/{name}") for name in kept_by)]
+    return int(storage.du(root))
 
 
 def pin(url: str) -> None:
@@ -123,6 +234,8 @@ def pin(url: str) -> None:
     storage, root = fsspec.core.url_to_fs(url)
     storage.makedirs(root, exist_ok=True)
     storage.pipe_file(f"{root}/{PIN_FILE}", b"1\n")
+    _flush(storage, f"{root}/{PIN_FILE}")
+    _flush(storage, root)
 
 
 def unpin(url: str) -> None:
@@ -134,22 +247,20 @@ def unpin(url: str) -> None:
 
 def is_pinned(url: str) -> bool:
     """Whether the folder is excluded from rotation."""
-    storage, root = fsspec.core.url_to_fs(url)
-    return bool(storage.exists(f"{root}/{PIN_FILE}"))
+    return _has_file(url, PIN_FILE)
 
 
 def remove(url: str) -> None:
     """Delete a checkpoint, its manifest first."""
     storage, root = fsspec.core.url_to_fs(url)
-    if storage.exists(f"{root}/manifest.json"):
-        storage.rm_file(f"{root}/manifest.json")
+    if storage.exists(f"{root}/{MANIFEST}"):
+        storage.rm_file(f"{root}/{MANIFEST}")
     storage.rm(root, recursive=True)
 
 
-def _names(storage: fsspec.AbstractFileSystem, root: str) -> list[str]:
-    if not storage.exists(root):
-        return []
-    return sorted(str(path).rsplit("/", 1)[-1] for path in storage.ls(root, detail=False))
+def _has_file(url: str, name: str) -> bool:
+    storage, root = fsspec.core.url_to_fs(url)
+    return bool(storage.exists(f"{root}/{name}"))
 
 
 def _manifest_checksum(manifest: Mapping[str, Any]) -> str:

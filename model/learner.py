@@ -1,8 +1,11 @@
-"""The online learner: ranks each new event, then learns from it (test-then-train).
+"""The online learner: ranks the titles before each new event, then learns from the event (test-then-train).
 
-`observe` processes one micro-batch of the log: launched titles, and users' histories with their new events. It ranks
-each new event with the state from before it, in the given order, and counts it. After the last event it takes the
-training steps. The result depends only on the state and the batch; no clock is read.
+`observe` processes one micro-batch of the learner log: launched titles, and users' histories with their new events. For
+each new event, in the given order, it ranks the titles for the user with the state from before the event, notes the
+rank of the event's title, and counts the event. Under load it ranks a random sample of the events (`ranked_share`), but
+counts all. Events on titles that wait for their launch have rank infinity; they are not counted and not trained on, and
+stay in the history as events on unknown titles. After the last event it takes the training steps. The result depends
+only on the state and the batch; no clock is read.
 
 N requests that are ranked · L events of a history · M a subset of titles · V titles of the catalog
 """
@@ -64,7 +67,7 @@ class RankedEvent(NamedTuple):
 class BatchResult(NamedTuple):
     """The result of one micro-batch."""
 
-    ranked: list[RankedEvent]  # all new events, in order
+    ranked: list[RankedEvent]  # all new events of positive weight, ranked or not, in order
     losses: dict[str, dict[str, float]]  # pipeline -> part -> nats
 
 
@@ -91,12 +94,12 @@ class Learner:
         self.stream_state = StreamState(settings.stream_state)
         self.pipelines = {"full": new_pipeline(settings)} if pipelines is None else pipelines
         self.rng = np.random.default_rng(settings.seed)
-        self.steps = 0  # micro-batches with new events
+        self.micro_batches = 0  # micro-batches with new events so far
 
     def observe(
         self, batch: Sequence[TitleMetadata | UserUpdate], replay_share: float = 1.0, ranked_share: float = 1.0
     ) -> BatchResult:
-        """Apply the batch's titles, rank and count its new events, then learn from them.
+        """Apply the batch's titles; rank before each new event and count it; then learn from the new events.
 
         `replay_share` scales the number of replayed windows. `ranked_share` is the share of the events that are ranked,
         a uniform sample; ranking costs more than all other work on an event. Titles are applied first, because an event
@@ -105,26 +108,29 @@ class Learner:
         self._evict_titles()
         self.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
         updates = [item for item in batch if isinstance(item, UserUpdate)]
-        histories, new, requests = self._requests(updates, ranked_share)
-        if not requests:
-            return BatchResult([], {})
+        histories, new, ordered, misses = self._requests(updates, ranked_share)
+        if not ordered:
+            return BatchResult([event for _, event in misses], {})
+        requests = [one for _, request in ordered for one in self._with_delayed(request, histories)]
         self.stream_state.user_store.reserve(Counter(request.history.user for request in requests))
-        ranked, snapshot = self._rank_and_count(histories, requests)
+        events, snapshot = self._rank_and_count(histories, requests)
+        in_order = [*zip((order for order, _ in ordered), events, strict=True), *misses]
+        ranked = [event for _, event in sorted(in_order, key=lambda pair: pair[0])]
         losses = {name: p.learn(snapshot, histories, new, replay_share) for name, p in self.pipelines.items()}
         for pipeline in self.pipelines.values():
             if pipeline.learns and pipeline.sequence is not None:
                 for history in histories:
                     pipeline.sequence.add_to_replay(history, self.stream_state.user_store.event_count(history.user))
-        self.steps += 1
+        self.micro_batches += 1
         return BatchResult(ranked, losses)
 
     def erase_user(self, user: str) -> None:
         """Drop all state of a user.
 
-        Weights and aggregate counters keep the user's influence, and the ranker keeps its recent training records,
+        Weights and aggregate counters keep the user's influence, and the ranker keeps its recent training examples,
         which hold signals without a user id.
         """
-        self.stream_state.user_store.erase_user(user)
+        self.stream_state.erase_user(user)
         for pipeline in self.pipelines.values():
             if pipeline.sequence is not None:
                 pipeline.sequence.erase_user(user)
@@ -138,27 +144,35 @@ class Learner:
 
     def _requests(
         self, updates: Sequence[UserUpdate], ranked_share: float
-    ) -> tuple[list[History], list[list[int]], list[RankingRequest]]:
-        """(histories, indices of each history's new events, ranking requests in the order of the events)."""
+    ) -> tuple[list[History], list[list[int]], list[tuple[int, RankingRequest]], list[tuple[int, RankedEvent]]]:
+        """(histories, indices of each history's new events, (order, request) of each event in order, (order, event) of
+        the events on waiting titles)."""
         histories: list[History] = []
         new: list[list[int]] = []
         by_order: list[tuple[int, RankingRequest]] = []
+        misses: list[tuple[int, RankedEvent]] = []
         for item in updates:
             self.stream_state.sequence += 1
-            targets = [i for i in item.new if TARGET_WEIGHTS[item.actions[i]] > 0]
+            positives = [i for i in item.new if TARGET_WEIGHTS[item.actions[i]] > 0]
+            targets = [i for i in positives if self.stream_state.admit(item.titles[i], item.user)]
             rows_L = self.stream_state.catalog.rows_of(item.titles)
-            for i in targets:
-                rows_L[i] = self.stream_state.ensure_row(item.titles[i])
             history = History(item.user, rows_L, np.array(item.times, np.int64), np.array(item.actions, np.int64))
             order = dict(zip(item.new, item.order, strict=True))
             by_order += [(order[i], _ranking_request(history, i, len(histories))) for i in targets]
+            misses += [(order[i], self._miss(item, i, ranked_share)) for i in positives if i not in targets]
             histories.append(history)
             new.append(targets)
         by_order.sort(key=lambda pair: pair[0])
-        requests = [request for _, request in by_order]
         if ranked_share < 1:
-            requests = [replace(request, ranked=bool(self.rng.random() < ranked_share)) for request in requests]
-        return histories, new, [one for request in requests for one in self._with_delayed(request, histories)]
+            by_order = [(at, replace(one, ranked=bool(self.rng.random() < ranked_share))) for at, one in by_order]
+        return histories, new, by_order, misses
+
+    def _miss(self, update: UserUpdate, index: int, ranked_share: float) -> RankedEvent:
+        """A new event on a waiting title. No list can hold the title, so every pipeline ranks it at infinity."""
+        ranked = ranked_share >= 1 or self.rng.random() < ranked_share
+        ranks = dict.fromkeys(self.pipelines, float("inf")) if ranked else {}
+        user_events = self.stream_state.user_store.event_count(update.user)
+        return RankedEvent(update.user, update.titles[index], update.times[index], 0, user_events, ranks)
 
     def _with_delayed(self, request: RankingRequest, histories: Sequence[History]) -> list[RankingRequest]:
         """The request, for some events preceded by a delayed one.
@@ -235,7 +249,7 @@ class Learner:
             "training": {
                 "pipelines": {name: pipeline.training_state(n) for name, pipeline in self.pipelines.items()},
                 "rng": self.rng.bit_generator.state,
-                "steps": self.steps,
+                "steps": self.micro_batches,
             },
         }
 
@@ -246,7 +260,7 @@ class Learner:
             pipeline.load_served(state["served"][name])
             pipeline.load_training(state["training"]["pipelines"][name])
         self.rng.bit_generator.state = state["training"]["rng"]
-        self.steps = state["training"]["steps"]
+        self.micro_batches = state["training"]["steps"]
 
 
 def _ranking_request(history: History, event_index: int, history_index: int) -> RankingRequest:

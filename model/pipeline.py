@@ -1,7 +1,7 @@
 """The ranking pipeline: candidate generation, ranker and optional sequence model over a shared stream state.
 
-A pipeline ranks each event before it may learn from it. Several pipelines can share one stream state. The evaluation
-uses this to compare variants, such as a frozen model or one without a backbone, on the same stream.
+A pipeline ranks the titles before it may learn from the event. Several pipelines can share one stream state. The
+evaluation uses this to compare variants, such as a frozen model or one without a backbone, on the same stream.
 
 N requests that are ranked · L events of a history · V titles of the catalog · C candidates of a request
 M a subset of titles · F ranker signals · D width of the backbone
@@ -27,7 +27,7 @@ from model.state.stream_state import History
 
 @dataclass(frozen=True)
 class RankingRequest:
-    """One event to rank: which title does `history.user` choose after `history`?"""
+    """A request to rank the titles for `history.user` after `history`, with the title that the user chose as target."""
 
     history: History  # the events before the query time
     now: int  # query time, ms
@@ -90,7 +90,7 @@ class RankingPipeline:
         blocked: NDArray[np.int32],
         top_k: int = 0,
     ) -> RankResult:
-        """The target's rank and the `top_k` best candidates; also stores the ranker's training record.
+        """The target's rank and the `top_k` best candidates; also stores the ranker's training example.
 
         `n` is the request's index among those given to `prepare`. The scratch arrays of the snapshot must hold the
         signals of this user. A delayed request is only learned from; its rank is 0.
@@ -113,7 +113,7 @@ class RankingPipeline:
         index = np.flatnonzero(found.rows_C[: found.shortlist_size] == request.target)
         is_candidate = bool(found.score_V[request.target] > -np.inf)
         if self.learns and is_candidate:
-            self._add_record(found, len(index) > 0, request.target)
+            self._add_example(found, len(index) > 0, request.target)
         if request.delay:
             return RankResult(0.0, np.zeros(0, np.int64))
         top_M, score_C = found.rows_C[:0], np.zeros(0, np.float32)
@@ -124,8 +124,8 @@ class RankingPipeline:
             return RankResult(average_rank(score_C, int(index[0])), top_M)
         return RankResult(max(average_rank(found.score_V, request.target), found.shortlist_size + 1.0), top_M)
 
-    def _add_record(self, found: candidates.Candidates, in_shortlist: bool, target: int) -> None:
-        """Store a training record: the target, hard negatives from the shortlist, uniform negatives from the rest.
+    def _add_example(self, found: candidates.Candidates, in_shortlist: bool, target: int) -> None:
+        """Store a training example: the target, hard negatives from the shortlist, uniform negatives from the rest.
 
         The log correction of a negative is the log of how many candidates it stands for. Unused positions have -inf.
         """
@@ -145,7 +145,7 @@ class RankingPipeline:
         start = 1 + s.hard_negatives
         index[start : start + len(uniform)] = uniform
         log_correction[start : start + len(uniform)] = np.log(max(outside, 1) / max(len(uniform), 1))
-        self.ranker.add_record(found.signals_CF[index], log_correction)
+        self.ranker.add_example(found.signals_CF[index], log_correction)
 
     def learn(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], new: Sequence[Sequence[int]], replay_share: float

@@ -121,7 +121,7 @@ class Recommender:
         """The `size` best titles of each user for every horizon.
 
         The query time is `now` (ms), or the user's last event if that is later. `new_title_slots` of the titles are
-        reserved for new titles (see `select_top`).
+        reserved for unseen titles (see `select_top`).
         """
         if not users:
             return []
@@ -234,10 +234,10 @@ class Recommender:
 def select_top(
     score_C: NDArray[np.float32], new_C: NDArray[np.bool_], size: int, new_title_slots: int
 ) -> NDArray[np.int64]:
-    """Indices of the `size` best candidates, best first, with slots reserved for new titles.
+    """Indices of the `size` best candidates, best first, with slots reserved for unseen titles (`new_C`).
 
-    The last `new_title_slots` positions go to the best new titles that are not in the list already, if there are any.
-    Without reserved slots, a title without events would lose against hundreds of proven titles and never be exposed.
+    The last `new_title_slots` positions go to the best unseen titles that are not in the list already, if there are
+    any. Without reserved slots, an unseen title would lose against hundreds of proven titles and never be exposed.
     """
     order_C = np.argsort(-score_C, kind="mergesort")
     unreserved = min(max(size - new_title_slots, 0), order_C.size)
@@ -267,7 +267,7 @@ class TitleEncoder:
 
     @torch.no_grad()
     def __call__(self, semantic_E: NDArray[np.float32]) -> NDArray[np.float32]:
-        """e_P of a title without events, from its text embedding; all zeros if the title has no text."""
+        """e_P of a title without events, from its text embedding `semantic_E`, which is all zeros without text."""
         tower_1D = self.network.title_vectors(torch.tensor(semantic_E)[None], None, torch.zeros(1))
         e_P: NDArray[np.float32] = self.network.candidates(tower_1D)[0].numpy()
         return e_P
@@ -284,7 +284,7 @@ def warm_up(settings: LearnerSettings) -> None:
     text_E = np.ones(settings.stream_state.d_text, np.float32)
     stream_state.launch([TitleMetadata(f"{n}", text_E, ["any"], 2000, 0, False) for n in range(3)])
     pipeline = new_pipeline(settings)
-    pipeline.ranker.add_record(pipeline.ranker.signals_NCF[0], pipeline.ranker.log_correction_NC[0])
+    pipeline.ranker.add_example(pipeline.ranker.signals_NCF[0], pipeline.ranker.log_correction_NC[0])
     pipeline.ranker.learn()  # an untrained ranker skips its network
     recommender = Recommender(stream_state, pipeline)
     user = UserContext("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)

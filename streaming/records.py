@@ -2,11 +2,14 @@
 
 Public topics (`user-events`, `title-launches`) carry JSON from producers; decoding is strict about types and ignores
 unknown fields. Internal topics carry msgpack, `model-versions` JSON. Ids are strings; times are Unix milliseconds, UTC.
+
+A record of an internal topic that no flow of this project could have written is invalid as a whole. Readers skip it.
 """
 
 from typing import Annotated, Final, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta, Struct
 
 from model.actions import ACTIONS, rating_action
@@ -15,7 +18,17 @@ Id = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=65_536)]
 
 MIN_TIME_MS: Final = -2_208_988_800_000  # 1900-01-01: the earliest valid time
+MAX_STORED_MS: Final = 253_402_300_800_000  # the end of the year 9999: an upper bound of all times in internal records
+MAX_PARTITIONS: Final = 4096  # of `user-events`; bounds the memory of the learner's deduplicator
+MAX_VECTOR_COMPONENT: Final = 100.0  # of a text embedding, which has unit length
+DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # for the bytes of an invalid record
+_ACTION_CODES: Final = frozenset(action.code for action in ACTIONS.values())
 ACTIVITY_HISTORY: Final = 200  # default number of a user's events in an activity record
+
+_Time = Annotated[int, Meta(ge=MIN_TIME_MS, le=MAX_STORED_MS)]
+_Partition = Annotated[int, Meta(ge=0, lt=MAX_PARTITIONS)]
+_Source = Annotated[str, Meta(max_length=256)]
+_Offset = Annotated[int, Meta(ge=0, le=2**62)]
 
 
 class Event(Struct, frozen=True, kw_only=True):
@@ -57,49 +70,51 @@ class NewEvent(Struct, frozen=True, array_like=True):
     """A new event: its index in an activity's history, and its position in `user-events`."""
 
     index: int  # in the history
-    partition: int  # of `user-events`
-    offset: int
-    appended: int  # Kafka record time, ms
+    partition: _Partition  # of `user-events`
+    offset: _Offset
+    appended: _Time  # Kafka record time, ms
 
 
 class Activity(Struct, frozen=True, tag="activity", kw_only=True):
     """A user's recent history in event-time order, oldest first, and which events are new (topic `activity`)."""
 
-    user: str
-    count: int  # events of this user so far, including the new ones
-    titles: list[str]
-    times: list[int]  # ms
+    user: Id
+    count: Annotated[int, Meta(ge=0, le=2**53)]  # events of this user so far, including the new ones
+    titles: list[Id]
+    times: list[_Time]  # ms
     actions: list[int]  # codes of ACTIONS
     new: list[NewEvent]
+    source: _Source = ""  # identity of the topic `user-events` that the events' offsets belong to
 
 
 class Title(Struct, frozen=True, tag="title", kw_only=True):
     """The current state of a title (topics `titles`, compacted by title, and `activity`)."""
 
-    title: str
+    title: Id
     name: str
     genres: list[str]
-    year: int | None
-    released: int | None  # ms, from metadata only, never the launch time
-    launched: int  # ms, event time of the first launch
+    year: Annotated[int, Meta(ge=0, le=9999)] | None
+    released: Annotated[int, Meta(ge=-MAX_STORED_MS, le=MAX_STORED_MS)] | None  # ms, from metadata only
+    launched: _Time  # event time of the first launch
     stamp: int  # us, strictly increasing per title; its event time in the feature store
     withdrawn: bool
     semantic: bytes  # embedding, float32 little-endian; empty if the title has no text
-    appended: int  # Kafka record time of the launch, ms
-    offset: int  # of the launch in `title-launches`
+    appended: _Time  # Kafka record time of the launch, ms
+    offset: _Offset  # of the launch in `title-launches`
 
 
 class UserErasure(Struct, frozen=True, tag="erasure", kw_only=True):
     """A user is erased: all data from events up to this offset must be deleted (topic `activity`)."""
 
-    user: str
-    partition: int  # of `user-events`, where the request is
-    offset: int
-    appended: int  # its Kafka record time, ms
+    user: Id
+    partition: _Partition  # of `user-events`, where the request is
+    offset: _Offset
+    appended: _Time  # its Kafka record time, ms
+    source: _Source = ""  # identity of that topic
 
 
 class Tick(Struct, frozen=True, tag="tick", kw_only=True):
-    """No event arrived for a second. It lets a reader of the log close its last batch (topic `activity`)."""
+    """No event arrived for a second. It lets the learner close its last micro-batch (topic `activity`)."""
 
     ts: int  # ms
 
@@ -131,11 +146,53 @@ def action_code(event: Event) -> int:
     return ACTIONS[rating_action(event.rating)].code
 
 
+def decode_log(data: bytes, d_text: int | None = None) -> LogRecord:
+    """Decode a record of `activity`. `d_text` is the width of text embeddings; None accepts any.
+
+    Raises one of DECODE_ERRORS if the record cannot be decoded, or if it contradicts itself.
+    """
+    record: LogRecord = _decode_log(data)
+    if isinstance(record, Activity):
+        _check_activity(record)
+    elif isinstance(record, Title):
+        _check_embedding(record, d_text)
+    return record
+
+
+def decode_title(data: bytes, d_text: int | None = None) -> Title:
+    """Decode a record of `titles`, as `decode_log` does."""
+    title = _decode_title(data)
+    _check_embedding(title, d_text)
+    return title
+
+
+def _check_activity(activity: Activity) -> None:
+    size, indices = len(activity.times), {event.index for event in activity.new}
+    if not len(activity.titles) == len(activity.actions) == size <= activity.count:
+        raise msgspec.ValidationError("the columns of the history differ in length, or it is longer than the count")
+    if not _ACTION_CODES.issuperset(activity.actions):
+        raise msgspec.ValidationError("the history has an unknown action")
+    if activity.times != sorted(activity.times):
+        raise msgspec.ValidationError("the history is not in time order")
+    if len(indices) < len(activity.new) or (indices and not 0 <= min(indices) <= max(indices) < size):
+        raise msgspec.ValidationError("a new event is outside the history, or occurs twice")
+
+
+def _check_embedding(title: Title, d_text: int | None) -> None:
+    if not title.semantic:
+        return
+    width, rest = divmod(len(title.semantic), 4)
+    if rest or width != (d_text or width):
+        raise msgspec.ValidationError(f"the text embedding has {len(title.semantic)} bytes")
+    if not (np.abs(np.frombuffer(title.semantic, "<f4")) <= MAX_VECTOR_COMPONENT).all():  # also false for NaN
+        raise msgspec.ValidationError("the text embedding has a component that is not finite or too large")
+
+
 decode_event = msgspec.json.Decoder(Event).decode
 decode_erase_user = msgspec.json.Decoder(EraseUser).decode
 decode_launch = msgspec.json.Decoder(Launch).decode
-decode_log = msgspec.msgpack.Decoder(LogRecord).decode
-decode_title = msgspec.msgpack.Decoder(Title).decode
+_decode_log = msgspec.msgpack.Decoder(LogRecord).decode
+_decode_title = msgspec.msgpack.Decoder(Title).decode
 decode_version = msgspec.json.Decoder(Version).decode  # JSON: operators read it
 to_json = msgspec.json.Encoder().encode
 to_msgpack = msgspec.msgpack.Encoder().encode

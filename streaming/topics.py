@@ -9,7 +9,7 @@ TITLES: Final = "titles"
 MODEL_VERSIONS: Final = "model-versions"
 DEAD_LETTERS: Final = "dead-letters"
 
-# Of the JSON topics. A version increases if a valid record would become invalid or change its meaning.
+# Schema versions of the JSON topics. A version increases if a valid record would become invalid or change its meaning.
 SCHEMA_VERSIONS: Final = {
     USER_EVENTS: 1,
     TITLE_LAUNCHES: 1,
@@ -19,7 +19,7 @@ _DAY_MS: Final = 86_400_000
 
 
 class Topic(NamedTuple):
-    """How a topic is created: its name, its number of partitions (fixed for life) and its broker settings."""
+    """How a topic is created: its name, its number of partitions (which must never change) and its broker settings."""
 
     name: str
     partitions: int
@@ -37,7 +37,7 @@ def topics(event_partitions: int = 8) -> list[Topic]:
     return [
         Topic(USER_EVENTS, event_partitions, public),
         Topic(TITLE_LAUNCHES, 1, public),
-        Topic(ACTIVITY, 1, kept),  # the learner's log: titles and activity in one total order
+        Topic(ACTIVITY, 1, kept),  # the learner log: titles and activity in one total order
         Topic(TITLES, 1, compacted),
         Topic(MODEL_VERSIONS, 1, {"retention.ms": str(30 * _DAY_MS)}),  # a version's number is its record's offset
         Topic(DEAD_LETTERS, 1, {"retention.ms": str(30 * _DAY_MS)}),

@@ -47,7 +47,7 @@ def erase_user(
     user: Annotated[str, typer.Argument(help="The user's id.")],
     wait: Annotated[float, typer.Option(min=0, help="Maximum seconds to wait until it has taken effect.")] = 60.0,
 ) -> None:
-    """Erase a user's data everywhere, and list the copies that remain and until when."""
+    """Erase a user's data from all stores that the flows write, and list the copies that remain and until when."""
     from infra.operate import erase_user as erasure
     from infra.settings import load, with_local_services
 
@@ -102,7 +102,7 @@ def verify(
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="Write the checkpoint to this fsspec URL.")] = None,
 ) -> None:
-    """Recompute a model version from an older checkpoint and the log, and compare it with its checkpoint."""
+    """Recompute a model version from an older checkpoint and the learner log, and compare it with its checkpoint."""
     from infra.operate import verify as verification
     from infra.settings import load, with_local_services
 

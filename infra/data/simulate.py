@@ -50,7 +50,7 @@ class _Catalog:
 
 
 def simulate(users: int = 600, titles: int = 2000, events: int = 40_000, days: float = 180, seed: int = 0) -> Dataset:
-    """A dataset of about so many users, titles and events over `days`."""
+    """A dataset of about these numbers of users, titles and events over `days`."""
     random = np.random.default_rng(seed)
     catalog = _simulate_catalog(random, titles, days)
     rows = sorted(_simulate_events(random, catalog, users, events, days))

@@ -1,6 +1,6 @@
 """`premiere demo`: produces a dataset into all flows and reports how well the lists were ranked.
 
-It replays the last 40 % of the events in time order: the first half as a backlog, the second half live, as fast as the
+It produces the last 40 % of the events in time order: the first half as a backlog, the second half live, as fast as the
 flows keep up. Before each live event it reads the user's list from Redis, as a client would (served evaluation).
 Everything that it starts is stopped, whatever happens.
 """
@@ -26,7 +26,7 @@ from infra.topics import temporary_topics
 from streaming.kafka.source import read_all
 from streaming.topics import DEAD_LETTERS, USER_EVENTS, topics
 
-REPLAYED_SHARE: Final = 0.4  # of the events, unless `full`
+PRODUCED_SHARE: Final = 0.4  # of the events, unless `full`
 METRICS_PORT: Final = 9464  # used if the settings disable metrics, which the demo reads
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
@@ -71,7 +71,7 @@ def demo(settings: Settings, data: Dataset, options: Options, screen: Screen) ->
     def seconds() -> float:
         return time.monotonic() - began
 
-    part = data if options.full else data.slice(int(len(data) * (1 - REPLAYED_SHARE)))
+    part = data if options.full else data.slice(int(len(data) * (1 - PRODUCED_SHARE)))
     endless = options.full or options.speed is not None
     pacing = Pacing(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
     with _folder(options.keep, screen.print_line) as folder, screen:

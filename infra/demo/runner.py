@@ -31,7 +31,7 @@ MIN_LIVE_S: Final = 60.0  # minimum length of the live part
 MAX_SETTLE_S: Final = 15.0  # for `publish` to write the last lists; nothing depends on it
 MAX_IDLE_LAG_RECORDS: Final = 5  # an idle log still gets a tick each second, and commits come one epoch late
 SCORE_INTERVAL_S: Final = 1.5  # the learner exports its scores at least this often
-NAP_S: Final = 0.1  # between two looks at the clock
+NAP_S: Final = 0.1  # between two checks whether a sample is due
 PORTRAIT_HOLD_S: Final = 5.0  # time that a user stays on the screen
 
 

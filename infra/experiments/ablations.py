@@ -76,9 +76,9 @@ class AveragedRanker(Ranker):
         mean_C: NDArray[np.float32] = np.mean(scores, axis=0, dtype=np.float32)
         return mean_C
 
-    def add_record(self, signals_CF: NDArray[np.float32], log_correction_C: NDArray[np.float32]) -> None:
-        for add_record in (super().add_record, *(other.add_record for other in self.others)):
-            add_record(signals_CF, log_correction_C)
+    def add_example(self, signals_CF: NDArray[np.float32], log_correction_C: NDArray[np.float32]) -> None:
+        for add_example in (super().add_example, *(other.add_example for other in self.others)):
+            add_example(signals_CF, log_correction_C)
 
     def learn(self) -> float | None:
         loss = super().learn()

@@ -1,5 +1,5 @@
 """The parts of a batch retraining: training windows of all histories so far, a new network trained on them, a new
-ranker trained on records, and an estimate of the training FLOPs."""
+ranker trained on stored examples, and an estimate of the training FLOPs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,8 +20,8 @@ from model.signals.ranker import Ranker, RankerSettings
 from model.state.stream_state import History, StreamState
 
 WINDOWS_PER_STEP: Final = 8  # of the retrained network
-COUNT_EVERY_STEPS: Final = 20  # the FLOPs of one step in so many are counted
-MAX_RECORDS: Final = 32_768  # the retrained ranker learns from the newest records, at most so many
+COUNT_EVERY_STEPS: Final = 20  # the FLOPs of every 20th step are counted
+MAX_EXAMPLES: Final = 32_768  # maximum number of examples for the retrained ranker: the newest ones
 T = TypeVar("T")
 
 TrainingWindow = tuple[History, list[int]]  # a window, and the indices of its target events
@@ -86,20 +86,20 @@ def training_windows(history: History, targets: Sequence[int], limit: int) -> It
 
 
 class BatchRanker(Ranker):
-    """A ranker that is trained on all records of another ranker at once."""
+    """A ranker that is trained on all stored examples of another ranker."""
 
-    def fit(self, records: Ranker, passes: int, cost: FlopEstimator) -> None:
-        """Train for `passes` passes over the records that another ranker kept while it served."""
-        self.signals_NCF, self.log_correction_NC, self.records_written = (
-            records.signals_NCF,
-            records.log_correction_NC,
-            records.records_written,
+    def fit(self, source: Ranker, passes: int, cost: FlopEstimator) -> None:
+        """Train for `passes` passes over the examples that another ranker kept while it served."""
+        self.signals_NCF, self.log_correction_NC, self.examples_written = (
+            source.signals_NCF,
+            source.log_correction_NC,
+            source.examples_written,
         )
-        held, rng = min(self.records_written, self.settings.buffer_records), np.random.default_rng(self.steps)
+        held, rng = min(self.examples_written, self.settings.buffer_examples), np.random.default_rng(self.steps)
         for _ in range(passes):
             order = rng.permutation(held)
-            for start in range(0, held, self.settings.batch_records):
-                cost.run(lambda part=order[start : start + self.settings.batch_records]: self._step(part))  # type: ignore[misc]
+            for start in range(0, held, self.settings.batch_examples):
+                cost.run(lambda part=order[start : start + self.settings.batch_examples]: self._step(part))  # type: ignore[misc]
 
 
 def train_network(
@@ -111,7 +111,7 @@ def train_network(
 ) -> SequenceModel:
     """A new network, trained on these windows for some epochs."""
     model = SequenceModel(replace(settings.sequence, steps=1), settings.seed)
-    trainer = RankingPipeline(Ranker(settings.ranker), model)  # its ranker has no records and does not learn
+    trainer = RankingPipeline(Ranker(settings.ranker), model)  # its ranker has no examples and does not learn
     snapshot, rng = candidates.take_snapshot(stream_state), np.random.default_rng(settings.seed)
     for _ in range(epochs):
         order = rng.permutation(len(windows))
@@ -140,5 +140,5 @@ def backbone_mrr(
 
 
 def new_batch_ranker(settings: RankerSettings, seed: int) -> BatchRanker:
-    """An untrained ranker with a buffer for MAX_RECORDS records."""
-    return BatchRanker(replace(settings, buffer_records=MAX_RECORDS), seed)
+    """An untrained ranker with a buffer for MAX_EXAMPLES examples."""
+    return BatchRanker(replace(settings, buffer_examples=MAX_EXAMPLES), seed)

@@ -1,10 +1,10 @@
 """`premiere coldstart`: compare ID-only, text-only, combined and ID-masked title embeddings by title popularity.
 
-The variants differ only in the title tower: ids without texts, texts without ids, both, and both with ids masked in
-training as often as an event meets a title without events. All learn from the same stream in one run. Each variant is
-reported in two orders: backbone only, and final lists. The ranker of the final lists also reads counters and texts, so
-it can hide what the backbone learns. The first order has nearest neighbors by text as a reference, the second the
-ranker without a backbone.
+The variants differ only in the title tower: ids without texts, texts without ids, both, and both with ids masked at the
+rate of first events in the stream (events on titles without earlier events). All learn from the same stream in one run.
+Each variant is reported in two orders (see `infra.experiments.harness`): backbone only, and final lists. The ranker of
+the final lists also reads counters and texts, so it can hide what the backbone learns. The reference of the first order
+is the ranking by nearest text neighbors, that of the second the ranker without a backbone.
 """
 
 import math
@@ -48,14 +48,14 @@ NEIGHBORS: Final = "text neighbors"
 NO_BACKBONE: Final = "no_backbone"
 UNSEEN, WELL_KNOWN = POPULARITY_BUCKETS[0], POPULARITY_BUCKETS[-1]
 MAX_MASKING_COST: Final = 0.01  # share of the MRR on well-known titles that masking may cost
-WITHIN_LIMIT, ABOVE_LIMIT = "WITHIN_LIMIT", "ABOVE_LIMIT"  # verdicts on the cost of masking, beside INCONCLUSIVE
+WITHIN_LIMIT, ABOVE_LIMIT = "WITHIN_LIMIT", "ABOVE_LIMIT"  # verdicts on the cost of masking; the third is INCONCLUSIVE
 
 
 class TextNeighborPipeline(RankingPipeline):
     """Ranks by the cosine similarity between a title's text and the texts of the user's recent titles."""
 
     def __init__(self, settings: LearnerSettings) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer_records=1)), None, learns=False)
+        super().__init__(Ranker(replace(settings.ranker, buffer_examples=1)), None, learns=False)
         self.repeats = settings.repeats
 
     def prepare(self, *_: Any) -> None:

@@ -1,7 +1,7 @@
 """`premiere compare A B`: run two settings of the model over one stream and say whether one of them is better.
 
 Each side has a learner of its own, because a setting may concern the stream state too. Both read the same
-micro-batches, rank each event before they learn it, and keep learning during the test, as two live services would.
+micro-batches, rank the titles before each event, and keep learning during the test, as two live services would.
 With `days`, the last days of the stream are the test, and everything before is learned without being scored, as in the
 paper's one-week shadow test. The verdict is that of the final lists over all events. It follows from the paired
 confidence interval over users.

@@ -1,8 +1,9 @@
 """The common part of all experiments: run several variants over one stream and keep every scored event.
 
 All variants of a run share one stream state and one stream, so they rank the same requests. A difference between two
-variants is therefore paired event by event (`model.metrics.bootstrap`). An instrumented variant also records the rank
-of the target by its backbone's score alone, and the processor time that it used.
+variants is therefore paired event by event (`model.metrics.bootstrap`). An instrumented variant is recorded in two
+orders, that is, by two rankings of the titles: `final_lists` is the order of its lists, and `backbone_only` sorts all
+titles by the score of its backbone alone. It also records the processor time that it used.
 
 N scored events
 """
@@ -200,8 +201,8 @@ def run_prequential(
     history: int = ACTIVITY_HISTORY,
     first: int | None = None,
 ) -> ScoredEvents:
-    """Rank every event, then learn from it. Events before index `first` of the dataset (by default the first fifth) are
-    learned but not scored. With `baselines`, their ranks are recorded too."""
+    """Rank the titles before every event, then learn from it. Events before index `first` of the dataset (by default
+    the first fifth) are learned but not scored. With `baselines`, their ranks are recorded too."""
     repeats = learner.settings.repeats
     seen = Baselines(repeats=repeats) if baselines is None else baselines
     first = warmup_targets(data) if first is None else data.targets_before(first)

@@ -39,11 +39,12 @@ INTRO: Final = """\
 Quality of Premiere compared with baselines, with batch retraining, and with ablations of its parts. `make results`
 generates this page from the available data.
 
-The evaluation is prequential (test-then-train): every event is ranked before it is learned, among all launched titles
-that its user has not seen. The first fifth of a stream is learned but not scored. MRR is the mean of 1/rank.
-Differences are paired by event. Brackets are 95 % confidence intervals from a bootstrap over users; an interval that
-contains zero means no detectable difference. *New titles* have fewer than 10 earlier events, *unseen titles* none, and
-*new users* fewer than 5.
+The evaluation is prequential (test-then-train): before each event is learned, the titles are ranked for its user.
+Candidates are the launched titles that have at least one event anywhere in the dataset and that the user has not seen.
+Events on seen titles, and the first fifth of a stream, are learned but not scored. MRR is the mean of 1/rank of the
+chosen titles. Differences are paired by event. Brackets are 95 % confidence intervals from a bootstrap over users; an
+interval that contains zero means no detectable difference. *New titles* have fewer than 10 earlier events, *unseen
+titles* none, and *new users* fewer than 5.
 """
 
 Files = Mapping[str, Mapping[str, Any]]  # part -> content of its file

@@ -10,13 +10,13 @@ the same stream:
 
 A retraining makes a new network and a new ranker. The network trains for E epochs on shuffled windows of all histories
 so far. E is the best of EPOCH_CHOICES: trained on the older nine tenths of the events, validated on the newest tenth.
-It is chosen again whenever the number of events has doubled. The ranker trains on its records for as many passes as the
-online ranker does. The retrained variant wrote these records itself while it served, so the backbone's score in each
-record comes from a network that had not seen the event; a log of served features works the same way. Records from
-before the first network are left out.
+It is chosen again whenever the number of events has doubled. The ranker trains on its examples for as many passes as
+the online ranker does. The retrained variant wrote these examples itself while it served. The backbone's score in each
+example therefore comes from a network that had not seen the event; a log of served features works the same way.
+Examples from before the first network are left out.
 
 Costs are the FLOPs of training, ranker included. They are counted on one step in COUNT_EVERY_STEPS, for online and
-batch training alike. The search for E and the ranking that writes the records are not charged to the batch variants.
+batch training alike. The search for E and the ranking that writes the examples are not charged to the batch variants.
 """
 
 import copy
@@ -53,7 +53,7 @@ ONLINE, RETRAINED, FROZEN_COUNTERS = VARIANTS = "online", "retrained", "retraine
 
 
 class FrozenPipeline(Instrumented):
-    """A pipeline with frozen weights, which only keeps ranker records for the next retraining."""
+    """A pipeline with frozen weights, which only keeps ranker examples for the next retraining."""
 
     def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
         return {}
@@ -97,7 +97,7 @@ class RetrainingSchedule:
     def __init__(self, settings: LearnerSettings, learner: Learner, log: Log, every: int = RETRAIN_EVENTS) -> None:
         self.settings, self.learner, self.log, self.every = settings, learner, log, every
         self.histories, self.cost = EventHistories(), FlopEstimator()
-        self.records_cost = FlopEstimator()
+        self.ranker_cost = FlopEstimator()
         self.retrainings: list[dict[str, Any]] = []
         self.epochs = EPOCH_CHOICES[0]
 
@@ -127,10 +127,10 @@ class RetrainingSchedule:
         for name in (RETRAINED, FROZEN_COUNTERS):
             pipeline = self.learner.pipelines[name]
             ranker = new_batch_ranker(self.settings.ranker, self.settings.seed)
-            if self.retrainings:  # records from before the first network are left out
+            if self.retrainings:  # examples from before the first network are left out
                 # only RETRAINED is charged: the other variant exists for comparison
-                cost = self.records_cost if name == RETRAINED else FlopEstimator()
-                ranker.fit(pipeline.ranker, max(1, round(self.settings.ranker.visits_per_record)), cost)
+                cost = self.ranker_cost if name == RETRAINED else FlopEstimator()
+                ranker.fit(pipeline.ranker, max(1, round(self.settings.ranker.visits_per_example)), cost)
             pipeline.sequence, pipeline.ranker = model, ranker
             if isinstance(pipeline, FrozenCountersPipeline):
                 pipeline.stream_state = copy.deepcopy(stream_state)
@@ -186,7 +186,7 @@ def run(
 
 def report(recorded: ScoredEvents, events: int, online: FlopEstimator, schedule: RetrainingSchedule) -> dict[str, Any]:
     """Metrics and training FLOPs. `tenth_at_events`: the stream length from which on online learning costs a tenth."""
-    retrained = schedule.cost.total() + schedule.records_cost.total()
+    retrained = schedule.cost.total() + schedule.ranker_cost.total()
     trained_events = sum(retraining["events"] for retraining in schedule.retrainings)
     online_per_event, retrained_per_event = online.total() / max(events, 1), retrained / max(trained_events, 1)
     return {

@@ -58,7 +58,7 @@ from model.state.stream_state import History
 DEFAULT_SIZES: Final = ("16x1", "32x1", "64x2", "96x3", "128x4", "2m")
 NO_BACKBONE: Final = "no_backbone"
 DELAYED: Final = "delayed"  # the name of DelayedEvaluation in the learner
-DELAYED_EVERY: Final = 4  # one event in so many is also ranked in a delayed list
+DELAYED_EVERY: Final = 4  # every 4th event is also ranked in a delayed list
 MAX_GENRES: Final = 3  # the most frequent genres are tasks
 MIN_TASK_EVENTS: Final = 100  # tasks with fewer events are left out
 RESAMPLES: Final = 500
@@ -101,7 +101,7 @@ class DelayedEvaluation(RankingPipeline):
     """
 
     def __init__(self, settings: LearnerSettings, pipelines: Mapping[str, Instrumented], first: int) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer_records=1)), None, learns=False)
+        super().__init__(Ranker(replace(settings.ranker, buffer_examples=1)), None, learns=False)
         self.pipelines, self.first, self.repeats = pipelines, first, settings.repeats
         self.delay = settings.sequence.network.horizons[-1]
         self.recorded, self.done = ScoredEvents(), 0
@@ -216,7 +216,7 @@ def _by_task(
 
 
 def task_masks(data: Dataset, recorded: ScoredEvents) -> dict[str, NDArray[np.bool_]]:
-    """The scored events of each task: all, by liking, by genre, and on new titles."""
+    """The scored events of each task: all, by preference (liked or not), by genre, and on new titles."""
     masks = {"next event": np.ones(len(recorded), bool)}
     liked_N = LIKED.numpy()[action_codes(data, recorded)]
     if liked_N.any() and not liked_N.all():

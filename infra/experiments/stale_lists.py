@@ -120,7 +120,7 @@ class StaleListEvaluation(RankingPipeline):
     def __init__(
         self, settings: LearnerSettings, variants: Mapping[str, Variant], first: int, sample_every: int
     ) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer_records=1)), None, learns=False)
+        super().__init__(Ranker(replace(settings.ranker, buffer_examples=1)), None, learns=False)
         self.variants, self.first, self.sample_every, self.repeats = variants, first, sample_every, settings.repeats
         self.recorded, self.sampled, self.done = ScoredEvents(), ScoredEvents(), 0
         event_ages, hour_ages = list(map(event_age_label, EVENT_AGES)), list(map(hour_age_label, HOUR_AGES))

@@ -8,7 +8,8 @@ The variants differ in what the backbone is trained to predict:
 
 All learn from one stream in one run and are evaluated with lists of every age (`infra.experiments.stale_lists`). Lists
 are ranked with and without the titles that the user interacted with since: removing them at reading repairs part of the
-loss. Each variant is reported in two orders: backbone only, and final lists, whose ranker may learn from delays too.
+loss. Each variant is reported in two orders (see `infra.experiments.harness`): backbone only, and final lists. The
+ranker of the final lists may learn from delays too.
 """
 
 from collections import Counter
@@ -55,7 +56,7 @@ DELAYS: Final = (0, 2, 5, 10, 20)  # the horizons of the variant HORIZONS, in ev
 DELAY_TRAINED: Final = "next event, ranker trained on delays"
 WINDOWS: Final = {"window 3": 3, "window 5": 5, "window 10": 10}
 BASELINES: Final = (NEXT_EVENT, *WINDOWS)
-SAMPLE_EVERY: Final = 8  # one event in so many is evaluated with final lists and with ages in hours
+SAMPLE_EVERY: Final = 8  # every 8th event is evaluated with final lists and with ages in hours
 MIN_GOAL_AGE: Final = 2  # events; from this age on, the matching horizon should win
 OTHER_PAIRS: Final = (
     (HORIZONS, FIRST_HORIZON),

@@ -181,7 +181,7 @@ def _smoothed(count_K: NDArray[Any], overall_K: NDArray[np.float64]) -> NDArray[
 
 def frequency_baseline(settings: LearnerSettings, baseline: str, tasks: Sequence[str]) -> FrequencyBaseline:
     """One of FREQUENCY_BASELINES. It learns by counting, without gradients."""
-    pipeline = RankingPipeline(Ranker(replace(settings.ranker, buffer_records=1)), None, learns=False)
+    pipeline = RankingPipeline(Ranker(replace(settings.ranker, buffer_examples=1)), None, learns=False)
     evaluator = FrequencyBaseline.wrap(pipeline, settings.repeats)
     evaluator.baseline, evaluator.tasks, evaluator.ranks_titles = baseline, tasks, False
     evaluator.counts = {task: np.full(TASKS[task].classes, 1e-6) for task in tasks}
@@ -196,7 +196,7 @@ def with_task_heads(
     s = settings.sequence
     objective = replace(s.objective, title_weight=title_weight, task_weight=task_weight)
     sequence = replace(s, network=replace(s.network, tasks=tuple(tasks)), objective=objective)
-    ranker = settings.ranker if ranks_titles else replace(settings.ranker, buffer_records=1)
+    ranker = settings.ranker if ranks_titles else replace(settings.ranker, buffer_examples=1)
     pipeline = new_pipeline(replace(settings, sequence=sequence, ranker=ranker))
     evaluator = HeadEvaluator.wrap(pipeline, settings.repeats)
     evaluator.tasks, evaluator.ranks_titles = tasks, ranks_titles

@@ -96,7 +96,8 @@ class LagReader:
             raise TopicError(self._failure_reason(error)) from error
 
     def _failure_reason(self, error: KafkaException) -> str:
-        """The error text. An unreachable broker and a refused login fail alike here; a metadata request tells which."""
+        """The error text. An unreachable broker and a refused login give the same error here; a metadata request tells
+        them apart."""
         try:
             topic_metadata(self._client_config, timeout_s=2)
         except StreamError as reason:

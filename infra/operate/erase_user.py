@@ -1,8 +1,8 @@
 """`premiere erase-user`: request the erasure of a user, wait until it takes effect, and list the remaining copies.
 
-The request is an ordinary record in the log, so a producer may send it without this command. Every flow acts on it at
-its position in the log, also when the log is reprocessed. The command waits for the two stores that change at once:
-Redis and the online feature store.
+The request is an ordinary record of the topic `user-events`, so a producer may send it without this command. Every flow
+acts on it at its position, also when the topic is reprocessed. The command waits for the two stores that change at
+once: Redis and the online feature store.
 """
 
 import time
@@ -43,7 +43,7 @@ def erase_user(settings: Settings, user: str, timeout: float, print_line: PrintL
     pending = _wait_for_stores(settings, user, offset, log_id, timeout, print_line)
     if pending:
         raise PremiereError(
-            f"After {timeout:.0f} s the request has not taken effect in {' and '.join(pending)}. It stays in the log "
+            f"After {timeout:.0f} s the request has not taken effect in {' and '.join(pending)}. It stays in Kafka "
             "and takes effect when the flows reach it: `premiere status` shows whether they are running."
         )
     print_line("Erased from the lists in Redis and from the online features; the offline log follows within a minute.")

@@ -46,7 +46,7 @@ def open_redis(settings: Settings) -> Iterator[Any]:
     """A client. Raises InspectError if Redis does not answer or has no lists yet."""
     try:
         with closing(list_client.connect(settings.require_redis_url())) as client:
-            if not client.exists(list_client.FALLBACK_KEY):
+            if not client.exists(list_client.DEFAULT_KEY):
                 raise InspectError(
                     "There are no lists in Redis yet: the first model version writes them (`premiere status`)."
                 )

@@ -1,4 +1,4 @@
-"""`premiere verify`: recompute a model version from an older checkpoint and the log, and compare the two bit for bit.
+"""`premiere verify`: recompute a model version from an older checkpoint and the learner log, and compare the bits.
 
 The command proves that a version is a function of its log. A learner is loaded from an older checkpoint and reads
 `activity` from that checkpoint's offset to the version's offset. Its state is compared with the version's checkpoint
@@ -37,7 +37,7 @@ class VerifyError(PremiereError):
 
 
 class _StartPoint(NamedTuple):
-    """The state from which the log is read."""
+    """The state from which the learner log is read."""
 
     url: str | None  # of the checkpoint; None: an untrained model at the beginning of the log
     name: str  # for messages
@@ -96,7 +96,7 @@ def _is_complete(url: str) -> bool:
 
 
 def _closest(settings: Settings, version: Version, log_id: str) -> _StartPoint:
-    """The newest checkpoint of this log that is older than the version, else the beginning of the log."""
+    """The newest checkpoint of this learner log that is older than the version, else the beginning of the log."""
     for url in reversed(checkpoint.list_checkpoints(settings.checkpoints_url())):
         manifest = _manifest(url)
         if manifest and manifest.get("log") == log_id and manifest["step"] < version.step:
@@ -133,7 +133,7 @@ def _load(learner: LogLearner, start_point: _StartPoint, first: int) -> None:
 
 
 def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Version) -> None:
-    """Learn from the log up to the version's offset. Raises VerifyError."""
+    """Learn from the learner log up to the version's offset. Raises VerifyError."""
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("records", total=version.position - learner.position)
         for message in read_all(config, ACTIVITY, {0: learner.position}):

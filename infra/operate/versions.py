@@ -73,7 +73,7 @@ def _pin(number: int, url: str) -> None:
             checkpoint.unpin(url)
         raise VersionError(
             f"Version {number} cannot be served. {error} `premiere versions` shows which checkpoints exist; "
-            f"`premiere verify {number} --to {url}` restores this one from the log."
+            f"`premiere verify {number} --to {url}` restores this one from the learner log."
         ) from None
 
 

@@ -23,38 +23,39 @@ from streaming.kafka.source import KafkaSource
 
 if TYPE_CHECKING:
     from model.learner import LearnerSettings
+    from streaming.state.checkpoints import CheckpointStore
     from streaming.state.log_learner import LogLearner, LogSettings
 
 log = logging.getLogger(__name__)
 
 POLL_RECORDS: Final = 8  # with up to 100 events each; a poll is learned before SIGTERM is handled, so it must be short
+EMBEDDED_LOGS: Final = "premiere-"  # start of their identities: an embedded broker keeps nothing, so they never return
 IDLE_INTERVAL: Final = timedelta(milliseconds=500)  # without records, after which a finished checkpoint is announced
 
 
 class LogTruncatedError(PremiereError):
-    """Retention has deleted the start of the log, and there is no checkpoint that covers it."""
+    """Retention has deleted the start of the learner log, and there is no checkpoint that covers it."""
 
 
 def learn(settings: Settings, stop: threading.Event) -> Flow:
-    """Build the flow. It continues from the newest complete checkpoint, else from the start of the log.
+    """Build the flow. It continues from the newest complete checkpoint, else from the start of the learner log.
 
-    Raises SettingsError if the checkpoint has other model settings, LogTruncatedError if records are missing.
+    Raises SettingsError if the checkpoint has other model settings or all have another format, LogTruncatedError if
+    records are missing.
     """
     from model.learner import Learner
     from streaming.flows.learn import build
-    from streaming.state.checkpoints import CheckpointStore, version_record
+    from streaming.state.checkpoints import version_record
     from streaming.state.log_learner import LogLearner
     from streaming.state.model_versions import read_versions
 
     set_threads(settings.threads)
     config = settings.kafka_config()
     log_id = log_identity(config, [t.ACTIVITY])
-    checkpoints = CheckpointStore(
-        settings.checkpoints_url(), settings.keep_checkpoints, log_id, settings.long_term_checkpoint_hours
-    )
+    checkpoints = _open_checkpoints(settings, log_id)
     learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
     unannounced = None
-    found, first = checkpoints.load_newest(), first_offset(config)
+    found, first = _load_newest(checkpoints), first_offset(config)
     if found is None and first > 0:
         raise LogTruncatedError(
             f"The topic {t.ACTIVITY} starts at offset {first}, and there is no checkpoint. Copy one to "
@@ -95,7 +96,7 @@ def log_settings(settings: Settings) -> "LogSettings":
 
 
 def first_offset(config: Mapping[str, str]) -> int:
-    """The first offset of the learner's log. Raises StreamError."""
+    """The first offset of the learner log. Raises StreamError."""
     consumer = Consumer(consumer_config(config, "learn"))
     try:
         return earliest_offset(consumer, t.ACTIVITY, 0)
@@ -103,8 +104,26 @@ def first_offset(config: Mapping[str, str]) -> int:
         consumer.close()
 
 
+def _open_checkpoints(settings: Settings, log_id: str) -> "CheckpointStore":
+    from streaming.state.checkpoints import SHORT_RETENTION_HOURS, CheckpointStore
+
+    retention_hours = (*SHORT_RETENTION_HOURS, settings.long_term_checkpoint_hours)
+    url = settings.checkpoints_url()
+    return CheckpointStore(url, settings.keep_checkpoints, log_id, retention_hours, EMBEDDED_LOGS)
+
+
+def _load_newest(checkpoints: "CheckpointStore") -> tuple[dict[str, Any], dict[str, Any], str] | None:
+    """The newest checkpoint. Raises SettingsError if all checkpoints have another format."""
+    from model.checkpoint import CheckpointFormatError
+
+    try:
+        return checkpoints.load_newest()
+    except CheckpointFormatError as error:
+        raise SettingsError(str(error)) from error
+
+
 def _skip_lost_records(learner: "LogLearner", first: int, same_log: bool) -> None:
-    """Continue at the first offset of the log. Count and log the records that retention deleted before that."""
+    """Continue at the first offset of the learner log. Count and report the records that retention deleted before."""
     from streaming.flows.learn import LOST_RECORDS
 
     lost = learner.skip_to(first)

@@ -1,6 +1,7 @@
 """Builds the flow `publish` from the settings: fills its caches from the topics and connects sources and sink."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
+from fsspec.core import url_to_fs
 
 from infra.errors import TopicError
 from infra.learner_settings import learner_settings, set_threads
@@ -52,7 +54,8 @@ def publish(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_W
     max_records = {t.TITLES: None, t.ACTIVITY: settings.publish_warmup_records, t.MODEL_VERSIONS: None}
     starts = {topic: start_offset(config, topic, limit, worker) for topic, limit in max_records.items()}
     backlog = {topic: _Backlog(config, topic, start, stop) for topic, start in starts.items()}
-    announced = restore(publisher, backlog[t.TITLES], backlog[t.ACTIVITY], backlog[t.MODEL_VERSIONS])
+    d_text = model.stream_state.d_text
+    announced = restore(publisher, backlog[t.TITLES], backlog[t.ACTIVITY], backlog[t.MODEL_VERSIONS], d_text)
     log.info("Caches hold %d users and %d titles", len(publisher.users), len(publisher.titles.titles))
     kinds = {"activity": t.ACTIVITY, "titles": t.TITLES, "versions": t.MODEL_VERSIONS}
     # The records that `restore` read count as done: a restart reads them again and recomputes all lists.
@@ -75,22 +78,52 @@ def publish(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_W
         versions=sources[2],
         lists=RedisSink(settings.require_redis_url(), log_identity=logs, ttl=ttl, stop=stop),
         publisher=publisher,
-        load=partial(_load_recommender, model),
+        load=partial(_load_recommender, model, settings.checkpoints_url()),
         clock=time.time,
         announced=announced,
         commit_positions=commit_positions,
+        d_text=d_text,
     )
     return Flow(dataflow, sources)
 
 
-def _load_recommender(settings: "LearnerSettings", url: str, titles: "Sequence[Title]") -> "Recommender":
-    """Load a model version and add titles that it does not know yet."""
+def _load_recommender(
+    settings: "LearnerSettings", checkpoints: str, url: str, titles: "Sequence[Title]"
+) -> "Recommender":
+    """Load a model version below the URL `checkpoints`, and add titles that it does not know yet."""
+    from model.checkpoint import CheckpointError
     from model.recommender import Recommender
     from streaming.state.title_metadata import title_metadata
 
+    if not is_below(url, checkpoints):
+        raise CheckpointError(
+            f"Its path {url} is not below the checkpoint folder {checkpoints}: give learn and publish the same "
+            "PREMIERE_CHECKPOINTS, or find out who else writes to the topic model-versions."
+        )
     recommender = Recommender.load(url, settings)
     recommender.update_titles([title_metadata(title) for title in titles])
     return recommender
+
+
+def is_below(url: str, folder: str) -> bool:
+    """Whether an fsspec URL names a path below a folder; "..", links and chained URLs cannot lead out of it."""
+    protocol, *parts = _parts(url)
+    folder_protocol, *folder_parts = _parts(folder)
+    return (
+        protocol == folder_protocol
+        and url.count("::") == folder.count("::")
+        and ".." not in parts
+        and len(parts) > len(folder_parts)
+        and parts[: len(folder_parts)] == folder_parts
+    )
+
+
+def _parts(url: str) -> list[str]:
+    """The protocol and the parts of the path of an fsspec URL; a local path is made absolute, without links."""
+    protocol, _, path = url.rpartition("://")
+    if protocol in ("", "file", "local") and "::" not in url:
+        protocol, path = "file", os.path.realpath(str(url_to_fs(url)[1]))
+    return [protocol, *(part for part in path.split("/") if part not in ("", "."))]
 
 
 def publish_settings(settings: Settings) -> "PublishSettings":

@@ -99,7 +99,7 @@ def recovery_store(settings: Settings, flow: str) -> RecoveryConfig:
 
 
 def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
-    """Build the flow `features`: user events to histories in Feast's user_activity and in the learner's log."""
+    """Build the flow `features`: user events to histories in Feast's user_activity and in the learner log."""
     from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES, USER_ERASURES_SCHEMA
     from features.store import offline_folder, write_user_activity
     from streaming.flows.features import build
@@ -117,6 +117,7 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_
         dead_letters=KafkaSink(config, stop=stop),
         history=settings.activity_history,
         online_shards=worker.count,
+        source_id=log_identity(config, [t.USER_EVENTS]),
     )
     if worker.index == 0:
         start_compaction_thread(settings, stop)
@@ -124,7 +125,7 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_
 
 
 def titles(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
-    """Build the flow `titles`: launches to titles in Feast's title_semantics, the catalog and the learner's log."""
+    """Build the flow `titles`: launches to titles in Feast's title_semantics, the catalog and the learner log."""
     from features.definitions import TITLE_SEMANTICS_SCHEMA
     from features.store import offline_folder, write_title_semantics
     from features.text_encoders import EncoderError, load_encoder
@@ -170,4 +171,4 @@ FLOW_BUILDERS: Final[Mapping[str, Callable[[Settings, threading.Event, Worker], 
     "learn": lambda settings, stop, _: learn(settings, stop),
     "publish": publish,
 }
-RECOVERABLE_FLOWS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the log
+RECOVERABLE_FLOWS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the topics

@@ -6,8 +6,8 @@
 
 They rank the launched titles that the user has not seen (all launched titles with `repeats`). Ties get the average
 rank. An event is counted only after it was ranked. The live learner runs the baselines beside the model, so their
-memory is bounded: beyond the limits, the least recently used users and title pairs are evicted. One rank costs a few
-passes over the catalog.
+memory is bounded. Beyond the limits, the least recently used users are evicted, and all pairs of the least recently
+updated title. New titles beyond `max_titles` are ignored. One rank costs a few passes over the catalog.
 
 V titles
 """

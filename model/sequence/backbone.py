@@ -1,11 +1,11 @@
 """Backbone: a causal stack of gated attention blocks with relative time bias.
 
-Relative time matters more than depth. Each pair of query and key has two attention biases. One is by the logarithm of
-the time between the key's event and the query time (in training: the time of the next event). The other is by their
-distance in events. Each block has softmax attention and a SwiGLU layer, both gated.
+Each pair of query and key has two attention biases. One is by the logarithm of the time between the key's event and the
+query time (in training: the time of the next event). The other is by their distance in events. Each block has softmax
+attention and a SwiGLU layer, both gated.
 
 Windows of different lengths are packed into few rows of one capacity (first fit decreasing). Almost no position is
-padding, and no step loops over users. A query sees only earlier keys of its own window.
+padding, and no tensor operation is repeated per user. A query sees only earlier keys of its own window.
 Sources: HSTU (arXiv 2402.17152: time and position bias, query time), LiGR and eSASRec (gates), arXiv 2605.23312
 (sizes exclude embeddings and output head).
 
@@ -30,7 +30,10 @@ MASKED_BUCKET: Final = TIME_BUCKETS  # of a key that the query must not attend t
 
 @dataclass(frozen=True)
 class BackboneSize:
-    """Size of a backbone. Presets are named by their number of parameters, without embeddings and output head."""
+    """Size of a backbone.
+
+    A preset other than the default, `cpu`, is named by its number of parameters, without embeddings and output head.
+    """
 
     width: int = 64
     blocks: int = 2

@@ -1,9 +1,10 @@
 """Replay buffer for experience replay: stored windows of histories that the network trains on again.
 
 Without replay, an online backbone forgets what it learned earlier. The buffer is a ring of fixed-size windows; newer
-windows are sampled more often. A user's newest window is overwritten while it grows, until half of its events are new.
-Then it stays and the next window begins, so a long history is stored in overlapping windows and not only by its end.
-Each window stores a hash of its user, so that all windows of an erased user can be emptied.
+windows are sampled more often. A window holds the last `max_history` events of a user. A user's open window is
+rewritten whenever the user has new events. After `max_history` / 2 new events it is closed, and the next update opens
+another one. So a long history is stored in overlapping windows and not only by its end. Each window stores a hash of
+its user, so that all windows of an erased user can be emptied.
 
 N windows of the ring · L events of one window
 """
@@ -20,11 +21,11 @@ _ARRAYS: Final = ("title_NL", "time_NL", "action_NL", "length_N", "truncated_N",
 class ReplayBuffer:
     """A ring of `capacity` windows of at most `max_history` events.
 
-    `recency` is the mean age of a sampled window, as a share of the windows held.
+    `mean_age_share` is the mean age of a sampled window, in windows, as a share of the number of windows held.
     """
 
-    def __init__(self, capacity: int, max_history: int, recency: float = 0.4) -> None:
-        self.capacity, self.max_history, self.recency = capacity, max_history, recency
+    def __init__(self, capacity: int, max_history: int, mean_age_share: float = 0.4) -> None:
+        self.capacity, self.max_history, self.mean_age_share = capacity, max_history, mean_age_share
         self.title_NL = np.full((capacity, max_history), -1, np.int32)  # catalog rows; -1: unknown title, padding
         self.time_NL = np.zeros((capacity, max_history), np.int64)  # ms
         self.action_NL = np.zeros((capacity, max_history), np.int8)
@@ -60,9 +61,9 @@ class ReplayBuffer:
             self.action_NL[at, :n] = actions[-n:]
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Positions of `n` sampled windows; their ages are exponential with mean `recency` times the windows held."""
+        """Positions of `n` sampled windows; ages are exponential with mean `mean_age_share` times the windows held."""
         held = len(self)
-        age = np.floor(rng.exponential(self.recency * max(held, 1), n)).astype(np.int64)
+        age = np.floor(rng.exponential(self.mean_age_share * max(held, 1), n)).astype(np.int64)
         return (self.windows_written - 1 - age % max(held, 1)) % self.capacity
 
     def evict_titles(self, rows: NDArray[np.int64]) -> None:

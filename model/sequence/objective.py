@@ -1,9 +1,11 @@
 """The training objective: sampled softmax with shared negatives, for the next event and for later horizons.
 
-Each trained event `j` gives one loss row of horizon 0: predict `j` from all earlier events. A share of the events gives
-a second row of a random other horizon `k`: predict `j` from the first `j - k - o` events. The offset `o` inside the
-horizon's target window is drawn with weights that halve every `half_life` events. In expectation this is the windowed
-target set with decaying, normalized weights, at a fraction of a row per event.
+Each trained event `j` (counted from 0) gives one loss row of horizon 0: predict event `j` from the `j` events before
+it. A share of the events gives a second row of a random other horizon `k`: predict event `j` from the first `j - k - o`
+events. The offset `o` is less than the horizon's target window, and its weights halve every `half_life` events.
+Example: horizon 3 has a window of 5, so event 20 is predicted from the first 13 to 17 events. Seen from one position,
+the targets of horizon 3 are the events 3 to 7 positions after the next one. In expectation this equals the paper's
+windowed target set with decaying, normalized weights, at a fraction of a row per event.
 
     loss = softplus( logsumexp_s( z_s - log(n q_s) ) - z_pos )
 

@@ -1,15 +1,15 @@
 """Ranks candidates: a linear score selects the shortlist from all titles, and a small network orders the shortlist.
 
-Both learn online from the same buffer of records. A record holds the signals as they were before an event (or before
-the last events, for a delayed record): of the event's title and of a sample of the other candidates. The softmax over
-the sample is corrected by log(candidates / sampled), so that it estimates the softmax over all candidates. The two
-parts use different samples: the linear score learns against candidates from the shortlist and against uniform ones,
-the network against the shortlist only, which is all it ranks.
+Both learn online from the same buffer of training examples. An example holds the signals of the event's title and of a
+sample of the other candidates. The signals are those from before the event; in a delayed example, those from before the
+last events. The softmax over the sample is corrected by log(candidates / sampled), so that it estimates the softmax
+over all candidates. The two parts use different samples. The linear score learns against candidates from the shortlist
+and against uniform ones. The network learns against the shortlist only, because it ranks nothing else.
 
-The number of steps depends only on the number of records. It is therefore the same for every division of the events
-into micro-batches.
+The number of steps depends only on the number of examples. It is therefore the same for every division of the events
+into micro-batches. A step whose loss or gradient is not finite is skipped and counted, and changes no weight.
 
-N records · C candidates (of a record: the target, then the sampled ones) · F ranker signals, or the DENSE_SIGNALS in
+N examples · C candidates (of an example: the target, then the sampled ones) · F ranker signals, or the DENSE_SIGNALS in
 linear_F · W width of the first layer
 """
 
@@ -28,20 +28,21 @@ CLIP_STDS: Final = 6.0  # standardized signals are clipped to this many standard
 NETWORK_WEIGHT_DECAY: Final = 1e-3
 LINEAR_RATE_FACTOR: Final = 2  # the linear score's learning rate, relative to the network's
 MAX_GRADIENT_NORM: Final = 1.0  # of the network
-LATEST_FRACTION: Final = 4  # one in so many records of a step are the latest ones
+LATEST_FRACTION: Final = 4  # a quarter of a step's examples are the latest ones; the others are drawn uniformly
 MIN_MOMENT_RATE: Final = 0.01  # per step, of the signals' running mean and variance
+MAX_SIGNAL: Final = float(np.finfo(np.float16).max)  # stored signals are clipped to this magnitude
 
 
 @dataclass(frozen=True)
 class RankerSettings:
     """Network, buffer and training of the ranker."""
 
-    hard_negatives: int = 32  # candidates sampled per record from the shortlist
-    uniform_negatives: int = 16  # candidates sampled per record from all titles
+    hard_negatives: int = 32  # candidates sampled per example from the shortlist
+    uniform_negatives: int = 16  # candidates sampled per example from all titles
     hidden: tuple[int, int] = (96, 48)  # widths of the hidden layers
-    buffer_records: int = 12_288  # latest records kept for training
-    batch_records: int = 192  # records per step
-    visits_per_record: float = 7.0  # how often a record is trained on, on average
+    buffer_examples: int = 12_288  # latest examples kept for training
+    batch_examples: int = 192  # examples per step
+    visits_per_example: float = 7.0  # how often an example is trained on, on average
     max_steps: int = 8  # per micro-batch
     learning_rate: float = 2e-3  # of AdamW
     ema_decay: float = 0.98  # per step, of the served weights' moving average
@@ -69,11 +70,12 @@ class Ranker:
         )
         self.generator = torch.Generator().manual_seed(seed)
         size = 1 + settings.hard_negatives + settings.uniform_negatives
-        self.signals_NCF = np.zeros((settings.buffer_records, size, self.signal_count), np.float16)
-        self.log_correction_NC = np.zeros((settings.buffer_records, size), np.float32)
-        self.records_written = 0  # ever; the buffer is a ring
+        self.signals_NCF = np.zeros((settings.buffer_examples, size, self.signal_count), np.float16)
+        self.log_correction_NC = np.zeros((settings.buffer_examples, size), np.float32)
+        self.examples_written = 0  # ever; the buffer is a ring
         self.mean_F, self.square_F = torch.zeros(self.signal_count), torch.ones(self.signal_count)
-        self.steps = 0
+        self.steps = 0  # steps taken
+        self.skipped_steps = 0  # steps skipped because the loss or a gradient was not finite
         self._folded: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -109,35 +111,40 @@ class Ranker:
             self._folded = mean_F - CLIP_STDS * std_F, mean_F + CLIP_STDS * std_F, weight_FW, bias_W
         return self._folded
 
-    def add_record(self, signals_CF: NDArray[np.float32], log_correction_C: NDArray[np.float32]) -> None:
-        """Add one record to the buffer.
+    def add_example(self, signals_CF: NDArray[np.float32], log_correction_C: NDArray[np.float32]) -> None:
+        """Add one example to the buffer.
 
         Row 0 is the event's title. `log_correction_C` is log(candidates / sampled), and -inf for an empty entry. In
-        row 0 it is 0 if the title is in the shortlist.
+        row 0 it is 0 if the title is in the shortlist. Only finite signals are stored: infinities are clipped, NaN
+        becomes 0. A negative with an invalid correction becomes an empty entry.
         """
-        at = self.records_written % self.settings.buffer_records
-        self.signals_NCF[at], self.log_correction_NC[at] = signals_CF, log_correction_C
-        self.records_written += 1
+        at = self.examples_written % self.settings.buffer_examples
+        clipped_CF = signals_CF.clip(-MAX_SIGNAL, MAX_SIGNAL)
+        clipped_CF[np.isnan(clipped_CF)] = 0
+        self.signals_NCF[at] = clipped_CF
+        self.log_correction_NC[at] = np.where(log_correction_C < np.inf, log_correction_C, -np.inf)
+        self.examples_written += 1
 
     def learn(self) -> float | None:
         """Take the training steps that are due; return the last step's loss in nats, None without a step."""
-        held, loss = min(self.records_written, self.settings.buffer_records), None
+        held, loss = min(self.examples_written, self.settings.buffer_examples), None
         for _ in range(self._steps_due() if held else 0):
-            newest = min(held, self.settings.batch_records // LATEST_FRACTION)  # the other records are drawn uniformly
-            recent_N = (self.records_written - 1 - torch.arange(newest)) % self.settings.buffer_records
-            older_N = torch.randint(held, (self.settings.batch_records - newest,), generator=self.generator)
+            newest = min(held, self.settings.batch_examples // LATEST_FRACTION)
+            recent_N = (self.examples_written - 1 - torch.arange(newest)) % self.settings.buffer_examples
+            older_N = torch.randint(held, (self.settings.batch_examples - newest,), generator=self.generator)
             loss = self._step(torch.cat([recent_N, older_N]).numpy())
         return loss
 
     def _steps_due(self) -> int:
-        """Return the steps until each record has had its visits on average, at most `max_steps`."""
+        """Return the steps until each example has had its visits on average, at most `max_steps`."""
         s = self.settings
-        return max(0, int(min(s.max_steps, s.visits_per_record * self.records_written / s.batch_records - self.steps)))
+        planned_steps = s.visits_per_example * self.examples_written / s.batch_examples
+        return max(0, int(min(s.max_steps, planned_steps - self.steps - self.skipped_steps)))
 
-    def _step(self, records_N: NDArray[np.int64]) -> float:
+    def _step(self, examples_N: NDArray[np.int64]) -> float:
         self._folded = None
-        x_NCF = torch.from_numpy(self.signals_NCF[records_N]).float()
-        correction_NC = torch.from_numpy(self.log_correction_NC[records_N])
+        x_NCF = torch.from_numpy(self.signals_NCF[examples_N]).float()
+        correction_NC = torch.from_numpy(self.log_correction_NC[examples_N])
         hard = 1 + self.settings.hard_negatives
         self._update_moments(x_NCF[:, :hard])
         correction_NC, inside_N = correction_NC.clone(), correction_NC[:, 0] == 0
@@ -151,7 +158,11 @@ class Ranker:
         loss = -(log_probability_N.sum() / inside_N.sum().clamp_min(1) + linear_score_NC.log_softmax(1)[:, 0].mean())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.training_network.parameters(), MAX_GRADIENT_NORM)
+        norm = nn.utils.clip_grad_norm_(self.training_network.parameters(), MAX_GRADIENT_NORM)
+        assert self.linear_F.grad is not None
+        if not bool(torch.isfinite(loss.detach() + norm + self.linear_F.grad.sum())):
+            self.skipped_steps += 1
+            return float(loss.detach())
         self.optimizer.step()
         self.steps += 1
         decay = min(self.settings.ema_decay, 1 - 1 / self.steps)
@@ -163,8 +174,10 @@ class Ranker:
 
     def _update_moments(self, x_NCF: Tensor) -> None:
         rate = max(MIN_MOMENT_RATE, 1 / (self.steps + 1))
-        self.mean_F.lerp_(x_NCF.mean((0, 1)), rate)
-        self.square_F.lerp_(x_NCF.square().mean((0, 1)), rate)
+        mean_F, square_F = x_NCF.mean((0, 1)), x_NCF.square().mean((0, 1))
+        if bool(torch.isfinite(mean_F + square_F).all()):
+            self.mean_F.lerp_(mean_F, rate)
+            self.square_F.lerp_(square_F, rate)
 
     def _std(self) -> Tensor:
         return (self.square_F - self.mean_F.square()).clamp_min(1e-4).sqrt()
@@ -185,14 +198,15 @@ class Ranker:
 
     def training_state(self) -> dict[str, Any]:
         """Return the state that training needs besides `served_state`."""
-        held = min(self.records_written, self.settings.buffer_records)
+        held = min(self.examples_written, self.settings.buffer_examples)
         return {
             "training_network": {k: v.clone() for k, v in self.training_network.state_dict().items()},
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
             "signals_NCF": self.signals_NCF[:held].copy(),
             "log_correction_NC": self.log_correction_NC[:held].copy(),
-            "records_written": self.records_written,
+            "examples_written": self.examples_written,
+            "skipped_steps": self.skipped_steps,
         }
 
     def load_served(self, state: dict[str, Any]) -> None:
@@ -208,7 +222,7 @@ class Ranker:
         self.generator.set_state(state["generator"])
         held = len(state["log_correction_NC"])
         self.signals_NCF[:held], self.log_correction_NC[:held] = state["signals_NCF"], state["log_correction_NC"]
-        self.records_written = state["records_written"]
+        self.examples_written, self.skipped_steps = state["examples_written"], state["skipped_steps"]
 
 
 def _network(signal_count: int, settings: RankerSettings) -> nn.Sequential:

@@ -1,8 +1,9 @@
 """The catalog maps title ids to array rows and stores each title's metadata.
 
-The vocabulary is open: a title gets a row at its launch or at its first event, without a rebuild. When the catalog
-exceeds its maximum size, the least recently used titles are evicted and their rows are reused. A title is a candidate
-only between its launch and its withdrawal.
+The vocabulary is open: a title gets a row without a rebuild, at its launch or once enough users have an event on it
+(model/state/admission.py). When the catalog exceeds its maximum size, titles are evicted and their rows are reused. The
+titles that never launched are evicted first, then the least recently used ones. A launched title is never evicted for
+one that never launched. A title is a candidate only between its launch and its withdrawal.
 
 V titles · E width of a text embedding · G genres of a title
 """
@@ -27,6 +28,7 @@ EVICTION_SLACK: Final = 50  # an eviction frees another 1/50 of the maximum, so 
 _ARRAYS: Final = (
     "semantic_VE",
     "launch_sequence_V",
+    "launched_V",
     "count_V",
     "year_V",
     "released_V",
@@ -43,6 +45,7 @@ class Catalog:
         self.ids: list[str] = []  # row to title id, "" for a free row
         self.semantic_VE = np.zeros((capacity, d_text), np.float32)  # unit text embeddings, zero without text
         self.launch_sequence_V = np.full(capacity, NOT_LAUNCHED, np.int64)  # log sequence of the first launch
+        self.launched_V = np.zeros(capacity, np.bool_)  # whether the title ever launched; stays at a withdrawal
         self.count_V = np.zeros(capacity, np.float32)  # events so far
         self.year_V = np.full(capacity, np.nan, np.float32)  # release year, NaN if unknown
         self.released_V = np.full(capacity, UNKNOWN_DATE, np.int64)  # release date in ms
@@ -90,6 +93,7 @@ class Catalog:
         """
         self.semantic_VE[row] = 0 if semantic_E is None else semantic_E
         self.launch_sequence_V[row] = min(int(self.launch_sequence_V[row]), sequence)
+        self.launched_V[row] = True
         self.year_V[row] = np.nan if year is None else year
         self.released_V[row] = UNKNOWN_DATE if released is None else released
         self.genres_VG[row] = genre_codes(genres)
@@ -103,14 +107,20 @@ class Catalog:
         """Remove the title from the candidates; its id and its events stay."""
         self.launch_sequence_V[row] = NOT_LAUNCHED
 
-    def least_recently_used(self, max_titles: int) -> NDArray[np.int64]:
-        """Return the rows to evict so that at most `max_titles` remain, with some slack; empty below the limit."""
+    def rows_to_evict(self, max_titles: int) -> NDArray[np.int64]:
+        """Return the rows to evict so that at most `max_titles` remain, with some slack; empty below the limit.
+
+        Launched titles are among them only if more than `max_titles` titles have launched.
+        """
         used = len(self.rows)
         if used <= max_titles:
             return np.zeros(0, np.int64)
         live = np.array(sorted(self.rows.values()), np.int64)
-        order = live[np.argsort(self.last_used_V[live], kind="stable")]
-        return np.sort(order[: used - max_titles + max_titles // EVICTION_SLACK])
+        order = live[np.lexsort((self.last_used_V[live], self.launched_V[live]))]
+        count, never_launched = used - max_titles + max_titles // EVICTION_SLACK, int((~self.launched_V[live]).sum())
+        if used - never_launched <= max_titles:
+            count = min(count, never_launched)
+        return np.sort(order[:count])
 
     def evict(self, rows: NDArray[np.int64]) -> None:
         """Free the rows; the caller must clear its own arrays at these rows."""
@@ -118,6 +128,7 @@ class Catalog:
             del self.rows[self.ids[row]]
             self.ids[row] = ""
         self.semantic_VE[rows], self.launch_sequence_V[rows], self.count_V[rows] = 0, NOT_LAUNCHED, 0
+        self.launched_V[rows] = False
         self.year_V[rows], self.released_V[rows], self.genres_VG[rows] = np.nan, UNKNOWN_DATE, NO_GENRE
         self.text_neighbors.remove(rows)
         self.free.extend(rows.tolist())

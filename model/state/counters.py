@@ -77,10 +77,10 @@ def advance_clocks(counters: Counters, ts: int, events: int) -> None:
         counters.landmark_Z[:] = counters.now_Z[:] = reading
     np.maximum(counters.now_Z, reading, out=counters.now_Z)
     passed = (counters.now_Z - counters.landmark_Z) / half_lives()
-    stale = passed > _REBASE_POWER
-    if stale.any():
-        counters.popularity_VZ[:, stale] *= np.exp2(-passed[stale]).astype(np.float32)
-        counters.landmark_Z[stale] = counters.now_Z[stale]
+    due = passed > _REBASE_POWER
+    if due.any():
+        counters.popularity_VZ[:, due] *= np.exp2(-passed[due]).astype(np.float32)
+        counters.landmark_Z[due] = counters.now_Z[due]
 
 
 def log_popularity(counters: Counters, titles: int) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""The stream state is all that the learner knows without gradients: catalog, counters and user store.
+"""The stream state is all that the learner knows without gradients: catalog, admission, counters and user store.
 
 Its parts grow and evict together. The ranker reads it and the backbone trains beside it, so that several models can be
 compared on one state.
@@ -8,16 +8,18 @@ L events of one history · V titles
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import LIKING
 from model.state import counters as counting
+from model.state.admission import TitleAdmission
 from model.state.catalog import Catalog
 from model.state.user_store import UserStore
 
+WAITING_SHARE: Final = 20  # at most 1/20 of `max_titles` ids wait for their launch
 _LIKING = np.array(LIKING, np.float32)  # by action code
 
 
@@ -26,14 +28,15 @@ class StreamStateSettings:
     """The sizes of the stream state."""
 
     d_text: int = 256  # width of a text embedding
-    max_titles: int = 200_000  # catalog size beyond which the least recently used titles are evicted
+    max_titles: int = 200_000  # catalog size beyond which titles are evicted
+    min_users_before_launch: int = 3  # distinct users with an event on a title until it gets a row without a launch
     max_users: int = 200_000  # users beyond which the least recently active one is evicted
     max_seen: int = 4096  # seen titles per user
     history: int = 100  # events of a history that the signals read
 
 
 class TitleMetadata(NamedTuple):
-    """A title as a record of the log describes it."""
+    """A title as a record of the learner log describes it."""
 
     title: str
     semantic: NDArray[np.float32]  # text embedding, empty without text
@@ -58,15 +61,19 @@ class History:
 
 
 class StreamState:
-    """Catalog, counters and user store, which share the catalog's rows."""
+    """Catalog, counters and user store, which share the catalog's rows, and the titles that wait for a row."""
 
     def __init__(self, settings: StreamStateSettings) -> None:
         self.settings = settings
         self.catalog = Catalog(settings.d_text)
         self.counters = counting.empty_counters(self.catalog.capacity)
         self.user_store = UserStore(1024, self.catalog.capacity, settings.max_users, settings.max_seen)
-        self.sequence = 0  # records of the log so far
+        capacity = max(1, settings.max_titles // WAITING_SHARE)
+        self.admission = TitleAdmission(capacity, settings.min_users_before_launch)
+        self.sequence = 0  # records of the learner log so far
         self.events = 0  # events counted so far
+        self.waiting_title_events = 0  # events so far on titles that waited for their launch
+        self.evicted_titles = 0  # titles evicted so far
 
     def ensure_row(self, title: str) -> int:
         """Return the title's row, added if it is missing; the arrays of all parts grow with the catalog."""
@@ -76,12 +83,24 @@ class StreamState:
             self.user_store.grow_titles(self.catalog.capacity)
         return row
 
+    def admit(self, title: str, user: str) -> bool:
+        """Whether an event of the user on the title can be learned; the title then has a row.
+
+        A title without a row waits for its launch or for events of enough users.
+        """
+        if title not in self.catalog.rows and not self.admission.admit(title, user):
+            self.waiting_title_events += 1
+            return False
+        self.ensure_row(title)
+        return True
+
     def launch(self, titles: Iterable[TitleMetadata]) -> None:
-        """Apply launches, changes and withdrawals of titles, one record of the log each."""
+        """Apply launches, changes and withdrawals of titles, one record of the learner log each."""
         rows = []
         for title in titles:
             self.sequence += 1
             row = self.ensure_row(title.title)
+            self.admission.remove(title.title)
             if title.withdrawn:
                 self.catalog.withdraw(row)
                 continue
@@ -91,13 +110,19 @@ class StreamState:
         self.catalog.update_text_neighbors(rows)
 
     def evict_titles(self) -> NDArray[np.int64]:
-        """Evict the least recently used titles beyond `max_titles` and return their former rows."""
-        rows = self.catalog.least_recently_used(self.settings.max_titles)
+        """Evict titles beyond `max_titles` and return their former rows."""
+        rows = self.catalog.rows_to_evict(self.settings.max_titles)
         if len(rows):
             self.catalog.evict(rows)
             counting.evict_titles(self.counters, rows)
             self.user_store.evict_titles(rows)
+            self.evicted_titles += len(rows)
         return rows
+
+    def erase_user(self, user: str) -> None:
+        """Remove the data of one user; counters of titles keep the user's influence."""
+        self.user_store.erase_user(user)
+        self.admission.erase_user(user)
 
     def count_event(self, history: History, row: int, ts: int, action: int = 0) -> None:
         """Count one event of `history.user` on the title at `row`; `history` ends before the event."""
@@ -115,8 +140,11 @@ class StreamState:
             "catalog": self.catalog.state_dict(),
             "counters": counting.counters_state(self.counters, n),
             "user_store": self.user_store.state_dict(n),
+            "admission": self.admission.state_dict(),
             "sequence": self.sequence,
             "events": self.events,
+            "waiting_title_events": self.waiting_title_events,
+            "evicted_titles": self.evicted_titles,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,4 +153,6 @@ class StreamState:
         counting.load_counters(self.counters, state["counters"])
         self.user_store.grow_titles(self.catalog.capacity)
         self.user_store.load_state_dict(state["user_store"])
+        self.admission.load_state_dict(state["admission"])
         self.sequence, self.events = state["sequence"], state["events"]
+        self.waiting_title_events, self.evicted_titles = state["waiting_title_events"], state["evicted_titles"]

@@ -1,12 +1,14 @@
-"""Flow `features`: turns user events into feature rows and into activity records for the learner's log.
+"""Flow `features`: turns user events into feature rows and into activity records for the learner log.
 
 user-events -> validated, deduplicated and merged into the user's history -> Feast (online the newest row, offline one
-row per event) and the topic `activity`. An activity record covers one poll of a partition, so there is no timer: under
-load a record carries many events, otherwise one. The rows do not depend on where polls were cut.
+row per event) and the topic `activity`. There is one activity record per user and poll. A poll returns the events that
+have arrived, so a record holds many events under load and one otherwise. The rows do not depend on where polls were
+cut.
 
-A request to erase a user ends the user's history. It is written to the log, in order with the user's activity, and
-beside the offline log, where compaction applies it. The online row and the state are deleted. Later events start a new
-history, so its count and its rows' times start again. The online store accepts them, because its row is gone.
+A request to erase a user ends the user's history. It is written to the learner log, in order with the user's activity,
+and to the Parquet log of erasure requests, which compaction reads. The online row and the state are deleted. Later
+events start a new history, so its count and its rows' times start again. The online store accepts them, because the old
+row is gone.
 
 Step ids are keys of the recovery store: renaming a step discards its state.
 """
@@ -22,7 +24,7 @@ from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import Sink
-from msgspec import MsgspecError
+from msgspec import MsgspecError, structs
 from prometheus_client import Counter
 
 from streaming.kafka.dead_letters import (
@@ -52,7 +54,7 @@ from streaming.topics import ACTIVITY
 MAX_EVENT_BYTES: Final = 65_536  # a dead letter can store all of such an event
 # New events in one activity record, as a fraction of the history's size. The rest is context for the oldest new event.
 MAX_NEW_FRACTION: Final = 0.5
-SINGLE_WRITER: Final = "0"  # key of all records for the log: one writer keeps their order
+SINGLE_WRITER: Final = "0"  # key of all records for the learner log: one writer keeps their order
 
 EVENTS: Final = Counter("premiere_events_total", "Events added to a user's history.")
 DUPLICATES: Final = Counter("premiere_duplicates_total", "Events dropped because their event_id was already seen.")
@@ -71,7 +73,7 @@ class Update(NamedTuple):
     """The changes of one user."""
 
     rows: list[UserRow]  # one per event
-    records: list[Activity | UserErasure]  # for the log: one activity record, more if there are very many events
+    records: list[Activity | UserErasure]  # for the learner log: one activity, more if there are very many events
     erasures: list[UserRow]  # one per erasure request
 
 
@@ -87,6 +89,7 @@ def build(
     max_future: timedelta = MAX_FUTURE,
     offline_shards: int = 1,
     online_shards: int | None = None,
+    source_id: str = "",
     clock: Callable[[], float] = time.time,
 ) -> Dataflow:
     """The flow.
@@ -96,6 +99,7 @@ def build(
     - max_future: how far an event's time may be ahead of its record time
     - offline_shards: `offline` and `erasures` get the keys "0" to `offline_shards` - 1; must never change
     - online_shards: `online` gets the keys "0" to `online_shards` - 1; may change; default: `offline_shards`
+    - source_id: identity of the topic of `events`; the records of the learner log contain it
     """
     keys = [str(shard) for shard in range(offline_shards)]
     online_keys = [str(shard) for shard in range(online_shards or offline_shards)]
@@ -107,7 +111,7 @@ def build(
     updates = op.stateful_batch("histories", by_user, lambda state: _UserLogic(history, state))  # (user, Update)
     silence = op.filter("silence", parsed, lambda poll: not (poll.users or poll.letters))
     ticks = op.map("ticks", silence, lambda _: (SINGLE_WRITER, [_tick(clock())]))  # ("0", [Outgoing])
-    records = op.flat_map_batch("records", updates, _log_records)  # ("0", [Outgoing])
+    records = op.flat_map_batch("records", updates, lambda batch: _log_records(batch, source_id))  # ("0", [Outgoing])
     online_rows = op.flat_map_batch("online_rows", updates, lambda batch: _online_rows(batch, online_keys))
     rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [UserRow]), as the one above
     erased = op.flat_map_batch("erased", updates, lambda batch: _erasures(batch, keys))  # (shard, [UserRow])
@@ -233,10 +237,12 @@ def _tick(seconds: float) -> Outgoing:
     return Outgoing(ACTIVITY, None, to_msgpack(Tick(ts=int(seconds * 1000))))
 
 
-def _log_records(batch: list[tuple[str, Update]]) -> list[tuple[str, list[Outgoing]]]:
-    """All records of a batch for the log."""
+def _log_records(batch: list[tuple[str, Update]], source_id: str) -> list[tuple[str, list[Outgoing]]]:
+    """All records of a batch for the learner log."""
     records = [
-        Outgoing(ACTIVITY, user.encode(), to_msgpack(record)) for user, update in batch for record in update.records
+        Outgoing(ACTIVITY, user.encode(), to_msgpack(structs.replace(record, source=source_id)))
+        for user, update in batch
+        for record in update.records
     ]
     return [(SINGLE_WRITER, records)]
 

@@ -1,4 +1,4 @@
-"""Flow `learn`: reads the learner's log and announces model versions. It ranks each event before it learns from it.
+"""Flow `learn`: trains the model on the learner log, evaluates it prequentially and announces model versions.
 
 The flow has no recovery store. A checkpoint is its commit, and the source starts at the position of the newest one.
 The same code catches up with a backlog and trains a new deployment on an existing log.
@@ -29,12 +29,23 @@ SINGLE_WRITER: Final = "0"  # key of the versions: one writer keeps their order
 REPORT_INTERVAL_S: Final = 0.5  # between two reports of all metrics, because the recent means cost time
 
 LEARNED_EVENTS: Final = Counter("premiere_learned_events_total", "Events learned, without duplicates.")
-POSITION: Final = Gauge("premiere_learner_position", "Next offset of the log that the weights do not include.")
+POSITION: Final = Gauge("premiere_learner_position", "Next offset of the learner log that the weights do not include.")
 DUPLICATES: Final = Counter(
-    "premiere_learner_duplicates_total", "Duplicate events in the log, which are not learned again."
+    "premiere_learner_duplicates_total", "Duplicate events in the learner log, which are not learned again."
 )
 UNKNOWN_TITLE_EVENTS: Final = Counter(
-    "premiere_learner_unknown_title_events_total", "Events whose title was not a candidate; they score rank infinity."
+    "premiere_learner_unknown_title_events_total",
+    "Events whose title was not a candidate; they score rank infinity.",
+)
+WAITING_TITLE_EVENTS: Final = Counter(
+    "premiere_learner_waiting_title_events_total", "Events on titles that waited for their launch; none is learned."
+)
+WAITING_TITLES: Final = Gauge(
+    "premiere_learner_waiting_titles", "Unlaunched titles that wait for their launch or for events of enough users."
+)
+TITLE_EVICTIONS: Final = Counter("premiere_learner_title_evictions_total", "Titles evicted at the catalog limit.")
+SKIPPED_STEPS: Final = Counter(
+    "premiere_learner_skipped_steps_total", "Training steps skipped because of a non-finite or huge gradient.", ["part"]
 )
 REPLAY_RATIO: Final = Gauge(
     "premiere_learner_replay_ratio", "Experience replay relative to its normal amount; below 1 while shedding load."
@@ -54,7 +65,7 @@ RECENT_MRR: Final = Gauge(
 LOST_RECORDS: Final = Counter(
     "premiere_learner_lost_records_total", "Log records that retention deleted before they were learned."
 )
-CHECKPOINT_STEP: Final = Gauge("premiere_checkpoint_step", "Training step of the newest complete checkpoint.")
+CHECKPOINT_STEP: Final = Gauge("premiere_checkpoint_step", "Micro-batches learned by the newest complete checkpoint.")
 
 
 def build(
@@ -139,7 +150,7 @@ class _Step:
 
 
 def numeric_environment() -> dict[str, str | int]:
-    """What determines the last bits of the weights, besides the log and the settings."""
+    """The environment that determines the last bits of the weights, besides the learner log and the settings."""
     return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
 
 
@@ -165,7 +176,7 @@ class LearnerMetrics:
         learner = self.learner
         self.report_learned()
         self._set_total(DUPLICATES, learner.duplicates)
-        self._set_total(UNKNOWN_TITLE_EVENTS, learner.unknown_title_events)
+        self._report_model()
         POSITION.set(learner.position)
         REPLAY_RATIO.set(learner.replay_ratio)
         EVAL_SAMPLE_RATIO.set(learner.eval_ratio)
@@ -182,6 +193,17 @@ class LearnerMetrics:
                 RECENT_MRR.labels(variant, name).set(float("nan") if value is None else value)
         for name, count in learner.rankings["full"].scored().items():
             self._set_total(PREQUENTIAL_SCORED.labels(name), count)
+
+    def _report_model(self) -> None:
+        """Report the counts that the model keeps itself."""
+        stream_state, pipeline = self.learner.learner.stream_state, self.learner.learner.pipelines["full"]
+        self._set_total(UNKNOWN_TITLE_EVENTS, self.learner.unknown_title_events)
+        self._set_total(WAITING_TITLE_EVENTS, stream_state.waiting_title_events)
+        self._set_total(TITLE_EVICTIONS, stream_state.evicted_titles)
+        WAITING_TITLES.set(len(stream_state.admission))
+        self._set_total(SKIPPED_STEPS.labels("ranker"), pipeline.ranker.skipped_steps)
+        if pipeline.sequence is not None:
+            self._set_total(SKIPPED_STEPS.labels("backbone"), pipeline.sequence.optimizers.dense.skipped)
 
     def _set_total(self, counter: Counter, total: float) -> None:
         if (increase := total - self._reported.get(counter, 0.0)) > 0:

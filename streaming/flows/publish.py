@@ -1,8 +1,8 @@
 """Flow `publish`: turns user activity, launches and model versions into the ranked lists in Redis.
 
 activity + titles + model-versions -> one publisher -> Redis. The flow has no recovery store: its state is a cache that
-`restore` rebuilds from the topics, and every write is idempotent by its revision. The publisher works in slices, and
-the sources are polled between two slices, so a new event waits for one slice at most. A background thread loads model
+`restore` rebuilds from the topics, and every write is idempotent by its revision. The publisher works in small batches.
+The sources are polled between two batches, so a new event waits for one batch at most. A background thread loads model
 versions, the newest first, and skips a version that cannot be loaded.
 
 Within a process one step processes all records of a topic in order. Several processes do not communicate: each reads
@@ -11,10 +11,10 @@ everything, and writes the lists of its own shard of the users.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 import bytewax.operators as op
-import msgspec
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.operators import StatefulBatchLogic
@@ -23,7 +23,16 @@ from prometheus_client import Counter, Gauge
 
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.source import Message
-from streaming.records import Activity, Title, UserErasure, decode_log, decode_title, decode_version
+from streaming.records import (
+    DECODE_ERRORS,
+    Activity,
+    LogRecord,
+    Title,
+    UserErasure,
+    decode_log,
+    decode_title,
+    decode_version,
+)
 from streaming.state.publisher import Publisher
 from streaming.state.version_loader import LOADING_CHECK_INTERVAL_S, Announced, LoadVersion, VersionLoader
 from streaming.stores.redis_lists import RedisWrite
@@ -34,13 +43,25 @@ KINDS: Final = ("activity", "titles", "versions")  # of the topics that the flow
 SINGLE_WRITER: Final = "0"  # key of the only step and the only writer
 MAX_DRAIN_S: Final = 5.0  # how long queued work continues after the input has ended
 
-VERSION_SERVED: Final = Gauge("premiere_version_served", "Number of the model version in use; -1 before the first.")
+VERSION_SERVED: Final = Gauge("premiere_version_served", "Number of the served model version; -1 before the first.")
 USERS_CACHED: Final = Gauge("premiere_users_cached", "Users in the cache of publish.")
 USERS_WAITING: Final = Gauge("premiere_users_waiting", "Users whose lists will be recomputed, by cause.", ["cause"])
 UNREADABLE: Final = Counter(
-    "premiere_publish_unreadable_total", "Records of internal topics that could not be decoded."
+    "premiere_publish_unreadable_total", "Records of internal topics that are invalid and were skipped."
 )
 VERSION_SERVED.set(-1)
+
+
+class Decoders(NamedTuple):
+    """Decode and check the records of the learner log and of the topic `titles`."""
+
+    log: Callable[[bytes], LogRecord]
+    title: Callable[[bytes], Title]
+
+    @classmethod
+    def of(cls, d_text: int | None) -> "Decoders":
+        """Decoders for text embeddings of this width; None accepts any."""
+        return cls(partial(decode_log, d_text=d_text), partial(decode_title, d_text=d_text))
 
 
 class TopicPoll(NamedTuple):
@@ -61,14 +82,16 @@ def build(
     clock: Callable[[], float],
     announced: Sequence[Announced] = (),
     commit_positions: Mapping[str, CommitPosition] | None = None,
+    d_text: int | None = None,
 ) -> Dataflow:
     """The flow.
 
     - announced: the versions that `restore` returned
+    - d_text: width of the model's text embeddings; titles with others are skipped. None accepts any width
     - commit_positions: by kind; they advance once the effects of the earlier records are on their way to Redis
     """
     positions = {kind: CommitPosition() for kind in KINDS} if commit_positions is None else commit_positions
-    step = _Step(publisher, load, clock, announced, positions)
+    step = _Step(publisher, load, clock, announced, positions, Decoders.of(d_text))
     flow = Dataflow("publish")
     activity_polls = _polls(flow, "activity", activity)  # ("0", TopicPoll)
     titles_polls = _polls(flow, "titles", titles)
@@ -84,11 +107,19 @@ def _polls(flow: Dataflow, kind: str, source: Source[list[Message]]) -> "op.Keye
 
 
 def restore(
-    publisher: Publisher, titles: Iterable[Message], activity: Iterable[Message], versions: Iterable[Message]
+    publisher: Publisher,
+    titles: Iterable[Message],
+    activity: Iterable[Message],
+    versions: Iterable[Message],
+    d_text: int | None = None,
 ) -> list[Announced]:
-    """Fill the caches from the topics without computing lists, and return the versions announced so far."""
-    publisher.titles.update((title for _, title in decode_messages(titles, decode_title)), at_startup=True)
-    for message, record in decode_messages(activity, decode_log):
+    """Fill the caches from the topics without computing lists, and return the versions announced so far.
+
+    `d_text` is as in `build`.
+    """
+    decode = Decoders.of(d_text)
+    publisher.titles.update((title for _, title in decode_messages(titles, decode.title)), at_startup=True)
+    for message, record in decode_messages(activity, decode.log):
         if isinstance(record, Activity):
             publisher.update_cache(record)
         elif isinstance(record, UserErasure):
@@ -99,19 +130,21 @@ def restore(
 
 
 def decode_messages(messages: Iterable[Message], decode: Callable[[bytes], T]) -> Iterator[tuple[Message, T]]:
-    """The records that can be decoded. The others are counted and skipped.
+    """The valid records. The others are counted and skipped.
 
     Only Premiere's own flows write these topics, and one bad record must not stop this flow.
     """
     for message in messages:
         try:
-            yield message, decode(message.value or b"")
-        except msgspec.MsgspecError:
+            record = decode(message.value or b"")
+        except DECODE_ERRORS:
             UNREADABLE.inc()
+        else:
+            yield message, record
 
 
 class _Step(StatefulBatchLogic[TopicPoll, list[RedisWrite], None]):
-    """Runs the publisher in the engine: one slice of work per call, and a call whenever work is due."""
+    """Runs the publisher in the engine: one batch of work per call, and a call whenever work is due."""
 
     def __init__(
         self,
@@ -120,21 +153,22 @@ class _Step(StatefulBatchLogic[TopicPoll, list[RedisWrite], None]):
         clock: Callable[[], float],
         announced: Sequence[Announced],
         commit_positions: Mapping[str, CommitPosition],
+        decode: Decoders,
     ) -> None:
-        self.publisher, self.clock, self.commit_positions = publisher, clock, commit_positions
+        self.publisher, self.clock, self.commit_positions, self.decode = publisher, clock, commit_positions, decode
         self.versions = VersionLoader(publisher, load, announced)
         self.read_offsets: dict[str, dict[int, int]] = {}  # next offset by kind and partition
         self.done_offsets: dict[str, dict[int, int]] = {}  # the same, but before the records whose work is queued
 
     def on_batch(self, values: list[TopicPoll]) -> tuple[list[list[RedisWrite]], bool]:
-        """Apply new messages, then do a slice of work."""
+        """Apply new messages, then do a batch of work."""
         for poll in values:
             self._apply(poll)
         return self.on_notify()
 
     def on_notify(self) -> tuple[list[list[RedisWrite]], bool]:
-        """Do a slice of work."""
-        for kind, offsets in self.done_offsets.items():  # the engine has written the previous slice by now
+        """Do a batch of work."""
+        for kind, offsets in self.done_offsets.items():  # the engine has written the previous batch by now
             for partition, offset in offsets.items():
                 self.commit_positions[kind].advance(partition, offset)
         self.versions.step()
@@ -173,11 +207,11 @@ class _Step(StatefulBatchLogic[TopicPoll, list[RedisWrite], None]):
             last = poll.messages[-1]
             self.read_offsets.setdefault(poll.kind, {})[last.partition] = last.offset + 1
         if poll.kind == "titles":
-            self.publisher.on_launches([title for _, title in decode_messages(poll.messages, decode_title)])
+            self.publisher.on_launches([title for _, title in decode_messages(poll.messages, self.decode.title)])
         elif poll.kind == "versions":
             self.versions.add([Announced(m.offset, v) for m, v in decode_messages(poll.messages, decode_version)])
         else:
-            for message, record in decode_messages(poll.messages, decode_log):
+            for message, record in decode_messages(poll.messages, self.decode.log):
                 if isinstance(record, Activity):
                     self.publisher.on_activity(record, message.offset)
                 elif isinstance(record, UserErasure):

@@ -1,16 +1,18 @@
 """Flow `titles`: turns launches into titles that can be recommended before anyone has interacted with them.
 
 title-launches -> validated, compared with the known state of the title -> its texts embedded -> the compacted topic
-`titles`, the learner's log `activity`, and Feast (online and offline). The rules:
+`titles`, the learner log `activity`, and Feast (online and offline). The rules:
 
 - The order of the topic decides: a later record wins whatever its `ts`. Each record replaces the title completely;
   omitted fields are cleared. An unchanged record is not passed on, so a producer may send its whole catalog daily.
 - `launched` is the time of the title's first record (its `ts`, else its append time) and never changes.
-- `stamp` is the event time in the feature store: the record's time in microseconds, at least one more than the title's
-  previous stamp. It is never before 1970, because Feast's Redis store does not compare earlier times.
+- `stamp` orders the records of a title and is its event time in the feature store: the record's append time in
+  microseconds, at least one more than the title's previous stamp. It never depends on the producer's `ts`, so a later
+  record also wins after the recovery store was lost. It is after 1970: Feast's Redis store compares no earlier times.
 - A withdrawal removes the title from the candidates but keeps its content, because histories contain it. The other
   fields of a withdrawal count only if the title is unknown. A later launch without `withdrawn` restores the title.
-- A title without any text has no embedding. It can only be recommended after it has received events.
+- A title without any text has no embedding, so it cannot be matched with users. At its launch `publish` tries it on the
+  most recently active users, as a candidate for the new-title slots. It is ranked on its counts once it has events.
 
 Reprocessing produces the same records again, with the same stamps, bit for bit; readers ignore a stamp that they know.
 The state contains the content of each title, including its text. Step ids are keys of the recovery store.
@@ -162,7 +164,7 @@ def _content(launch: Launch) -> TitleContent:
 def apply_launch(state: TitleState | None, launch: TitleLaunch) -> tuple[TitleState, TitleChange | None]:
     """The state of a title after a launch, and the change; None if the launch changed nothing."""
     title, content, ts, appended, offset = launch
-    stamp, launched, known = max(ts * 1000, 1), ts, None
+    stamp, launched, known = max(appended * 1000, 1), ts, None
     if state is not None:
         _, last_stamp, launched, *fields = state
         stamp, known = max(stamp, last_stamp + 1), TitleContent(*fields)

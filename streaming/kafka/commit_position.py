@@ -1,8 +1,9 @@
 """How far a flow's effects are durable, as its source commits it to the consumer group.
 
-Most flows keep recovery state, and their sources commit what the engine has saved. `learn` and `publish` keep none:
-their effects are durable when a checkpoint is complete, or when a list is written. Only the step knows that moment. It
-advances a `CommitPosition`; the source reads it at each epoch and commits it. No other state flows backwards.
+`features` and `titles` keep recovery state, and their sources commit the offsets that the engine has saved. `learn` and
+`publish` keep none: their effects are durable when a checkpoint is complete, or when a list is written. Only the step
+knows when that is. It advances a `CommitPosition`; the source reads it at each epoch and commits it. No other value
+flows from a later step back to a source.
 """
 
 from collections.abc import Mapping

@@ -1,10 +1,10 @@
 """Detects broker outages and stale clients.
 
-A stale client is a Kafka client that never recovers after a broker restart (librdkafka issue 5301). If the first broker
-to come back does not know the other brokers yet, librdkafka removes all of them and never asks for metadata again. The
-issue is open as of librdkafka 2.16. With one broker on a busy machine, 2 to 6 % of the clients became stale at each
-restart (measured; version 2.11 with `metadata.recovery.strategy` "none" is affected too). Sources and sinks therefore
-replace a client that lived through an outage.
+A stale client is a Kafka client that may never recover after a broker restart (librdkafka issue 5301). If the first
+broker to come back does not know the other brokers yet, librdkafka removes all of them and never asks for metadata
+again. The issue is open as of librdkafka 2.16. With one broker on a busy machine, 2 to 6 % of the clients became stale
+at each restart (measured; version 2.11 with `metadata.recovery.strategy` "none" is affected too). A client that
+recovered cannot be told from one that did not. Sources and sinks therefore replace a client after every outage.
 """
 
 import logging

@@ -219,10 +219,10 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
             self._replace_client(now)
 
     def _is_stale(self, now: float) -> bool:
-        """Whether to replace the client, because it lived through an outage that is over (see `reconnect`).
+        """Whether to replace the client. It is replaced after every outage, because it may be stale (see `reconnect`).
 
-        Usually the client itself reports the end of the outage. If it does not, and a new client reached the broker
-        long ago, it never will.
+        Usually the client itself reports the end of the outage. If it does not, although a new client reached the
+        broker some time ago, the client is stale.
         """
         if not self.outage.active:
             return self.outage.count > self.outages_before_client

@@ -1,25 +1,50 @@
 """Writes the learner's checkpoints in the background, deletes old ones, and hands complete ones over for announcement.
 
-A background thread writes a copy of the state while the learner continues; the next checkpoint waits for it. A version
-is announced, and its log position committed, only after its checkpoint is complete.
+A background thread writes a copy of the state while the learner continues; the next checkpoint waits for it, but only
+for a limited time. A failed or slow write does not stop the learner: it is logged and counted, and the next due
+checkpoint is tried. A version is announced, and its log position committed, only after its checkpoint is complete.
 
-The store keeps the newest few checkpoints, pinned ones (an operator rolled back to them), and one long-term checkpoint.
-The long-term checkpoint is between one and two times `long_term_hours` old, for problems that are noticed a day later.
-Its successor is kept as well: it becomes the next long-term checkpoint once it is old enough.
+The store keeps the newest few checkpoints, pinned ones (an operator rolled back to them), and older ones by age: for
+each period, one that is between one and two periods old, for problems that are noticed later. Its successor is kept as
+well: it becomes the one of that age once it is old enough.
+
+Rotation deletes only checkpoints of this format and this log, of no later step than the one just written, that this
+process wrote or found at its start. So a stalled process that wakes deletes nothing of its successor, and checkpoints
+of another release or log stay; those of logs that cannot return are deleted too. The same holds for partial writes,
+which are deleted before each write.
 """
 
+import atexit
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
+from concurrent.futures import Future
+from typing import Any, Final
+
+from prometheus_client import Counter
 
 from model import checkpoint
-from model.checkpoint import CheckpointError
+from model.checkpoint import FORMAT, CheckpointError, CheckpointFormatError, CheckpointWriteError
 from streaming.commit_metrics import SNAPSHOT_SECONDS
 from streaming.records import Version
 
-log = logging.getLogger(__name__)
+SHORT_RETENTION_HOURS: Final = (1 / 6, 1.0)  # besides the long-term period of the settings
+WRITE_TIMEOUT_S: Final = 60.0  # for which the learner waits for the previous checkpoint
+EXIT_TIMEOUT_S: Final = 10.0  # for which the process's exit waits for a checkpoint
+FAILURES: Final = Counter(
+    "premiere_checkpoint_failures_total", "Checkpoints that failed, or were skipped because the storage hangs."
+)
+
+log: Final = logging.getLogger(__name__)
+
+_running: Final[set[Future[Version]]] = set()  # writes of this process
+
+
+@atexit.register
+def _wait_at_exit() -> None:
+    futures.wait(list(_running), EXIT_TIMEOUT_S)
 
 
 class CheckpointStore:
@@ -30,81 +55,193 @@ class CheckpointStore:
         url: str,
         keep: int = 4,
         log_identity: str = "",
-        long_term_hours: float = 0.0,
+        retention_hours: Sequence[float] = (),
+        ended_logs: str = "",
         clock: Callable[[], float] = time.time,
+        write_timeout_s: float = WRITE_TIMEOUT_S,
     ) -> None:
-        """Keeps the newest `keep` checkpoints and, unless `long_term_hours` is 0, a long-term one."""
+        """Keeps the newest `keep` checkpoints, and one with its successor for each of the periods that is not 0.
+
+        Logs whose identity starts with `ended_logs`, unless empty, cannot return.
+        """
         self.url, self.keep, self.log_identity = url.rstrip("/"), keep, log_identity
-        self.long_term_hours, self.clock = long_term_hours, clock
-        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self.retention_hours, self.clock = [hours for hours in retention_hours if hours], clock
+        self.ended_logs, self.write_timeout_s = ended_logs, write_timeout_s
+        self._known = set(checkpoint.folders(self.url))  # found at the start, or written by this process
         self._writing: Future[Version] | None = None
+        self._overdue = False  # whether the write in progress has exceeded the time limit
+        self._behind = False  # whether the last state that was handed over could not be written
 
     def load_newest(self) -> tuple[dict[str, Any], dict[str, Any], str] | None:
-        """State, manifest and URL of the newest complete checkpoint. Damaged ones are skipped with a log message."""
-        for url in reversed(checkpoint.list_checkpoints(self.url)):
+        """State, manifest and URL of the newest complete checkpoint, if possible of this log.
+
+        Damaged ones are skipped with a log message. Raises CheckpointFormatError if all have another format.
+        """
+        order: dict[str, tuple[bool, int]] = {}  # whether it is of this log, and its step
+        other_logs: list[str] = []
+        other_formats: dict[str, str] = {}
+        for url in checkpoint.list_checkpoints(self.url):
+            try:
+                manifest = checkpoint.read_manifest(url)
+                order[url] = manifest.get("log") == self.log_identity, manifest.get("step", -1)
+                other_logs += [] if self._is_own(manifest) else [url]
+            except CheckpointFormatError as error:
+                other_formats[url] = str(error.found)
+            except CheckpointError as error:
+                log.warning("%s It is ignored and never deleted automatically.", error)
+        self._report("another format", list(other_formats))
+        self._report("another log", other_logs)
+        for url in sorted(order, key=lambda url: (order[url], url), reverse=True):
             try:
                 return *checkpoint.load(url), url
             except CheckpointError as error:
                 log.warning("%s The checkpoint before it is used; later records are learned again.", error)
+        if other_formats:
+            raise self._format_error(other_formats)
         return None
 
+    def _report(self, difference: str, urls: Sequence[str]) -> None:
+        """Log the checkpoints that rotation never deletes, with their size."""
+        if urls:
+            log.warning(
+                "%d checkpoints in %s are of %s and use %.1f MB: they are never deleted automatically, so delete them "
+                "when they are no longer needed (%s).",
+                len(urls), self.url, difference, _megabytes(urls), ", ".join(url.rsplit("/", 1)[-1] for url in urls),
+            )  # fmt: skip
+
+    def _format_error(self, formats: Mapping[str, str]) -> CheckpointFormatError:
+        found = ", ".join(sorted(set(formats.values())))
+        return CheckpointFormatError(
+            f"All {len(formats)} readable checkpoints in {self.url} ({_megabytes(list(formats)):.1f} MB) have format "
+            f"{found}, and this version reads format {FORMAT}: run the version that wrote them, or set "
+            "PREMIERE_CHECKPOINTS to an empty folder to learn again from the start of the log.",
+            found,
+        )
+
     def write(self, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
-        """Start to write a checkpoint in the background. Call `take_finished` for the one before first."""
+        """Start to write a checkpoint in the background. Call `take_finished` for the one before first.
+
+        The checkpoint is skipped if the one before has exceeded the time limit and is still being written.
+        """
+        if self._overdue:
+            self._report_failure(f"The checkpoint of step {manifest['step']} was skipped: the one before is unfinished")
+            return
         assert self._writing is None, "call `take_finished` first"
-        self._writing = self._writer.submit(self._write, state, manifest)
+        self._writing, self._behind = _start(lambda: self._write(state, manifest)), False
 
     @property
     def idle(self) -> bool:
-        """Whether no checkpoint is being written."""
-        return self._writing is None
+        """Whether the last state that was handed over is in a complete checkpoint."""
+        return self._writing is None and not self._behind
 
     def take_finished(self, wait: bool = False) -> Version | None:
-        """Return a checkpoint once, after it is complete. Raises any error of the write."""
-        if self._writing is None or not (wait or self._writing.done()):
+        """Return a checkpoint once, after it is complete; `wait` waits for it up to the time limit, once.
+
+        A failure of the storage is logged and counted. Other errors of the write are raised.
+        """
+        if self._writing is None:
             return None
-        version = self._writing.result()
-        self._writing = None
-        return version
+        if wait and not self._overdue:
+            futures.wait([self._writing], self.write_timeout_s)
+            if not self._writing.done():
+                self._overdue = True
+                self._report_failure(f"A checkpoint in {self.url} is unfinished after {self.write_timeout_s:g} s")
+        if not self._writing.done():
+            return None
+        finished, self._writing, self._overdue = self._writing, None, False
+        try:
+            return finished.result()
+        except CheckpointWriteError as error:
+            self._report_failure(str(error).removesuffix("."))
+            return None
+
+    def _report_failure(self, problem: str) -> None:
+        self._behind = True
+        FAILURES.inc()
+        log.error("%s; the learner continues and tries again at the next due checkpoint.", problem)
 
     @SNAPSHOT_SECONDS.labels("checkpoint").time()
     def _write(self, state: Mapping[str, Any], manifest: Mapping[str, Any]) -> Version:
-        url = f"{self.url}/{manifest['step']:012d}"
-        created = int(self.clock() * 1000)
-        checkpoint.save(url, state, {**manifest, "log": self.log_identity, "created": created})
-        self._delete_old(url, created)
+        url, created = self._folder(manifest["step"]), int(self.clock() * 1000)
+        try:
+            with checkpoint.storage_errors(url):
+                self._delete_partial_writes(url)
+                self._claim(url)
+            checkpoint.save(url, state, {**manifest, "log": self.log_identity, "created": created})
+        finally:
+            self._rotate(manifest["step"], created)
         return version_record(url, {**manifest, "created": created})
 
-    def _delete_old(self, newest: str, now: int) -> None:
-        """Delete old checkpoints, first those of later steps than `newest`: they were skipped at the start."""
-        order = sorted(checkpoint.list_checkpoints(self.url), key=lambda url: (url <= newest, url))
-        old = [url for url in order[: -self.keep] if not checkpoint.is_pinned(url)]
-        created = {url: at for url in old if (at := self._created(url)) is not None}
-        kept = long_term_checkpoints(created, now, self.long_term_hours)
-        incomplete = [url for url in checkpoint.partial_writes(self.url) if url < newest]
-        for url in incomplete + [url for url in old if url not in kept]:
+    def _folder(self, step: int) -> str:
+        return f"{self.url}/{step:012d}"
+
+    def _claim(self, url: str) -> None:
+        """Raises CheckpointWriteError if the folder belongs to another process, log or format."""
+        problem = None
+        try:
+            if not self._is_own(checkpoint.read_manifest(url)):
+                problem = "it holds a checkpoint of another log"
+        except CheckpointFormatError as error:
+            problem = f"it holds a checkpoint of format {error.found}"
+        except CheckpointError:
+            pass  # no checkpoint, or a damaged one
+        if url not in self._known and url in checkpoint.folders(self.url):
+            problem = "another process has created it"
+        if problem:
+            raise CheckpointWriteError(f"The checkpoint folder {url} cannot be used: {problem}.")
+        self._known.add(url)
+
+    def _delete_partial_writes(self, newest: str) -> None:
+        """Delete the partial writes of earlier steps, which frees space for the next write."""
+        partial = checkpoint.partial_writes(self.url)
+        self._delete([url for url in partial if url in self._known and url <= newest])
+
+    def _rotate(self, step: int, now: int) -> None:
+        """Delete old checkpoints, up to this step. Errors of the storage are only logged: the next write repeats it."""
+        try:
+            rotatable = self._rotatable(step)
+            old = [url for url in sorted(rotatable)[: -self.keep] if not checkpoint.is_pinned(url)]
+            created = {url: at for url in old if (at := rotatable[url]) is not None}
+            kept = {url for hours in self.retention_hours for url in kept_by_age(created, now, hours)}
+            self._delete([url for url in old if url not in kept])
+        except Exception as error:  # object stores have error classes of their own
+            log.warning("Old checkpoints in %s could not be listed (%s).", self.url, error)
+
+    def _rotatable(self, step: int) -> dict[str, int | None]:
+        """The checkpoints that rotation may delete; their creation times (ms), None for those of other logs."""
+        created: dict[str, int | None] = {}
+        for url in checkpoint.list_checkpoints(self.url):
+            try:
+                manifest = checkpoint.read_manifest(url)
+            except CheckpointError:
+                continue
+            written_as = manifest.get("step", -1)
+            if url in self._known and self._is_own(manifest) and written_as <= step and url == self._folder(written_as):
+                created[url] = int(manifest["created"]) if manifest["log"] == self.log_identity else None
+        return created
+
+    def _is_own(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether a checkpoint is of this log, or of one that cannot return."""
+        written_for = str(manifest.get("log"))
+        return written_for == self.log_identity or bool(self.ended_logs and written_for.startswith(self.ended_logs))
+
+    def _delete(self, urls: Sequence[str]) -> None:
+        for url in urls:
             if checkpoint.is_pinned(url):  # pinned since the list was made
                 continue
             try:
                 checkpoint.remove(url)
-            except OSError as error:  # pinned or unpinned just now: it has no manifest, so the next call deletes it
+            except Exception as error:  # pinned or unpinned just now: it has no manifest, so the next write deletes it
                 log.warning("The checkpoint at %s could not be deleted yet (%s).", url, error)
 
-    def _created(self, url: str) -> int | None:
-        """When a checkpoint of this log was written, ms. None for damaged ones and other logs: never long-term ones."""
-        try:
-            manifest = checkpoint.read_manifest(url)
-        except CheckpointError:
-            return None
-        return int(manifest["created"]) if manifest.get("log") == self.log_identity else None
 
+def kept_by_age(created: Mapping[str, int], now: int, hours: float) -> list[str]:
+    """The checkpoints to keep for one period, of old checkpoints and their creation times (ms).
 
-def long_term_checkpoints(created: Mapping[str, int], now: int, hours: float) -> list[str]:
-    """The long-term checkpoint and its successor, of old checkpoints and their creation times (ms).
-
-    They are the newest that is at least `hours` old and the oldest that is not.
+    They are the newest that is at least `hours` old and the oldest that is not, its successor.
     """
     due = now - hours * 3_600_000
-    oldest_first = sorted(created, key=lambda url: (created[url], url)) if hours else []
+    oldest_first = sorted(created, key=lambda url: (created[url], url))
     old = [url for url in oldest_first if created[url] <= due]
     return old[-1:] + oldest_first[len(old) : len(old) + 1]
 
@@ -113,3 +250,23 @@ def version_record(url: str, manifest: Mapping[str, Any]) -> Version:
     """The record that announces a checkpoint."""
     fields = {name: manifest[name] for name in ("step", "position", "learned", "mrr", "created")}
     return Version(path=url, **fields)
+
+
+def _megabytes(urls: Sequence[str]) -> float:
+    return sum(checkpoint.size(url) for url in urls) / 1e6
+
+
+def _start(work: Callable[[], Version]) -> Future[Version]:
+    """Run `work` in a daemon thread, because a hanging storage must not keep the process from exiting."""
+    future: Future[Version] = Future()
+    _running.add(future)
+    future.add_done_callback(_running.discard)
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    return future

@@ -1,4 +1,4 @@
-"""Trains the learner on its log: cuts micro-batches, drops duplicates, and tracks the log position of the state.
+"""Trains the learner on the learner log: cuts micro-batches, drops duplicates, and tracks the position of the state.
 
 The state is a function of the records' content, order and record times, so reading the log twice gives the same weights
 bit for bit. A checkpoint leaves out the pending micro-batch, which is read again after a restart. A request to erase a
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-import msgspec
-import numpy as np
 from prometheus_client import Counter
 
 from model.learner import BatchResult, Learner, UserUpdate
@@ -19,13 +17,15 @@ from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.ranking import PrequentialMetrics
 from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
-from streaming.records import Activity, LogRecord, Tick, Title, UserErasure, decode_log
+from streaming.records import DECODE_ERRORS, Activity, LogRecord, Tick, Title, UserErasure, decode_log
+from streaming.state.deduplicator import Deduplicator
+from streaming.state.log_clock import LogClock
 from streaming.state.title_metadata import title_metadata
 
 RATE_WINDOW_MS: Final = 10_000  # of log time over which the event rate is measured
 MIN_RATE_SPAN_MS: Final = 1_000  # shortest time that a rate is measured over
 UNDECODABLE_RECORDS: Final = Counter(
-    "premiere_log_unreadable_total", "Records of the learner's log that could not be decoded."
+    "premiere_log_unreadable_total", "Records of the learner log that are invalid and were skipped."
 )
 
 
@@ -42,7 +42,7 @@ class LogSettings:
     full_eval_rate: float = 100.0  # events/s up to which every event is ranked; above, a random sample of this rate is
     checkpoint_ms: int = 5_000  # time after which a checkpoint is due
     checkpoint_batches: int = 60  # micro-batches after which a checkpoint is due
-    dedup_window: int = 65_536  # event offsets per partition that are remembered to drop duplicates
+    dedup_window: int = 65_536  # offsets below a partition's highest within which a late event is new
 
     def load_level(self, rate: float) -> "LoadLevel":
         """The load level at `rate` events/s. Low latency comes before replay and before ranking every event."""
@@ -60,30 +60,6 @@ class LoadLevel(NamedTuple):
     eval_ratio: float  # share of the events that are ranked before they are learned
 
 
-class Deduplicator:
-    """Remembers the newest `window` event offsets of each source partition."""
-
-    def __init__(self, window: int) -> None:
-        self.window = window
-        self.offsets: dict[int, dict[int, None]] = {}  # partition -> offsets, in the order they came
-
-    def is_new(self, partition: int, offset: int) -> bool:
-        """Whether this event was not seen before; remembers it."""
-        seen = self.offsets.setdefault(partition, {})
-        if offset in seen:
-            return False
-        seen[offset] = None
-        if len(seen) > self.window:
-            del seen[next(iter(seen))]
-        return True
-
-    def state_dict(self) -> dict[str, Any]:
-        return {str(partition): np.array(list(seen), np.int64) for partition, seen in self.offsets.items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.offsets = {int(partition): dict.fromkeys(seen.tolist()) for partition, seen in state.items()}
-
-
 class LogLearner:
     """A learner, the baselines and their prequential evaluation, fed with the records of one log in order."""
 
@@ -93,38 +69,43 @@ class LogLearner:
         self.rankings = {name: PrequentialMetrics() for name in ("full", *BASELINES)}
         self.deduplicator = Deduplicator(settings.dedup_window)
         self.position = 0  # next log offset that is not in the state
+        self.clock = LogClock()  # log time at `position`
         self.batches = 0  # micro-batches so far
         self.learned, self.duplicates, self.unknown_title_events = 0, 0, 0  # events so far
-        self.recent_events: deque[tuple[int, int]] = deque()  # record time and number of new events
+        self.recent_events: deque[tuple[int, int]] = deque()  # log time and number of new events
         self.batch_events, self.replay_ratio, self.eval_ratio = settings.load_level(0)
         self.losses: dict[str, float] = {}  # nats, of the last micro-batch
-        self._pending: list[tuple[Title | Activity, int]] = []  # records of the open micro-batch, and record times
+        self._pending: list[tuple[Title | Activity, int]] = []  # records of the open micro-batch, and log times
         self._pending_events, self._opened_at, self._next_offset = 0, 0, 0
-        self._checkpoint_at, self._batches_since_checkpoint = 0, 0  # log time of the last checkpoint
+        self._read_clock = self.clock  # log time at `_next_offset`
+        self._checkpoint_at: int | None = None  # log time of the last checkpoint
+        self._batches_since_checkpoint = 0
         self._changed = False  # whether anything was learned since the last checkpoint
 
     def feed(self, message: Message) -> bool:
-        """Take the next record of the log. Returns True if a checkpoint is due; the state then ends at `position`."""
-        if self._pending and message.appended - self._opened_at >= self.settings.linger_ms:
-            self._close_batch()
-        self._next_offset = message.offset + 1
+        """Take the log's next record. Returns True if a checkpoint is due; the state then ends at `position`."""
         try:
-            record: LogRecord = decode_log(message.value or b"")
-        except msgspec.MsgspecError:
+            record: LogRecord = decode_log(message.value or b"", self.learner.settings.stream_state.d_text)
+        except DECODE_ERRORS:
             UNDECODABLE_RECORDS.inc()  # only our own flows write here: one bad record must not stop the learner
+            self._next_offset = message.offset + 1
             return False
+        clock = self._read_clock.after(record, message.appended)
+        if self._pending and clock.now - self._opened_at >= self.settings.linger_ms:
+            self._close_batch()
+        self._next_offset, self._read_clock = message.offset + 1, clock
         if isinstance(record, UserErasure):
             self._erase_user(record)
         elif not isinstance(record, Tick):
             if not self._pending:
-                self._opened_at = message.appended
-            self._pending.append((record, message.appended))
+                self._opened_at = clock.now
+            self._pending.append((record, clock.now))
             self._pending_events += len(record.new) if isinstance(record, Activity) else 0
         if self._pending_events >= self.batch_events or len(self._pending) >= self.settings.max_batch_records:
             self._close_batch()
         elif not self._pending:
-            self.position = self._next_offset
-        return self._checkpoint_due(message.appended)
+            self.position, self.clock = self._next_offset, self._read_clock
+        return self._checkpoint_due(clock.now)
 
     @property
     def has_unsaved_records(self) -> bool:
@@ -153,6 +134,7 @@ class LogLearner:
             "rankings": {name: ranking.state_dict() for name, ranking in self.rankings.items()},
             "counts": [self.position, self.learned, self.duplicates, self.unknown_title_events],
             "batches": self.batches,
+            "clock": list(self.clock),
             "recent_events": [list(pair) for pair in self.recent_events],
             "replay_ratio": self.replay_ratio,
             "batch_events": self.batch_events,
@@ -172,43 +154,45 @@ class LogLearner:
             self.position, self.learned, self.duplicates, self.unknown_title_events = log["counts"]
             self.recent_events = deque((at, n) for at, n in log["recent_events"])
             self.replay_ratio, self.batch_events = log["replay_ratio"], log["batch_events"]
+            self.clock = self._read_clock = LogClock.restored(log["clock"])
             self._next_offset = self.position
 
     def _erase_user(self, erasure: UserErasure) -> None:
         if self._pending:
             self._close_batch()
-        if self.deduplicator.is_new(erasure.partition, erasure.offset):
+        if self.deduplicator.is_new(erasure.partition, erasure.offset, erasure.source):
             self.learner.erase_user(erasure.user)
             self.baselines.erase_user(erasure.user)
             self._changed = True
 
     def _close_batch(self) -> None:
         """Learn the pending records. The state changes only here and in `_erase_user`."""
-        batch = [item for record, at in self._pending if (item := self._model_input(record, at)) is not None]
+        batch = [item for record, now in self._pending if (item := self._model_input(record, now)) is not None]
         self.batch_events, self.replay_ratio, self.eval_ratio = self.settings.load_level(self.events_per_second())
         result = self.learner.observe(batch, self.replay_ratio, self.eval_ratio)
         self._evaluate(result)
         self._changed = self._changed or bool(batch)
         self._pending, self._pending_events = [], 0
-        self.position = self._next_offset
+        self.position, self.clock = self._next_offset, self._read_clock
         self.batches += 1
         self._batches_since_checkpoint += 1
 
-    def _model_input(self, record: Title | Activity, appended: int) -> TitleMetadata | UserUpdate | None:
+    def _model_input(self, record: Title | Activity, now: int) -> TitleMetadata | UserUpdate | None:
         if isinstance(record, Activity):
-            return self._user_update(record, appended)
+            return self._user_update(record, now)
         (self.baselines.withdraw if record.withdrawn else self.baselines.launch)(record.title)
         return title_metadata(record)
 
-    def _user_update(self, record: Activity, appended: int) -> UserUpdate | None:
+    def _user_update(self, record: Activity, now: int) -> UserUpdate | None:
         """The activity without its duplicate events; None if all of them are duplicates."""
-        fresh = [event for event in record.new if self.deduplicator.is_new(event.partition, event.offset)]
+        is_new, source = self.deduplicator.is_new, record.source
+        fresh = [event for event in record.new if is_new(event.partition, event.offset, source)]
         self.duplicates += len(record.new) - len(fresh)
         if not fresh:
             return None
         self.learned += len(fresh)
-        self.recent_events.append((appended, len(fresh)))
-        while appended - self.recent_events[0][0] > RATE_WINDOW_MS:
+        self.recent_events.append((now, len(fresh)))
+        while now - self.recent_events[0][0] > RATE_WINDOW_MS:
             self.recent_events.popleft()
         new = sorted(event.index for event in fresh)
         return UserUpdate(record.user, record.titles, record.times, record.actions, new, [record.times[i] for i in new])
@@ -225,14 +209,14 @@ class LogLearner:
             self.baselines.count(event.user, event.title, event.ts)
         self.losses |= result.losses.get("full", {})
 
-    def _checkpoint_due(self, appended: int) -> bool:
-        if not self._checkpoint_at:
-            self._checkpoint_at = appended
+    def _checkpoint_due(self, now: int) -> bool:
+        if self._checkpoint_at is None:
+            self._checkpoint_at = now
         waited = (
-            appended - self._checkpoint_at >= self.settings.checkpoint_ms
+            now - self._checkpoint_at >= self.settings.checkpoint_ms
             or self._batches_since_checkpoint >= self.settings.checkpoint_batches
         )
         if not (waited and self._changed and self.learned):  # a model without any event is not published
             return False
-        self._checkpoint_at, self._batches_since_checkpoint, self._changed = appended, 0, False
+        self._checkpoint_at, self._batches_since_checkpoint, self._changed = now, 0, False
         return True

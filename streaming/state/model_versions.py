@@ -6,10 +6,8 @@ other than "learned" determines whether a rollback is active.
 
 from collections.abc import Mapping
 
-from msgspec import MsgspecError
-
 from streaming.kafka.source import read_all
-from streaming.records import Version, decode_version
+from streaming.records import DECODE_ERRORS, Version, decode_version
 from streaming.topics import MODEL_VERSIONS
 
 
@@ -19,7 +17,7 @@ def read_versions(config: Mapping[str, str]) -> dict[int, Version]:
     for message in read_all(config, MODEL_VERSIONS):
         try:
             versions[message.offset] = decode_version(message.value or b"")
-        except MsgspecError:
+        except DECODE_ERRORS:
             continue  # the flow `publish` skips invalid records too, and counts them
     return versions
 

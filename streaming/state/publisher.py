@@ -1,21 +1,21 @@
 """Decides whose lists are due and computes them: the part of `publish` without Kafka, Redis or a clock.
 
-The publisher takes events (`on_activity`, `on_erasure`, `on_launches`, `serve`) and returns writes in small slices
-(`work`), so that the next event never waits long. Three queues feed a slice, in this order:
+The publisher takes events (`on_activity`, `on_erasure`, `on_launches`, `serve`) and returns writes in small batches
+(`work`), so that the next event never waits long. Three queues feed a batch, in this order:
 
 1. users who acted: one recompute covers all their events since the last one;
 2. launches: users whose lists a new title may enter, within a budget of users per second;
 3. refreshes: users whose lists come from an older version, most recently active first, within the same budget. While
-   users who acted are waiting, a slice refreshes only one user.
+   users who acted are waiting, a batch refreshes only one user.
 
 A launch is tried on the `launch_fanout` users whose query vectors fit it best. Each vector is compared with the title
 vector of the model version that computed the query vector. The ranker scores the title as it scored the user's list,
-and the title enters where it beats the end of the list. Nobody else is recomputed or written. A title without text has
-no vector: it is tried on the most recently active users. A list of an older version has scores that cannot be compared:
-such a user is recomputed.
+and the title enters where it beats the end of the list. No other user is recomputed or written. A title without text
+has no text embedding to compare: it is tried on the most recently active users. The scores of a list of an older
+version cannot be compared with the title's score: such a list is outdated, and its user is recomputed.
 
-Lists are ranked for the next moment in stream time: the wall clock minus the median age of recent events. Otherwise a
-replay of old data would look like years of inactivity. Nothing is ranked before the first version.
+The query time of a list is the present in stream time: the wall clock minus the median age of recent events. Otherwise
+a produced dataset of old events would look like years of inactivity. Nothing is ranked before the first version.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -39,37 +39,37 @@ EVENT_AGE_SAMPLES: Final = 65  # events whose median age sets the stream time; o
 
 @dataclass(frozen=True)
 class PublishSettings:
-    """Settings of the lists and of the work that one slice may do."""
+    """Settings of the lists and of the work that one batch may do."""
 
     list_size: int = 100  # titles in a list
-    new_title_slots: int = 5  # of these, slots reserved for new titles
+    new_title_slots: int = 5  # of these, slots reserved for unseen titles
     filter_seen: bool = True  # whether lists leave out seen titles
     max_users: int = 50_000  # users in the cache
     launch_fanout: int = 256  # users that a launch is tried on, over all workers
     refresh_budget: float = 200.0  # users per second that are recomputed without having acted
-    event_batch: int = 32  # users per slice who acted
-    refresh_batch: int = 16  # users per slice for launches or refreshes
+    event_batch: int = 32  # users per batch who acted
+    refresh_batch: int = 16  # users per batch for launches or refreshes
 
 
 class Publisher:
-    """Caches users and titles, and computes the lists of one shard's users with the version that is served."""
+    """Caches users and titles, and computes the lists of one shard's users with the served version."""
 
     def __init__(self, settings: PublishSettings | None = None, shard: Shard | None = None) -> None:
         self.settings, self.shard = settings or PublishSettings(), shard or Shard()
-        self._fallback_key: tuple[None, ...] = (None,) if self.shard.is_primary else ()
+        self._default_key: tuple[None, ...] = (None,) if self.shard.is_primary else ()
         self.users = UserCache(self.settings.max_users)
-        self.fallback = CachedUser(None)  # the lists for unknown users
+        self.default_user = CachedUser(None)  # stands for all unknown users; its lists are the default lists
         self.titles = TitleCache()
-        self.version = NO_VERSION  # the version served
+        self.version = NO_VERSION  # the served version
         self.recommender: Recommender | None = None  # loaded from that version
-        # The three queues. None stands for the fallback lists.
+        # The three queues. None stands for the default lists.
         self.event_queue: OrderedDict[str, tuple[int, list[int]]] = OrderedDict()  # user -> log offset, append times
         self.launch_queue: OrderedDict[str | None, dict[str, Title]] = OrderedDict()  # user -> titles to try
         self.refresh_queue: deque[str | None] = deque()
         self._title_encoders: dict[int, TitleEncoder] = {}  # by version
         self._untried: dict[str, set[str | None]] = {}  # title -> users it has not been tried on yet
         self._lists_entered: Counter[str] = Counter()  # by title, while it is being tried
-        self._outbox: list[RedisWrite] = []  # writes for the next slice
+        self._outbox: list[RedisWrite] = []  # writes for the next batch
         self._event_ages: deque[int] = deque(maxlen=EVENT_AGE_SAMPLES)  # ms from event time to append time
         self._tokens, self._refilled_at = self.settings.refresh_budget, 0.0  # token bucket of the budget
 
@@ -80,7 +80,7 @@ class Publisher:
         return self.shard.owns(activity.user) and self.users.update(activity)
 
     def on_activity(self, activity: Activity, offset: int) -> None:
-        """A user acted; `offset` is the activity's offset in the log."""
+        """A user acted; `offset` is the activity's offset in the learner log."""
         if self.update_cache(activity) and self.recommender is not None:
             appended = [event.appended for event in activity.new]
             self.event_queue.setdefault(activity.user, (offset, []))[1].extend(appended)
@@ -92,19 +92,19 @@ class Publisher:
             if self.recommender is not None:
                 self.recommender.erase_user(user)  # a version contains the users of all shards
             return
-        if self.users.erase(user, erasure.offset):
+        if self.users.erase(user, erasure.offset, erasure.source):
             self.event_queue.pop(user, None)
             self._finish_launches(user, {})
             if self.recommender is not None:
                 self.recommender.erase_user(user)
-        self._outbox.append(ErasedUser(user, erasure.offset))
+        self._outbox.append(ErasedUser(user, erasure.offset, erasure.source))
 
     def on_launches(self, titles: Sequence[Title]) -> None:
         """Titles were launched, changed or withdrawn."""
         withdrawn = self.titles.withdrawn
         changed = self.titles.update(titles)
         if self.titles.withdrawn != withdrawn and self.shard.is_primary:
-            self._outbox.append(WithdrawnTitles(self.titles.withdrawn))
+            self._outbox.append(self._withdrawn_titles())
         if self.recommender is None or not changed:
             return
         self.recommender.update_titles([title_metadata(title) for title in changed])
@@ -116,18 +116,18 @@ class Publisher:
         """Serve a version from now on, and queue all users for a refresh; it does not contain the titles in `newer`."""
         self.titles.add_missing(recommender, newer)
         if self.recommender is None and self.shard.is_primary:
-            self._outbox.append(WithdrawnTitles(self.titles.withdrawn))  # replaces the set of an earlier process
+            self._outbox.append(self._withdrawn_titles())  # replaces the set of an earlier process
         self.version, self.recommender = version, recommender
         self.users.drop_lists()
-        self.fallback.ranked = None
+        self.default_user.ranked = None
         cached = sorted(self.users.query_versions())[-MAX_TITLE_ENCODERS:]
         self._title_encoders = {n: encoder for n, encoder in self._title_encoders.items() if n in cached}
         self._title_encoders[version] = recommender.title_encoder()
         # An unfinished refresh starts over, so that the users who acted last always come first.
-        self.refresh_queue = deque([*self._fallback_key, *self.users.most_recent_first()])
+        self.refresh_queue = deque([*self._default_key, *self.users.most_recent_first()])
 
     def work(self, now: int) -> list[RedisWrite]:
-        """Do one slice of the work due at `now` (wall clock, ms) and return the writes."""
+        """Do one batch of the work due at `now` (wall clock, ms) and return the writes."""
         writes, self._outbox = self._outbox, []
         if self.recommender is None:
             return writes
@@ -156,7 +156,7 @@ class Publisher:
         return next(iter(self.event_queue.values()))[0] if self.event_queue else None
 
     def _background_batch(self) -> int:
-        """Users in the next slice of launches or refreshes. Waiting events allow one refresh: they come first."""
+        """Users in the next batch of launches or refreshes. Waiting events allow one refresh: they come first."""
         if self.launch_queue:
             return min(self.settings.refresh_batch, len(self.launch_queue))
         return min(1 if self.event_queue else self.settings.refresh_batch, len(self.refresh_queue))
@@ -167,6 +167,9 @@ class Publisher:
         max_tokens = max(budget, self.settings.refresh_batch)
         self._tokens, self._refilled_at = min(max_tokens, self._tokens + passed * budget), now
 
+    def _withdrawn_titles(self) -> WithdrawnTitles:
+        return WithdrawnTitles(self.titles.withdrawn, self.titles.newest_launch)
+
     def _queue_launch(self, title: Title) -> None:
         """Choose the users that a launch is tried on."""
         semantic, limit = title_metadata(title).semantic, -(-self.settings.launch_fanout // self.shard.workers)
@@ -175,16 +178,16 @@ class Publisher:
             users = self.users.nearest(vectors, limit)
         else:
             users = list(islice(self.users.most_recent_first(), limit))
-        for user in (*self._fallback_key, *users):
+        for user in (*self._default_key, *users):
             self.launch_queue.setdefault(user, {})[title.title] = title
-        if untried := {*self._fallback_key, *users}:
+        if untried := {*self._default_key, *users}:
             self._untried.setdefault(title.title, set()).update(untried)
         elif title.title not in self._untried:
             self._outbox.append(LaunchCompleted(title.title, 0, *self.shard))
 
     def _lookup(self, users: Sequence[str | None]) -> list[CachedUser]:
         """The cached users. Users who were evicted are left out, and their queued launches end."""
-        found = [self.fallback if user is None else self.users.get(user) for user in users]
+        found = [self.default_user if user is None else self.users.get(user) for user in users]
         for user, cached in zip(users, found, strict=True):
             if cached is None:
                 self._finish_launches(user, {})
@@ -201,8 +204,8 @@ class Publisher:
         if not users or self.recommender is None:
             return []
         inputs = [user.ranking_input(self.settings.filter_seen) for user in users]
-        moment = now - (median_low(self._event_ages) if self._event_ages else 0)
-        ranked = self.recommender.recommend(inputs, moment, self.settings.list_size, self.settings.new_title_slots)
+        query_time = now - (median_low(self._event_ages) if self._event_ages else 0)
+        ranked = self.recommender.recommend(inputs, query_time, self.settings.list_size, self.settings.new_title_slots)
         return [
             self._prediction(user, lists, cause, (new_events or {}).get(user.user or "", ()))
             for user, lists in zip(users, ranked, strict=True)
@@ -215,7 +218,7 @@ class Publisher:
         self.users.store_lists(cached, ranked, self.version)
         entered = self._finish_launches(cached.user, ranked.titles)
         revision = (cached.offset, self.version, self.titles.newest_launch)
-        details = cached.events, cached.appended, cause, new_events, entered
+        details = cached.events, cached.appended, cause, new_events, entered, cached.source
         return Prediction(cached.user, ranked.titles, self.version, revision, *details)
 
     def _finish_launches(self, user: str | None, lists: Mapping[int, list[str]]) -> tuple[tuple[str, int], ...]:
@@ -236,9 +239,9 @@ class Publisher:
         users = list(islice(due, self.settings.refresh_batch))
         self._tokens -= len(users)
         cached = self._lookup(users)
-        stale = [user for user in cached if user.version != self.version]
+        outdated = [user for user in cached if user.version != self.version]
         current = [user for user in cached if user.version == self.version]
-        return self._recommend(stale, now, "launch") + self._insert_launches(current)
+        return self._recommend(outdated, now, "launch") + self._insert_launches(current)
 
     def _insert_launches(self, users: Sequence[CachedUser]) -> list[RedisWrite]:
         """Score queued launches for users with current lists, and insert them where they rank high enough."""
@@ -266,7 +269,7 @@ class Publisher:
         limit = self._background_batch()
         while self.refresh_queue and len(users) < limit:
             user = self.refresh_queue.popleft()
-            cached = self.fallback if user is None else self.users.get(user)
+            cached = self.default_user if user is None else self.users.get(user)
             if cached is not None and cached.version != self.version:
                 users.append(user)
         self._tokens -= len(users)

@@ -19,5 +19,5 @@ class Shard(NamedTuple):
 
     @property
     def is_primary(self) -> bool:
-        """Whether this shard also writes the fallback lists and the withdrawn titles."""
+        """Whether this shard also writes the default lists and the withdrawn titles."""
         return self.worker == 0

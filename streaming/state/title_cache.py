@@ -1,11 +1,11 @@
 """The titles that `publish` knows, and which of them a model version does not contain yet.
 
-A model version contains the titles of the learner's log up to the version's log position, each as it was there. Titles
+A model version contains the titles of the learner log up to the version's log position, each as it was there. Titles
 launch, change and are withdrawn all the time, so a version is always some seconds or minutes old when it is loaded.
 Before `publish` serves it, the titles that changed after its position must be added, otherwise new titles would
 disappear from the lists and withdrawn titles would return with each new version.
 
-Each change arrives on two topics, in no common order: on `titles`, and in the learner's log (topic `activity`), whose
+Each change arrives on two topics, in no common order: on `titles`, and in the learner log (topic `activity`), whose
 offsets can be compared with a version's position. The cache joins both by the title's stamp. A change with a known log
 offset is compared with the position. A change without one is newer than every version if it arrived after startup, and
 assumed to be contained if it was read at startup.
@@ -18,7 +18,7 @@ from model.recommender import Recommender
 from streaming.records import Title
 from streaming.state.title_metadata import title_metadata
 
-NOT_LOGGED: Final = (0, -1)  # stamp and log offset of a title that was not read in the log
+NOT_LOGGED: Final = (0, -1)  # stamp and offset of a title that was not read in the learner log
 
 
 class TitleCache:
@@ -28,7 +28,7 @@ class TitleCache:
         self.titles: dict[str, Title] = {}
         self.withdrawn: frozenset[str] = frozenset()  # ids of the titles that are withdrawn now
         self.newest_launch = 0  # highest offset in `title-launches` of all titles
-        self._logged: dict[str, tuple[int, int]] = {}  # title -> stamp and offset of its last record in the log
+        self._logged: dict[str, tuple[int, int]] = {}  # title -> stamp and offset of its last record in the learner log
         self._changed_since_start: set[str] = set()
 
     def update(self, titles: Iterable[Title], at_startup: bool = False) -> list[Title]:
@@ -47,11 +47,11 @@ class TitleCache:
         return list(changed.values())
 
     def set_log_offset(self, title: Title, offset: int) -> None:
-        """Note where the learner's log contains this record of a title."""
+        """Note where the learner log contains this record of a title."""
         self._logged[title.title] = (title.stamp, offset)
 
     def newer_than(self, position: int) -> list[Title]:
-        """The titles whose newest record is not in a version that was trained on the log before `position`."""
+        """The titles whose newest record is not in a version that was trained on the learner log before `position`."""
         return [title for title in self.titles.values() if self._is_newer(title, position)]
 
     def add_missing(self, recommender: Recommender, newer: Sequence[Title]) -> None:

@@ -1,4 +1,4 @@
-"""Convert a title record of the log into the model's title metadata; the learner and `publish` share it."""
+"""Convert a title record into the model's title metadata; the learner and `publish` share it."""
 
 import numpy as np
 

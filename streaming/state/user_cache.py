@@ -1,8 +1,8 @@
 """The users that `publish` knows: their histories, their current lists, and which of them a new title may suit.
 
-The cache can be rebuilt from the log. It is bounded: the least recently active users are evicted. The query vectors of
-all users lie in one array, so that one matrix product compares a new title with every user. A query vector can only be
-compared with title vectors of the model version that computed it.
+The cache can be rebuilt from the learner log. It is bounded: the least recently active users are evicted. The query
+vectors of all users lie in one array, so that one matrix product compares a new title with every user. A query vector
+can only be compared with title vectors of the model version that computed it.
 
 Shapes: U rows of the query array (one per user with lists), P dimensions of the output space, H horizons, T titles,
 C candidates.
@@ -30,14 +30,15 @@ MIN_QUERY_ROWS: Final = 64  # initial rows of the query array; a full array grow
 class CachedUser:
     """A user's history and current lists."""
 
-    user: str | None  # None: the fallback for unknown users
+    user: str | None  # None: stands for all unknown users
     titles: list[str] = field(default_factory=list)  # oldest first, as are times and actions
     times: "array[int]" = field(default_factory=lambda: array("q"))  # ms
     actions: "array[int]" = field(default_factory=lambda: array("b"))  # codes of ACTIONS
     seen: dict[str, None] = field(default_factory=dict)  # titles of positive events, least recent first
     events: int = 0  # all events so far, also those no longer in the history
     positives: int = 0  # events with a positive weight so far
-    offset: int = 0  # newest event's offset in `user-events`
+    source: str = ""  # identity of the topic `user-events` with the newest event
+    offset: int = 0  # newest event's offset in it
     appended: int = 0  # newest event's append time, ms
     ranked: RankedLists | None = None  # current lists; None as soon as a newer version is served
     version: int = NO_VERSION  # the model version that ranked the lists
@@ -76,7 +77,8 @@ class UserCache:
         cached = self.cached.get(activity.user)
         newest = max(activity.new, key=lambda event: event.offset, default=None)
         offset, appended = (newest.offset, newest.appended) if newest else (0, 0)
-        if cached is not None and (offset, activity.count) <= (cached.offset, cached.events):
+        same_source = cached is not None and cached.source == activity.source  # offsets of others cannot be compared
+        if cached is not None and same_source and (offset, activity.count) <= (cached.offset, cached.events):
             return False
         if cached is None:
             cached = self._add(activity.user)
@@ -87,14 +89,18 @@ class UserCache:
         cached.titles = [intern(title) for title in activity.titles]
         cached.times, cached.actions = array("q", activity.times), array("b", activity.actions)
         cached.events, cached.offset, cached.appended = activity.count, offset, max(cached.appended, appended)
+        cached.source = activity.source
         self._count_positives(cached, new)
         self.cached.move_to_end(activity.user)
         return True
 
-    def erase(self, user: str, offset: int) -> bool:
-        """Remove a user. Returns False if the user acted after the request at `offset`: it was read again."""
+    def erase(self, user: str, offset: int, source: str = "") -> bool:
+        """Remove a user. Returns False if the user acted after the request at `offset`: it was read again.
+
+        `source` is the identity of the topic `user-events` with the request.
+        """
         cached = self.cached.get(user)
-        if cached is not None and cached.offset > offset:
+        if cached is not None and cached.source == source and cached.offset > offset:
             return False
         self._remove(user)
         return True

@@ -1,7 +1,8 @@
 """Maintenance of the offline log: merges small files into one file per day, and deletes expired days and erased users.
 
-* A file's day is that of its newest Kafka record time. Rows written together stay together, a late event does not
-  rewrite an old day's file, and a copy of the folder is compacted like the folder (file dates would not be copied).
+* A file's day is that of its newest Kafka record time. Rows written together stay together, and a late event does not
+  rewrite an old day's file. The day comes from the rows and not from file dates, so a copied folder is compacted the
+  same way.
 * A day file contains the rows of its inputs, sorted by user and time within row groups of ROW_GROUP_SIZE rows, so one
   row group bounds the memory. Its metadata names its inputs. The day file appears by one rename, and the inputs are
   deleted afterwards, by the next run if this one dies in between. Until then readers see the rows twice.

@@ -1,7 +1,8 @@
 """Erasure requests, and the rows of the offline log that they cover.
 
-A request names its position in `user-events`. It covers the user's rows at or before this position in its partition. It
-also covers rows of any partition that were written before the request, because they may come from an older log.
+A request holds its partition and offset in `user-events`. It covers the user's rows up to this offset in the same
+partition. It also covers rows of any partition that were written before the request, because they may come from an
+older log.
 
 Compaction records which files were checked for which requests, without user ids, so that no file is checked twice.
 """

@@ -9,13 +9,18 @@ This file needs only the package `redis`, so an application can copy it.
                           revision                   <newest event's offset>.<version>.<newest launch's offset>, each
                                                      with 20 digits, so that revisions can be compared as text
                           log                        identity of the logs that these offsets belong to
+                          source                     identity of the topic user-events with the newest event
                           events, event_ms           events of the user so far; append time of the newest, ms
                           written_ms                 time of the write, ms
-    premiere:default      the same fields            the lists for unknown users
+    premiere:default      the same fields            the default lists, for unknown users
     premiere:withdrawn    a set                      title ids that a reader leaves out: the lists of inactive users
                                                      are not rewritten when a title is withdrawn
+    premiere:withdrawn:revision
+                          revision, complete         newest launch's offset that a writer began to write to the set, and
+                                                     newest one whose withdrawals are all in it
+                          log                        identity of the logs that these offsets belong to
 
-The key of an erased user has only the fields log and revision.
+The key of an erased user has only the fields log, revision and source.
 """
 
 import json
@@ -26,8 +31,9 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 USER_KEY_PREFIX: Final = "premiere:user:"
-FALLBACK_KEY: Final = "premiere:default"
+DEFAULT_KEY: Final = "premiere:default"
 WITHDRAWN_KEY: Final = "premiere:withdrawn"
+WITHDRAWN_REVISION_KEY: Final = "premiere:withdrawn:revision"
 LAUNCH_CHANNEL: Final = "premiere:launches"  # pub/sub channel: which lists a launch enters, as it happens
 HORIZON_FIELD_PREFIX: Final = "horizon:"
 
@@ -48,13 +54,13 @@ def connect(url: str) -> Redis:
 
 def key(user: str | None) -> str:
     """The key of a user's lists; None: of the lists for unknown users."""
-    return FALLBACK_KEY if user is None else USER_KEY_PREFIX + user
+    return DEFAULT_KEY if user is None else USER_KEY_PREFIX + user
 
 
 def read(client: Redis, user: str, events_since: int = 0) -> list[str]:
     """The title ids to show `user`, best first, if `events_since` events passed since the lists were written.
 
-    It takes the list of the longest horizon that has passed. An unknown or erased user gets the fallback list. The
+    It takes the list of the longest horizon that has passed. An unknown or erased user gets the default list. The
     result is empty before the first model version.
     """
     lists = _lists(client, user) or _lists(client, None)

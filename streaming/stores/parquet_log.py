@@ -1,5 +1,8 @@
 """The offline log: an append-only folder of Parquet files that contains each row exactly once, also after crashes.
 
+The exception is a compaction: between the publication of a merged file and the deletion of its inputs, readers see
+their rows twice. If it is interrupted there, the next compaction deletes the inputs.
+
 The sink commits in two phases. `snapshot()` stages an epoch's rows as a file outside the published folder, and the
 snapshot lists this file. The sink publishes the file by one rename once the snapshot is known to be durable:
 

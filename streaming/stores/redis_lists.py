@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
-from itertools import accumulate
 from typing import Any, Final
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -22,8 +21,9 @@ from prometheus_client import Counter, Histogram
 from redis.exceptions import NoScriptError
 
 from streaming.stores import list_client
-from streaming.stores.list_client import HORIZON_FIELD_PREFIX, LAUNCH_CHANNEL, WITHDRAWN_KEY, Revision, format_revision
+from streaming.stores.list_client import HORIZON_FIELD_PREFIX, LAUNCH_CHANNEL, Revision, format_revision
 from streaming.stores.retry import MAX_OUTAGE_S, retry_until_available
+from streaming.stores.withdrawn_set import WithdrawnSet
 
 HASH_FORMAT: Final = 1  # fields may be added; a changed meaning needs a new number
 WRITES_PER_ROUND_TRIP: Final = 256
@@ -43,16 +43,14 @@ STALE_LIST_WRITES: Final = Counter(
 WRITE_RETRIES: Final = Counter("premiere_redis_retries_total", "Retried writes to Redis.")
 
 _WRITE_IF_NEWER: Final = """
-local known = redis.call('HMGET', KEYS[1], 'log', 'revision')
-if known[1] == ARGV[1] and known[2] and known[2] > ARGV[2] then return 0 end
+local known = redis.call('HMGET', KEYS[1], 'log', 'revision', 'source')
+local same_log = known[1] == ARGV[1] and (known[3] or '') == ARGV[4]
+if same_log and known[2] and known[2] > ARGV[2] then return 0 end
+if #ARGV > 4 then redis.call('HSET', KEYS[1], 'log', ARGV[1]) end -- out of memory: Redis refuses only a first write
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'log', ARGV[1], 'revision', ARGV[2], unpack(ARGV, 4))
+redis.call('HSET', KEYS[1], 'log', ARGV[1], 'revision', ARGV[2], unpack(ARGV, 5))
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'source', ARGV[4]) end
 redis.call('EXPIRE', KEYS[1], ARGV[3])
-return 1
-"""
-_REPLACE_SET: Final = """
-redis.call('DEL', KEYS[1])
-for i = 1, #ARGV do redis.call('SADD', KEYS[1], ARGV[i]) end
 return 1
 """
 
@@ -70,6 +68,7 @@ class Prediction:
     cause: str = "refresh"  # or "event", "launch"
     new_events: tuple[int, ...] = ()  # append times (ms) of the events that no earlier lists included
     entered: tuple[tuple[str, int], ...] = ()  # titles that a launch put into the lists, with its append time (ms)
+    source: str = ""  # identity of the topic `user-events` that the revision's event offset belongs to
 
     def positions(self, title: str) -> dict[int, int]:
         """The title's position, from 1, in each list that contains it, by horizon."""
@@ -78,9 +77,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class WithdrawnTitles:
-    """All titles that are withdrawn now; replaces the set in Redis."""
+    """All titles that are withdrawn now."""
 
     titles: frozenset[str]
+    revision: int = 0  # offset of the newest launch that it includes
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,7 @@ class ErasedUser:
 
     user: str
     offset: int  # of the request in `user-events`
+    source: str = ""  # identity of that topic
 
 
 RedisWrite = Prediction | ErasedUser | WithdrawnTitles | LaunchCompleted
@@ -137,17 +138,16 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
 class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
     def __init__(self, sink: RedisSink, step_id: str) -> None:
         self.sink, self.step_id, self.client = sink, step_id, list_client.connect(sink.url)
-        self.script_hashes: tuple[str, ...] = ()  # of _WRITE_IF_NEWER and _REPLACE_SET, once Redis has loaded them
+        self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity)
+        self.script_hash = ""  # of _WRITE_IF_NEWER, once Redis has loaded it
 
     def write_batch(self, values: list[list[RedisWrite]]) -> None:
-        """Write everything. Raises RedisUnavailableError."""
+        """Write everything. Raises RedisUnavailableError, RedisRefusedError."""
         writes = [one for batch in values for one in batch]
         for start in range(0, len(writes), WRITES_PER_ROUND_TRIP):
             chunk = writes[start : start + WRITES_PER_ROUND_TRIP]
             write = partial(self._write, chunk)
-            answers = retry_until_available(
-                write, self.step_id, WRITE_RETRIES.inc, self.sink.max_outage_s, self.sink.stop
-            )
+            answers = retry_until_available(write, self.step_id, self._on_retry, self.sink.max_outage_s, self.sink.stop)
             self._update_metrics(chunk, answers)
 
     def snapshot(self) -> None:
@@ -157,42 +157,53 @@ class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
         """Close the connection."""
         self.client.close()
 
+    def _on_retry(self) -> None:
+        WRITE_RETRIES.inc()
+        self.client.connection_pool.disconnect()  # after a failover the address may lead to another server
+
     def _write(self, writes: Sequence[RedisWrite]) -> list[Any]:
-        """Write in one round trip; returns one answer per write, 0 if a newer revision was stored."""
+        """Write the withdrawn titles, and all else in one round trip.
+
+        Returns one answer per write, 0 if a newer revision was stored.
+        """
+        for newest in [write for write in writes if isinstance(write, WithdrawnTitles)][-1:]:
+            self.withdrawn_set.write(newest.titles, newest.revision)
         while True:
             try:
-                return self._execute(writes)
-            except NoScriptError:  # Redis was restarted and lost the scripts
-                self.script_hashes = ()
+                answers = self._execute(writes)
+            except NoScriptError:  # Redis was restarted and lost the script
+                self.script_hash = ""
+            else:
+                self.withdrawn_set.repeat_after_reconnect()
+                return answers
 
     def _execute(self, writes: Sequence[RedisWrite]) -> list[Any]:
-        if not self.script_hashes:
-            self.script_hashes = tuple(str(self.client.script_load(s)) for s in (_WRITE_IF_NEWER, _REPLACE_SET))
-        write_if_newer, replace_set = self.script_hashes
-        pipeline = self.client.pipeline(transaction=False)
+        if not self.script_hash:
+            self.script_hash = str(self.client.script_load(_WRITE_IF_NEWER))
+        pipeline, firsts = self.client.pipeline(transaction=False), list[int | None]()  # first command of each write
         for write in writes:
+            firsts.append(None if isinstance(write, WithdrawnTitles) else len(pipeline))
             if isinstance(write, Prediction):
-                pipeline.evalsha(write_if_newer, 1, list_client.key(write.user), *self._prediction_arguments(write))
+                arguments = self._prediction_arguments(write)
+                pipeline.evalsha(self.script_hash, 1, list_client.key(write.user), *arguments)
             elif isinstance(write, ErasedUser):
-                arguments = self._revision_arguments(write.user, Revision(write.offset, 0, 0))
-                pipeline.evalsha(write_if_newer, 1, list_client.key(write.user), *arguments)
-            elif isinstance(write, WithdrawnTitles):
-                pipeline.evalsha(replace_set, 1, WITHDRAWN_KEY, *sorted(write.titles))
-            else:
+                arguments = self._revision_arguments(write, Revision(write.offset, 0, 0))
+                pipeline.evalsha(self.script_hash, 1, list_client.key(write.user), *arguments)
+            elif isinstance(write, LaunchCompleted):
                 pipeline.publish(LAUNCH_CHANNEL, json.dumps(asdict(write)))
             for message in _launch_messages(write):
                 pipeline.publish(LAUNCH_CHANNEL, json.dumps(message))
         answers = pipeline.execute()
-        firsts = accumulate((1 + len(_launch_messages(write)) for write in writes), initial=0)
-        return [answers[first] for first in list(firsts)[:-1]]
+        return [1 if first is None else answers[first] for first in firsts]
 
-    def _revision_arguments(self, user: str | None, revision: Revision) -> list[str | int]:
-        """The script's first arguments: log identity, revision and time to live."""
-        spread = 0.9 + 0.2 * (zlib.crc32(list_client.key(user).encode()) % 1000) / 1000
-        return [self.sink.log_identity, format_revision(revision), max(1, round(self.sink.ttl * spread))]
+    def _revision_arguments(self, write: Prediction | ErasedUser, revision: Revision) -> list[str | int]:
+        """The script's first arguments: log identity, revision, time to live and source topic."""
+        spread = 0.9 + 0.2 * (zlib.crc32(list_client.key(write.user).encode()) % 1000) / 1000
+        expiry = max(1, round(self.sink.ttl * spread))
+        return [self.sink.log_identity, format_revision(revision), expiry, write.source]
 
     def _prediction_arguments(self, write: Prediction) -> list[str | int]:
-        arguments = self._revision_arguments(write.user, Revision(*write.revision))
+        arguments = self._revision_arguments(write, Revision(*write.revision))
         for horizon, titles in write.lists.items():
             encoded = json.dumps(titles, ensure_ascii=False, separators=(",", ":"))
             arguments += [f"{HORIZON_FIELD_PREFIX}{horizon}", encoded]

@@ -1,15 +1,30 @@
 """Retry a write to Redis with bounded exponential back-off.
 
-A flow waits while Redis is unavailable. This holds the whole flow back, so no record is lost and none is skipped. After
-`max_outage_s`, or when the flow is asked to stop, the flow ends with an error and resumes at the next start.
+A flow waits while Redis is unavailable: it does not answer, or it answers that it cannot write now (out of memory,
+read-only, failing over, loading). This holds the whole flow back, so no record is lost and none is skipped. After
+`max_outage_s`, or when the flow is asked to stop, the flow ends with an error and resumes at the next start. Any other
+answer, such as a refused password, would not change by waiting: the flow ends at once.
 """
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -24,8 +39,53 @@ FIRST_WAIT_S: Final = 0.1  # before the first retry; doubled before each further
 MAX_WAIT_S: Final = 5.0
 
 
+class _Cause(NamedTuple):
+    """Why Redis cannot write now, and what the operator can do."""
+
+    state: str
+    remedy: str
+
+
+NO_ANSWER: Final = _Cause("does not answer", "start it again, or correct PREMIERE_REDIS_URL")
+PASSING_CODES: Final = {  # code of Redis's answer -> cause
+    "OOM": _Cause("is out of memory", "raise its maxmemory, or delete keys that nothing needs"),
+    "READONLY": _Cause("is read-only", "finish the failover, or set PREMIERE_REDIS_URL to the primary"),
+    "LOADING": _Cause("is loading its data", "wait until it has finished"),
+    "MASTERDOWN": _Cause("has lost its primary", "start the primary, or finish the failover"),
+    "NOREPLICAS": _Cause("has too few replicas", "start its replicas, or lower its min-replicas-to-write"),
+    "MISCONF": _Cause("cannot save to its disk", "free space on its disk"),
+    "CLUSTERDOWN": _Cause("is part of a cluster that is down", "start the missing nodes"),
+    "TRYAGAIN": _Cause("is moving keys between nodes", "wait until the cluster has finished"),
+    "BUSY": _Cause("is busy with a script", "end the script with SCRIPT KILL"),
+}
+REFUSED_REMEDIES: Final = {  # code of Redis's answer -> remedy
+    "NOAUTH": "correct the user name and the password in PREMIERE_REDIS_URL",
+    "NOPERM": "permit the Redis user all commands on the keys of Premiere",
+    "WRONGTYPE": "delete the key that another program wrote, or set PREMIERE_REDIS_URL to another database",
+}
+DEFAULT_REMEDY: Final = "remove the cause that the answer names"
+# The client removes the code from the text of these errors. A subclass comes before its base class.
+_CODES_BY_CLASS: Final[tuple[tuple[type[RedisError], str], ...]] = (
+    (OutOfMemoryError, "OOM"),
+    (ReadOnlyError, "READONLY"),
+    (BusyLoadingError, "LOADING"),
+    (MasterDownError, "MASTERDOWN"),
+    (ClusterDownError, "CLUSTERDOWN"),
+    (TryAgainError, "TRYAGAIN"),
+    (NoPermissionError, "NOPERM"),
+    (AuthenticationError, "NOAUTH"),
+    (AuthorizationError, "NOAUTH"),
+)
+# Other answers begin with their code. Redis 6 puts the code of an error inside a script after the place of the error.
+_CODE: Final = re.compile(r"(?:^|@user_script: ?\d+: )-?([A-Z]{2,})(?= |$)")
+
+
 class RedisUnavailableError(StreamError):
-    """Redis did not answer for longer than a flow waits. The message names the remedy."""
+    """Redis could not write for longer than a flow waits. The message names the remedy."""
+
+
+class RedisRefusedError(StreamError):
+    """Redis refused a write for a reason that does not pass. The message names the remedy."""
 
 
 def retry_until_available(
@@ -35,25 +95,30 @@ def retry_until_available(
     max_outage_s: float = MAX_OUTAGE_S,
     stop: threading.Event | None = None,
 ) -> T:
-    """Call `write` until Redis answers, and return its result; `write` must be idempotent.
+    """Call `write` until Redis can write, and return its result; `write` must be idempotent.
 
     `name` stands in log messages, `on_retry` is called before each retry. Raises RedisUnavailableError after
-    `max_outage_s` seconds or once `stop` is set, and every error that is neither a connection error nor a timeout.
+    `max_outage_s` seconds or once `stop` is set, RedisRefusedError for an answer that does not pass, and every error
+    of `write` that is not Redis's.
     """
     stop = stop or threading.Event()
     wait, since = FIRST_WAIT_S, time.monotonic()
     while True:
         try:
             result = write()
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            outage = time.monotonic() - since
+        except RedisError as error:
+            cause, outage = _cause(error), time.monotonic() - since
+            if cause is None:
+                raise _refused(error) from error
             if outage >= max_outage_s or stop.is_set():
                 raise RedisUnavailableError(
-                    f"Redis did not answer for {outage:.0f} s ({error}): start it again, or correct"
-                    " PREMIERE_REDIS_URL; then start this flow again, which resumes where it stopped."
+                    f"Redis has accepted no write for {outage:.0f} s, because it {cause.state} ({_answer(error)}): "
+                    f"{cause.remedy}; then start this flow again, which resumes where it stopped."
                 ) from error
             if wait == FIRST_WAIT_S:
-                log.warning("%s: Redis does not answer (%s); waiting for it.", name, error)
+                log.warning(
+                    "%s: Redis %s (%s); waiting for it. Remedy: %s.", name, cause.state, _answer(error), cause.remedy
+                )
             on_retry()
             stop.wait(min(wait, max_outage_s - outage))
             wait = min(2 * wait, MAX_WAIT_S)
@@ -61,3 +126,31 @@ def retry_until_available(
             if wait > FIRST_WAIT_S:
                 log.warning("%s: Redis answers again after %.1f s.", name, time.monotonic() - since)
             return result
+
+
+def error_code(error: RedisError) -> str:
+    """The code of Redis's answer, such as OOM, or of its kind; empty if there is none."""
+    for kind, code in _CODES_BY_CLASS:
+        if isinstance(error, kind):
+            return code
+    found = _CODE.search(_answer(error))
+    return found[1] if found else ""
+
+
+def _answer(error: RedisError) -> str:
+    """Redis's answer without the command that the client puts before it, which contains ids of users."""
+    return str(error).rpartition("of pipeline caused error: ")[2]
+
+
+def _cause(error: RedisError) -> _Cause | None:
+    """Why Redis cannot write now; None if waiting does not help."""
+    code = error_code(error)
+    if code in PASSING_CODES or code in REFUSED_REMEDIES:  # a refused login is a connection error too
+        return PASSING_CODES.get(code)
+    return NO_ANSWER if isinstance(error, RedisConnectionError | RedisTimeoutError) else None
+
+
+def _refused(error: RedisError) -> RedisRefusedError:
+    remedy = REFUSED_REMEDIES.get(error_code(error), DEFAULT_REMEDY)
+    answer = _answer(error).rstrip(".")
+    return RedisRefusedError(f"Redis refused a write ({answer}): {remedy}; then start this flow again.")

@@ -1,7 +1,7 @@
-"""The real thing, small: a broker, a Redis, the four flows as processes, a replay; then what each user of it finds.
+"""The whole system, small: a broker, a Redis, the four flows as processes, and a dataset that is produced into them.
 
-One stack for all tests here, since it takes seconds to start. Every wait is bounded and fails with what the flows' logs
-say last.
+All tests here share one stack, because it takes seconds to start. Every wait is bounded; on failure it reports the last
+lines of the flows' log files.
 """
 
 import os
@@ -30,7 +30,7 @@ from infra.settings import Settings
 from model.metrics.ranking import RANKING_METRICS, SLICES
 from streaming.kafka.source import read_all
 from streaming.records import Event, Launch, to_json
-from streaming.stores.list_client import FALLBACK_KEY, key, read
+from streaming.stores.list_client import DEFAULT_KEY, key, read
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
 from tests.support.paths import ROOT
 from tests.support.session import TIMEOUT_S, send_records, wait_for
@@ -103,7 +103,7 @@ def test_lists_hold_launched_titles_that_the_user_has_not_seen(
 
 
 def test_unknown_user_gets_the_default_list(loop: Session, runner: DemoRunner) -> None:
-    assert loop.redis.exists(FALLBACK_KEY)
+    assert loop.redis.exists(DEFAULT_KEY)
     assert read(loop.redis, "nobody has seen me")
 
 

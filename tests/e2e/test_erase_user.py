@@ -58,7 +58,7 @@ def events(session: Session, user: str) -> int:
 
 
 def requests(session: Session) -> list[int]:
-    """The offsets of erasure requests in the learner's log."""
+    """The offsets of erasure requests in the learner log."""
     log = read_all(session.settings.kafka_config(), ACTIVITY)
     return [message.offset for message in log if isinstance(decode_log(message.value or b""), UserErasure)]
 
@@ -136,7 +136,7 @@ def test_erasure_timeout_names_slow_store_and_keeps_request(session: Session) ->
     publish = session.flows.pids()["publish"]
     os.kill(publish, signal.SIGSTOP)
     try:
-        with pytest.raises(PremiereError, match=r"Redis \(the flow publish\).*stays in the log"):
+        with pytest.raises(PremiereError, match=r"Redis \(the flow publish\).*stays in Kafka"):
             erasure.erase_user(session.settings, "slow user", 1, lines.append)
     finally:
         os.kill(publish, signal.SIGCONT)

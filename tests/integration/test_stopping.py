@@ -104,7 +104,7 @@ def committed(settings: Settings, group: str, topic: str) -> int:
 
 
 def logged_offsets(settings: Settings) -> set[int]:
-    """The source offsets of the events in the learner's log."""
+    """The source offsets of the events in the learner log."""
     records = (decode_log(message.value or b"") for message in read_all(settings.kafka_config(), ACTIVITY))
     return {new.offset for record in records if isinstance(record, Activity) for new in record.new}
 

@@ -21,12 +21,13 @@ from infra.run.learn import LogTruncatedError, learn
 from infra.run.publish import publish
 from infra.run.runner import features, recovery_store
 from infra.settings import Settings
-from infra.topics import create_topics
+from infra.topics import create_topics, log_identity
 from model import checkpoint
 from streaming.errors import OffsetOutOfRangeError, stream_error
 from streaming.flows.learn import LOST_RECORDS
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Tick, decode_log, to_json
+from streaming.state.deduplicator import Deduplicator
 from streaming.topics import ACTIVITY, USER_EVENTS, topics
 from tests.support.learn_flow import announced_versions, produce, run_until_announced
 from tests.support.learner import LogBuilder
@@ -169,3 +170,16 @@ def test_features_restarts_after_its_offset_was_deleted(settings: Settings) -> N
     send(settings, range(40, 60))
     run_features(settings, lambda: len(logged_events(settings)) == 40)
     assert {title for _, title in logged_events(settings)} == {f"t{n}" for n in (*range(20), *range(40, 60))}
+
+
+def test_events_of_recreated_user_events_are_learned(settings: Settings) -> None:
+    send(settings, range(20))
+    run_features(settings, lambda: len(logged_events(settings)) == 20)
+    recreate(settings, [USER_EVENTS])
+    send(settings, range(20, 35))
+    run_features(settings, lambda: len(logged_events(settings)) == 35)
+    records: list[Any] = [decode_log(m.value) for m in read_all(settings.kafka_config(), ACTIVITY) if m.value]
+    activities, deduplicator = [one for one in records if isinstance(one, Activity)], Deduplicator(65_536)
+    new = [(event.partition, event.offset, one.source) for one in activities for event in one.new]
+    assert sum(deduplicator.is_new(*position) for position in new) == 35
+    assert activities[-1].source == log_identity(settings.kafka_config(), [USER_EVENTS])

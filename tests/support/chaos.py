@@ -49,7 +49,7 @@ class RunResult:
     online_features: dict[str, tuple[Any, ...]]  # user -> values in Feast's online store
     lists: dict[str, tuple[Any, ...]]  # user -> number of events and source offset behind the lists in Redis
     learned_events: int
-    duplicate_events: int  # events that were twice in the learner's log and were skipped
+    duplicate_events: int  # events that were twice in the learner log and were skipped
     checkpoint_files: dict[str, bool]  # checkpoint file -> whether it equals the file of an undisturbed learner
 
 
@@ -130,7 +130,7 @@ def _collect_result(session: Session, data: Dataset, log: Log) -> RunResult:
         if events is not None:
             lists[user] = (events, revision.split(".")[0])
     manifest = checkpoint.read_manifest(_checkpoints(session)[-1])
-    log("an undisturbed learner reads the learner's log of this run")
+    log("an undisturbed learner reads the learner log of this run")
     checkpoint_files, duplicate_events = _compare_checkpoint(session, manifest)
     return RunResult(offline_rows, online_features, lists, manifest["learned"], duplicate_events, checkpoint_files)
 

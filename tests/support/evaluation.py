@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
 from model.learner import LearnerSettings
-from tests.support.learner import D_TEXT, LARGE_STATE, RANKER, SEQUENCE
+from tests.support.learner import D_TEXT, LARGE_STATE, RANKER, SEQUENCE, random_unit_vectors
 
 SETTINGS: Final = LearnerSettings(
     LARGE_STATE,
@@ -30,6 +30,11 @@ def no_log(_line: str) -> None:
 
 def no_text(texts: Sequence[str]) -> NDArray[np.float32]:
     return np.zeros((len(texts), D_TEXT), np.float32)
+
+
+def random_text(texts: Sequence[str]) -> NDArray[np.float32]:
+    """Embeddings that distinguish the titles and mean nothing."""
+    return random_unit_vectors(np.random.default_rng(1), len(texts))
 
 
 def dataset_of(rows: list[tuple[int, int, int]], titles: list[dict[str, Any]] | None = None) -> Dataset:
@@ -51,6 +56,19 @@ def checkerboard(events: int, users: int = 20, titles: int = 60, repeats: bool =
         item = int(random.choice(left[user])) if repeats else left[user].pop()
         rows.append((user, item, START_S + 600 * n))
     return dataset_of(rows)
+
+
+def ring(events: int, users: int = 6, titles: int = 12) -> Dataset:
+    """Each user walks around a ring of titles from a random start, so that each title determines the next."""
+    random = np.random.default_rng(4)
+    at = random.integers(titles, size=users)
+    rows = []
+    for n in range(events):
+        user = int(random.integers(users))
+        rows.append((user, int(at[user]), START_S + 600 * n))
+        at[user] = (at[user] + 1) % titles
+    described = [{"item": item, "title": f"t{item}", "launched_ts": START_S - 1} for item in range(titles)]
+    return dataset_of(rows, described)
 
 
 def genre_cycle(events: int, users: int = 16, titles: int = 80) -> Dataset:

@@ -30,12 +30,14 @@ RANKER: Final = RankerSettings(
     hard_negatives=6,
     uniform_negatives=3,
     hidden=(12, 6),
-    buffer_records=64,
-    batch_records=16,
-    visits_per_record=32.0,
+    buffer_examples=64,
+    batch_examples=16,
+    visits_per_example=32.0,
     max_steps=2,
 )
-SMALL_STATE: Final = StreamStateSettings(d_text=D_TEXT, max_titles=30, max_users=10, max_seen=12, history=10)
+SMALL_STATE: Final = StreamStateSettings(
+    d_text=D_TEXT, max_titles=30, min_users_before_launch=2, max_users=10, max_seen=12, history=10
+)
 LARGE_STATE: Final = StreamStateSettings(d_text=D_TEXT, history=10)  # without evictions in these tests
 SETTINGS: Final = LearnerSettings(SMALL_STATE, SEQUENCE, RANKER, shortlist=10, delayed_query_share=0.5, seed=3)
 
@@ -152,7 +154,7 @@ def find_in_state(state: Any, word: str, path: str = "") -> list[str]:
 
 
 class LogBuilder:
-    """Builds the learner's log of a `RandomStream` as the flows `features` and `titles` write it.
+    """Builds the learner log of a `RandomStream` as the flows `features` and `titles` write it.
 
     Activity records have random sizes. After a simulated crash some events are written again with different record
     boundaries. Titles and ticks are in between.
@@ -163,6 +165,7 @@ class LogBuilder:
         self.messages: list[Message] = []
         self.record_time = 1_700_000_000_000  # ms
         self.events: list[tuple[str, int, int]] = []  # (user, index in the history, offset), of three partitions
+        self.next_offset = 0  # in all three
 
     def write(self, record: LogRecord, later: int = 20) -> None:
         """Append the record `later` ms after the previous one."""
@@ -192,8 +195,13 @@ class LogBuilder:
         began = len(self.events)
         for _ in range(count):
             user, index, _ = self.stream.next_event()
-            self.events.append((user, index, len(self.events)))
+            self.note_event(user, index)
         self.write_events(self.events[began:])
+
+    def note_event(self, user: str, index: int) -> None:
+        """Give the event at `index` of the user's history the next offset."""
+        self.events.append((user, index, self.next_offset))
+        self.next_offset += 1
 
     def write_events(self, events: Sequence[tuple[str, int, int]]) -> None:
         """Write these events, old or new; the history in the record ends with the latest of them."""
@@ -205,14 +213,14 @@ class LogBuilder:
             first = max(stop - 20, 0)
             titles, times, actions = zip(*self.stream.histories[user][first:stop], strict=True)
             new = [NewEvent(index - first, int(user[1:]) % 3, offset, self.record_time) for index, offset in new_events]
-            columns = {"titles": list(titles), "times": list(times), "actions": list(actions)}
+            columns: dict[str, Any] = {"titles": list(titles), "times": list(times), "actions": list(actions)}
             self.write(Activity(user=user, count=stop, new=new, **columns))
 
     def erase_user(self, user: str) -> None:
         """Write an erasure request, then enough events that no crash repeats one from before the request."""
         self.stream.histories.pop(user, None)
-        where = {"partition": int(user[1:]) % 3, "offset": 10**6 + len(self.messages)}
-        self.write(UserErasure(user=user, appended=self.record_time, **where))
+        offset, self.next_offset = self.next_offset, self.next_offset + 1
+        self.write(UserErasure(user=user, partition=int(user[1:]) % 3, offset=offset, appended=self.record_time))
         self.add_events(12)
 
     def add_rounds(self, rounds: int) -> "LogBuilder":

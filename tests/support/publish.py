@@ -29,7 +29,7 @@ SEQUENCE: Final = SequenceSettings(
     NETWORK, ObjectiveSettings(negatives=16, target_windows=(1, 2)), replay_windows=4, replay_capacity=64
 )
 RANKER: Final = RankerSettings(
-    hard_negatives=16, uniform_negatives=4, hidden=(16, 8), buffer_records=256, batch_records=32
+    hard_negatives=16, uniform_negatives=4, hidden=(16, 8), buffer_examples=256, batch_examples=32
 )
 SETTINGS: Final = LearnerSettings(StreamStateSettings(history=20), SEQUENCE, RANKER, shortlist=100)
 NOW: Final = 1_800_000_000_000  # ms, wall clock

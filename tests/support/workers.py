@@ -25,7 +25,7 @@ from streaming import topics as t
 from streaming.kafka.client import producer_config
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, decode_log, to_json
-from streaming.state.log_learner import Deduplicator
+from streaming.state.deduplicator import Deduplicator
 from tests.support.features import FeaturesRun
 
 TIMEOUT_S: Final = 120.0  # for any effect: interpreters start on a busy machine
@@ -144,7 +144,7 @@ def offline_counts(settings: Settings) -> Counter[tuple[int, int]]:
 
 
 def read_activities(settings: Settings) -> list[Activity]:
-    """The activities in the learner's log."""
+    """The activities in the learner log."""
     records = (decode_log(message.value) for message in read_all(settings.kafka_config(), t.ACTIVITY) if message.value)
     return [record for record in records if isinstance(record, Activity)]
 

@@ -47,7 +47,7 @@ class FaultReport(NamedTuple):
     """The errors of one run with a fault."""
 
     counts: dict[str, ErrorCounts]  # kind of record -> its errors
-    duplicate_events: int  # in the learner's log, skipped by the learner; not an error
+    duplicate_events: int  # in the learner log, skipped by the learner; not an error
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -218,7 +218,7 @@ def _log_report(found: FaultReport, log: Log) -> None:
     for kind, counts in found.counts.items():
         log(f"{kind:<20} {counts.expected:>8,} expected {counts.lost:>6,} lost {counts.duplicated:>6,} duplicated "
             f"{counts.different:>6,} different")  # fmt: skip
-    log(f"{found.duplicate_events:,} duplicate events in the learner's log were skipped")
+    log(f"{found.duplicate_events:,} duplicate events in the learner log were skipped")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def _table(*rows: tuple[object, ...]) -> str:
 def actions() -> str:
     """The actions and their meaning."""
     rows = [(f"`{name}`", m.code, f"{m.weight:g}", f"{m.liking:g}") for name, m in ACTIONS.items()]
-    return _table(("action", "code", "weight as a target", "sign of taste"), *rows)
+    return _table(("action", "code", "weight as a target", "preference"), *rows)
 
 
 def topic_table() -> str:

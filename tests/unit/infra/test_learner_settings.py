@@ -28,10 +28,13 @@ def test_model_size_changes_only_the_network() -> None:
 
 
 def test_each_setting_reaches_the_learner() -> None:
-    made = learner_settings(Settings(horizons=(0, 3, 10), max_titles=77, filter_seen=False, seed=5))
+    made = learner_settings(
+        Settings(horizons=(0, 3, 10), max_titles=77, min_users_before_launch=4, filter_seen=False, seed=5)
+    )
     assert made.sequence.network.horizons == (0, 3, 10)
     assert made.sequence.objective.target_windows == (1, 5, 10)  # a window per horizon, at least 5 events for a delay
-    assert (made.stream_state.max_titles, made.repeats, made.seed) == (77, True, 5)
+    assert (made.stream_state.max_titles, made.stream_state.min_users_before_launch) == (77, 4)
+    assert (made.repeats, made.seed) == (True, 5)
     assert learner_settings(Settings(filter_seen=True)).repeats is False
 
 

@@ -1,6 +1,8 @@
-"""Checkpoint folders: exact round trips, detection of damage, missing files and other formats."""
+"""Checkpoint folders: exact round trips, detection of damage, missing files, foreign paths and other formats."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 from model.checkpoint import FORMAT, CheckpointError, list_checkpoints, load, read_manifest, remove, save
+from tests.support.checkpoint_storage import FaultyFileSystem, faulty_url
 from tests.support.learner import state_differences
 
 STATE: dict[str, Any] = {
@@ -106,3 +109,83 @@ def test_other_format_is_rejected(url: str) -> None:
 
 def test_list_checkpoints_of_a_missing_folder_is_empty(tmp_path: Path) -> None:
     assert list_checkpoints(str(tmp_path / "nowhere")) == []
+
+
+def rewrite_manifest(folder: Path, **fields: Any) -> None:
+    """Change fields of a manifest and correct its checksum, as an attacker can."""
+    manifest = {**json.loads((folder / "manifest.json").read_text()), **fields}
+    del manifest["sha256"]
+    checksum = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "sha256": checksum}))
+
+
+def entry(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "../x.state", "/etc/x.state", "a/../../x.state", "x\\y.state", "..", "", "x", "x.state\n"]
+)
+def test_manifest_with_a_path_outside_its_folder_is_refused_and_nothing_outside_is_read(
+    tmp_path: Path, name: str
+) -> None:
+    save(str(tmp_path / "one"), STATE, MANIFEST)
+    data = (tmp_path / "one" / "a.state").read_bytes()
+    (tmp_path / "x.state").write_bytes(data)
+    (tmp_path / "x.safetensors").write_bytes((tmp_path / "one" / "a.safetensors").read_bytes())
+    files = read_manifest(str(tmp_path / "one"))["files"]
+    files |= {name: entry(data), name.replace(".state", ".safetensors"): files["a.safetensors"]}
+    rewrite_manifest(tmp_path / "one", files=files)
+    read: list[str] = []
+    url = faulty_url(tmp_path / "one")
+    FaultyFileSystem.on_read = read.append
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(url)
+    assert read == [str(tmp_path / "one" / "manifest.json")]
+
+
+@pytest.mark.parametrize(
+    "files", [None, [], "a.state", {"a.state": 3}, {"a.state": {}, "a.safetensors": {}}, {"a.state": entry(b"")}]
+)
+def test_manifest_with_invalid_files_is_refused(url: str, files: Any) -> None:
+    rewrite_manifest(Path(url), files=files)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(url)
+
+
+@pytest.mark.parametrize("manifest", ["[]", "3", "null", "[" * 100_000])
+def test_manifest_that_is_no_object_is_refused(url: str, manifest: str) -> None:
+    Path(url, "manifest.json").write_text(manifest)
+    with pytest.raises(CheckpointError, match="damaged"):
+        load(url)
+
+
+@pytest.mark.parametrize(("name", "data"), [("a.state", b"\xc1"), ("a.state", b"\x80"), ("a.safetensors", b"\xff" * 9)])
+def test_state_that_cannot_be_decoded_is_refused(url: str, name: str, data: bytes) -> None:
+    Path(url, name).write_bytes(data)
+    rewrite_manifest(Path(url), files=read_manifest(url)["files"] | {name: entry(data)})
+    with pytest.raises(CheckpointError, match="a cannot be decoded"):
+        load(url)
+
+
+def test_files_are_flushed_to_the_disk_before_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut keeps what was flushed, so the manifest must not exist before everything else is flushed."""
+    folder = tmp_path / "new" / "checkpoints" / "one"
+    flushed: list[tuple[str, bool]] = []  # path below tmp_path, and whether a manifest existed, even a partial one
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        fsync(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(tmp_path)
+        flushed.append((str(path).removesuffix(".part"), any(folder.glob("manifest.json*"))))
+
+    monkeypatch.setattr(os, "fsync", record)
+    save(str(folder), STATE, MANIFEST)
+    before = [path for path, has_manifest in flushed if not has_manifest]
+    after = [path for path, has_manifest in flushed if has_manifest]
+    root = "new/checkpoints/one"
+    assert {".", "new", "new/checkpoints"} <= set(before)  # the entries of the new folders
+    files = {f"{root}/{part}.{kind}" for part in STATE for kind in ("state", "safetensors")}
+    assert files <= set(before)
+    assert before[-1] == root
+    assert after == [f"{root}/manifest.json", root]

@@ -12,7 +12,7 @@ from model import checkpoint
 from model.actions import ACTIONS
 from model.learner import BatchResult, Learner, LearnerSettings, UserUpdate
 from model.recommender import Recommender, UserContext
-from model.state.stream_state import TitleMetadata
+from model.state.stream_state import StreamStateSettings, TitleMetadata
 from tests.support.learner import (
     D_TEXT,
     LARGE_STATE,
@@ -50,6 +50,7 @@ def test_restored_learner_continues_bit_for_bit(tmp_path: Path) -> None:
     state = uninterrupted.stream_state
     assert len(state.catalog.free) + len(state.catalog) > SMALL_STATE.max_titles  # titles were evicted
     assert len(state.user_store.user_indices) == SMALL_STATE.max_users < 16  # users were evicted
+    assert state.waiting_title_events > 5  # some titles had events before their launch
 
 
 def test_state_dict_is_a_copy(tmp_path: Path) -> None:
@@ -118,10 +119,64 @@ def test_launch_in_the_same_batch_makes_title_a_candidate() -> None:
         [update("a", ["early", "new", "t1"], 3), title_metadata("new"), title_metadata("t1", withdrawn=True)]
     )
     ranks = {event.title: event.ranks["full"] for event in ranked.ranked}
-    assert ranks["early"] == ranks["t1"] == math.inf
+    assert ranks["t1"] == math.inf
     assert 1 <= ranks["new"] <= 4
-    catalog_ = learner.stream_state.catalog
-    assert catalog_.count_V[catalog_.rows["early"]] == 1  # an unlaunched title's events are counted
+    assert ranks["early"] == math.inf  # it waits for its launch
+
+
+def test_event_on_a_waiting_title_is_a_miss_and_an_unknown_title_of_the_history() -> None:
+    states = []
+    for title in ("waiting", "other waiting"):
+        learner = Learner(replace(SETTINGS, stream_state=LARGE_STATE))
+        learner.observe(catalog(4))
+        missed = learner.observe([update("a", [title], 1)])
+        assert [event.ranks for event in missed.ranked] == [{"full": math.inf}]
+        assert missed.losses == {}
+        ranked = learner.observe([update("a", [title, "t1"], 2)]).ranked
+        assert [event.title for event in ranked] == [title, "t1"]
+        assert (ranked[0].ranks["full"], ranked[0].title_events) == (math.inf, 0)
+        assert learner.stream_state.waiting_title_events == 2
+        assert learner.stream_state.catalog.ids == ["t0", "t1", "t2", "t3"]
+        states.append(learner.state_dict())
+        del states[-1]["stream_state"]["admission"]
+    assert state_differences(states[0], states[1]) == []
+
+
+def test_unlaunched_title_is_learned_once_three_users_have_an_event_on_it() -> None:
+    learner = Learner(replace(SETTINGS, stream_state=LARGE_STATE))
+    learner.observe(catalog(4))
+    ranked = learner.observe([update(user, ["t0", "early"], 2, start=n) for n, user in enumerate("abaccd")]).ranked
+    assert [(event.user, event.title_events) for event in ranked if event.title == "early"] == [
+        ("a", 0),
+        ("b", 0),
+        ("a", 0),
+        ("c", 0),
+        ("c", 1),
+        ("d", 2),
+    ]
+    assert all(event.ranks["full"] == math.inf for event in ranked if event.title == "early")
+    stream_state = learner.stream_state
+    assert stream_state.catalog.count_V[stream_state.catalog.rows["early"]] == 3
+    assert stream_state.waiting_title_events == 3
+
+
+@pytest.mark.parametrize("users_per_title", [1, 3])
+def test_invented_titles_evict_no_launched_title(users_per_title: int) -> None:
+    learner = Learner(replace(SETTINGS, stream_state=StreamStateSettings(d_text=D_TEXT, max_titles=2_000, history=10)))
+    learner.observe(catalog(1_500))
+    invented = [f"invented {n}" for n in range(2_100)]
+    for first in range(0, len(invented), 70):  # fewer than wait at most
+        titles = invented[first : first + 70]
+        learner.observe([update(f"attacker {n}", titles, len(titles)) for n in range(users_per_title)], 0.0, 0.0)
+    learner.observe([title_metadata("launched later")])
+    stream_state = learner.stream_state
+    assert stream_state.catalog.candidate_V.sum() == 1_501
+    assert (stream_state.catalog.rows_of([f"t{n}" for n in range(1_500)]) == np.arange(1_500)).all()
+    if users_per_title == 1:
+        assert (len(stream_state.admission), len(stream_state.catalog.rows)) == (100, 1_501)
+    else:  # above all, the invented titles evict each other
+        assert stream_state.evicted_titles > 1_500
+        assert 1_900 < len(stream_state.catalog.rows) <= 2_001
 
 
 def test_max_titles_evicts_titles_without_events() -> None:
@@ -190,7 +245,7 @@ def test_top_titles_agree_with_ranks_and_change_nothing() -> None:
     assert [event.ranks for event in without] == [event.ranks for event in with_top]
     assert all(event.top_titles == {} for event in without)
     agreeing = 0
-    for event in with_top:
+    for event in (event for event in with_top if event.top_titles):  # none for an event on a waiting title
         top, rank = event.top_titles["full"], event.ranks["full"]
         assert len(top) == len(set(top)) <= 4
         assert (event.title in top) == (rank <= 4)

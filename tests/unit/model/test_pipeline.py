@@ -1,4 +1,4 @@
-"""The ranking pipeline: frozen pipelines, delayed requests, training records, and restored states."""
+"""The ranking pipeline: frozen pipelines, delayed requests, training examples, and restored states."""
 
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -18,7 +18,7 @@ from model.state.stream_state import History
 from tests.support.learner import PLAY, RANKER, SETTINGS, RandomStream, state_differences, update
 
 torch.set_num_threads(1)
-FIRST_UNIFORM: Final = 1 + RANKER.hard_negatives  # index in a training record: target, hard negatives, uniform ones
+FIRST_UNIFORM: Final = 1 + RANKER.hard_negatives  # index in a training example: target, hard negatives, uniform ones
 
 
 class Setup(NamedTuple):
@@ -72,28 +72,28 @@ def test_frozen_pipeline_ranks_without_changing_state() -> None:
 
 def test_delayed_request_is_only_learned_from() -> None:
     made = trained_setup()
-    records = made.pipeline.ranker.records_written
+    examples = made.pipeline.ranker.examples_written
     current, delayed = rank(made, made.pipeline, top_k=5)
     assert len(current.top_M) == len(set(current.top_M.tolist())) == 5
     assert current.rank >= 1
     assert (delayed.rank, len(delayed.top_M)) == (0.0, 0)
-    assert made.pipeline.ranker.records_written == records + 2
+    assert made.pipeline.ranker.examples_written == examples + 2
 
 
-def record_weights(made: Setup, target: int) -> NDArray[np.float32]:
-    """How many candidates each entry of the current request's training record stands for; the target is the first."""
+def example_weights(made: Setup, target: int) -> NDArray[np.float32]:
+    """How many candidates each entry of the current request's training example stands for; the target is the first."""
     rank(made._replace(requests=[replace(made.requests[0], target=target)]), made.pipeline)
     ranker = made.pipeline.ranker
-    newest = (ranker.records_written - 1) % len(ranker.log_correction_NC)
+    newest = (ranker.examples_written - 1) % len(ranker.log_correction_NC)
     weight_C: NDArray[np.float32] = np.exp(ranker.log_correction_NC[newest])
     return weight_C
 
 
-def test_record_weights_add_up_to_all_candidates() -> None:
+def test_example_weights_add_up_to_all_candidates() -> None:
     made, uniform_sampled = trained_setup(), {True: 0, False: 0}  # by whether the target is in the shortlist
     rows = np.flatnonzero(made.learner.stream_state.catalog.candidate_V)
     for target in rows.tolist():
-        weight_C = record_weights(made, target)
+        weight_C = example_weights(made, target)
         in_shortlist = bool(weight_C[0] == 1)
         assert weight_C[1:FIRST_UNIFORM].sum() == pytest.approx(SETTINGS.shortlist - in_shortlist)
         if weight_C[FIRST_UNIFORM:].any():  # else no uniform draw was outside the shortlist
@@ -107,12 +107,12 @@ def test_uniform_negatives_are_neither_listed_nor_the_target() -> None:
     made = trained_setup()
     rows = np.flatnonzero(made.learner.stream_state.catalog.candidate_V)
     made.pipeline.shortlist = len(rows)
-    assert not any(record_weights(made, target)[FIRST_UNIFORM:].any() for target in rows.tolist())
+    assert not any(example_weights(made, target)[FIRST_UNIFORM:].any() for target in rows.tolist())
     made.pipeline.shortlist = len(rows) - 1
-    (unlisted,) = [target for target in rows.tolist() if record_weights(made, target)[0] < 1]
-    assert not any(record_weights(made, unlisted)[FIRST_UNIFORM:].any() for _ in range(100))
+    (unlisted,) = [target for target in rows.tolist() if example_weights(made, target)[0] < 1]
+    assert not any(example_weights(made, unlisted)[FIRST_UNIFORM:].any() for _ in range(100))
     listed = next(target for target in rows.tolist() if target != unlisted)
-    assert any(record_weights(made, listed)[FIRST_UNIFORM:].any() for _ in range(100))
+    assert any(example_weights(made, listed)[FIRST_UNIFORM:].any() for _ in range(100))
 
 
 def test_restored_pipeline_ranks_and_samples_the_same() -> None:

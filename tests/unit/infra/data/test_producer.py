@@ -38,7 +38,7 @@ class Log(NamedTuple):
 @pytest.fixture
 def log(kafka: str) -> Log:
     suffix, config = uuid.uuid4().hex[:8], {"bootstrap.servers": kafka}
-    made = Log(config, f"replayed-events-{suffix}", f"replayed-launches-{suffix}")
+    made = Log(config, f"produced-events-{suffix}", f"produced-launches-{suffix}")
     create_topics(config, [Topic(made.events, 1, {}), Topic(made.launches, 1, {})])
     return made
 
@@ -53,8 +53,8 @@ def all_events(data: Dataset) -> list[Event]:
 
 
 def test_every_event_and_launch_is_delivered_once_in_order(log: Log, data: Dataset) -> None:
-    with log.producer(data) as replay:
-        assert replay.produce() == 600
+    with log.producer(data) as producer:
+        assert producer.produce() == 600
     assert log.read_events() == all_events(data)
     assert log.read_launches() == data.launches
     first = next(read_all(log.config, log.events))
@@ -65,8 +65,8 @@ def test_events_of_a_user_keep_their_order(kafka: str, data: Dataset) -> None:
     suffix, config = uuid.uuid4().hex[:8], {"bootstrap.servers": kafka}
     spread = Log(config, f"spread-events-{suffix}", f"spread-launches-{suffix}")
     create_topics(config, [Topic(spread.events, 4, {}), Topic(spread.launches, 1, {})])
-    with spread.producer(data) as replay:
-        replay.produce()
+    with spread.producer(data) as producer:
+        producer.produce()
     found = spread.read_events()
     assert len(found) == 600
     for user in data.users:
@@ -75,10 +75,10 @@ def test_events_of_a_user_keep_their_order(kafka: str, data: Dataset) -> None:
 
 def test_launches_are_produced_ahead_of_events(log: Log, data: Dataset) -> None:
     sent: list[tuple[int, int]] = []
-    with log.producer(data, ahead=50) as replay:
-        assert replay.launch_ahead() == (data.launched < data.ts[50]).sum()
-        assert len(log.read_launches()) == replay.launches
-        replay.produce(before=lambda _: sent.append((replay.events, replay.launches)))
+    with log.producer(data, ahead=50) as producer:
+        assert producer.launch_ahead() == (data.launched < data.ts[50]).sum()
+        assert len(log.read_launches()) == producer.launches
+        producer.produce(before=lambda _: sent.append((producer.events, producer.launches)))
     for event, launches in sent[:-50]:
         assert launches == (data.launched < data.ts[event + 50]).sum()
     assert sent[-1][1] == len(data.launches)
@@ -86,39 +86,39 @@ def test_launches_are_produced_ahead_of_events(log: Log, data: Dataset) -> None:
 
 def test_data_set_is_produced_in_parts_without_repeated_launches(log: Log, data: Dataset) -> None:
     part = data.slice(200, 500)
-    with log.producer(part) as replay:
-        assert replay.produce(until=100) == 100
+    with log.producer(part) as producer:
+        assert producer.produce(until=100) == 100
         assert log.read_events() == all_events(data)[200:300]
-        assert replay.produce() == 300
+        assert producer.produce() == 300
     assert log.read_events() == all_events(data)[200:500]
     assert log.read_launches() == part.launches
 
 
 def test_events_in_flight_stay_below_the_limit(log: Log, data: Dataset) -> None:
-    learned, most = 0, 0
-    replay = log.producer(data)
+    learned, highest = 0, 0
+    producer = log.producer(data)
 
-    def in_flight() -> int:  # a loop that learns some while we look
+    def in_flight() -> int:  # learns some events at each call
         nonlocal learned
-        learned = min(replay.events, learned + 17)
-        return replay.events - learned
+        learned = min(producer.events, learned + 17)
+        return producer.events - learned
 
     def note(_: Event) -> None:
-        nonlocal most
-        most = max(most, replay.events + 1 - learned)
+        nonlocal highest
+        highest = max(highest, producer.events + 1 - learned)
 
-    with replay:
-        replay.produce(pace=ProduceRate(in_flight=in_flight, limit=40), before=note)
+    with producer:
+        producer.produce(pace=ProduceRate(in_flight=in_flight, limit=40), before=note)
     assert len(log.read_events()) == 600
-    assert 30 <= most <= 40
+    assert 30 <= highest <= 40
 
 
 def test_stuck_flows_raise_after_the_timeout(log: Log, data: Dataset) -> None:
     with (
-        log.producer(data) as replay,
+        log.producer(data) as producer,
         pytest.raises(ProduceError, match=r"none was learned .*`premiere status`"),
     ):
-        replay.produce(pace=ProduceRate(in_flight=lambda: 99, limit=10, timeout_s=0.05))
+        producer.produce(pace=ProduceRate(in_flight=lambda: 99, limit=10, timeout_s=0.05))
     assert len(log.read_events()) <= 10
 
 
@@ -128,8 +128,8 @@ def test_events_are_produced_when_due(log: Log, data: Dataset, pace: ProduceRate
     began, sent = time.monotonic(), []
     if pace.speed:
         pace = ProduceRate(speed=float(part.ts[-1] - part.ts[0]) / 1000 / 0.3)  # the whole in 0.3 s
-    with log.producer(part, clock=lambda: time.monotonic() - began) as replay:
-        replay.produce(pace=pace, before=lambda _: sent.append(time.monotonic() - began))
+    with log.producer(part, clock=lambda: time.monotonic() - began) as producer:
+        producer.produce(pace=pace, before=lambda _: sent.append(time.monotonic() - began))
     due = [
         k / 200 if pace.rate else float(part.ts[k] - part.ts[0]) / float(part.ts[-1] - part.ts[0]) * 0.3
         for k in range(40)
@@ -139,19 +139,19 @@ def test_events_are_produced_when_due(log: Log, data: Dataset, pace: ProduceRate
 
 def test_stop_ends_producing(log: Log, data: Dataset) -> None:
     stop = threading.Event()
-    with log.producer(data, stop=stop) as replay:
-        played = replay.produce(
-            pace=ProduceRate(rate=1000), before=lambda _: stop.set() if replay.events == 41 else None
+    with log.producer(data, stop=stop) as producer:
+        produced = producer.produce(
+            pace=ProduceRate(rate=1000), before=lambda _: stop.set() if producer.events == 41 else None
         )
-    assert played == 42
+    assert produced == 42
     assert log.read_events() == all_events(data)[:42]
 
 
 def test_progress_is_reported_to_the_end(log: Log, data: Dataset) -> None:
-    told: list[ProduceProgress] = []
-    with log.producer(data, progress=told.append) as replay:
-        replay.produce()
-    assert told[-1] == ProduceProgress(600, 600, len(data.launches), int(data.ts[-1]))
+    reports: list[ProduceProgress] = []
+    with log.producer(data, progress=reports.append) as producer:
+        producer.produce()
+    assert reports[-1] == ProduceProgress(600, 600, len(data.launches), int(data.ts[-1]))
 
 
 def test_client_is_replaced_after_an_outage(log: Log) -> None:

@@ -65,6 +65,7 @@ def test_histories_hold_every_event_once_in_order() -> None:
         assert [(event.user, event.title, event.ts) for event in own] == [(user, t, ts) for t, ts, _, _ in events]
 
 
+@pytest.mark.learned
 def test_retrained_network_learns_checkerboard() -> None:
     data, histories = checkerboard(480), EventHistories()
     learner = Learner(SETTINGS, {})

@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 import pytest
 import torch
-from matplotlib import image
 from numpy.typing import NDArray
 
 from infra.data.datasets import Dataset
@@ -29,10 +28,12 @@ from infra.experiments.coldstart import (
     variant_settings,
 )
 from infra.experiments.evaluate import write
-from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS
+from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS
 from infra.experiments.verdicts import INCONCLUSIVE
+from model.metrics.popularity_buckets import POPULARITY_BUCKETS
 from model.sequence.network import Network
 from tests.support.evaluation import SETTINGS, START_S, dataset_of
+from tests.support.figures import axes_of, labeled_lines, tick_labels
 from tests.support.learner import D_TEXT, NETWORK
 
 CHANNELS: Final = 4
@@ -68,23 +69,30 @@ def channel_of(texts: Sequence[str]) -> NDArray[np.float32]:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    settings = replace(SETTINGS, sequence=replace(SETTINGS.sequence, steps=2))
+    sequence = SETTINGS.sequence
+    settings = replace(SETTINGS, sequence=replace(sequence, steps=4, optim=replace(sequence.optim, lr=5e-3)))
     return coldstart.report(channels(420), channel_of, settings, lambda _line: None)
 
 
+@pytest.mark.learned
 def test_variants_with_text_win_on_unseen_titles(found: dict[str, Any]) -> None:
     backbone = found[BACKBONE_ONLY]
     assert list(backbone) == [*VARIANTS, NEIGHBORS]
     for row in (TEXT_ONLY, UNMASKED, MASKED, NEIGHBORS):
-        assert backbone[row]["mrr"]["0"] > 2 * backbone[ID_ONLY]["mrr"]["0"]
-    assert backbone[ID_ONLY]["gain"]["0"]["high"] < 0  # no chance
+        assert backbone[row]["mrr"]["0"] > 2 * backbone[ID_ONLY]["mrr"]["0"]  # 3.3 to 4.3 times, by seed and CPU
+    assert backbone[ID_ONLY]["gain"]["0"]["high"] < 0  # the 95 % CI excludes zero
     assert backbone[NEIGHBORS]["hr10"]["0"] > 0.95  # the titles of a channel are a handful
 
 
+@pytest.mark.learned
 def test_final_lists_hide_missing_text_in_backbone(found: dict[str, Any]) -> None:
     lists = found[FINAL_LISTS]
     assert list(lists) == [*VARIANTS, NO_BACKBONE]
-    assert lists[ID_ONLY]["mrr"]["0"] > 0.9 * lists[UNMASKED]["mrr"]["0"]
+    without_text = lists[ID_ONLY]["mrr"]["0"]
+    assert without_text > 0.7 * lists[UNMASKED]["mrr"]["0"]  # 0.89 to 1.08 times, by seed and CPU
+    assert (
+        without_text > 3 * found[BACKBONE_ONLY][ID_ONLY]["mrr"]["0"]
+    )  # 4.2 to 6 times; if no model reads text 1.2 to 2.2
 
 
 def test_mask_rate_is_the_cold_share_of_the_first_fifth(found: dict[str, Any]) -> None:
@@ -124,7 +132,7 @@ def test_masking_cost_is_unknown_without_well_known_titles(found: dict[str, Any]
     assert "unknown" in next(coldstart.conclusions(found))
 
 
-def test_report_is_consistent_readable_and_drawable(found: dict[str, Any], tmp_path: Path) -> None:
+def test_report_is_consistent_and_readable(found: dict[str, Any], tmp_path: Path) -> None:
     assert sum(found["popularity_buckets"].values()) == found["scored"] == 336
     write(found, tmp_path / "cold.json")
     assert json.loads((tmp_path / "cold.json").read_text())[BACKBONE_ONLY] == found[BACKBONE_ONLY]
@@ -133,5 +141,18 @@ def test_report_is_consistent_readable_and_drawable(found: dict[str, Any], tmp_p
     assert "half-open" in text
     gain = found[BACKBONE_ONLY][MASKED]["gain"]["1-4"]
     assert f"at 1-4 events {gain['mean']:+.4f} [{gain['low']:+.4f}, " in text
-    coldstart.draw(found, tmp_path / "cold.png")
-    assert len(np.unique(image.imread(tmp_path / "cold.png").reshape(-1, 4), axis=0)) > 20
+
+
+def test_figure_has_mrr_by_popularity_of_the_title(found: dict[str, Any]) -> None:
+    with axes_of(coldstart.figure_of(found)) as panels:
+        for axes, (order, title) in zip(panels, ORDER_LABELS.items(), strict=True):
+            curves, masked = labeled_lines(axes), f"{MASKED} {found['mask']:.0%}"
+            assert (axes.get_title(), axes.get_yscale()) == (title, "log")
+            assert tick_labels(axes) == [
+                f"{bucket}\n({count:,})" for bucket, count in found["popularity_buckets"].items()
+            ]
+            assert list(curves) == [masked if variant == MASKED else variant for variant in found[order]]
+            for curve, metrics in zip(curves.values(), found[order].values(), strict=True):
+                mrr = np.array(list(metrics["mrr"].values()), float)
+                np.testing.assert_array_equal(curve, [range(len(POPULARITY_BUCKETS)), mrr])
+        assert panels[0].get_ylabel() == "MRR"

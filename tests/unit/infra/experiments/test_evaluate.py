@@ -1,7 +1,6 @@
 """The prequential evaluation: order of events, launch rule, known results, and the shape of the report."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
@@ -18,18 +16,11 @@ from infra.experiments import evaluate
 from model.learner import Learner, UserUpdate, new_pipeline
 from model.state.stream_state import TitleMetadata
 from streaming.records import ACTIVITY_HISTORY
-from tests.support.evaluation import DAY_S, SETTINGS, START_S, checkerboard, dataset_of, no_text
-from tests.support.learner import random_unit_vectors
+from tests.support.evaluation import DAY_S, SETTINGS, START_S, checkerboard, dataset_of, no_text, random_text
 
 VARIANTS: Final = ["full", "no_backbone", "frozen", "popularity", "popularity_recent", "cooccurrence"]
 BEYOND_ACCURACY: Final = ("coverage", "popularity_bias", "new_title_share")
 SLICES: Final = ["all", "new_titles", "unseen_titles", "new_users"]
-
-
-def some_text(texts: Sequence[str]) -> NDArray[np.float32]:
-    return random_unit_vectors(np.random.default_rng(1), len(texts))
-
-
 NINE_IMPRESSIONS_AND_A_PLAY: Final = ["impression"] * 9 + ["play"]
 
 
@@ -38,6 +29,7 @@ def report() -> dict[str, Any]:
     return evaluate.evaluate(checkerboard(480), no_text, SETTINGS)
 
 
+@pytest.mark.learned
 def test_model_beats_popularity_on_checkerboard(report: dict[str, Any]) -> None:
     mrr = {name: by_slice["all"] for name, by_slice in report["mrr"].items()}
     assert mrr["full"] > 1.3 * mrr["popularity"]
@@ -75,6 +67,7 @@ def test_report_by_popularity_averages_to_overall_metrics(report: dict[str, Any]
     assert by_popularity["mrr"]["full"]["0"] == pytest.approx(report["mrr"]["full"]["unseen_titles"])
 
 
+@pytest.mark.learned
 def test_report_has_beyond_accuracy_of_lists_and_of_actual_choices(report: dict[str, Any]) -> None:
     lists = report["beyond_accuracy"]
     assert (lists["top"], lists["candidates"]) == (10, 60)
@@ -86,6 +79,7 @@ def test_report_has_beyond_accuracy_of_lists_and_of_actual_choices(report: dict[
     assert lists["popularity_bias"]["popularity"] > lists["popularity_bias"]["full"]
 
 
+@pytest.mark.learned
 def test_beyond_accuracy_reveals_most_popular_baseline() -> None:
     """The warm-up has ten titles with 12 events each. After it, users watch 48 other titles, 10 events each."""
     hits = [(n % 7, n % 10, START_S + n) for n in range(120)]
@@ -102,16 +96,17 @@ def test_beyond_accuracy_reveals_most_popular_baseline() -> None:
 
 def test_same_data_and_seed_give_same_report() -> None:
     data, progress = checkerboard(160), []
-    reports = [evaluate.evaluate(data, some_text, SETTINGS, lambda done, total, _: progress.append((done, total)))]
+    reports = [evaluate.evaluate(data, random_text, SETTINGS, lambda done, total, _: progress.append((done, total)))]
     torch.manual_seed(77)
     np.random.seed(77)
-    reports.append(evaluate.evaluate(data, some_text, SETTINGS))
+    reports.append(evaluate.evaluate(data, random_text, SETTINGS))
     for one in reports:
         del one["seconds"]
     assert reports[0] == reports[1]
     assert progress == [(64, 160), (128, 160), (160, 160)]
 
 
+@pytest.mark.learned
 def test_repeats_keep_seen_titles_in_the_ranking() -> None:
     data = checkerboard(300, titles=8, repeats=True)
     with_seen = evaluate.evaluate(data, no_text, replace(SETTINGS, repeats=True))
@@ -141,7 +136,7 @@ def test_title_is_candidate_from_its_launch_on() -> None:
     learner = Learner(replace(SETTINGS, repeats=True))
     launch_of = {launch.title: int(launch.ts or 0) for launch in data.launches}
     done, not_launched = 0, 0
-    for batch in evaluate.micro_batches(data, some_text):
+    for batch in evaluate.micro_batches(data, random_text):
         ranked = learner.observe(batch).ranked
         done += len(ranked)
         end = data.event(done - 1).ts
@@ -182,7 +177,7 @@ def test_titles_without_events_are_not_launched() -> None:
 def test_frozen_pipeline_keeps_its_weights_while_original_learns() -> None:
     pipeline = new_pipeline(SETTINGS)
     learner = Learner(SETTINGS, {"full": pipeline})
-    batches = list(evaluate.micro_batches(checkerboard(256), some_text))
+    batches = list(evaluate.micro_batches(checkerboard(256), random_text))
     for batch in batches[:2]:
         learner.observe(batch)
     learner.pipelines["frozen"] = frozen = evaluate.freeze(pipeline)
@@ -202,7 +197,7 @@ def test_frozen_pipeline_keeps_its_weights_while_original_learns() -> None:
 
 
 def test_frozen_copy_does_not_change_the_original() -> None:
-    batches = list(evaluate.micro_batches(checkerboard(192), some_text))
+    batches = list(evaluate.micro_batches(checkerboard(192), random_text))
     ranks = []
     for freeze in (False, True):
         learner = Learner(SETTINGS, {"full": new_pipeline(SETTINGS)})

@@ -1,58 +1,17 @@
-"""FLOPs per training token: published numbers, and formulas that equal the count of a real training step."""
+"""The FLOPs experiment: its report, its lines and its figure."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from matplotlib import image
 
 from infra.experiments import flops
 from infra.experiments.evaluate import write
-from model.sequence.flops import PARTS, TrainingStep, layer_flops, measured_flops, paper_flops
+from model.sequence.flops import PARTS, paper_flops
 from model.sequence.model import SequenceSettings
-from model.sequence.network import NetworkSettings, preset
-from tests.support.learner import SEQUENCE
-
-PAPER = {"blocks": 6, "width": 1024, "events": 512}
-
-
-def test_paper_formula_reproduces_published_flops() -> None:
-    full, both = paper_flops(**PAPER, titles=1e6), paper_flops(**PAPER, titles=1e6, sampled=0.01, d_out=128)
-    assert full == pytest.approx(1.26e10, rel=3e-3)
-    assert both == pytest.approx(3.567e8, rel=3e-4)
-    assert full / both == pytest.approx(35.4, abs=0.05)
-    wide = paper_flops(**PAPER, titles=1e7) / paper_flops(**PAPER, titles=1e7, sampled=0.01, d_out=128)
-    assert wide == pytest.approx(249, abs=0.5)
-
-
-def test_sampled_softmax_saves_more_than_narrow_head() -> None:
-    sampled, projected = paper_flops(**PAPER, titles=1e6, sampled=0.01), paper_flops(**PAPER, titles=1e6, d_out=128)
-    assert [sampled, projected] == pytest.approx([4.63e8, 1.88e9], rel=2e-3)
-    assert paper_flops(**PAPER, titles=1e7, sampled=0.01) == pytest.approx(1.569e9, rel=1e-3)
-
-
-@pytest.mark.parametrize("horizons", [(0,), (0, 2)])
-@pytest.mark.parametrize("shape", [SEQUENCE.network, replace(SEQUENCE.network, width=24, blocks=3, heads=3, d_out=5)])
-def test_formula_equals_counted_flops_of_a_step(shape: NetworkSettings, horizons: tuple[int, ...]) -> None:
-    objective = replace(SEQUENCE.objective, target_windows=tuple(range(1, len(horizons) + 1)), negatives=37)
-    settings = replace(SEQUENCE, network=replace(shape, horizons=horizons), objective=objective)
-    found = measured_flops(settings, titles=50)
-    assert found.step.tokens == 8 * shape.max_history
-    assert (found.step.rows > found.step.tokens) == (len(horizons) > 1)
-    assert found.step.titles <= 50
-    assert found.parts == pytest.approx(layer_flops(settings.network, found.step), rel=1e-12)
-
-
-def test_formula_equals_counted_flops_of_default_settings() -> None:
-    settings = SequenceSettings()
-    found = measured_flops(settings, titles=2000)
-    assert found.parts == pytest.approx(layer_flops(settings.network, found.step), rel=1e-12)
-    assert (
-        sum(found.parts.values()) < layer_flops(settings.network, TrainingStep(800, 800, 2000, 10**6))["horizon_head"]
-    )
+from model.sequence.network import preset
+from tests.support.figures import axes_of, labeled_lines, tick_labels
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +49,21 @@ def test_too_large_network_is_not_counted() -> None:
     assert "too large" in "\n".join(flops.lines(large))
 
 
-def test_figure_is_drawn(found: dict[str, Any], tmp_path: Path) -> None:
-    flops.draw(found, tmp_path / "flops.png")
-    pixels = image.imread(tmp_path / "flops.png")
-    assert pixels.shape[0] > 300
-    assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 20  # not a blank page
+def test_figure_has_flops_by_catalog_size_and_by_part(found: dict[str, Any]) -> None:
+    with axes_of(flops.figure_of(found)) as (left, right):
+        curves = labeled_lines(left)
+        for name, label in flops.OUTPUT_LAYERS.items():
+            (first, last), (low, high) = curves[label][0, [0, -1]], curves[label][1, [0, -1]]
+            assert (first, last) == (1e4, 1e7)
+            rows = found["paper"]["rows"]
+            assert (low, high) == pytest.approx((rows[0][name], rows[-1][name]))
+        published = curves["published, read off figure 2"].T.tolist()
+        assert published == [[titles, count] for (titles, _), count in flops.PUBLISHED.items()]
+        bars = {bars.get_label(): [bar.get_height() for bar in bars] for bars in right.containers}
+        keys = {
+            "full softmax": "formula_full_softmax",
+            "current, by formula": "formula",
+            "current, counted": "measured",
+        }
+        assert bars == {label: [found[key][part] for part in (*PARTS, "all")] for label, key in keys.items()}
+        assert tick_labels(right) == [*PARTS, "all"]

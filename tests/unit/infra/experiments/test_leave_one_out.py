@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from infra.errors import SettingsError
 from infra.experiments import leave_one_out as loo
 from infra.experiments.leave_one_out import EpochSettings
 from infra.experiments.user_sequences import UserSequences
-from model.sequence.batch_training import build_catalog, rank_targets, untimed_history
+from model.sequence.batch_training import build_catalog, rank_targets
 from model.sequence.model import SequenceModel
 from model.sequence.network import NetworkSettings
 from tests.support.evaluation import no_log
+from tests.support.figures import axes_of, labeled_lines
 
 SMALL = replace(
     loo.SEQUENCE,
@@ -38,6 +40,7 @@ def run(sequences: UserSequences, settings: EpochSettings = QUICK) -> dict[str, 
     return loo.report(sequences, None, no_log, SMALL, settings)
 
 
+@pytest.mark.learned
 def test_model_predicts_ring_and_popularity_does_not() -> None:
     found = run(ring())
     assert isinstance(found["test"], dict)
@@ -71,6 +74,7 @@ def test_test_targets_do_not_affect_training() -> None:
     assert found["test"] != changed["test"]
 
 
+@pytest.mark.learned
 def test_early_stopping_keeps_best_epoch() -> None:
     shuffled = np.random.default_rng(3).permuted(np.tile(np.arange(TITLES), (40, 1)), axis=1)[:, :8]
     noise = UserSequences("noise", True, [f"t{v}" for v in range(TITLES)], [""] * TITLES, dict(by_user(shuffled)))
@@ -96,20 +100,6 @@ def test_time_limit_ends_training_after_an_epoch() -> None:
     assert len(found["curve"]) == 1  # type: ignore[arg-type]
 
 
-def test_earlier_titles_are_not_candidates() -> None:
-    model = SequenceModel(SMALL, 0)
-    catalog = build_catalog([f"t{v}" for v in range(5)], np.zeros((5, 256), np.float32), np.ones(5, np.int64))
-    title_L = np.array([0, 3, 1])
-    both = rank_targets(model, catalog, [("u", title_L)] * 2, [2, 4])
-    assert sorted(both.tolist()) == [1, 2]
-
-
-def test_history_is_the_end_of_a_sequence() -> None:
-    history = untimed_history("u", np.arange(9), 4)
-    assert history.rows_L.tolist() == [5, 6, 7, 8]
-    assert len(history.actions_L) == len(history.times_L) == 4
-
-
 def test_popularity_baseline_excludes_seen_titles() -> None:
     users = {"a": [0, 1, 9, 9], "b": [1, 2, 9, 9], "c": [1, 0, 8, 2]}
     walks = {user: np.array(order) for user, order in users.items()}
@@ -129,10 +119,23 @@ def test_options_of_the_other_evaluation_are_refused(arguments: list[str]) -> No
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
-def test_report_is_readable_and_drawable(tmp_path: Path) -> None:
+def test_lines_have_inputs_and_no_published_results_of_other_data() -> None:
     found = run(ring(20), replace(QUICK, max_epochs=2))
     text = "\n".join(loo.lines(found))
     assert "ids only" in text
     assert "published" not in text  # published results are for another dataset
+
+
+def test_figure_has_validation_curve_test_and_published_results(tmp_path: Path) -> None:
+    curve = [{"epoch": epoch, "seconds": 60.0 * epoch, "ndcg10": 0.1 * epoch, "loss": 1.0} for epoch in (1, 2, 3)]
+    found: dict[str, Any] = {"data": "ml-1m", "threads": 2, "curve": curve, "best": curve[1], "test": {"ndcg10": 0.15}}
+    found["published"] = loo.PUBLISHED
+    with axes_of(loo.figure_of(found)) as (axes,):
+        lines = labeled_lines(axes)
+        np.testing.assert_allclose(lines["validation"], [[1.0, 2.0, 3.0], [0.1, 0.2, 0.3]])
+        assert lines["test, best epoch"].tolist() == [[2], [0.15]]
+        published = {name: lines[f"{name} (published, test)"][1].tolist() for name in loo.PUBLISHED}
+        assert published == {name: [ndcg, ndcg] for name, (ndcg, _) in loo.PUBLISHED.items()}
+        assert axes.get_xlabel() == "minutes on 2 threads"
     loo.draw(found, tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").stat().st_size > 5_000
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

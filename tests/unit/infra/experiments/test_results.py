@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from matplotlib import image
 
-from infra.cli import experiments
 from infra.data.datasets import Dataset
 from infra.experiments import coldstart, results, results_page
 from infra.experiments.reports import REPORT_PARTS
@@ -68,11 +67,6 @@ def test_reports_have_their_own_page_and_leave_the_other_unchanged(events: Path,
         assert f"(reports-{name}.png)" in page
         assert image.imread(tmp_path / "docs" / f"reports-{name}.png").std() > 0.01
     assert (tmp_path / "docs" / "page.md").read_text() == "unchanged"
-
-
-def test_every_experiment_command_has_a_report_part() -> None:
-    commands = {command.__name__ for command in experiments.COMMANDS}
-    assert commands <= {name.split("-")[0] for name in REPORT_PARTS}
 
 
 def test_changed_inputs_run_a_part_again(events: Path, tmp_path: Path) -> None:

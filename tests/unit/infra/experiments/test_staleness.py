@@ -3,16 +3,14 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import image
 from typer.testing import CliRunner
 
 from infra.cli.main import app
-from infra.data.datasets import Dataset
 from infra.experiments import staleness
 from infra.experiments.evaluate import write
 from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS
@@ -30,35 +28,24 @@ from infra.experiments.staleness import (
     matching_horizon,
     variant_settings,
 )
-from infra.experiments.staleness_report import conclusions, draw, lines
-from infra.experiments.verdicts import BETTER, INCONCLUSIVE, WORSE, verdict
-from tests.support.evaluation import SETTINGS, START_S, dataset_of, no_log, no_text
-
-TITLES: Final = 12  # of the ring
-
-
-def ring(events: int, users: int = 6) -> Dataset:
-    """Each user walks around the ring, one title after the other, from a random start."""
-    random = np.random.default_rng(4)
-    at = random.integers(TITLES, size=users)
-    rows = []
-    for n in range(events):
-        user = int(random.integers(users))
-        rows.append((user, int(at[user]), START_S + 600 * n))
-        at[user] = (at[user] + 1) % TITLES
-    return dataset_of(rows)
+from infra.experiments.verdicts import BETTER, INCONCLUSIVE, WORSE
+from tests.support.evaluation import SETTINGS, START_S, no_log, random_text, ring
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
+    """A report of a well-trained model. With texts that distinguish the titles, 20 steps per micro-batch learn the ring
+    with any seed on any CPU: next-event training reaches an MRR of 0.94 to 1. With ids only it was 0.5 to 0.75, by the
+    rounding of the CPU."""
     sequence = SETTINGS.sequence
-    network = replace(sequence.network, max_history=32, width=32, d_id=16, d_out=16, dropout=0.0)
-    quick = replace(sequence.optim, lr=1e-2, row_lr=0.2)
-    sequence = replace(sequence, network=network, steps=10, replay_windows=6, optim=quick)
+    network = replace(sequence.network, max_history=32, dropout=0.0)
+    objective, optim = replace(sequence.objective, negatives=32), replace(sequence.optim, lr=5e-3)
+    sequence = replace(sequence, network=network, objective=objective, steps=20, replay_windows=6, optim=optim)
     settings = replace(SETTINGS, sequence=sequence, repeats=True)
-    return staleness.report(ring(360), no_text, settings, no_log, sample_every=10)
+    return staleness.report(ring(360), random_text, settings, no_log, sample_every=10)
 
 
+@pytest.mark.learned
 def test_old_list_is_wrong_where_last_title_determines_next(found: dict[str, Any]) -> None:
     for order in ORDER_LABELS:
         mrr = found["by_events"][order][UNFILTERED]["mrr"][NEXT_EVENT]
@@ -67,6 +54,7 @@ def test_old_list_is_wrong_where_last_title_determines_next(found: dict[str, Any
         assert fresh["0 hours"] > 2 * fresh["6 hours"]
 
 
+@pytest.mark.learned
 def test_window_training_starts_lower_and_keeps_longer(found: dict[str, Any]) -> None:
     of = found["by_events"][BACKBONE_ONLY][UNFILTERED]
     mrr, gain = of["mrr"], of["gain"]["window 3 over next event"]
@@ -75,6 +63,7 @@ def test_window_training_starts_lower_and_keeps_longer(found: dict[str, Any]) ->
     assert gain["0 events"]["mean"] == pytest.approx(mrr["window 3"]["0 events"] - mrr[NEXT_EVENT]["0 events"])
 
 
+@pytest.mark.learned
 def test_horizons_differ_from_first_horizon_at_later_ages(found: dict[str, Any]) -> None:
     mrr = found["by_events"][BACKBONE_ONLY][UNFILTERED]["mrr"]
     same = {k: mrr[HORIZONS][event_age_label(k)] == mrr[FIRST_HORIZON][event_age_label(k)] for k in EVENT_AGES}
@@ -128,15 +117,7 @@ def test_matching_horizon_verdict_follows_from_intervals(
     assert matching_horizon(gains) == expected
 
 
-def test_conclusions_follow_verdicts(found: dict[str, Any]) -> None:
-    text = "\n".join(conclusions(found))
-    for order in ORDER_LABELS:
-        assert f"matching horizon from 2 events on: {found['matching_horizon'][order][FILTERED]['verdict']}" in text
-    now = found["by_hours"][BACKBONE_ONLY][FILTERED]["gain"][f"{FIRST_HORIZON} over {NEXT_EVENT}"]["0 hours"]
-    assert f"all users: {verdict(now)}, MRR {now['mean']:+.4f}" in text
-
-
-def test_report_is_consistent_readable_and_drawable(found: dict[str, Any], tmp_path: Path) -> None:
+def test_report_is_consistent(found: dict[str, Any], tmp_path: Path) -> None:
     by_events, by_hours = found["by_events"], found["by_hours"]
     assert found["scored"] == 288
     assert 0 < by_events["scored"][FINAL_LISTS] < by_events["scored"][BACKBONE_ONLY] <= found["scored"]
@@ -147,12 +128,6 @@ def test_report_is_consistent_readable_and_drawable(found: dict[str, Any], tmp_p
     assert by_hours["gaps"]["0 hours"] == found["scored"] > by_hours["gaps"]["1 hours"] > by_hours["gaps"]["6 hours"]
     write(found, tmp_path / "stale.json")
     assert json.loads((tmp_path / "stale.json").read_text())["by_events"] == by_events
-    text = "\n".join(lines(found))
-    mrr = by_events[BACKBONE_ONLY][FILTERED]["mrr"][HORIZONS]
-    assert f"{mrr['5 events']:.4f}" in text
-    assert f"{mrr['5 events'] / mrr['0 events']:.0%}" in text
-    draw(found, tmp_path / "stale.png")
-    assert len(np.unique(image.imread(tmp_path / "stale.png").reshape(-1, 4), axis=0)) > 20
 
 
 def test_command_runs_on_a_csv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,23 +1,27 @@
 """The flow `learn` starts from the newest checkpoint, and refuses one with other model settings."""
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from infra.errors import SettingsError
 from infra.learner_settings import learner_settings
-from infra.run.learn import check_checkpoint_settings, first_offset, log_settings
+from infra.run.learn import check_checkpoint_settings, first_offset, learn, log_settings
 from infra.settings import Settings
 from infra.topics import create_topics
+from model.checkpoint import FORMAT
 from model.learner import Learner, LearnerSettings
 from streaming.records import Tick
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner, LogSettings
 from streaming.topics import ACTIVITY, topics
+from tests.support.checkpoint_storage import change_format, write
 from tests.support.kafka import StartBroker
 from tests.support.learn_flow import announced_versions, produce, run_until_announced
 from tests.support.learner import LogBuilder
@@ -55,7 +59,7 @@ def test_unannounced_checkpoint_is_announced_after_a_restart(settings: Settings)
     checkpoints = CheckpointStore(settings.checkpoints_url(), log_identity=manifest["log"])
     checkpoints.write(
         learner.state_dict(),
-        {"step": learner.learner.steps, "position": learner.position, "learned": learner.learned, "mrr": None},
+        {"step": learner.learner.micro_batches, "position": learner.position, "learned": learner.learned, "mrr": None},
     )
     written = checkpoints.take_finished(wait=True)
     assert written is not None
@@ -82,3 +86,23 @@ def test_checkpoint_with_other_settings_is_refused_by_name() -> None:
     check_checkpoint_settings(manifest, written, "file:///checkpoints/3")
     with pytest.raises(SettingsError, match=r"file:///checkpoints/3 .*\(repeats, shortlist\)"):
         check_checkpoint_settings(manifest, current, "file:///checkpoints/3")
+
+
+def test_checkpoint_without_a_setting_counts_as_made_with_its_default() -> None:
+    stored: dict[str, Any] = json.loads(json.dumps(asdict(LearnerSettings())))
+    del stored["sequence"]["optim"]["matrix_optimizer"], stored["sequence"]["objective"]["logq"]
+    check_checkpoint_settings({"settings": stored}, LearnerSettings(), "here")
+    check_checkpoint_settings({}, LearnerSettings(), "here")
+    stored["seed"] = 7
+    with pytest.raises(SettingsError, match="seed"):
+        check_checkpoint_settings({"settings": stored}, LearnerSettings(), "here")
+
+
+def test_learner_refuses_to_start_on_checkpoints_of_another_format_only(settings: Settings) -> None:
+    folder = Path(settings.checkpoints_url())
+    for step in (1, 2):
+        write(CheckpointStore(str(folder), log_identity="log"), step)
+        change_format(folder / f"{step:012d}", FORMAT + 1)
+    with pytest.raises(SettingsError, match="PREMIERE_CHECKPOINTS"):
+        learn(settings, threading.Event())
+    assert len(list(folder.glob("*/part.state"))) == 2

@@ -2,18 +2,20 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from model.sequence.network import (
     TRUNCATED_START,
     UNKNOWN_TITLE,
+    Network,
     Windows,
     encode_events,
     encode_titles,
     encode_users,
     pack_tokens,
 )
-from tests.support.network import V, after_last_event, make_network, random_windows, titles
+from tests.support.network import SETTINGS, V, after_last_event, make_network, random_windows, titles
 
 
 def test_window_has_start_token_and_next_event_query_times() -> None:
@@ -103,3 +105,26 @@ def test_encoding_leaves_weights_and_random_state_unchanged() -> None:
     network.query(hidden_BD, torch.zeros(5, dtype=torch.int64))
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("time_bias", [True, False])
+def test_time_bias_makes_attention_depend_on_elapsed_time(time_bias: bool) -> None:
+    network = make_network()
+    network.settings = replace(SETTINGS, time_bias=time_bias)
+    with torch.no_grad():
+        network.gap.weight.zero_()  # the other input that depends on time
+    windows = random_windows()
+    slower = replace(windows, time_BL=(windows.time_BL - 10**12) * 50 + 10**12)
+    tower_VD, _ = encode_titles(network, titles())
+    near, far = (encode_users(network, tower_VD, some, after_last_event(some)) for some in (windows, slower))
+    assert torch.allclose(near, far, atol=1e-5) is not time_bias
+
+
+def test_without_text_titles_differ_only_by_id() -> None:
+    torch.manual_seed(3)
+    network = Network(replace(SETTINGS, use_text=False))
+    known = titles()
+    shuffled = replace(known, semantic_VE=known.semantic_VE.flip(0))
+    assert torch.equal(encode_titles(network, known)[1], encode_titles(network, shuffled)[1])
+    other = replace(known, id_VI=known.id_VI.flip(0))
+    assert not torch.equal(encode_titles(network, known)[1], encode_titles(network, other)[1])

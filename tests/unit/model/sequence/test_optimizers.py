@@ -165,3 +165,52 @@ def test_restored_optimizer_repeats_every_bit() -> None:
     control = [(one.steps, one.skipped, one.typical_norm) for one in (original, restored)]
     assert control[0] == control[1]
     assert original.skipped == 1
+
+
+class MixedModule(nn.Module):
+    """A linear layer, an embedding table and a layer norm: only the first has a matrix for Muon."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.linear, self.table, self.norm = nn.Linear(6, 4), nn.Embedding(3, 4), nn.LayerNorm(4)
+
+
+def set_random_grads(module: nn.Module, step: int) -> None:
+    g = torch.Generator().manual_seed(step)
+    for p in module.parameters():
+        p.grad = torch.randn(p.shape, generator=g)
+
+
+MUON = OptimSettings(matrix_optimizer="muon")
+
+
+def test_muon_updates_linear_matrices_and_adamw_the_rest() -> None:
+    module, reference, plain = MixedModule(), MixedModule(), MixedModule()
+    mixed, adamw = DenseOptimizer(module, MUON), DenseOptimizer(plain, OptimSettings())
+    muon = torch.optim.Muon(
+        [reference.linear.weight], lr=0.02, weight_decay=0.01, momentum=0.95, nesterov=True, ns_steps=5
+    )
+    for step in range(5):
+        for each in (module, reference, plain):
+            set_random_grads(each, step)
+        mixed.step()
+        adamw.step()
+        muon.step()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(module.linear.weight, reference.linear.weight)
+    assert torch.equal(module.table.weight, plain.table.weight)
+    assert torch.equal(module.linear.bias, plain.linear.bias)
+    assert not torch.equal(module.linear.weight, plain.linear.weight)
+
+
+def test_muon_resumes_exactly_after_restart() -> None:
+    module, resumed = MixedModule(), MixedModule()
+    first, second = DenseOptimizer(module, MUON), DenseOptimizer(resumed, MUON)
+    set_random_grads(module, 0)
+    first.step()
+    resumed.load_state_dict(module.state_dict())
+    second.load_state_dict(first.state_dict())
+    for one, optimizer in ((module, first), (resumed, second)):
+        set_random_grads(one, 1)
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), resumed.parameters(), strict=True))

@@ -12,22 +12,22 @@ from model.signals.table import COLUMN, DENSE_SIGNALS, SIGNALS
 from tests.support.learner import RANKER, state_differences
 
 torch.set_num_threads(1)
-RECORD_SIZE = 1 + RANKER.hard_negatives + RANKER.uniform_negatives
-Record = tuple[NDArray[np.float32], NDArray[np.float32]]
+EXAMPLE_SIZE = 1 + RANKER.hard_negatives + RANKER.uniform_negatives
+Example = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-def random_signals(random: np.random.Generator, count: int = RECORD_SIZE) -> NDArray[np.float32]:
+def random_signals(random: np.random.Generator, count: int = EXAMPLE_SIZE) -> NDArray[np.float32]:
     return random.normal(size=(count, len(SIGNALS))).astype(np.float32)
 
 
 def log_corrections(inside: bool = True) -> NDArray[np.float32]:
-    correction_C = np.full(RECORD_SIZE, np.log(3), np.float32)
+    correction_C = np.full(EXAMPLE_SIZE, np.log(3), np.float32)
     correction_C[0] = 0.0 if inside else -1.0
     return correction_C
 
 
-def planted(random: np.random.Generator, rule: str) -> Record:
-    """Return a record whose target, in row 0, is the best candidate by the rule."""
+def planted(random: np.random.Generator, rule: str) -> Example:
+    """Return an example whose target, in row 0, is the best candidate by the rule."""
     signals_CF = random_signals(random)
     a, b = signals_CF[:, COLUMN["text last"]], signals_CF[:, COLUMN["user idle time"]]
     score_C = a * b if rule == "product" else 2 * signals_CF[:, COLUMN["session cooccurrence cosine"]]
@@ -42,10 +42,10 @@ def hit_rate(ranker: Ranker, rule: str) -> float:
     return float(np.mean([ranker.score(planted(random, rule)[0]).argmax() == 0 for _ in range(200)]))
 
 
-def train(ranker: Ranker, records: list[Record]) -> list[float | None]:
+def train(ranker: Ranker, examples: list[Example]) -> list[float | None]:
     losses = []
-    for record in records:
-        ranker.add_record(*record)
+    for example in examples:
+        ranker.add_example(*example)
         losses.append(ranker.learn())
     return losses
 
@@ -57,15 +57,15 @@ def test_score_is_linear_before_the_first_step() -> None:
     assert ranker.learn() is None
     assert ranker.steps == 0
     score_HC = ranker.score(np.stack([signals_CF, signals_CF]))
-    assert score_HC.shape == (2, RECORD_SIZE)
+    assert score_HC.shape == (2, EXAMPLE_SIZE)
 
 
 @pytest.mark.learned
 def test_network_learns_a_product_of_signals() -> None:
-    larger = replace(RANKER, hidden=(24, 12), buffer_records=256)
+    larger = replace(RANKER, hidden=(24, 12), buffer_examples=256)
     random, ranker = (
         np.random.default_rng(1),
-        Ranker(replace(larger, visits_per_record=64.0, max_steps=4, learning_rate=1e-2)),
+        Ranker(replace(larger, visits_per_example=64.0, max_steps=4, learning_rate=1e-2)),
     )
     assert hit_rate(ranker, "product") < 0.2  # measured: 0.12, from the initial linear weights; chance is 0.1
     train(ranker, [planted(random, "product") for _ in range(600)])
@@ -101,8 +101,8 @@ def test_empty_entries_do_not_affect_training() -> None:
     other_CF = signals_CF.copy()
     other_CF[RANKER.hard_negatives + 1 :] = 50.0  # outside the entries that the running mean reads
     rankers = [Ranker(RANKER), Ranker(RANKER)]
-    for ranker, record in zip(rankers, (signals_CF, other_CF), strict=True):
-        train(ranker, [(record, correction_C)] * 5)
+    for ranker, example in zip(rankers, (signals_CF, other_CF), strict=True):
+        train(ranker, [(example, correction_C)] * 5)
     assert (rankers[0].linear_weights_F == rankers[1].linear_weights_F).all()
 
 
@@ -119,34 +119,84 @@ def test_hidden_signals_do_not_reach_the_network() -> None:
 
 
 def test_steps_do_not_depend_on_micro_batches() -> None:
-    settings = replace(RANKER, visits_per_record=4.0, max_steps=99)
+    settings = replace(RANKER, visits_per_example=4.0, max_steps=99)
     steps: dict[int, dict[int, int]] = {}
     for batch_size in (1, 7, 64):
         ranker, steps[batch_size] = Ranker(settings), {}
         for n in range(1, 449):
-            ranker.add_record(*planted(np.random.default_rng(n), "linear"))
+            ranker.add_example(*planted(np.random.default_rng(n), "linear"))
             if n % batch_size == 0:
                 ranker.learn()
                 steps[batch_size][n] = ranker.steps
     for batch_size in (7, 64):
         assert steps[batch_size] == {n: steps[1][n] for n in steps[batch_size]}
-    assert steps[1][448] * settings.batch_records == 4 * 448
+    assert steps[1][448] * settings.batch_examples == 4 * 448
 
 
 def test_steps_per_micro_batch_are_bounded() -> None:
-    ranker = Ranker(replace(RANKER, visits_per_record=4.0, max_steps=5))
+    ranker = Ranker(replace(RANKER, visits_per_example=4.0, max_steps=5))
     for n in range(200):
-        ranker.add_record(*planted(np.random.default_rng(n), "linear"))
+        ranker.add_example(*planted(np.random.default_rng(n), "linear"))
     ranker.learn()
     assert ranker.steps == 5
 
 
-def test_buffer_is_a_ring_of_latest_records() -> None:
-    ranker = Ranker(replace(RANKER, buffer_records=8))
+def test_buffer_is_a_ring_of_latest_examples() -> None:
+    ranker = Ranker(replace(RANKER, buffer_examples=8))
     for n in range(11):
-        ranker.add_record(np.full((RECORD_SIZE, len(SIGNALS)), n, np.float16), log_corrections())
+        ranker.add_example(np.full((EXAMPLE_SIZE, len(SIGNALS)), n, np.float16), log_corrections())
     assert ranker.signals_NCF[:, 0, 0].tolist() == [8, 9, 10, 3, 4, 5, 6, 7]
     assert len(ranker.training_state()["log_correction_NC"]) == 8
+
+
+def is_finite(ranker: Ranker) -> bool:
+    networks = [*ranker.training_network.parameters(), *ranker.served_network.parameters()]
+    state = [*networks, ranker.linear_F, ranker.mean_F, ranker.square_F]
+    scores = ranker.score(random_signals(np.random.default_rng(11)))
+    return all(bool(torch.isfinite(value).all()) for value in state) and bool(np.isfinite(scores).all())
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e5])
+@pytest.mark.parametrize("column", [0, len(SIGNALS) - 1])  # a signal of the linear score, and one of the network alone
+def test_nonfinite_signals_of_an_example_are_not_stored(value: float, column: int) -> None:
+    random, ranker = np.random.default_rng(12), Ranker(RANKER)
+    examples = [planted(random, "linear") for _ in range(241)]
+    examples[40][0][2, column] = value
+    examples[41][1][3] = value
+    given = examples[40][0].copy()
+    train(ranker, examples[:42])
+    assert np.isfinite(ranker.signals_NCF).all()
+    assert (ranker.log_correction_NC < np.inf).all()
+    np.testing.assert_array_equal(examples[40][0], given)  # the caller's array is unchanged
+    assert ranker.skipped_steps == 0
+    assert is_finite(ranker)
+    before = ranker.linear_weights_F.copy()
+    train(ranker, examples[42:])
+    assert is_finite(ranker)
+    assert abs(ranker.linear_weights_F - before).max() > 0.01
+
+
+@pytest.mark.parametrize("column", [0, len(SIGNALS) - 1])
+def test_nonfinite_step_is_skipped_and_learning_continues(column: int) -> None:
+    """A NaN in the buffer itself, as from a checkpoint or a fault in memory."""
+    random, ranker, undisturbed = np.random.default_rng(13), Ranker(RANKER), Ranker(RANKER)
+    examples = [planted(random, "linear") for _ in range(241)]
+    train(ranker, examples[:40])
+    ranker.signals_NCF[39, 2, column] = np.nan
+    before = {**ranker.served_state(), "optimizer": ranker.training_state()["optimizer"]}
+    assert np.isnan(ranker._step(np.arange(40)))
+    after = {**ranker.served_state(), "optimizer": ranker.training_state()["optimizer"]}
+    assert state_differences(after, before) == []
+    assert ranker.skipped_steps == 1
+    losses = train(ranker, examples[40:])
+    assert 1 < ranker.skipped_steps < 60  # until a newer example overwrites the NaN
+    train(undisturbed, examples)
+    assert ranker.steps + ranker.skipped_steps == undisturbed.steps
+    assert is_finite(ranker)
+    assert all(np.isfinite(loss or 0) for loss in losses[-100:])
+    restored = Ranker(RANKER)
+    restored.load_training(ranker.training_state())
+    assert restored.skipped_steps == ranker.skipped_steps
 
 
 def test_scoring_changes_no_state() -> None:
@@ -165,10 +215,10 @@ def test_constructor_keeps_global_random_state() -> None:
     assert state_differences(first.served_state(), Ranker(RANKER, seed=2).served_state()) != []
 
 
-@pytest.mark.parametrize("records", [5, 90])  # before and after the ring is full
-def test_restart_changes_nothing_that_follows(records: int) -> None:
+@pytest.mark.parametrize("examples", [5, 90])  # before and after the ring is full
+def test_restart_changes_nothing_that_follows(examples: int) -> None:
     random, original, restored = np.random.default_rng(9), Ranker(RANKER, seed=4), Ranker(RANKER, seed=4)
-    train(original, [planted(random, "linear") for _ in range(records)])
+    train(original, [planted(random, "linear") for _ in range(examples)])
     served, training = original.served_state(), original.training_state()
     more = [planted(random, "linear") for _ in range(20)]
     losses = train(original, more)
@@ -180,10 +230,10 @@ def test_restart_changes_nothing_that_follows(records: int) -> None:
 
 
 def test_settings_determine_all_sizes() -> None:
-    samples = {"hard_negatives": 2, "uniform_negatives": 1, "buffer_records": 4, "batch_records": 3}
-    ranker = Ranker(RankerSettings(**samples, hidden=(5, 3), visits_per_record=1e6, max_steps=1))
+    samples = {"hard_negatives": 2, "uniform_negatives": 1, "buffer_examples": 4, "batch_examples": 3}
+    ranker = Ranker(RankerSettings(**samples, hidden=(5, 3), visits_per_example=1e6, max_steps=1))
     equal_CF = np.tile(random_signals(np.random.default_rng(10), 1), (4, 1))
-    ranker.add_record(equal_CF, np.zeros(4, np.float32))
+    ranker.add_example(equal_CF, np.zeros(4, np.float32))
     # Equal candidates have equal probabilities: 1/3 in the network's loss of three, 1/4 in the linear loss of four.
     assert ranker.learn() == pytest.approx(np.log(3) + np.log(4), rel=1e-5)
     assert ranker.signals_NCF.shape == (4, 4, len(SIGNALS))

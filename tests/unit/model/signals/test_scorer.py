@@ -19,9 +19,9 @@ def trained_ranker(steps: int) -> Ranker:
         hard_negatives=6,
         uniform_negatives=2,
         hidden=(16, 8),
-        buffer_records=32,
-        batch_records=16,
-        visits_per_record=1e6,
+        buffer_examples=32,
+        batch_examples=16,
+        visits_per_example=1e6,
         max_steps=1,
     )
     ranker, random = Ranker(settings, 5, ("backbone",)), np.random.default_rng(6)
@@ -29,7 +29,7 @@ def trained_ranker(steps: int) -> Ranker:
     for _ in range(20):
         signals_CF = (random.normal(size=(9, len(SIGNALS))) * size_F).astype(np.float32)
         signals_CF[:, COLUMN["inter-event time"]] = 3.0
-        ranker.add_record(signals_CF, np.zeros(9, np.float32))
+        ranker.add_example(signals_CF, np.zeros(9, np.float32))
     for _ in range(steps):
         ranker.learn()
     return ranker

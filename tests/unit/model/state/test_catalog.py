@@ -62,11 +62,23 @@ def test_title_is_candidate_from_launch_to_withdrawal() -> None:
 def test_least_recently_used_titles_are_evicted_with_slack() -> None:
     catalog = catalog_of(60)
     catalog.ensure_row("t0", 100)  # used again
-    assert catalog.least_recently_used(60).tolist() == []
-    assert catalog.least_recently_used(55).tolist() == [1, 2, 3, 4, 5, 6]
-    catalog.evict(catalog.least_recently_used(50))
+    assert catalog.rows_to_evict(60).tolist() == []
+    assert catalog.rows_to_evict(55).tolist() == [1, 2, 3, 4, 5, 6]
+    catalog.evict(catalog.rows_to_evict(50))
     assert len(catalog.rows) == 49
-    assert catalog.least_recently_used(50).tolist() == []
+    assert catalog.rows_to_evict(50).tolist() == []
+
+
+def test_titles_that_never_launched_are_evicted_first() -> None:
+    catalog = catalog_of(52)
+    catalog.withdraw(3)  # it launched once
+    rows = [catalog.ensure_row(f"unlaunched {n}", 100 + n) for n in range(8)]
+    assert catalog.rows_to_evict(54).tolist() == rows[:7]  # with a slack of one
+    assert catalog.rows_to_evict(52).tolist() == rows  # no slack at the cost of launched titles
+    assert catalog.rows_to_evict(51).tolist() == [0, 1, *rows]
+    catalog.evict(np.array(rows))
+    assert catalog.rows_to_evict(52).tolist() == []
+    assert not catalog.launched_V[rows].any()
 
 
 def test_reused_row_keeps_nothing_of_evicted_title() -> None:
@@ -113,6 +125,6 @@ def test_restart_changes_nothing_that_follows(titles: int) -> None:
         for n in range(40):
             catalog.launch(catalog.ensure_row(f"new{n}", 100 + n), TEXT[n], ["a", "b"], 1990, None, 100 + n)
         catalog.update_text_neighbors([catalog.rows[f"new{n}"] for n in range(40)])
-        catalog.evict(catalog.least_recently_used(20))
+        catalog.evict(catalog.rows_to_evict(20))
     assert state_differences(restored.state_dict(), original.state_dict()) == []
     assert original.capacity == restored.capacity

@@ -3,7 +3,7 @@
 import numpy as np
 
 from model.signals.inputs import title_signals
-from model.state.stream_state import History, StreamState, StreamStateSettings
+from model.state.stream_state import WAITING_SHARE, History, StreamState, StreamStateSettings
 from tests.support.learner import (
     D_TEXT,
     LARGE_STATE,
@@ -56,6 +56,41 @@ def test_parts_grow_together_and_keep_their_counts() -> None:
     assert len(stream_state.catalog.candidate_V) == 2103
 
 
+def test_unlaunched_title_gets_its_row_from_enough_distinct_users() -> None:
+    stream_state = state_with_titles(2)
+    for user in ("a", "b", "b", "a"):
+        assert not stream_state.admit("unlaunched", user)
+    assert stream_state.catalog.rows_of(["unlaunched"]).tolist() == [-1]
+    assert (len(stream_state.admission), stream_state.waiting_title_events) == (1, 4)
+    assert stream_state.admit("unlaunched", "c")
+    assert stream_state.admit("unlaunched", "c")
+    assert stream_state.catalog.rows_of(["unlaunched"]).tolist() == [2]
+    assert (len(stream_state.admission), stream_state.waiting_title_events) == (0, 4)
+
+
+def test_launch_gives_a_waiting_title_its_row_at_once() -> None:
+    stream_state = state_with_titles(2)
+    assert not stream_state.admit("early", "a")
+    stream_state.launch([title_metadata("early")])
+    assert len(stream_state.admission) == 0
+    assert stream_state.admit("early", "a")
+
+
+def test_waiting_titles_are_bounded_by_max_titles() -> None:
+    stream_state = StreamState(StreamStateSettings(d_text=D_TEXT, max_titles=200))
+    for n in range(500):
+        stream_state.admit(f"invented {n}", "a")
+    assert (len(stream_state.admission), len(stream_state.catalog)) == (200 // WAITING_SHARE, 0)
+
+
+def test_erased_user_does_not_admit_a_title() -> None:
+    stream_state = state_with_titles(1)
+    for user in ("a", "b"):
+        stream_state.admit("unlaunched", user)
+    stream_state.erase_user("a")
+    assert not stream_state.admit("unlaunched", "c")
+
+
 def test_evicted_title_leaves_no_counts_in_any_part() -> None:
     stream_state = state_with_titles(SMALL_STATE.max_titles + 4, SMALL_STATE)
     for n in range(6):
@@ -71,6 +106,7 @@ def test_evicted_title_leaves_no_counts_in_any_part() -> None:
     assert not (stream_state.user_store.interactions.title_users_VI[rows] >= 0).any()
     assert not np.isin(stream_state.catalog.text_neighbors.to_VK, rows).any()
     assert stream_state.evict_titles().tolist() == []
+    assert stream_state.evicted_titles == 4
 
 
 def add_events(stream_state: StreamState, random: np.random.Generator, events: int) -> None:
@@ -91,6 +127,7 @@ def add_events(stream_state: StreamState, random: np.random.Generator, events: i
 def test_restart_changes_nothing_that_follows() -> None:
     random, original, restored = np.random.default_rng(2), StreamState(SMALL_STATE), StreamState(SMALL_STATE)
     add_events(original, random, 250)
+    original.admit("waiting", "u1")
     state = original.state_dict()
     restored.load_state_dict(state)
     assert state_differences(restored.state_dict(), state) == []

@@ -222,6 +222,11 @@ def test_erased_user_who_returns_is_new(size: int) -> None:
     assert erasure["appended"].timestamp() * 1000 == NOW + 2
 
 
+def test_log_record_names_the_source_topic() -> None:
+    run = run_flow([[event("u", "a", NOW, 0), erasure_request("u", 1)]], source_id="topic-1")
+    assert [record.source for record in run.log() if isinstance(record, Activity | UserErasure)] == ["topic-1"] * 2
+
+
 def test_unknown_user_can_be_erased() -> None:
     run = run_flow([[erasure_request("nobody", 0, reason="request by mail")]])
     assert [record for record in run.log() if isinstance(record, UserErasure)] == [

@@ -1,5 +1,6 @@
 """Flow `learn`: it announces complete checkpoints in order, and a restart announces those that it had not."""
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from streaming.records import Tick, Version, decode_version
 from streaming.state.checkpoints import CheckpointStore, version_record
 from streaming.state.log_learner import LogLearner, LogSettings
 from streaming.topics import MODEL_VERSIONS
+from tests.support.checkpoint_storage import FaultyFileSystem, faulty_url
 from tests.support.features import CollectSink, polls
 from tests.support.learner import SETTINGS, LogBuilder, state_differences
 
@@ -31,7 +33,11 @@ LOG_SETTINGS: Final = LogSettings(
 
 
 def flow(
-    messages: Sequence[Message], folder: Path, learner: LogLearner, unannounced: Version | None = None, keep: int = 50
+    messages: Sequence[Message],
+    folder: Path | str,
+    learner: LogLearner,
+    unannounced: Version | None = None,
+    keep: int = 50,
 ) -> tuple[list[Version], int | None]:
     """Run the flow over the messages. Returns the announced versions and the commit position."""
     versions, position = CollectSink(), CommitPosition()
@@ -93,6 +99,22 @@ def test_counters_include_the_totals_of_the_restored_checkpoint(tmp_path: Path) 
         learner.load_state_dict(found[0])
 
 
+def test_model_counts_are_exported_as_metrics(tmp_path: Path) -> None:
+    log = LogBuilder(seed=1).add_rounds(30)
+    learner = LogLearner(Learner(SETTINGS), LOG_SETTINGS)
+    learner.learner.pipelines["full"].ranker.skipped_steps = 3
+    names = ("unknown_title_events_total", "waiting_title_events_total", "title_evictions_total", "skipped_steps_total")
+    labels: list[dict[str, str]] = [{}, {}, {}, {"part": "ranker"}]
+    before = [value(f"premiere_learner_{name}", **label) for name, label in zip(names, labels, strict=True)]
+    flow(log.messages, tmp_path, learner)
+    after = [value(f"premiere_learner_{name}", **label) for name, label in zip(names, labels, strict=True)]
+    stream_state = learner.learner.stream_state
+    counts = [learner.unknown_title_events, stream_state.waiting_title_events, stream_state.evicted_titles, 3]
+    assert [b - a for a, b in zip(before, after, strict=True)] == counts
+    assert stream_state.waiting_title_events > 0 < stream_state.evicted_titles
+    assert value("premiere_learner_waiting_titles") == len(stream_state.admission)
+
+
 def test_restart_from_a_checkpoint_equals_an_undisturbed_run(tmp_path: Path) -> None:
     log = LogBuilder(seed=2).add_rounds(24)
     undisturbed, before, after = (LogLearner(Learner(SETTINGS), LOG_SETTINGS) for _ in range(3))
@@ -125,6 +147,24 @@ def test_damaged_checkpoint_is_replaced_by_the_one_before(tmp_path: Path) -> Non
     relearned, _ = flow(log.messages[after.position :], tmp_path / "b", after)
     assert relearned[-1].position > announced[-1].position
     assert state_differences(after.state_dict(), undisturbed.state_dict()) == []
+
+
+def test_full_disk_does_not_stop_the_learner(tmp_path: Path) -> None:
+    log = LogBuilder(seed=2).add_rounds(24)
+    undisturbed, learner = (LogLearner(Learner(SETTINGS), LOG_SETTINGS) for _ in range(2))
+    expected, _ = flow(log.messages, tmp_path / "a", undisturbed)
+    faulty, failed = faulty_url(tmp_path / "b"), value("premiere_checkpoint_failures_total")
+
+    def full_at_first(path: str) -> None:
+        if f"/{expected[1].step:012d}/" in path or f"/{expected[0].step:012d}/" in path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    FaultyFileSystem.on_write = full_at_first
+    announced, position = flow(log.messages, faulty, learner)
+    assert value("premiere_checkpoint_failures_total") == failed + 2
+    assert [version.step for version in announced] == [version.step for version in expected[2:]]
+    assert position == announced[-1].position
+    assert state_differences(learner.state_dict(), undisturbed.state_dict()) == []
 
 
 def test_log_without_events_announces_no_version(tmp_path: Path) -> None:

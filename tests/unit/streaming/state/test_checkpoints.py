@@ -1,29 +1,14 @@
-"""The store of checkpoints: which ones are kept, damaged ones, races with pins, and background writes."""
+"""The store of checkpoints: which one is loaded, and background writes."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
-from model import checkpoint
-from model.checkpoint import list_checkpoints
+from model.checkpoint import FORMAT, CheckpointFormatError, list_checkpoints
 from streaming.state.checkpoints import CheckpointStore, version_record
-
-
-def write(checkpoints: CheckpointStore, step: int, value: float = 0.0) -> None:
-    state = {"part": {"step": step, "array": np.full(4, value)}}
-    checkpoints.write(state, {"step": step, "position": step * 10, "learned": step, "mrr": None})
-    announced = checkpoints.take_finished(wait=True)
-    assert announced is not None
-    assert (announced.step, announced.position, announced.mrr) == (step, step * 10, None)
-
-
-def steps(checkpoints: CheckpointStore) -> list[int]:
-    return [int(url.rsplit("/", 1)[-1]) for url in list_checkpoints(checkpoints.url)]
+from tests.support.checkpoint_storage import change_format, steps, write
 
 
 def test_newest_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -54,111 +39,6 @@ def test_damaged_checkpoint_is_skipped(tmp_path: Path, caplog: pytest.LogCapture
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2  # one per damaged checkpoint
 
 
-@pytest.mark.parametrize("keep", [1, 3])
-def test_skipped_checkpoints_are_deleted_before_new_ones(tmp_path: Path, keep: int) -> None:
-    checkpoints = CheckpointStore(str(tmp_path), keep=keep)
-    for step in (700, 800, 900):
-        write(checkpoints, step)
-    for step in (1, 2, 3, 4):  # the others were damaged: the learner started over
-        write(checkpoints, step)
-        assert step in steps(checkpoints)
-        assert len(steps(checkpoints)) <= keep
-    assert steps(checkpoints) == [2, 3, 4][-keep:]
-
-
-def test_pinned_checkpoint_is_kept_until_unpinned(tmp_path: Path) -> None:
-    checkpoints = CheckpointStore(str(tmp_path), keep=2)
-    write(checkpoints, 1)
-    checkpoint.pin(list_checkpoints(str(tmp_path))[0])
-    for step in (2, 3, 4):
-        write(checkpoints, step)
-    assert steps(checkpoints) == [1, 3, 4]
-    found = checkpoints.load_newest()
-    assert found is not None
-    assert found[1]["step"] == 4
-    checkpoint.unpin(list_checkpoints(str(tmp_path))[0])
-    write(checkpoints, 5)
-    assert steps(checkpoints) == [4, 5]
-
-
-class RacingFileSystem(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A file system that calls `meanwhile` just before it deletes a checkpoint."""
-
-    protocol = "racing"
-    cachable = False
-    meanwhile: Callable[[], None] = lambda: None
-
-    def rm(self, path: str, recursive: bool = False, maxdepth: int | None = None) -> None:
-        RacingFileSystem.meanwhile()
-        super().rm(path, recursive, maxdepth)
-
-
-def test_checkpoint_pinned_during_rotation_is_kept(tmp_path: Path) -> None:
-    fsspec.register_implementation("racing", RacingFileSystem, clobber=True)
-    RacingFileSystem.meanwhile = lambda: None
-    write(CheckpointStore(str(tmp_path), keep=9), 1)
-    write(CheckpointStore(str(tmp_path), keep=9), 2)
-    second = str(tmp_path / "000000000002")
-    RacingFileSystem.meanwhile = lambda: checkpoint.pin(second)  # while the first one is deleted
-    checkpoints = CheckpointStore(f"racing://{tmp_path}", keep=1)
-    write(checkpoints, 3)
-    assert steps(checkpoints) == [2, 3]
-    assert checkpoint.load(second)[1]["step"] == 2
-
-
-def test_failed_deletion_is_repeated_by_the_next_write(tmp_path: Path) -> None:
-    fsspec.register_implementation("racing", RacingFileSystem, clobber=True)
-
-    def busy() -> None:
-        raise OSError("Directory not empty")
-
-    RacingFileSystem.meanwhile = busy
-    checkpoints = CheckpointStore(f"racing://{tmp_path}", keep=1)
-    write(checkpoints, 1)
-    write(checkpoints, 2)
-    assert steps(checkpoints) == [2]  # a folder without manifest is no checkpoint
-    assert len(list(tmp_path.iterdir())) == 2
-    RacingFileSystem.meanwhile = lambda: None
-    write(checkpoints, 3)
-    assert [path.name for path in tmp_path.iterdir()] == ["000000000003"]
-
-
-def test_long_term_checkpoint_is_one_to_two_periods_old(tmp_path: Path) -> None:
-    now = 1_700_000_000.0
-    checkpoints = CheckpointStore(str(tmp_path), keep=2, log_identity="log", long_term_hours=2.0, clock=lambda: now)
-    ages: list[list[float]] = []  # hours, of the kept checkpoints after each write
-    for step in range(60):
-        write(checkpoints, step)
-        ages.append([(now - (1_700_000_000.0 + 600 * old)) / 3600 for old in steps(checkpoints)])
-        now += 600.0
-    assert all(len(age) <= 4 for age in ages)
-    assert all(any(2.0 <= one <= 4.0 + 0.5 for one in age) for age in ages[14:])
-    assert all(max(age) <= 4.5 for age in ages)
-    oldest = {max(age) for age in ages[14:]}
-    assert len(oldest) > 5  # its successor replaces it
-
-
-def test_checkpoint_of_another_log_is_not_kept_long_term(tmp_path: Path) -> None:
-    checkpoints = CheckpointStore(str(tmp_path), keep=2, log_identity="old", long_term_hours=24.0)
-    for step in (1, 2, 3):
-        write(checkpoints, step)
-    assert steps(checkpoints) == [1, 2, 3]
-    checkpoints = CheckpointStore(str(tmp_path), keep=2, log_identity="new", long_term_hours=24.0)
-    for step in (4, 5, 6, 7):
-        write(checkpoints, step)
-    assert steps(checkpoints) == [4, 6, 7]
-
-
-def test_only_older_partial_writes_are_deleted(tmp_path: Path) -> None:
-    checkpoints = CheckpointStore(str(tmp_path), keep=3)
-    for name in ("000000000002", "000000000004", "000000000009", "notes"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "part.state.part").write_bytes(b"half")
-    checkpoint.pin(str(tmp_path / "000000000004"))  # `premiere verify` may be writing it
-    write(checkpoints, 5)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000000004", "000000000005", "000000000009", "notes"]
-
-
 def test_rewritten_checkpoint_is_complete(tmp_path: Path) -> None:
     checkpoints = CheckpointStore(str(tmp_path))
     write(checkpoints, 7, value=1.0)
@@ -182,9 +62,34 @@ def test_checkpoint_is_returned_once(tmp_path: Path) -> None:
     assert checkpoints.take_finished(wait=True) is None
 
 
-def test_write_error_is_raised(tmp_path: Path) -> None:
-    (tmp_path / "blocked").write_text("a file where a folder should be")
-    checkpoints = CheckpointStore(str(tmp_path / "blocked"))
-    checkpoints.write({"part": {}}, {"step": 1, "position": 2, "learned": 3, "mrr": 0.5})
-    with pytest.raises(OSError, match="blocked"):
-        checkpoints.take_finished(wait=True)
+def test_checkpoint_of_this_log_is_loaded_before_a_later_one_of_another_log(tmp_path: Path) -> None:
+    write(CheckpointStore(str(tmp_path), log_identity="mine"), 5)
+    write(CheckpointStore(str(tmp_path), log_identity="other"), 900)
+    found = CheckpointStore(str(tmp_path), log_identity="mine").load_newest()
+    assert found is not None
+    assert found[1]["step"] == 5
+    found = CheckpointStore(str(tmp_path), log_identity="third").load_newest()
+    assert found is not None
+    assert found[1]["step"] == 900  # its weights
+
+
+def test_checkpoints_of_another_format_only_are_refused_with_their_size(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write(CheckpointStore(str(tmp_path)), step)
+        change_format(tmp_path / f"{step:012d}", FORMAT - 1)
+    (tmp_path / "000000000002" / "part.state").write_bytes(bytes(3_400_000))
+    with pytest.raises(CheckpointFormatError, match=rf"2 .*\(3\.4 MB\).*{FORMAT - 1}.*{FORMAT}.*PREMIERE_CHECKPOINTS"):
+        CheckpointStore(str(tmp_path)).load_newest()
+
+
+def test_checkpoint_of_another_format_is_reported_with_its_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(CheckpointStore(str(tmp_path)), 1)
+    write(CheckpointStore(str(tmp_path)), 2)
+    change_format(tmp_path / "000000000002", FORMAT + 1)
+    (tmp_path / "000000000002" / "part.state").write_bytes(bytes(1_200_000))
+    found = CheckpointStore(str(tmp_path)).load_newest()
+    assert found is not None
+    assert found[1]["step"] == 1
+    assert [("1.2 MB" in text, "000000000002" in text) for text in caplog.messages] == [(True, True)]

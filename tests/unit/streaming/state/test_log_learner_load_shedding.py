@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from model.learner import Learner
 from streaming.state.log_learner import LogLearner, LogSettings
-from tests.support.learner import SETTINGS, LogBuilder, activity
+from tests.support.learner import SETTINGS, SMALL_STATE, LogBuilder, activity
 
 torch.set_num_threads(1)
 SETTINGS_AT_LOW_RATE = LogSettings(
@@ -15,7 +16,8 @@ SETTINGS_AT_LOW_RATE = LogSettings(
 
 
 def new(settings: LogSettings) -> LogLearner:
-    return LogLearner(Learner(SETTINGS), settings)
+    state = replace(SMALL_STATE, min_users_before_launch=1)  # titles are learned without a launch
+    return LogLearner(Learner(replace(SETTINGS, stream_state=state)), settings)
 
 
 def test_event_rate_above_capacity_shrinks_experience_replay() -> None:
@@ -57,3 +59,19 @@ def test_load_level_follows_from_rate_and_settings() -> None:
     assert settings.load_level(200) == (64, 0.75, 1.0)
     assert settings.load_level(1_000) == (320, 0.2, 0.2)
     assert settings.load_level(10_000) == (512, 0.2, 0.02)
+
+
+@pytest.mark.parametrize("step", [-3_600_000, 3_600_000])
+def test_clock_step_of_the_host_changes_neither_load_level_nor_checkpoints(step: int) -> None:
+    settings = LogSettings(min_batch_events=4, linger_ms=500, checkpoint_ms=5_000, checkpoint_batches=10**6)
+    log, learner = LogBuilder(), new(settings)
+    levels, due = set(), []
+    for number in range(120):  # 50 events/s
+        if number == 60:
+            log.record_time += step
+        log.write(activity(*range(10 * number, 10 * number + 10)), 200)
+        due += [number] * learner.feed(log.messages[-1])
+        levels.add((learner.batch_events, learner.replay_ratio, learner.eval_ratio))
+    assert levels == {(4, 1.0, 1.0)}
+    assert learner.events_per_second() < 60
+    assert len([number for number in due if number > 60]) >= 2

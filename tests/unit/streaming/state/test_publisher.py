@@ -68,14 +68,14 @@ def test_all_waiting_events_of_a_user_are_one_recompute() -> None:
     assert publisher.seconds_until_work(NOW) is None
 
 
-def test_slice_is_bounded_and_events_come_before_refreshes() -> None:
+def test_batch_of_work_is_bounded_and_events_come_before_refreshes() -> None:
     publisher = serving_publisher(PublishSettings(list_size=10, refresh_budget=1e6, event_batch=3, refresh_batch=2))
     users = list(world().newest())[:5]
     for offset, user in enumerate(users):
         publisher.on_activity(next_activity(user, unseen_titles(user)[0]), offset)
-    slices = [[item for item in publisher.work(NOW) if isinstance(item, Prediction)] for _ in range(2)]
-    assert [[item.user for item in part if item.cause == "event"] for part in slices] == [users[:3], users[3:]]
-    assert [sum(item.cause == "refresh" for item in part) for part in slices] == [1, 2]  # first while two users wait
+    batches = [[item for item in publisher.work(NOW) if isinstance(item, Prediction)] for _ in range(2)]
+    assert [[item.user for item in part if item.cause == "event"] for part in batches] == [users[:3], users[3:]]
+    assert [sum(item.cause == "refresh" for item in part) for part in batches] == [1, 2]  # first while two users wait
 
 
 def test_refresh_keeps_its_budget_of_users_per_second() -> None:
@@ -161,7 +161,7 @@ def test_launch_without_text_is_tried_on_most_recent_users() -> None:
 
 def test_launch_recomputes_lists_of_an_older_version() -> None:
     publisher = serving_publisher(PublishSettings(list_size=100, refresh_budget=1e6, refresh_batch=1))
-    publisher.work(NOW)  # one user: the fallback
+    publisher.work(NOW)  # one user: the default user
     publisher.serve(1, recommender(), [])
     title = new_title()
     publisher.on_launches([title])
@@ -174,9 +174,9 @@ def test_launch_recomputes_lists_of_an_older_version() -> None:
 def test_new_version_drops_cached_lists() -> None:
     publisher = serving_publisher()
     work_until_idle(publisher)
-    assert all(known.ranked for known in (publisher.fallback, *publisher.users.cached.values()))
+    assert all(known.ranked for known in (publisher.default_user, *publisher.users.cached.values()))
     publisher.serve(1, recommender(), [])
-    assert not any(known.ranked for known in (publisher.fallback, *publisher.users.cached.values()))
+    assert not any(known.ranked for known in (publisher.default_user, *publisher.users.cached.values()))
 
 
 def test_withdrawn_title_is_in_no_new_list_until_relaunched() -> None:
@@ -184,13 +184,13 @@ def test_withdrawn_title_is_in_no_new_list_until_relaunched() -> None:
     work_until_idle(publisher)
     withdrawn = later_record(world().titles[3], 600, withdrawn=True)
     publisher.on_launches([withdrawn])
-    assert work_until_idle(publisher) == [WithdrawnTitles(frozenset({withdrawn.title}))]
+    assert work_until_idle(publisher) == [WithdrawnTitles(frozenset({withdrawn.title}), 600)]
     publisher.serve(1, recommender(), [])
     lists = predictions_by_user(work_until_idle(publisher))
     assert not any(withdrawn.title in titles for one in lists.values() for titles in one.lists.values())
     publisher.on_launches([later_record(withdrawn, 700, withdrawn=False)])
     items = work_until_idle(publisher)
-    assert items[0] == WithdrawnTitles(frozenset())
+    assert items[0] == WithdrawnTitles(frozenset(), 700)
     assert any(withdrawn.title in one.lists[0] for one in predictions_by_user(items).values())
 
 

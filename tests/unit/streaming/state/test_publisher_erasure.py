@@ -1,5 +1,7 @@
 """The publisher at a request to erase a user: nothing of the user stays, and no earlier event returns."""
 
+from msgspec import structs
+
 from streaming.records import UserErasure
 from streaming.state.publisher import Publisher
 from streaming.stores.redis_lists import ErasedUser
@@ -53,3 +55,14 @@ def test_erasure_writes_a_tombstone_before_the_first_version() -> None:
     assert publisher.seconds_until_work(NOW) == 0
     assert publisher.work(NOW) == [ErasedUser("nobody", 3)]
     assert publisher.seconds_until_work(NOW) is None
+
+
+def test_requests_and_events_of_a_recreated_topic_take_effect() -> None:
+    publisher, user = serving_publisher(), sorted(world().newest())[0]
+    work_until_idle(publisher)
+    publisher.on_erasure(structs.replace(erasure(user, 0), source="topic-2"))
+    assert publisher.users.get(user) is None
+    publisher.on_activity(structs.replace(activity(user, [("a", 1, PLAY)], 1), source="topic-2"), 5)
+    items = work_until_idle(publisher)
+    assert ErasedUser(user, 0, "topic-2") in items
+    assert (predictions_by_user(items)[user].source, predictions_by_user(items)[user].events) == ("topic-2", 1)

@@ -6,7 +6,7 @@ from tests.support.publisher import new_title
 
 
 def cache_with_changes() -> TitleCache:
-    """Fifty titles read at startup, and three changes after it, of which two are in the learner's log."""
+    """Fifty titles read at startup, and three changes after it, of which two are in the learner log."""
     cache = TitleCache()
     cache.update(world().titles[:50], at_startup=True)
     logged, late = world().titles[0], new_title("Late", offset=501)

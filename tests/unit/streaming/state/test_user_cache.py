@@ -1,6 +1,7 @@
 """The cache of users, and the insertion of new titles into their lists."""
 
 import numpy as np
+from msgspec import structs
 
 from model.actions import ACTIONS
 from model.recommender import RankedLists
@@ -16,6 +17,25 @@ def test_only_positive_events_mark_a_title_as_seen() -> None:
     cached = users.get("u")
     assert cached is not None
     assert (list(cached.seen), cached.events, cached.positives) == (["a"], 3, 1)
+
+
+def test_first_event_of_a_recreated_topic_replaces_the_history() -> None:
+    users, old, new = UserCache(), [("a", 1, PLAY), ("b", 2, PLAY)], [("c", 3, PLAY)]
+    assert users.update(structs.replace(activity("u", old, 900, 2), source="topic-1"))
+    assert not users.update(structs.replace(activity("u", new, 0), source="topic-1"))
+    assert users.update(structs.replace(activity("u", new, 0), source="topic-2"))
+    cached = users.get("u")
+    assert cached is not None
+    assert (cached.titles, cached.events, cached.offset, cached.source) == (["c"], 1, 0, "topic-2")
+    assert not users.update(structs.replace(activity("u", new, 0), source="topic-2"))
+
+
+def test_erasure_request_of_a_recreated_topic_erases_the_user() -> None:
+    users = UserCache()
+    users.update(structs.replace(activity("u", [("a", 1, PLAY)], 900), source="topic-1"))
+    assert not users.erase("u", 5, "topic-1")
+    assert users.erase("u", 5, "topic-2")
+    assert users.get("u") is None
 
 
 def test_least_recently_active_user_is_evicted() -> None:

@@ -1,4 +1,4 @@
-"""Announcements are queued, held back or released by their cause, and damaged versions are skipped."""
+"""Announcements are queued, held back or released by their cause, and versions that cannot be loaded are skipped."""
 
 from collections.abc import Iterator, Sequence
 from typing import Literal

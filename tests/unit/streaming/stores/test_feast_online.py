@@ -15,13 +15,14 @@ from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
 from feast import FeatureStore
+from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from features.store import open_store, write_title_semantics
 from infra.local.embedded import free_port, redis_answers
 from streaming.stores.feast_online import FeastSink, WriteRows
-from streaming.stores.retry import RedisUnavailableError
+from streaming.stores.retry import RedisRefusedError, RedisUnavailableError
 
 NOON = datetime(2016, 5, 1, 12, tzinfo=UTC)
 EACH_ITEM = timedelta(0)
@@ -155,9 +156,21 @@ def test_stopping_flow_does_not_wait_for_redis(tmp_path: Path, prefix: str) -> N
         run_main(flow([[row(prefix, 1)]], FeastSink(writer(store), max_outage_s=1e9, stop=stop)))
 
 
-def test_other_redis_error_is_raised_at_once(prefix: str) -> None:
-    def write(rows: Sequence[dict[str, Any]]) -> None:
-        raise ResponseError("OOM command not allowed when used memory > 'maxmemory'")
+def test_redis_out_of_memory_is_an_outage(own_redis: OwnRedis, tmp_path: Path, prefix: str) -> None:
+    store, tries = open_store(own_redis.url, tmp_path / "repository"), []
 
-    with pytest.raises(ResponseError, match="OOM"):
-        run_main(flow([[row(prefix, 1)]], FeastSink(write, max_outage_s=1e9)))
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        tries.append(len(rows))
+        Redis.from_url(own_redis.url).config_set("maxmemory", 1 if len(tries) == 1 else 0)
+        write_title_semantics(store, rows)
+
+    run_main(flow([[row(prefix, 1)]], FeastSink(write)))
+    assert (stored(store, prefix), len(tries)) == ("at 1", 2)
+
+
+def test_redis_answer_that_does_not_pass_ends_the_flow_at_once() -> None:
+    def write(rows: Sequence[dict[str, Any]]) -> None:
+        raise ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+    with pytest.raises(RedisRefusedError, match="WRONGTYPE"):
+        run_main(flow([[row("title", 1)]], FeastSink(write, max_outage_s=1e9)))

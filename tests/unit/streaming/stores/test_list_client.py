@@ -1,4 +1,4 @@
-"""Reading lists from a real Redis: horizons, the fallback, withdrawn titles, and the imports of the module."""
+"""Reading lists from a real Redis: horizons, the default list, withdrawn titles, and the imports of the module."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from redis import Redis
 
-from streaming.stores.list_client import FALLBACK_KEY, WITHDRAWN_KEY, Revision, key, read, read_revision
+from streaming.stores.list_client import DEFAULT_KEY, WITHDRAWN_KEY, Revision, key, read, read_revision
 from streaming.stores.redis_lists import Prediction, RedisSink, RedisWrite, WithdrawnTitles
 
 
@@ -42,8 +42,8 @@ def test_read_takes_the_longest_horizon_that_has_passed(
     assert read(client, user, since) == [f"after {horizon}"]
 
 
-def test_unknown_user_gets_the_fallback_list(client: Redis, redis_url: str, user: str) -> None:
-    client.delete(FALLBACK_KEY)
+def test_unknown_user_gets_the_default_list(client: Redis, redis_url: str, user: str) -> None:
+    client.delete(DEFAULT_KEY)
     assert read(client, user) == []
     write(redis_url, prediction(None, ["a", "b"]))
     assert read(client, user) == ["a", "b"]

@@ -118,6 +118,19 @@ def test_tombstone_of_erased_user_blocks_older_writes(client: Redis, redis_url: 
     assert read(client, user) == ["new"]
 
 
+def test_first_lists_of_a_recreated_topic_replace_those_of_the_old_one(
+    client: Redis, redis_url: str, user: str
+) -> None:
+    write(redis_url, prediction(user, ["old"], (900, 3, 5), source="topic-1"))
+    write(redis_url, prediction(user, ["new"], (0, 3, 5), source="topic-2"))
+    assert (read(client, user), client.hget(key(user), "source")) == (["new"], "topic-2")
+    write(redis_url, prediction(user, ["newer"], (2, 3, 5), source="topic-2"))
+    write(redis_url, prediction(user, ["older"], (1, 3, 5), source="topic-2"))
+    assert read(client, user) == ["newer"]
+    write(redis_url, ErasedUser(user, 0, "topic-3"), prediction(None, ["a"]), WithdrawnTitles(frozenset()))
+    assert read(client, user) == ["a"]
+
+
 def test_scripts_are_reloaded_after_a_redis_restart(client: Redis, redis_url: str, user: str) -> None:
     part = RedisSink(redis_url).build_part("predictions", "0", None)
     part.write_batch([[prediction(user, ["a"], (1, 0, 0))]])

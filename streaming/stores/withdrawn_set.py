@@ -1,0 +1,116 @@
+"""Writes the set of withdrawn titles to Redis (keys: `streaming/stores/list_client.py`).
+
+A change is written as a difference. One script compares its revision, the newest launch that it includes, with the
+stored one. So a late write of an older set never brings a withdrawn title back. Revisions of different logs cannot be
+compared: the writer's log wins.
+
+The whole set is written at the start, after a reconnect (Redis may have lost its last second), and where changes are
+missing in Redis. It is written in chunks: first all additions, then all removals, so a reader never misses a title
+that stays withdrawn. Its first step stores the revision, which stops older writers; `complete` follows after the last.
+"""
+
+import logging
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import Any, Final
+
+from redis import Redis
+
+from streaming.stores.list_client import WITHDRAWN_KEY, WITHDRAWN_REVISION_KEY
+
+MAX_CHUNK_TITLES: Final = 1000  # per call of the script
+NO_BASE: Final = -1  # the call needs no earlier change in Redis
+
+_UPDATE: Final = """
+local known = redis.call('HMGET', KEYS[2], 'log', 'revision', 'complete')
+local same_log = known[1] == ARGV[1]
+local revision, base, added = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
+local function stored(field) return same_log and tonumber(field or '') or -1 end
+if stored(known[2]) > revision then return 'newer' end
+if stored(known[3]) < base then return 'missing' end
+if not same_log then redis.call('HDEL', KEYS[2], 'complete') end
+redis.call('HSET', KEYS[2], 'log', ARGV[1], 'revision', ARGV[2])
+if added > 0 then redis.call('SADD', KEYS[1], unpack(ARGV, 6, 5 + added)) end
+if #ARGV > 5 + added then redis.call('SREM', KEYS[1], unpack(ARGV, 6 + added)) end
+if ARGV[4] == '1' then redis.call('HSET', KEYS[2], 'complete', ARGV[2]) end
+return 'written'
+"""
+
+log: Final = logging.getLogger(__name__)
+
+
+class WithdrawnSet:
+    """The writer of the set. All methods are idempotent and raise redis errors."""
+
+    def __init__(self, client: Redis, log_identity: str) -> None:
+        """`log_identity` names the log of the launches. Only one thread uses `client`, so it has one connection."""
+        self.client, self.log_identity = client, log_identity
+        self.written: tuple[frozenset[str], int] | None = None  # the last titles and their revision
+        self._update_script = client.register_script(_UPDATE)
+        self._reconnects, self._checked_at = 0, 0  # reconnects so far, and their number at the last check of the set
+
+    def write(self, titles: frozenset[str], revision: int) -> None:
+        """Make `titles` the withdrawn titles, unless Redis has a later revision."""
+        if self.written is None:
+            self._watch_connection()
+        before, base = self.written or (titles, NO_BASE)
+        added, removed = titles - before, before - titles
+        answer = "missing"
+        if self.written is not None and len(added) + len(removed) <= MAX_CHUNK_TITLES:
+            answer = self._update(revision, added, removed, base=base, last=True)
+        if answer == "missing":
+            answer = self._write_all(titles, revision)
+        if answer == "newer":
+            log.info("Redis has later withdrawn titles than revision %d: another process wrote them.", revision)
+        self.written = titles, revision
+
+    def repeat_after_reconnect(self) -> None:
+        """Write the whole set again if the connection is a new one."""
+        if self.written is not None and self._reconnects != self._checked_at:
+            self._write_all(*self.written)
+
+    def _watch_connection(self) -> None:
+        pool: Any = self.client.connection_pool
+        connection = pool.get_connection()
+        connection.register_connect_callback(self._on_reconnect)
+        pool.release(connection)
+
+    def _on_reconnect(self, _connection: Any) -> None:
+        self._reconnects += 1
+
+    def _write_all(self, titles: frozenset[str], revision: int) -> str:
+        answer, reconnects = self._update(revision), self._reconnects
+        if answer == "newer":
+            self._checked_at = reconnects
+            return answer
+        found = self.client.sscan_iter(WITHDRAWN_KEY, count=MAX_CHUNK_TITLES)
+        stored = {title.decode() if isinstance(title, bytes) else title for title in found}
+        for added in _chunks(titles - stored):
+            answer = self._update(revision, added=added)
+        for removed in _chunks(stored - titles):
+            answer = self._update(revision, removed=removed)
+        answer = self._update(revision, last=True)
+        self._checked_at = reconnects
+        return answer
+
+    def _update(
+        self,
+        revision: int,
+        added: Collection[str] = (),
+        removed: Collection[str] = (),
+        base: int = NO_BASE,
+        last: bool = False,
+    ) -> str:
+        """Call the script; returns "written", "newer" or, if changes after `base` are not in Redis, "missing".
+
+        `last` marks the set as complete at this revision.
+        """
+        arguments: list[str | int] = [self.log_identity, revision, base, int(last), len(added), *added, *removed]
+        answer: Any = self._update_script(keys=[WITHDRAWN_KEY, WITHDRAWN_REVISION_KEY], args=arguments)
+        return answer.decode() if isinstance(answer, bytes) else str(answer)
+
+
+def _chunks(titles: Collection[str]) -> Iterator[list[str]]:
+    rest = iter(sorted(titles))
+    while chunk := list(islice(rest, MAX_CHUNK_TITLES)):
+        yield chunk

@@ -1,0 +1,59 @@
+"""The order of a title's records: the topic decides, whatever the producer's `ts` and the state of the recovery store."""
+
+import pytest
+
+from features.text_encoders import Encoder, load_encoder
+from streaming.records import MIN_TIME_MS, Title
+from streaming.state.publisher import Publisher
+from streaming.state.title_cache import TitleCache
+from tests.support.titles import NOW, TOY, launch, run_flow
+
+
+@pytest.fixture(scope="module")
+def encode() -> Encoder:
+    return load_encoder()
+
+
+def names_and_stamps(titles: list[Title]) -> list[tuple[str, int]]:
+    return [(title.name, title.stamp) for title in titles]
+
+
+def test_topic_order_decides_whatever_the_ts(encode: Encoder) -> None:
+    run = run_flow(
+        encode,
+        launch("1", 0, name="a", ts=NOW),
+        launch("1", 1, name="b", ts=5_000),
+        launch("1", 2, name="c", ts=1_000),  # an older ts, but a later record
+        launch("1", 3, name="d", ts=NOW + 60_000),  # a producer's clock that is ahead
+        launch("1", 4, name="e", ts=6_000),
+    )
+    assert names_and_stamps(run.written()) == [(name, (NOW + n) * 1000) for n, name in enumerate("abcde")]
+
+
+def test_stamps_strictly_increase_within_one_append_time(encode: Encoder) -> None:
+    records = [launch("1", n, name=name)._replace(appended=NOW - n) for n, name in enumerate("abc")]  # a clock set back
+    assert names_and_stamps(run_flow(encode, *records).written()) == [
+        (name, NOW * 1000 + n) for n, name in enumerate("abc")
+    ]
+
+
+def test_stamp_is_after_1970_even_for_an_older_record_time(encode: Encoder) -> None:
+    records = [launch("1", n, name=name)._replace(appended=MIN_TIME_MS) for n, name in enumerate("ab")]
+    first, second = run_flow(encode, *records).written()
+    assert (first.launched, first.stamp, second.stamp) == (MIN_TIME_MS, 1, 2)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 3])  # records that the topic still has when the recovery store is lost
+def test_withdrawal_counts_after_the_recovery_store_was_lost(encode: Encoder, kept: int) -> None:
+    ts = NOW - 86_400_000  # the producer always sends the launch time of the title
+    changes = [launch("1", n, **{**TOY, "name": f"Toy Story {n}"}, ts=ts) for n in range(3)]
+    withdrawal = launch("1", 3, withdrawn=True, ts=ts)
+    publisher, cache = Publisher(), TitleCache()
+    publisher.on_launches(run_flow(encode, *changes).written())
+    cache.update(run_flow(encode, *changes).written(), at_startup=True)
+    again = run_flow(encode, *changes[3 - kept :], withdrawal)  # a new flow has no state
+    publisher.on_launches(again.written())
+    assert publisher.titles.withdrawn == {"1"}
+    assert [title.withdrawn for title in cache.update(again.written())] == [True]
+    event_times = [row["event_timestamp"] for row in again.offline.all()]
+    assert event_times[-1] > run_flow(encode, *changes).offline.all()[-1]["event_timestamp"]
