@@ -99,10 +99,11 @@ def test_killed_titles_write_each_title_once(services: Settings) -> None:
     assert len(known) == len(launches) + 1
 
 
-def test_publish_serves_all_users_with_any_worker_count(rescaled: Settings, tmp_path: Path) -> None:
+def test_publish_serves_all_users_with_any_worker_count(rescaled: Settings) -> None:
     services, want = rescaled, {activity.user: activity.count for activity in read_activities(rescaled)}
     assert {Shard(0, 2).owns(user) for user in want} == {True, False}
-    send_records(services, t.MODEL_VERSIONS, [("", to_json(version(services, tmp_path)))])
+    announced = version(services, Path(services.checkpoints_url()))
+    send_records(services, t.MODEL_VERSIONS, [("", to_json(announced))])
     client: Any = redis.Redis.from_url(services.require_redis_url(), decode_responses=True)
 
     def served() -> bool:

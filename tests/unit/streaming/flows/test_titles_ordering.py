@@ -1,4 +1,4 @@
-"""The order of a title's records: the topic decides, whatever the producer's `ts` and the state of the recovery store."""
+"""The order of a title's records follows the topic, whatever the producer's `ts` and the recovery store say."""
 
 import pytest
 

@@ -117,7 +117,7 @@ def test_large_set_is_written_and_removed_in_chunks(client: Redis, url: str, siz
     assert not client.exists(WITHDRAWN_KEY)
 
 
-class Watched(WithdrawnSet):
+class ObservedRedis(WithdrawnSet):
     """Notes what a reader sees after each call of the script, and fails at one of them."""
 
     def __init__(self, url: str, fail_at: int | None = None) -> None:
@@ -135,7 +135,7 @@ class Watched(WithdrawnSet):
 def test_title_that_stays_withdrawn_is_never_missing(client: Redis, url: str) -> None:
     staying = {f"stays-{n}" for n in range(5)}
     writer(url).write(frozenset({*staying, *(f"old-{n}" for n in range(3000))}), 1)
-    withdrawn = Watched(url)
+    withdrawn = ObservedRedis(url)
     withdrawn.write(frozenset({*staying, *(f"new-{n}" for n in range(3000))}), 2)
     assert len(withdrawn.seen) > 6
     assert all(staying <= seen for seen in withdrawn.seen)
@@ -146,7 +146,7 @@ def test_interrupted_whole_write_is_completed_by_the_next_process(client: Redis,
     other = writer(url)
     other.write(frozenset({"a"}), 1)
     with pytest.raises(ConnectionError):
-        Watched(url, fail_at=2).write(titles, 5)
+        ObservedRedis(url, fail_at=2).write(titles, 5)
     assert client.hgetall(WITHDRAWN_REVISION_KEY) == {"log": "log-1", "revision": "5", "complete": "1"}
     other.write(titles - {"t7"}, 6)  # a change of another process: it also needs what the interrupted one left out
     assert in_redis(client) == titles - {"t7"}
