@@ -83,7 +83,7 @@ def newest_state(session: Session, beyond: int) -> Any:
 
 def check_user_is_erased(session: Session) -> None:
     """The user's data is in no store and in no state."""
-    assert set(session.redis.hgetall(key(ERASED_USER))) == {"log", "revision"}
+    assert set(session.redis.hgetall(key(ERASED_USER))) == {"log", "revision", "source"}
     assert read(session.redis, ERASED_USER) == read(session.redis, "unknown user") != []
     assert not has_user(
         open_store(session.settings.require_redis_url(), session.settings.data_dir / "feast"), ERASED_USER
