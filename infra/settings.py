@@ -126,11 +126,11 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(
         default=5, gt=0, description="seconds of log time (record timestamps) between two checkpoints"
     )
-    keep_checkpoints: int = Field(default=4, ge=2, description="recent checkpoints that are kept, besides pinned ones")
+    keep_checkpoints: int = Field(default=4, ge=2, description="newest checkpoints that are kept, besides others")
     long_term_checkpoint_hours: float = Field(
         default=24,
         ge=0,
-        description="also keep one long-term checkpoint, one to two times this many hours old; 0: none",
+        description="also keep a checkpoint that is one to two times this many hours old, and its successor; 0: none",
     )
     offline_days: int = Field(
         default=365, ge=0, description="days that the offline log keeps a row of user features; 0: forever"

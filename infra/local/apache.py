@@ -22,7 +22,7 @@ ARTIFACTS: Final = (
     "org.slf4j:slf4j-simple:jar:1.7.36:compile",  # logs to stderr
 )
 CLASSPATH_FILE: Final = "classpath"  # written last: without it the download is incomplete
-EXTRA_HINT: Final = "`pip install 'premiere[kafka]'`"
+EXTRA_HINT: Final = "`.venv/bin/pip install -e '.[kafka]'`"
 TOOL_TIMEOUT_S: Final = 60.0  # for a command of Kafka's storage tool
 DEFAULT_HEAP_OPTIONS: Final = "-Xms128m -Xmx512m"
 BROKER_PROPERTIES: Final = """\

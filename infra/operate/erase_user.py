@@ -80,8 +80,8 @@ def remaining_copies(settings: Settings, now: datetime) -> Iterator[str]:
     long_term = f"; the long-term one until {now + timedelta(days=checkpoint_days):%Y-%m-%d}" if checkpoint_days else ""
     yield f"- older checkpoints: until {settings.keep_checkpoints} newer ones are written{long_term}"
     yield "- pinned checkpoints: until they are unpinned (`premiere versions`)"
-    yield "- the id itself: in a tombstone in Redis, in the request next to the offline log, in a note among the dead"
-    yield "  letters, and in the recovery store until the flow features starts again"
+    yield "- the id itself: in an erasure marker in Redis, in the request next to the offline log, in a note among the"
+    yield "  dead letters, and in the recovery store until the flow features starts again"
     yield f"If the flows keep running, the last copy except pinned checkpoints expires on {last:%Y-%m-%d}."
 
 

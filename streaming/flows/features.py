@@ -1,9 +1,9 @@
 """Flow `features`: turns user events into feature rows and into activity records for the learner log.
 
 user-events -> validated, deduplicated and merged into the user's history -> Feast (online the newest row, offline one
-row per event) and the topic `activity`. There is one activity record per user and poll. A poll returns the events that
-have arrived, so a record holds many events under load and one otherwise. The rows do not depend on where polls were
-cut.
+row per event) and the topic `activity`. There is one activity record per user and poll, or several if the poll has more
+than half a history of the user's events. A poll returns the events that have arrived, so a record holds many events
+under load and one otherwise. The rows do not depend on where polls were cut.
 
 A request to erase a user ends the user's history. It is written to the learner log, in order with the user's activity,
 and to the Parquet log of erasure requests, which compaction reads. The online row and the state are deleted. Later

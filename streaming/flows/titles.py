@@ -3,16 +3,17 @@
 title-launches -> validated, compared with the known state of the title -> its texts embedded -> the compacted topic
 `titles`, the learner log `activity`, and Feast (online and offline). The rules:
 
-- The order of the topic decides: a later record wins whatever its `ts`. Each record replaces the title completely;
-  omitted fields are cleared. An unchanged record is not passed on, so a producer may send its whole catalog daily.
+- The order of the topic decides: a later record wins whatever its `ts`. Each record without `withdrawn` replaces the
+  title completely; omitted fields are cleared. An unchanged record is not passed on, so a producer may send its whole
+  catalog daily.
 - `launched` is the time of the title's first record (its `ts`, else its append time) and never changes.
 - `stamp` orders the records of a title and is its event time in the feature store: the record's append time in
   microseconds, at least one more than the title's previous stamp. It never depends on the producer's `ts`, so a later
   record also wins after the recovery store was lost. It is after 1970: Feast's Redis store compares no earlier times.
 - A withdrawal removes the title from the candidates but keeps its content, because histories contain it. The other
   fields of a withdrawal count only if the title is unknown. A later launch without `withdrawn` restores the title.
-- A title without any text has no embedding, so it cannot be matched with users. At its launch `publish` tries it on the
-  most recently active users, as a candidate for the new-title slots. It is ranked on its counts once it has events.
+- A title without any text has no embedding, so it cannot be matched with users. At its launch `publish` scores it for
+  the most recently active users, as a candidate for the new-title slots. It is ranked on its counts once it has events.
 
 Reprocessing produces the same records again, with the same stamps, bit for bit; readers ignore a stamp that they know.
 The state contains the content of each title, including its text. Step ids are keys of the recovery store.

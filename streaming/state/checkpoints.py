@@ -9,9 +9,9 @@ each period, one that is between one and two periods old, for problems that are 
 well: it becomes the one of that age once it is old enough.
 
 Rotation deletes only checkpoints of this format and this log, of no later step than the one just written, that this
-process wrote or found at its start. So a stalled process that wakes deletes nothing of its successor, and checkpoints
-of another release or log stay; those of logs that cannot return are deleted too. The same holds for partial writes,
-which are deleted before each write.
+process wrote or found at its start. So a stalled process that wakes deletes nothing of the process that replaced it,
+and checkpoints of another release or log stay; those of logs that cannot return are deleted too. The same holds for
+partial writes, which are deleted before each write.
 """
 
 import atexit

@@ -14,7 +14,7 @@ and the title enters where it beats the end of the list. No other user is recomp
 has no text embedding to compare: it is tried on the most recently active users. The scores of a list of an older
 version cannot be compared with the title's score: such a list is outdated, and its user is recomputed.
 
-The query time of a list is the present in stream time: the wall clock minus the median age of recent events. Otherwise
+The query time of a list is the present in event time: the wall clock minus the median age of recent events. Otherwise
 a produced dataset of old events would look like years of inactivity. Nothing is ranked before the first version.
 """
 
@@ -34,7 +34,7 @@ from streaming.state.user_cache import NO_VERSION, CachedUser, UserCache, insert
 from streaming.stores.redis_lists import ErasedUser, LaunchCompleted, Prediction, RedisWrite, WithdrawnTitles
 
 MAX_TITLE_ENCODERS: Final = 8  # older versions whose query vectors can still be compared with a new title
-EVENT_AGE_SAMPLES: Final = 65  # events whose median age sets the stream time; odd, so that the median is one of them
+EVENT_AGE_SAMPLES: Final = 65  # events whose median age sets the query time; odd, so that the median is one of them
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Publisher:
             self.event_queue.setdefault(activity.user, (offset, []))[1].extend(appended)
 
     def on_erasure(self, erasure: UserErasure) -> None:
-        """Erase a user from the caches and queues, and write a tombstone."""
+        """Erase a user from the caches and queues, and write an erasure marker."""
         user = erasure.user
         if not self.shard.owns(user):
             if self.recommender is not None:

@@ -1,8 +1,8 @@
 """A user's recent events in event-time order, and the feature row and activity record that each new event produces.
 
 A history is a pure function of the user's events in partition order: how they were cut into batches changes nothing. So
-three rules hold. An entry is dropped only after `activity` has returned it. An event older than a full history is
-still counted and learned once. Feature rows contain only the newest `RECENT_EVENTS` entries.
+three rules hold. An entry is dropped only after the method `activity` has returned it. An event older than a full
+history is still counted and learned once. Feature rows contain only the newest `RECENT_EVENTS` entries.
 
 There is one history per user, so it is compact: titles are interned, times and actions are arrays (17 bytes per entry),
 and the ids of recent events are 8-byte hashes in one byte string.

@@ -6,7 +6,7 @@
 * A day file contains the rows of its inputs, sorted by user and time within row groups of ROW_GROUP_SIZE rows, so one
   row group bounds the memory. Its metadata names its inputs. The day file appears by one rename, and the inputs are
   deleted afterwards, by the next run if this one dies in between. Until then readers see the rows twice.
-* Files of each generation's newest epoch stay as they are, because a sink may withdraw them after a crash (see
+* Files of each generation's newest epoch stay as they are, because a sink may remove them after a crash (see
   `streaming/stores/parquet_log.py`), until Kafka can no longer deliver their events again.
 * An erased user's rows are removed from every file, also the newest, by a rewrite and one rename: see
   `streaming/stores/erasure.py`. A request itself is deleted once Kafka can no longer deliver the user's events again.
@@ -117,7 +117,7 @@ def _merge(root: Path, today: date, requests: ErasureRequests, safe: date) -> tu
         inputs = sorted(path for path, other in _day_files(root) if other == day) + sink_files
         name = f"day-{day}-{hashlib.sha256(' '.join(path.name for path in inputs).encode()).hexdigest()[:12]}.parquet"
         with locked(root):
-            inputs = [path for path in inputs if path.exists()]  # a sink that started may have withdrawn one meanwhile
+            inputs = [path for path in inputs if path.exists()]  # a sink that started may have removed one meanwhile
             metadata = {INPUTS_KEY: json.dumps(_encode_names(inputs))}
             erased += _rewrite(root, inputs, name, metadata, requests, sort=True)
             for path in inputs:
@@ -188,7 +188,7 @@ def _row_groups(inputs: Iterable[Path]) -> Iterator[pa.Table]:
 
 
 def _mergeable(root: Path, safe: date) -> list[SinkFile]:
-    """The files that sinks wrote, in order, without those that a sink may still withdraw."""
+    """The files that sinks wrote, in order, without those that a sink may still remove."""
     files = sorted((file for path in root.glob("p*.parquet") if (file := _sink_file(path))), key=lambda f: f.path.name)
     newest = {file.generation: file for file in files}  # the last one of each generation
     return [

@@ -10,16 +10,17 @@ snapshot lists this file. The sink publishes the file by one rename once the sna
   this is how an idle flow gets its last rows published;
 * on resume: files that the snapshot lists are published; all other staged files belong to an epoch that did not commit;
 * at `close()`, so that a run that ends leaves nothing unpublished. The engine closes a sink before the last epoch is
-  durable, and also on a crash. So files are numbered, and a resumed partition withdraws those with numbers beyond its
+  durable, and also on a crash. So files are numbered, and a resumed partition removes those with numbers beyond its
   snapshot: their rows are written again.
 
-A partition that starts without a snapshot starts a new generation of files. The generation is marked as unconfirmed
-until one of its epochs is durable. If the next start finds no snapshot either, this generation's only epoch never
-committed, and its files are withdrawn. (So without a recovery store, the next start undoes a run of a single epoch.)
+A partition that starts without a snapshot starts a new generation: the files written from that start on. It is marked
+as unconfirmed until one of its epochs is durable. If the next start finds no snapshot either, this generation's only
+epoch never committed, and its files are removed. (So without a recovery store, the next start undoes a run of a single
+epoch.)
 
 Compaction (`streaming/stores/compaction.py`) merges and rewrites published files. It leaves the files of each
-generation's newest epoch in place, because they may be withdrawn (each file names its epoch), and it takes the same
-lock as a withdrawal.
+generation's newest epoch in place, because they may still be removed (each file names its epoch), and it takes the same
+lock as such a removal.
 """
 
 import fcntl
@@ -189,7 +190,7 @@ def _read_state(state: tuple[Any, ...]) -> SinkState:
 
 @contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Hold the lock for withdrawing and rewriting files of this log. The lock ends with its process."""
+    """Hold the lock for removing and rewriting files of this log. The lock ends with its process."""
     folder = root.parent / STAGING_FOLDER / root.name
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:

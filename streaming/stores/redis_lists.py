@@ -95,7 +95,7 @@ class LaunchCompleted:
 
 @dataclass(frozen=True)
 class ErasedUser:
-    """A user was erased: a tombstone replaces the lists, so that an older write cannot bring them back."""
+    """A user was erased: an erasure marker replaces the lists, so that an older write cannot bring them back."""
 
     user: str
     offset: int  # of the request in `user-events`

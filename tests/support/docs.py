@@ -7,7 +7,7 @@ from tests.support.paths import ROOT
 
 CONTRACTS: Final = (ROOT / "docs" / "contracts.md").read_text()
 EXAMPLE_USER: Final = "user-42"  # the user in the examples
-LOCAL_KAFKA: Final = "localhost:9092"  # the address in the examples
+LOCAL_KAFKA: Final = "localhost:9094"  # the address in the examples
 
 
 def code_block(text: str, content: str, language: str = "python") -> str:

@@ -95,7 +95,7 @@ def test_failed_download_is_an_error_with_remedy(tmp_path: Path, missing: str) -
 
 def test_missing_extra_is_an_error_with_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jgo.maven", None)
-    with pytest.raises(ServiceError, match=r"pip install 'premiere\[kafka\]'.*KAFKA_HOME"):
+    with pytest.raises(ServiceError, match=r"pip install -e '.\[kafka\]'.*KAFKA_HOME"):
         kafka_classpath(tmp_path / "jars")
 
 
