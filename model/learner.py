@@ -62,6 +62,7 @@ class RankedEvent(NamedTuple):
     user_events: int  # of the user before this event
     ranks: dict[str, float]  # by pipeline; infinity if the title was not a candidate; empty if the event was not ranked
     top_titles: Mapping[str, Sequence[str]] = {}  # by pipeline, best first; empty if `Learner.top_k` is 0
+    is_learned: bool = True  # False if the title waits for admission
 
 
 class BatchResult(NamedTuple):
@@ -172,7 +173,8 @@ class Learner:
         ranked = ranked_share >= 1 or self.rng.random() < ranked_share
         ranks = dict.fromkeys(self.pipelines, float("inf")) if ranked else {}
         user_events = self.stream_state.user_store.event_count(update.user)
-        return RankedEvent(update.user, update.titles[index], update.times[index], 0, user_events, ranks)
+        title, ts = update.titles[index], update.times[index]
+        return RankedEvent(update.user, title, ts, 0, user_events, ranks, is_learned=False)
 
     def _with_delayed(self, request: RankingRequest, histories: Sequence[History]) -> list[RankingRequest]:
         """The request, for some events preceded by a delayed one.

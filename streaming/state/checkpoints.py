@@ -231,6 +231,7 @@ class CheckpointStore:
                 continue
             try:
                 checkpoint.remove(url)
+                self._known.discard(url)
             except Exception as error:  # pinned or unpinned just now: it has no manifest, so the next write deletes it
                 log.warning("The checkpoint at %s could not be deleted yet (%s).", url, error)
 

@@ -198,7 +198,7 @@ class LogLearner:
         return UserUpdate(record.user, record.titles, record.times, record.actions, new, [record.times[i] for i in new])
 
     def _evaluate(self, result: BatchResult) -> None:
-        """Rank the baselines on the events that the learner ranked, then let them count every event."""
+        """Rank the baselines on the events that the learner ranked, then let them count every event that it learns."""
         for event in result.ranked:
             # Every list leaves out seen titles, so an event with a seen title cannot be a target.
             if event.ranks and not self.baselines.has_seen(event.user, event.title):
@@ -206,7 +206,8 @@ class LogLearner:
                 self.unknown_title_events += ranks["full"] == float("inf")
                 for name, ranking in self.rankings.items():
                     ranking.add(ranks[name], event.title_events, event.user_events)
-            self.baselines.count(event.user, event.title, event.ts)
+            if event.is_learned:  # the baselines never evict, so an invented id must get no row in them either
+                self.baselines.count(event.user, event.title, event.ts)
         self.losses |= result.losses.get("full", {})
 
     def _checkpoint_due(self, now: int) -> bool:

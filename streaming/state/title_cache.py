@@ -47,8 +47,9 @@ class TitleCache:
         return list(changed.values())
 
     def set_log_offset(self, title: Title, offset: int) -> None:
-        """Note where the learner log contains this record of a title."""
-        self._logged[title.title] = (title.stamp, offset)
+        """Note where the learner log contains this record of a title; an older record that is repeated is ignored."""
+        if title.stamp >= self._logged.get(title.title, NOT_LOGGED)[0]:
+            self._logged[title.title] = (title.stamp, offset)
 
     def newer_than(self, position: int) -> list[Title]:
         """The titles whose newest record is not in a version that was trained on the learner log before `position`."""
@@ -57,18 +58,16 @@ class TitleCache:
     def add_missing(self, recommender: Recommender, newer: Sequence[Title]) -> None:
         """Add the titles in `newer` to a version, then all others that the version lacks or wrongly offers.
 
-        The others differ where the learner evicted a title or never read its record. The newest are added first, as
-        many as the version has capacity for.
+        The others differ where the learner evicted a title or never read its record. Of the added titles the newest
+        come first, as many as the version has capacity for; a withdrawal needs none.
         """
         newer_ids = {title.title for title in newer}
-        inconsistent = [
-            title
-            for title in self.titles.values()
-            if recommender.is_candidate(title.title) == title.withdrawn and title.title not in newer_ids
-        ]
-        inconsistent.sort(key=lambda title: -title.stamp)
-        added = (*newer, *inconsistent[: recommender.free_capacity()])
-        recommender.update_titles([title_metadata(title) for title in added])
+        others = [title for title in self.titles.values() if title.title not in newer_ids]
+        offered = [title for title in others if title.withdrawn and recommender.is_candidate(title.title)]
+        lacking = [title for title in others if not title.withdrawn and not recommender.is_candidate(title.title)]
+        lacking.sort(key=lambda title: -title.stamp)
+        changes = (*newer, *offered, *lacking[: recommender.free_capacity()])
+        recommender.update_titles([title_metadata(title) for title in changes])
 
     def _is_newer(self, title: Title, position: int) -> bool:
         stamp, offset = self._logged.get(title.title, NOT_LOGGED)

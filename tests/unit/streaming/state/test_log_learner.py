@@ -188,6 +188,22 @@ def test_relaunch_and_withdrawal_reach_model_and_baselines() -> None:
     assert decode_log(log.messages[0].value or b"") == title
 
 
+def test_waiting_title_has_no_row_in_the_baselines() -> None:
+    log, learner = LogBuilder(), new(replace(LOGS, max_batch_records=1))
+    log.launch()
+    launched = decode_log(log.messages[0].value or b"")
+    assert isinstance(launched, Title)
+    for offset, user, title in ((1, "a", "invented"), (2, "a", launched.title), (3, "b", "invented")):
+        log.write(structs.replace(activity(offset, user=user), titles=[title]))
+    rows = []
+    for message in log.messages:
+        learner.feed(message)
+        rows.append(learner.baselines.title_events("invented"))
+        assert find_in_state(learner.baselines.state_dict(), "invented") == [] or rows[-1]
+    assert learner.learned == 3
+    assert rows == [0, 0, 0, 1]  # the second of two users admits the title, and that event is counted
+
+
 def log_with_erasure(user: str = "u300") -> LogBuilder:
     """A log in which a user with a unique id has many events and is then erased."""
     log = LogBuilder(seed=5).add_rounds(20)

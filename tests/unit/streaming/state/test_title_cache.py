@@ -1,5 +1,7 @@
 """The cache of titles: which titles a model version does not contain."""
 
+import pytest
+
 from streaming.state.title_cache import TitleCache
 from tests.support.publish import later_record, recommender, world
 from tests.support.publisher import new_title
@@ -27,6 +29,26 @@ def test_missing_titles_are_added_to_a_version() -> None:
     cache.add_missing(version, cache.newer_than(900))
     assert version.is_candidate("late")
     assert version.is_candidate("unlogged")
+
+
+def test_withdrawal_reaches_a_version_without_free_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, version = TitleCache(), recommender()
+    offered = next(title for title in world().titles if version.is_candidate(title.title))
+    lacking = new_title("Lacking", offset=502)
+    cache.update([later_record(offered, 1, withdrawn=True), lacking], at_startup=True)
+    monkeypatch.setattr(version, "free_capacity", lambda: 0)
+    cache.add_missing(version, [])
+    assert not version.is_candidate(offered.title)
+    assert not version.is_candidate(lacking.title)
+
+
+def test_repeated_older_record_does_not_hide_a_newer_one() -> None:
+    cache, old = TitleCache(), world().titles[0]
+    new = later_record(old, 700)
+    cache.update([new], at_startup=True)
+    cache.set_log_offset(new, 20)
+    cache.set_log_offset(old, 30)
+    assert cache.newer_than(15) == [new]
 
 
 def test_only_changes_are_returned_and_withdrawals_are_tracked() -> None:
