@@ -1,6 +1,6 @@
 """Admission of titles that have not launched: their ids wait here until enough users have an event on them.
 
-Whoever can send events can invent title ids, so an event alone gives a title no row in the catalog. An id without a
+Anyone who can send events can invent title ids, so an event alone gives a title no row in the catalog. An id without a
 launch gets its row once events of `min_users` distinct users name it. Until then it waits. Beyond `capacity` waiting
 ids, the least recently used one is evicted and its events no longer count. Only hashes of ids are stored, so an entry
 has at most TITLE_HASH_BYTES + 8 * `min_users` bytes in a checkpoint.
