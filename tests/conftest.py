@@ -20,6 +20,7 @@ from infra.local.embedded import start_kafka, start_redis
 from infra.topics import create_topics
 from streaming.topics import Topic, topics
 from tests.support.kafka import KAFKA_HOME, StartBroker
+from tests.support.versions import Deployment, run_deployment
 
 BROKERS: Final = tuple(filter(None, os.environ.get("BROKERS", "").split(",")))
 
@@ -96,3 +97,17 @@ def topic(kafka: str, request: pytest.FixtureRequest) -> str:
     name = f"{request.node.originalname[:100]}-{uuid.uuid4().hex[:8]}"
     create_topics({"bootstrap.servers": kafka}, [Topic(name, 1, {})])
     return name
+
+
+@pytest.fixture(scope="module")
+def deployment(start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Announced versions with their checkpoints and learner log, on a broker of their own."""
+    with run_deployment(start_broker, tmp_path_factory.mktemp("versions")) as found:
+        yield found
+
+
+@pytest.fixture
+def learned(deployment: Deployment) -> Deployment:
+    """The deployment with its original checkpoints."""
+    deployment.restore()
+    return deployment

@@ -1,7 +1,6 @@
 """Verification, rollback and the learner act on the same versions and checkpoints."""
 
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
@@ -9,25 +8,11 @@ from infra.operate.verify import VerifyError, verify
 from infra.operate.versions import VersionError, rollback, rollforward
 from model import checkpoint
 from streaming.records import Tick
-from tests.support.kafka import StartBroker
 from tests.support.learn_flow import produce, run_until_announced
 from tests.support.learner import LogBuilder
-from tests.support.versions import Deployment, run_deployment
+from tests.support.versions import Deployment
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def deployment(start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with run_deployment(start_broker, tmp_path_factory.mktemp("versions")) as found:
-        yield found
-
-
-@pytest.fixture
-def learned(deployment: Deployment) -> Deployment:
-    """The deployment with its original checkpoints."""
-    deployment.restore()
-    return deployment
 
 
 def test_removed_checkpoint_is_restored_from_log(learned: Deployment) -> None:

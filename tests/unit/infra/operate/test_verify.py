@@ -1,29 +1,13 @@
 """A version that is recomputed from the log equals its checkpoint bit for bit, or the difference is named."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from infra.operate.verify import VerifyError, verify
 from infra.operate.versions import VersionError
 from model import checkpoint
-from tests.support.kafka import StartBroker
-from tests.support.versions import Deployment, run_deployment
+from tests.support.versions import Deployment
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def deployment(start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with run_deployment(start_broker, tmp_path_factory.mktemp("versions")) as found:
-        yield found
-
-
-@pytest.fixture
-def learned(deployment: Deployment) -> Deployment:
-    """The deployment with its original checkpoints."""
-    deployment.restore()
-    return deployment
 
 
 def test_recomputed_version_is_bit_identical(learned: Deployment) -> None:

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,9 @@ from infra.operate.versions import VersionError, rollback, rollforward
 from model import checkpoint
 from streaming.records import to_json
 from streaming.topics import MODEL_VERSIONS
-from tests.support.kafka import StartBroker
-from tests.support.versions import Deployment, run_deployment
+from tests.support.versions import Deployment
 
 pytestmark = pytest.mark.long
-
-
-@pytest.fixture(scope="module")
-def deployment(start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    with run_deployment(start_broker, tmp_path_factory.mktemp("versions")) as found:
-        yield found
-
-
-@pytest.fixture
-def learned(deployment: Deployment) -> Deployment:
-    """The deployment with its original checkpoints."""
-    deployment.restore()
-    return deployment
 
 
 def test_rollback_pins_its_checkpoint_until_rollforward(learned: Deployment) -> None:
