@@ -2,13 +2,11 @@
 
 A value is taken from the first of these sources that has one: the command line, the environment (`PREMIERE_` plus the
 name in capitals), `.env`, `premiere.toml`, the default. If no broker or Redis is set, commands use those of a
-`premiere up` that runs on the same `data_dir`. The command line reads the settings once. Each component gets its own
-small dataclass made from them; no component gets the whole object.
+`premiere up` that runs on the same `data_dir` (infra.local.address_file). The command line reads the settings once.
+Each component gets its own small dataclass made from them; no component gets the whole object.
 """
 
-import json
 import os
-import re
 import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -28,8 +26,6 @@ from infra.errors import SettingsError
 
 ENV_PREFIX: Final = "PREMIERE_"
 SETTINGS_FILE: Final = Path("premiere.toml")  # in the working directory
-ADDRESS_FILE: Final = "running.json"  # written by `premiere up` into data_dir: the addresses of its services
-ADDRESS_FILE_FORMAT: Final = 1
 
 
 def _alias(field: str, variable: str) -> AliasChoices:
@@ -193,7 +189,7 @@ class Settings(BaseSettings):
             raise SettingsError("No Kafka broker is set: run `premiere up`, or set PREMIERE_BOOTSTRAP_SERVERS.")
         names = [name for name in type(self).model_fields if name.startswith("kafka_") and name != "kafka_home"]
         values = {name: getattr(self, name) for name in names}
-        security = {_librdkafka_name(name): _as_text(value) for name, value in values.items() if value}
+        security = {_librdkafka_name(name): as_text(value) for name, value in values.items() if value}
         return {"bootstrap.servers": self.bootstrap_servers, **security}
 
     def require_redis_url(self) -> str:
@@ -213,7 +209,7 @@ class Settings(BaseSettings):
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for a child process. Secrets are not masked."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {f"{ENV_PREFIX}{name.upper()}": _as_text(value) for name, value in values.items() if value is not None}
+        return {f"{ENV_PREFIX}{name.upper()}": as_text(value) for name, value in values.items() if value is not None}
 
 
 def load(**overrides: Any) -> Settings:
@@ -240,57 +236,12 @@ def _refuse_unknown(names: Iterable[str], prefix: str) -> None:
         raise SettingsError(f"Unknown setting {name}" + (f": did you mean {close[0]}?" if close else "."))
 
 
-def with_local_services(settings: Settings) -> Settings:
-    """These settings with the addresses of the `premiere up` on the same data_dir, unless another broker is set."""
-    found = local_services(settings.data_dir)
-    if not found or settings.bootstrap_servers not in ("", found["bootstrap_servers"]):
-        return settings
-    return settings.model_copy(update={**found, "redis_url": settings.redis_url or found["redis_url"]})
-
-
-def local_services(data_dir: Path) -> dict[str, Any]:
-    """The settings that a running `premiere up` on `data_dir` wrote; empty if none runs.
-
-    Raises SettingsError if the file is of another release.
-    """
-    try:
-        found: dict[str, Any] = json.loads((data_dir / ADDRESS_FILE).read_text())
-        os.kill(int(found.pop("pid")), 0)
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
-    if (version := found.pop("format", ADDRESS_FILE_FORMAT)) != ADDRESS_FILE_FORMAT:
-        raise SettingsError(
-            f"The `premiere up` on {data_dir} is of another release ({ADDRESS_FILE} has format {version}): "
-            "use the commands of that release."
-        )
-    return found
-
-
 def _librdkafka_name(name: str) -> str:
     return name.removeprefix("kafka_").replace("_", ".")
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A value as in an environment variable. Secrets are not masked."""
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)
-
-
-def masked_values(settings: Settings) -> dict[str, str]:
-    """The current settings as text by name, with secrets masked."""
-    values = {name: getattr(settings, name) for name in type(settings).model_fields}
-    texts = {
-        name: "" if v is None else str(v) if isinstance(v, SecretStr) else _as_text(v) for name, v in values.items()
-    }
-    return {name: re.sub(r"(?<=:)[^:@/]*(?=@)", "**********", text) for name, text in texts.items()}
-
-
-def settings_table() -> str:
-    """All settings as the Markdown table in docs/settings.md."""
-    rows = ["| setting | environment | default | meaning |", "|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        alias = field.validation_alias
-        names = [f"{ENV_PREFIX}{name.upper()}"] + ([str(alias.choices[-1])] if isinstance(alias, AliasChoices) else [])
-        default = "" if field.default is None else _as_text(field.default)
-        rows.append(f"| `{name}` | {', '.join(f'`{n}`' for n in names)} | {default} | {field.description} |")
-    return "\n".join(rows) + "\n"

@@ -63,8 +63,9 @@ def run(
     addresses: Annotated[str, typer.Option(help="Comma-separated host:port of all workers (features, titles).")] = "",
 ) -> None:
     """Run one flow until SIGTERM or Ctrl-C; it then drains, saves its state and exits with 0."""
+    from infra.local.address_file import with_local_services
     from infra.run.worker_group import start_flow
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     start_flow(flow, with_local_services(load()), workers, process, tuple(filter(None, addresses.split(","))))
 
@@ -72,7 +73,8 @@ def run(
 @app.command()
 def topics(create: Annotated[bool, typer.Option("--create", help="First create missing topics.")] = False) -> None:
     """List the topics and their numbers of partitions."""
-    from infra.settings import load, with_local_services
+    from infra.local.address_file import with_local_services
+    from infra.settings import load
     from infra.topics import create_topics, partition_counts
     from streaming.topics import topics as project_topics
 
@@ -90,7 +92,9 @@ def settings(
     table: Annotated[bool, typer.Option("--table", help="Print all settings with their meanings.")] = False,
 ) -> None:
     """Show the current settings; secrets are masked."""
-    from infra.settings import load, masked_values, settings_table, with_local_services
+    from infra.local.address_file import with_local_services
+    from infra.settings import load
+    from infra.settings_table import masked_values, settings_table
 
     if table:
         typer.echo(settings_table(), nl=False)
@@ -145,7 +149,8 @@ def produce(
     """Send a dataset into the running flows; without --speed or --rate, as fast as they process it."""
     from infra.cli.produce import produce_dataset
     from infra.demo.command import locate_or_download
-    from infra.settings import load, with_local_services
+    from infra.local.address_file import with_local_services
+    from infra.settings import load
 
     settings = with_local_services(load())
     settings.kafka_config()  # raises SettingsError before a large dataset is read
@@ -160,8 +165,9 @@ def status(as_json: AsJson = False) -> None:
     """Show consumer lag, learner metrics and end-to-end latency."""
     import json
 
+    from infra.local.address_file import with_local_services
     from infra.monitor import status as monitor
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     found = monitor.status_and_version(with_local_services(load()))
     if as_json:
@@ -190,8 +196,9 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Show a user's list in Redis, with title names."""
+    from infra.local.address_file import with_local_services
     from infra.operate import inspect
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     inspect.print_recommendations(with_local_services(load()), user, events_since, as_json, typer.echo)
 
@@ -206,8 +213,9 @@ def launch(
     wait: Wait = 30,
 ) -> None:
     """Launch one title, and show the users whose lists it enters."""
+    from infra.local.address_file import with_local_services
     from infra.operate import inspect
-    from infra.settings import load, with_local_services
+    from infra.settings import load
     from streaming.records import Launch
 
     listed = [genre.strip() for genre in genres.split(",") if genre.strip()]
@@ -226,8 +234,9 @@ def send_event(
     """Send one event, and show how it changes the user's list."""
     import time
 
+    from infra.local.address_file import with_local_services
     from infra.operate import inspect
-    from infra.settings import load, with_local_services
+    from infra.settings import load
     from streaming.records import Event
 
     event = Event(user=user, title=title, ts=round(time.time() * 1000), action=action, rating=rating)

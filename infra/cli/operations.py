@@ -25,8 +25,9 @@ def dead_letters(
     yes: Yes = False,
 ) -> None:
     """List invalid records by reason, or resend them."""
+    from infra.local.address_file import with_local_services
     from infra.operate import dead_letter_report
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     settings = with_local_services(load())
     if resend:
@@ -48,8 +49,9 @@ def erase_user(
     wait: Annotated[float, typer.Option(min=0, help="Maximum seconds to wait until it has taken effect.")] = 60.0,
 ) -> None:
     """Erase a user's data from all stores that the flows write, and list the copies that remain and until when."""
+    from infra.local.address_file import with_local_services
     from infra.operate import erase_user as erasure
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     erasure.erase_user(with_local_services(load()), user, wait, typer.echo)
 
@@ -69,8 +71,9 @@ def versions(
     """List model versions with the events each was trained on and whether the checkpoint still exists."""
     import json
 
+    from infra.local.address_file import with_local_services
     from infra.operate.versions import print_versions, version_rows
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     rows = version_rows(with_local_services(load()))
     if as_json:
@@ -81,16 +84,18 @@ def versions(
 
 def rollback(number: VersionNumber, wait: PublishTimeout = 30.0) -> None:
     """Serve an old model version, and ignore newer ones until `premiere rollforward`."""
+    from infra.local.address_file import with_local_services
     from infra.operate import versions
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     versions.rollback(with_local_services(load()), number, typer.echo, wait)
 
 
 def rollforward(wait: PublishTimeout = 30.0) -> None:
     """End a rollback: serve the newest model version, and each later one."""
+    from infra.local.address_file import with_local_services
     from infra.operate import versions
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     versions.rollforward(with_local_services(load()), typer.echo, wait)
 
@@ -103,8 +108,9 @@ def verify(
     to: Annotated[str | None, typer.Option("--to", help="Write the checkpoint to this fsspec URL.")] = None,
 ) -> None:
     """Recompute a model version from an older checkpoint and the learner log, and compare it with its checkpoint."""
+    from infra.local.address_file import with_local_services
     from infra.operate import verify as verification
-    from infra.settings import load, with_local_services
+    from infra.settings import load
 
     verification.verify(with_local_services(load()), number, start, to, typer.echo)
 

@@ -21,7 +21,8 @@ from infra.demo.report import Outcome, UserReport, as_json, summary, write
 from infra.demo.runner import DemoRunner, Pacing
 from infra.demo.screen import Screen, clock
 from infra.local.session import run_session
-from infra.settings import Settings, masked_values
+from infra.settings import Settings
+from infra.settings_table import masked_values
 from infra.topics import temporary_topics
 from streaming.kafka.source import read_all
 from streaming.topics import DEAD_LETTERS, USER_EVENTS, topics

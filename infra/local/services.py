@@ -1,19 +1,16 @@
 """Starts the services that the settings do not name: broker, Redis, topics and metrics ports.
 
-`premiere up` and the demo use it. The addresses are written to `running.json` in the data folder, where the other
-commands find them.
+`premiere up` and the demo use it. Other commands find the addresses in a file (`infra.local.address_file`).
 """
 
-import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from infra.errors import SettingsError
+from infra.local.address_file import local_services, write_addresses
 from infra.local.embedded import start_kafka, start_redis
-from infra.local.supervisor import FLOWS
 from infra.monitor.metrics_server import free_base_port
-from infra.settings import ADDRESS_FILE, ADDRESS_FILE_FORMAT, Settings, local_services
+from infra.settings import Settings
 from infra.topics import create_topics
 from streaming.topics import topics
 
@@ -45,23 +42,5 @@ def start_services(settings: Settings) -> Iterator[Settings]:
             started["metrics_port"] = free_base_port(settings)
         ready = settings.model_copy(update=started)
         create_topics(ready.kafka_config(), topics(ready.event_partitions))
-        stack.enter_context(_address_file(ready))
+        stack.enter_context(write_addresses(ready))
         yield ready
-
-
-@contextmanager
-def _address_file(settings: Settings) -> Iterator[None]:
-    """Keep the addresses in the data folder during the context, readable by the owner: a URL may contain a password."""
-    path = settings.data_dir / ADDRESS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    new.touch(mode=0o600)
-    workers = [f"{flow}_workers" for flow in FLOWS if settings.worker_count(flow) > 1]
-    names = ("bootstrap_servers", "redis_url", "metrics_port", *workers)
-    addresses = {name: getattr(settings, name) for name in names}
-    new.write_text(json.dumps({"format": ADDRESS_FILE_FORMAT, "pid": os.getpid(), **addresses}))
-    os.replace(new, path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)

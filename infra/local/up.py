@@ -9,7 +9,8 @@ import typer
 from infra.local.services import start_services
 from infra.local.supervisor import Supervisor
 from infra.monitor.metrics_server import metrics_port
-from infra.settings import Settings, masked_values
+from infra.settings import Settings
+from infra.settings_table import masked_values
 
 CHECK_INTERVAL_S: Final = 0.25  # between two checks for crashed flows
 

@@ -18,7 +18,9 @@ from redis.exceptions import RedisError
 
 from infra.errors import PremiereError, ServiceError, SettingsError
 from infra.local import data_lock
-from infra.settings import ADDRESS_FILE, Settings, local_services, masked_values
+from infra.local.address_file import ADDRESS_FILE, local_services
+from infra.settings import Settings
+from infra.settings_table import masked_values
 from streaming.stores.list_client import connect
 
 LIST_KEYS: Final = b"premiere:*"  # pattern of the keys of lists and their metadata

@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 import streaming
 from features.definitions import FEAST_OBJECTS, VIEW_SCHEMAS
 from infra.cli.main import app
-from infra.settings import settings_table
+from infra.settings_table import settings_table
 from model.actions import ACTIONS
 from streaming.records import EraseUser, Event, Launch, Version
 from streaming.topics import MODEL_VERSIONS, SCHEMA_VERSIONS, TITLE_LAUNCHES, USER_EVENTS, topics

@@ -1,13 +1,12 @@
-"""Sources of settings, invalid values, and masked secrets."""
+"""Sources of settings and invalid values."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
 from infra.errors import SettingsError
-from infra.settings import ADDRESS_FILE, Settings, load, masked_values, settings_table, with_local_services
+from infra.settings import load
 
 
 @pytest.fixture(autouse=True)
@@ -70,13 +69,6 @@ def test_security_settings_reach_the_kafka_client() -> None:
     }
 
 
-def test_secrets_are_masked() -> None:
-    settings = load(redis_url="redis://me:hush@h:1/0", kafka_sasl_password="hush", kafka_ssl_key_password="hush")
-    printed = f"{settings!r} {settings} {masked_values(settings)} {settings.model_dump()['kafka_sasl_password']}"
-    assert "hush" not in printed
-    assert masked_values(settings)["redis_url"] == "redis://me:**********@h:1/0"
-
-
 @pytest.mark.parametrize("horizons", ["3,10", "0,5,5", "0,9,4", "", "0,x"])
 def test_invalid_horizons_are_refused(horizons: str) -> None:
     with pytest.raises(SettingsError, match="setting horizons"):
@@ -106,25 +98,3 @@ def test_missing_addresses_name_the_remedy() -> None:
         load().kafka_config()
     with pytest.raises(SettingsError, match="premiere up"):
         load().require_redis_url()
-
-
-def test_running_local_services_are_found(tmp_path: Path) -> None:
-    served = {"pid": os.getpid(), "bootstrap_servers": "up:1", "redis_url": "redis://up:2", "metrics_port": 9500}
-    settings = load(data_dir=tmp_path)
-    (tmp_path / ADDRESS_FILE).write_text(json.dumps(served))
-    assert with_local_services(settings).bootstrap_servers == "up:1"
-    assert with_local_services(settings).metrics_port == 9500
-    assert with_local_services(load(data_dir=tmp_path, redis_url="redis://mine")).redis_url == "redis://mine"
-    elsewhere = load(data_dir=tmp_path, bootstrap_servers="other:1")
-    assert with_local_services(elsewhere) == elsewhere
-    (tmp_path / ADDRESS_FILE).write_text(json.dumps(served | {"pid": 2**22 + 1}))  # above any process id
-    assert with_local_services(settings) == settings
-    (tmp_path / ADDRESS_FILE).write_text(json.dumps(served | {"format": 99}))
-    with pytest.raises(SettingsError, match=r"another release .*format 99"):
-        with_local_services(settings)
-
-
-def test_table_describes_every_setting() -> None:
-    rows = settings_table().splitlines()[2:]
-    assert len(rows) == len(Settings.model_fields)
-    assert all(field.description for field in Settings.model_fields.values())

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from infra.errors import SettingsError
+from infra.local.address_file import ADDRESS_FILE, with_local_services
 from infra.local.embedded import kafka_answers, redis_answers
 from infra.local.services import start_services
-from infra.settings import ADDRESS_FILE, Settings, with_local_services
+from infra.settings import Settings
 from infra.topics import partition_counts
 from streaming.topics import topics
 

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from infra.local.address_file import ADDRESS_FILE
 from infra.local.embedded import redis_answers
 from infra.local.session import run_session
 from infra.local.supervisor import FLOWS
 from infra.monitor.lag import FLOW_TOPICS
-from infra.settings import ADDRESS_FILE, Settings
+from infra.settings import Settings
 from tests.support.processes import all_end
 
 

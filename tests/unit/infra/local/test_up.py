@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.local.address_file import ADDRESS_FILE
 from infra.local.supervisor import FLOWS
-from infra.settings import ADDRESS_FILE, Settings
+from infra.settings import Settings
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -14,9 +14,10 @@ from redis import Redis
 from features.store import open_store, write_title_semantics, write_user_activity
 from infra.errors import PremiereError, ServiceError, SettingsError
 from infra.local import data_lock
+from infra.local.address_file import ADDRESS_FILE
 from infra.local.embedded import start_redis
 from infra.operate.reset import delete_state, kept_state
-from infra.settings import ADDRESS_FILE, Settings
+from infra.settings import Settings
 from streaming.stores.redis_lists import Prediction, RedisSink
 from streaming.topics import topics
 from tests.support.feature_rows import title_row, user_row
