@@ -45,7 +45,7 @@ EMBEDDED_CLUSTER_PREFIX: Final = "premiere-"  # of the embedded broker's cluster
 
 def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
     """Run one flow, or a worker of it, until SIGTERM or Ctrl-C. Raises PremiereError if it cannot continue."""
-    _lock = data_lock.hold_shared(settings.data_dir)
+    _locks = data_lock.hold_shared(settings.data_dir), data_lock.hold_flow(settings.data_dir, flow, worker.index)
     stop = threading.Event()
     stop_on_signals(stop)
     metrics_server.start_metrics_server(settings, flow, worker.index)
