@@ -17,7 +17,7 @@ from infra.errors import PremiereError, ServiceError, SettingsError
 from infra.operate.compaction_schedule import DAY_MS, RETENTION_MARGIN_DAYS, event_retention_days
 from infra.settings import Settings
 from infra.topics import log_identity
-from streaming.kafka.client import producer_config
+from streaming.kafka.client import producer_config, topic_name
 from streaming.records import EraseUser, to_json
 from streaming.stores import list_client
 from streaming.topics import DEAD_LETTERS, MODEL_VERSIONS, TITLE_LAUNCHES, USER_EVENTS, topics
@@ -36,8 +36,8 @@ def erase_user(settings: Settings, user: str, timeout: float, print_line: PrintL
         raise SettingsError(f"A user id has 1 to {MAX_ID_LENGTH} characters.")
     # Also checks that the topics exist: some brokers would create one for a producer.
     log_id = log_identity(settings.kafka_config(), [USER_EVENTS, TITLE_LAUNCHES, MODEL_VERSIONS])
-    partition, offset = send_request(settings.kafka_config(), user)
-    print_line(f"The request was written to {USER_EVENTS}, partition {partition}, offset {offset}.")
+    topic, partition, offset = send_request(settings.kafka_config(), user)
+    print_line(f"The request was written to {topic}, partition {partition}, offset {offset}.")
     for line in remaining_copies(settings, datetime.now(UTC)):
         print_line(line)
     pending = _wait_for_stores(settings, user, offset, log_id, timeout, print_line)
@@ -49,14 +49,14 @@ def erase_user(settings: Settings, user: str, timeout: float, print_line: PrintL
     print_line("Erased from the lists in Redis and from the online features; the offline log follows within a minute.")
 
 
-def send_request(config: dict[str, str], user: str) -> tuple[int, int]:
-    """Write the erasure request and return its partition and offset. Raises ServiceError."""
+def send_request(config: dict[str, str], user: str) -> tuple[str, int, int]:
+    """Write the erasure request and return its topic, partition and offset. Raises ServiceError."""
     deliveries: list[tuple[Any, Any]] = []
     limits = {"delivery.report.only.error": False, "delivery.timeout.ms": DELIVERY_TIMEOUT_S * 1000}
     producer = Producer({**producer_config(config), **limits})
-    value = to_json(EraseUser(user=user, erase=True))
+    topic, value = topic_name(config, USER_EVENTS), to_json(EraseUser(user=user, erase=True))
     try:
-        producer.produce(USER_EVENTS, value, user, on_delivery=lambda *delivery: deliveries.append(delivery))
+        producer.produce(topic, value, user, on_delivery=lambda *delivery: deliveries.append(delivery))
     except KafkaException as error:
         raise ServiceError(f"Kafka did not accept the request: {error.args[0].str()}.") from error
     producer.flush(DELIVERY_TIMEOUT_S + 1)
@@ -64,7 +64,7 @@ def send_request(config: dict[str, str], user: str) -> tuple[int, int]:
     if record is None or failure is not None:
         reason = "no answer" if failure is None else failure.str()
         raise ServiceError(f"Kafka did not accept the request ({reason}): nothing was changed; try again later.")
-    return record.partition(), record.offset()
+    return topic, record.partition(), record.offset()
 
 
 def remaining_copies(settings: Settings, now: datetime) -> Iterator[str]:
@@ -94,9 +94,9 @@ def _wait_for_stores(
     client: Any = list_client.connect(settings.require_redis_url())
     deadline, printed = time.monotonic() + timeout, time.monotonic()
     try:
-        store = open_store(settings.require_redis_url(), settings.data_dir.resolve() / "feast")
+        store = open_store(settings.require_redis_url(), settings.data_dir.resolve() / "feast", settings.namespace)
         while True:
-            newest = _newest_offset(client, user, log_id)
+            newest = _newest_offset(client, user, log_id, settings.namespace)
             pending = ["Redis (the flow publish)"] if newest < offset else []
             if newest <= offset and has_user(store, user):  # a greater offset means that the user is back
                 pending.append("the feature store (the flow features)")
@@ -112,7 +112,7 @@ def _wait_for_stores(
         client.close()
 
 
-def _newest_offset(client: Any, user: str, log_id: str) -> int:
+def _newest_offset(client: Any, user: str, log_id: str, namespace: str) -> int:
     """The newest offset of the user that Redis contains; -1 if there is none, or it is of another log."""
-    found = list_client.read_revision(client, user)
+    found = list_client.read_revision(client, user, namespace)
     return found[1].event_offset if found and found[0] == log_id else -1

@@ -160,7 +160,7 @@ def _open_feature_store(settings: Settings) -> "FeatureStore":
     from features.store import StoreError, open_store
 
     try:
-        return open_store(settings.require_redis_url(), _feast_folder(settings))
+        return open_store(settings.require_redis_url(), _feast_folder(settings), settings.namespace)
     except StoreError as error:
         raise SettingsError(str(error)) from error
 
