@@ -34,9 +34,10 @@ from streaming.flows import features
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource
 from streaming.records import to_json
+from streaming.state import user_state
 from streaming.stores.feast_online import FeastSink
 from streaming.stores.parquet_log import ParquetSink
-from streaming.topics import USER_EVENTS, topics
+from streaming.topics import ERASURE_REQUESTS, USER_EVENTS, topics
 
 EPOCH_INTERVAL: Final = timedelta(seconds=1)
 SAMPLE_INTERVAL_S: Final = 2.0
@@ -55,7 +56,7 @@ class MemorySample(NamedTuple):
 def sample_memory(samples: list[MemorySample], stop: threading.Event, total_events: int) -> None:
     """Append a sample every `SAMPLE_INTERVAL_S` until `stop` is set."""
     while not stop.wait(SAMPLE_INTERVAL_S):
-        events = int(features.EVENTS._value.get())
+        events = int(user_state.EVENTS._value.get())
         samples.append(MemorySample(events, resident_mib()))
         if len(samples) % SAMPLES_PER_LINE == 0:
             print(f"{events:>10,} of {total_events:,} events  {samples[-1].resident_mib:8,.0f} MiB", flush=True)
@@ -78,6 +79,7 @@ def run_features_flow(config: dict[str, str], redis_url: str, folder: Path) -> N
     store, sink = open_store(redis_url, folder), KafkaSink(config)
     flow = features.build(
         events=KafkaSource(config, USER_EVENTS, "benchmark", tail=False),
+        requests=KafkaSource(config, ERASURE_REQUESTS, "benchmark", tail=False),
         activity=sink,
         online=FeastSink(partial(write_user_activity, store)),
         offline=ParquetSink(offline_folder(folder, "user_activity"), 1, USER_ACTIVITY_SCHEMA),

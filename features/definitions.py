@@ -57,16 +57,10 @@ TITLE_SEMANTICS_SCHEMA: Final = pa.schema(
     ]
 )
 
-# One row per request to erase a user: compaction deletes the user's rows at or before it. It has no view.
+# One row per request to erase a user: compaction deletes the user's rows with records appended up to it, and then the
+# request. It has no view.
 USER_ERASURES: Final = "user_erasures"
-USER_ERASURES_SCHEMA: Final = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("partition", pa.int32()),  # of `user-events`, as the offset of the request
-        ("offset", pa.int64()),
-        ("appended", _TIME),
-    ]
-)
+USER_ERASURES_SCHEMA: Final = pa.schema([("user_id", pa.string()), ("appended", _TIME)])
 
 user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING, description="a person or account")
 title = Entity(name="title", join_keys=["title_id"], value_type=ValueType.STRING, description="an item of the catalog")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]  # [n, d], rows of length one; zero rows for texts without a known token
 Encoder = Callable[[Sequence[str]], Vectors]
 
-MAX_TEXT_CHARS: Final = 8_192  # of a title's text; the rest is not embedded, which bounds the work of one launch
+MAX_TEXT_BYTES: Final = 8_192  # of a title's text; the rest is not embedded, which bounds the work of one launch
 
 
 class EncoderError(Exception):
@@ -38,12 +38,13 @@ def load_encoder(name: str = "wordllama") -> Encoder:
 def launch_text(
     name: str = "", genres: Sequence[str] = (), overview: str = "", extra: Mapping[str, str] | None = None
 ) -> str:
-    """The text of a title that is embedded, at most MAX_TEXT_CHARS characters; empty without any text.
+    """The text of a title that is embedded, at most MAX_TEXT_BYTES bytes; empty without any text.
 
     The `extra` texts are sorted by name, so the producer's order does not matter.
     """
     parts = [name, ", ".join(genres), overview, *(text for _, text in sorted((extra or {}).items()))]
-    return ". ".join(part.strip() for part in parts if part.strip())[:MAX_TEXT_CHARS]
+    text = ". ".join(part.strip() for part in parts if part.strip())
+    return text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
 
 
 def _wordllama() -> Encoder:

@@ -1,7 +1,8 @@
 """The records of all topics, and their encoding.
 
-Public topics (`user-events`, `title-launches`) carry JSON from producers; decoding is strict about types and ignores
-unknown fields. Internal topics carry msgpack, `model-versions` JSON. Ids are strings; times are Unix milliseconds, UTC.
+Public topics (`user-events`, `erasure-requests`, `title-launches`, `title-withdrawals`) carry JSON from producers;
+decoding is strict about types and ignores unknown fields. Internal topics carry msgpack, `model-versions` JSON. Ids are
+strings; times are Unix milliseconds, UTC.
 
 A record of an internal topic that no flow of this project could have written is invalid as a whole. Readers skip it.
 """
@@ -14,7 +15,8 @@ from msgspec import Meta, Struct
 
 from model.actions import ACTIONS, rating_action
 
-Id = Annotated[str, Meta(min_length=1, max_length=256)]
+MAX_ID_BYTES: Final = 256  # of an id in UTF-8; the types below limit the characters, the flows check the bytes
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 Text = Annotated[str, Meta(max_length=65_536)]
 
 MIN_TIME_MS: Final = -2_208_988_800_000  # 1900-01-01: the earliest valid time
@@ -45,15 +47,14 @@ class Event(Struct, frozen=True, kw_only=True):
     event_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None  # default: topic, partition, offset
 
 
-class EraseUser(Struct, frozen=True, kw_only=True):
-    """A request to erase a user's data up to this record (topic `user-events`, keyed by user)."""
+class ErasureRequest(Struct, frozen=True, kw_only=True):
+    """A request to erase a user's data up to this record's append time (topic `erasure-requests`, keyed by user)."""
 
     user: Id
-    erase: bool  # must be true; otherwise the record is decoded as an Event
 
 
 class Launch(Struct, frozen=True, kw_only=True):
-    """A title enters the catalog, changes or is withdrawn (topic `title-launches`, keyed by title)."""
+    """A title enters the catalog or changes (topic `title-launches`, keyed by title)."""
 
     title: Id
     name: Text = ""
@@ -63,7 +64,12 @@ class Launch(Struct, frozen=True, kw_only=True):
     year: int | None = None
     released: int | None = None  # release date, ms, if known
     ts: int | None = None  # launch time, ms; default: the record's append time
-    withdrawn: bool = False
+
+
+class TitleWithdrawal(Struct, frozen=True, kw_only=True):
+    """A title must not be recommended unless a launch is appended later (topic `title-withdrawals`, keyed by title)."""
+
+    title: Id
 
 
 class NewEvent(Struct, frozen=True, array_like=True):
@@ -99,15 +105,18 @@ class Title(Struct, frozen=True, tag="title", kw_only=True):
     stamp: int  # us, strictly increasing per title; its event time in the feature store
     withdrawn: bool
     semantic: bytes  # embedding, float32 little-endian; empty if the title has no text
-    appended: _Time  # Kafka record time of the launch, ms
-    offset: _Offset  # of the launch in `title-launches`
+    appended: _Time  # Kafka record time of the launch or withdrawal, ms
+    offset: _Offset  # of the launch in `title-launches`, or of the withdrawal in `title-withdrawals`
 
 
 class UserErasure(Struct, frozen=True, tag="erasure", kw_only=True):
-    """A user is erased: all data from events up to this offset must be deleted (topic `activity`)."""
+    """A user is erased: all data from events appended up to the request must be deleted (topic `activity`).
+
+    If the user has later events already, an activity with all of them follows.
+    """
 
     user: Id
-    partition: _Partition  # of `user-events`, where the request is
+    partition: _Partition  # of `erasure-requests`, where the request is
     offset: _Offset
     appended: _Time  # its Kafka record time, ms
     source: _Source = ""  # identity of that topic
@@ -189,8 +198,9 @@ def _check_embedding(title: Title, d_text: int | None) -> None:
 
 
 decode_event = msgspec.json.Decoder(Event).decode
-decode_erase_user = msgspec.json.Decoder(EraseUser).decode
+decode_erasure_request = msgspec.json.Decoder(ErasureRequest).decode
 decode_launch = msgspec.json.Decoder(Launch).decode
+decode_withdrawal = msgspec.json.Decoder(TitleWithdrawal).decode
 _decode_log = msgspec.msgpack.Decoder(LogRecord).decode
 _decode_title = msgspec.msgpack.Decoder(Title).decode
 decode_version = msgspec.json.Decoder(Version).decode  # JSON: operators read it

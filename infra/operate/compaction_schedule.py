@@ -1,16 +1,15 @@
 """When the offline log is compacted: in a thread of the flow `features`, and by `premiere compact`.
 
-The thread compacts at the start of the flow, then every hour, and soon after each erasure request. A request appears as
-a new file in the log of erasures. The erased user's last rows may be written after that file, so the thread runs again
-a few times. An error is logged, the flow continues, and the next run is an hour later. `streaming/stores/compaction.py`
-has the algorithm.
+The thread compacts at the start of the flow and then every hour. So erasure requests are applied in batches, one pass
+over the files each. If very many requests arrive, it compacts earlier. An error is logged, the flow continues, and the
+next run is an hour later. `streaming/stores/compaction.py` has the algorithm.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,7 +27,7 @@ log = logging.getLogger(__name__)
 
 COMPACTION_INTERVAL_S: Final = 3600.0
 POLL_INTERVAL_S: Final = 2.0  # between two checks for new erasure requests
-ERASURE_DELAYS_S: Final = (0.0, 5.0, 30.0)  # from a new request to its compaction runs
+REQUEST_BATCH_BYTES: Final = 16 << 20  # of new erasure requests; so many do not wait for the hour
 RETENTION_MARGIN_DAYS: Final = 8  # Kafka deletes whole segments, of up to a week, so records outlive their retention
 DAY_MS: Final = 86_400_000
 
@@ -78,16 +77,21 @@ def start_compaction_thread(settings: Settings, stop: threading.Event) -> None:
 def _compact_repeatedly(settings: Settings, stop: threading.Event) -> None:
     from features.definitions import USER_ERASURES
 
-    requests_folder = offline_folder(settings) / USER_ERASURES
-    known_requests, due_times = set[str](), [time.monotonic()]
+    requests_folder, applied, due = offline_folder(settings) / USER_ERASURES, set[str](), time.monotonic()
     while not stop.wait(POLL_INTERVAL_S):
-        now, requests = time.monotonic(), {path.name for path in requests_folder.glob("p*.parquet")}
-        if requests - known_requests:
-            due_times += [now + delay for delay in ERASURE_DELAYS_S]
-            known_requests = requests
-        if any(due <= now for due in due_times):
+        files = _file_sizes(requests_folder)
+        if time.monotonic() >= due or sum(files[name] for name in files.keys() - applied) >= REQUEST_BATCH_BYTES:
             _compact_and_log(settings)
-            due_times = [due for due in due_times if due > now] or [now + COMPACTION_INTERVAL_S]
+            applied, due = set(files), time.monotonic() + COMPACTION_INTERVAL_S
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """The sizes of the files that a sink wrote; another compaction may delete them meanwhile."""
+    sizes = {}
+    for path in folder.glob("p*.parquet"):
+        with suppress(FileNotFoundError):
+            sizes[path.name] = path.stat().st_size
+    return sizes
 
 
 def _compact_and_log(settings: Settings) -> None:

@@ -2,7 +2,7 @@
 
 Letters are grouped by the type of their reason. A flow that restarts may write a letter again; such duplicates are
 recognized by the position of the source record and its hash, and counted apart. Notes in the same topic state which
-letters were resent (see `infra/operate/resend.py`) and which users were erased.
+letters were resent (see `infra/operate/resend.py`).
 """
 
 from collections import deque
@@ -15,9 +15,9 @@ import msgspec
 
 from infra.errors import TopicError
 from streaming.errors import StreamError
-from streaming.kafka.dead_letters import ERASURE_HEADER, MAX_KEPT_BYTES
+from streaming.kafka.dead_letters import MAX_KEPT_BYTES
 from streaming.kafka.source import Message, read_all
-from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
+from streaming.topics import DEAD_LETTERS, ERASURE_REQUESTS, TITLE_LAUNCHES, TITLE_WITHDRAWALS, USER_EVENTS
 
 RESEND_NOTE: Final = "resend"  # header of a note; its value lists letters by offset
 NOTE_STARTED: Final = b"started"
@@ -25,7 +25,7 @@ NOTE_DONE: Final = b"done"
 DEDUPLICATION_WINDOW: Final = 200_000  # newest letters among which duplicates are recognized
 EXCERPT_BYTES: Final = 200  # of a key or a value that are displayed
 UNKNOWN_RECORD: Final = "not a dead letter"  # reason type of records that no flow wrote
-SOURCE_TOPICS: Final = (USER_EVENTS, TITLE_LAUNCHES)
+SOURCE_TOPICS: Final = (USER_EVENTS, ERASURE_REQUESTS, TITLE_LAUNCHES, TITLE_WITHDRAWALS)
 
 
 class DeadLetter(NamedTuple):
@@ -36,6 +36,7 @@ class DeadLetter(NamedTuple):
     source_topic: str
     source_partition: int
     source_offset: int
+    source_appended: int  # ms
     key: bytes | None
     value: bytes  # may be truncated
     reason: str  # "<type>: <detail>"
@@ -47,11 +48,12 @@ class DeadLetter(NamedTuple):
         """Raises ValueError if the message is not a dead letter."""
         headers = {name: (text or b"").decode(errors="replace") for name, text in message.headers}
         try:
-            source = headers["topic"], int(headers["partition"]), int(headers["offset"])
+            topic = headers["topic"]
+            position = int(headers["partition"]), int(headers["offset"]), int(headers.get("appended", 0))
             problem = headers["reason"], int(headers["length"]), headers["sha256"]
         except KeyError as error:
             raise ValueError(f"There is no header {error}.") from None
-        return cls(message.offset, message.appended, *source, message.key, message.value or b"", *problem)
+        return cls(message.offset, message.appended, topic, *position, message.key, message.value or b"", *problem)
 
     @property
     def reason_type(self) -> str:
@@ -87,19 +89,16 @@ class ResendState(Enum):
 
 
 class Notes:
-    """The notes among the letters: which letters were resent, and which belong to users erased later."""
+    """The notes among the letters: which letters were resent."""
 
     def __init__(self, messages: Iterable[Message]) -> None:
         self._first = 0  # offset of the first record of the topic
         self._states = bytearray()  # a ResendState for each record from there on
-        self._erased: dict[bytes, int] = {}  # user -> offset of the note of the user's last erasure request
         for message in messages:
             if not self._states:
                 self._first = message.offset
             self._states.extend(bytes(message.offset - self._first + 1 - len(self._states)))
             headers = dict(message.headers)
-            if ERASURE_HEADER in headers and message.key is not None:
-                self._erased[message.key] = message.offset
             if (note := headers.get(RESEND_NOTE)) is not None:
                 state = ResendState.RESENT if note == NOTE_DONE else ResendState.UNCERTAIN
                 for offset in _noted_offsets(message):
@@ -110,10 +109,6 @@ class Notes:
         """Whether the letter was resent."""
         index = letter.offset - self._first
         return ResendState(self._states[index]) if 0 <= index < len(self._states) else ResendState.PENDING
-
-    def is_erased(self, letter: DeadLetter) -> bool:
-        """Whether the letter's user was erased after it was written. Only keys of events are users."""
-        return letter.source_topic == USER_EVENTS and self._erased.get(letter.key or b"", -1) > letter.offset
 
 
 @dataclass
@@ -150,7 +145,7 @@ def list_letters(config: Mapping[str, str], reason: str | None = None, newest: i
     for message, letter, is_duplicate in read_letters(config):
         listing.end = message.offset + 1
         name = UNKNOWN_RECORD if letter is None else letter.reason_type
-        if {RESEND_NOTE, ERASURE_HEADER} & dict(message.headers).keys() or reason not in (None, name):
+        if RESEND_NOTE in dict(message.headers) or reason not in (None, name):
             continue
         group = listing.reasons.setdefault(name, ReasonGroup())
         if is_duplicate:
@@ -167,13 +162,22 @@ def list_letters(config: Mapping[str, str], reason: str | None = None, newest: i
 
 def read_notes(config: Mapping[str, str]) -> Notes:
     """All notes of the topic. Raises TopicError."""
-    return Notes(_read(config))
+    return Notes(_read(config, DEAD_LETTERS))
+
+
+def read_erasures(config: Mapping[str, str]) -> dict[bytes, int]:
+    """The append time (ms) of the last erasure request of each user, by key. Raises TopicError."""
+    erasures: dict[bytes, int] = {}
+    for message in _read(config, ERASURE_REQUESTS):
+        if message.key is not None:
+            erasures[message.key] = max(message.appended, erasures.get(message.key, 0))
+    return erasures
 
 
 def read_letters(config: Mapping[str, str]) -> Iterator[tuple[Message, DeadLetter | None, bool]]:
     """Each record of the topic, its letter if it is one, and whether that is a duplicate. Raises TopicError."""
     seen: dict[tuple[str, str], None] = {}
-    for message in _read(config):
+    for message in _read(config, DEAD_LETTERS):
         try:
             letter = DeadLetter.parse(message)
         except ValueError:
@@ -187,9 +191,9 @@ def read_letters(config: Mapping[str, str]) -> Iterator[tuple[Message, DeadLette
             del seen[next(iter(seen))]
 
 
-def _read(config: Mapping[str, str]) -> Iterator[Message]:
+def _read(config: Mapping[str, str], topic: str) -> Iterator[Message]:
     try:
-        yield from read_all(config, DEAD_LETTERS)
+        yield from read_all(config, topic)
     except StreamError as error:
         raise TopicError(str(error)) from error
 

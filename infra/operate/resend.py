@@ -5,9 +5,9 @@ written to the topic `dead-letters`; a second note follows when the whole batch 
 with the first note only are uncertain: they are skipped unless `include_uncertain` is set. The offset of a consumer
 group would not do: it cannot distinguish reasons, and Kafka deletes it before it deletes the letters.
 
-Each resent record has the header `resent-from`. If it is still invalid, it becomes a new letter. A letter of a user
-who was erased later is not resent, since that would restore erased data. For each erasure request the flow `features`
-writes a note among the letters, so that retention keeps it as long as the letters before it.
+Each resent record has the header `resent-from`. If it is still invalid, it becomes a new letter. An event that was
+appended before its user was erased is not resent, since that would restore erased data. The topic `erasure-requests`
+tells which; it is kept longer than the letters.
 """
 
 import json
@@ -23,13 +23,14 @@ from infra.operate.dead_letters import (
     RESEND_NOTE,
     DeadLetter,
     ResendState,
+    read_erasures,
     read_letters,
     read_notes,
 )
 from streaming.errors import StreamError
 from streaming.kafka.dead_letters import RESENT_FROM_HEADER
 from streaming.kafka.sink import KafkaSink, Outgoing
-from streaming.topics import DEAD_LETTERS
+from streaming.topics import DEAD_LETTERS, USER_EVENTS
 
 BATCH_LETTERS: Final = 500  # letters of a note: an interruption leaves at most this number uncertain
 
@@ -82,7 +83,7 @@ def _selected(
     config: Mapping[str, str], end: int, reason: str | None, excluded: Sequence[ResendState], skipped: Counter[str]
 ) -> Iterator[DeadLetter]:
     """The letters to resend, without duplicates; the others are counted in `skipped`."""
-    notes = read_notes(config)
+    notes, erasures = read_notes(config), read_erasures(config)
     for message, letter, is_duplicate in read_letters(config):
         if message.offset >= end:
             return
@@ -91,7 +92,7 @@ def _selected(
         state = notes.state(letter)
         if state in excluded:
             skipped["already resent" if state is ResendState.RESENT else "uncertain"] += 1
-        elif notes.is_erased(letter):
+        elif letter.source_topic == USER_EVENTS and erasures.get(letter.key or b"", -1) >= letter.source_appended:
             skipped["of erased users"] += 1
         elif letter.resendable:
             yield letter

@@ -45,7 +45,7 @@ EMBEDDED_CLUSTER_PREFIX: Final = "premiere-"  # of the embedded broker's cluster
 
 def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
     """Run one flow, or a worker of it, until SIGTERM or Ctrl-C. Raises PremiereError if it cannot continue."""
-    _locks = data_lock.hold_shared(settings.data_dir), data_lock.hold_flow(settings.data_dir, flow, worker.index)
+    _lock = data_lock.hold_shared(settings.data_dir)
     stop = threading.Event()
     stop_on_signals(stop)
     metrics_server.start_metrics_server(settings, flow, worker.index)
@@ -108,8 +108,10 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_
 
     config = settings.kafka_config()
     events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE_INTERVAL, stop=stop)
+    requests = KafkaSource(config, t.ERASURE_REQUESTS, "features", stop=stop)
     dataflow = build(
         events=events,
+        requests=requests,
         activity=KafkaSink(config, stop=stop),
         online=FeastSink(partial(write_user_activity, _open_feature_store(settings)), SINK_PARTITIONS, stop=stop),
         offline=ParquetSink(offline_folder(_feast_folder(settings), "user_activity"), 1, USER_ACTIVITY_SCHEMA),
@@ -117,11 +119,12 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_
         dead_letters=KafkaSink(config, stop=stop),
         history=settings.activity_history,
         online_shards=worker.count,
-        source_id=log_identity(config, [t.USER_EVENTS]),
+        events_id=log_identity(config, [t.USER_EVENTS]),
+        requests_id=log_identity(config, [t.ERASURE_REQUESTS]),
     )
     if worker.index == 0:
         start_compaction_thread(settings, stop)
-    return Flow(dataflow, [events])
+    return Flow(dataflow, [events, requests])
 
 
 def titles(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
@@ -135,12 +138,14 @@ def titles(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WO
 
     config = settings.kafka_config()
     launches = KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE_INTERVAL, stop=stop)
+    withdrawals = KafkaSource(config, t.TITLE_WITHDRAWALS, "titles", stop=stop)
     try:
         encode = load_encoder(settings.text_encoder)
     except EncoderError as error:
         raise SettingsError(str(error)) from error
     dataflow = build(
         launches=launches,
+        withdrawals=withdrawals,
         titles=KafkaSink(config, stop=stop),
         activity=KafkaSink(config, stop=stop),
         online=FeastSink(partial(write_title_semantics, _open_feature_store(settings)), stop=stop),
@@ -148,7 +153,7 @@ def titles(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WO
         dead_letters=KafkaSink(config, stop=stop),
         encode=encode,
     )
-    return Flow(dataflow, [launches])
+    return Flow(dataflow, [launches, withdrawals])
 
 
 def _feast_folder(settings: Settings) -> Path:
@@ -160,7 +165,7 @@ def _open_feature_store(settings: Settings) -> "FeatureStore":
     from features.store import StoreError, open_store
 
     try:
-        return open_store(settings.require_redis_url(), _feast_folder(settings), settings.namespace)
+        return open_store(settings.require_redis_url(), _feast_folder(settings))
     except StoreError as error:
         raise SettingsError(str(error)) from error
 

@@ -123,7 +123,7 @@ def restore(
         if isinstance(record, Activity):
             publisher.update_cache(record)
         elif isinstance(record, UserErasure):
-            publisher.on_erasure(record)
+            publisher.on_erasure(record, message.offset)
         elif isinstance(record, Title):
             publisher.titles.set_log_offset(record, message.offset)
     return [Announced(message.offset, version) for message, version in decode_messages(versions, decode_version)]
@@ -215,7 +215,7 @@ class _Step(StatefulBatchLogic[TopicPoll, list[RedisWrite], None]):
                 if isinstance(record, Activity):
                     self.publisher.on_activity(record, message.offset)
                 elif isinstance(record, UserErasure):
-                    self.publisher.on_erasure(record)
+                    self.publisher.on_erasure(record, message.offset)
                 elif isinstance(record, Title):
                     self.publisher.titles.set_log_offset(record, message.offset)
 

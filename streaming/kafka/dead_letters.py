@@ -1,9 +1,9 @@
 """Dead letters: invalid records, stored with the reason in the topic `dead-letters`.
 
 Invalid input is data: a second stream, never an exception that stops a flow. A dead letter contains the record's bytes
-(at most the first 64 KB, with the length and hash of all). Its headers contain the record's topic, partition and
-offset. These identify duplicates after reprocessing, and allow resending the record once it is valid. The letters of an
-erased user are never resent: each erasure request leaves a note in the topic after the letters that it covers.
+(at most the first 64 KB, with the length and hash of all). Its headers contain the record's topic, partition, offset
+and append time. These identify duplicates after reprocessing, and allow resending the record once it is valid. An event
+that an erasure request covers by its append time is never resent.
 """
 
 import re
@@ -12,17 +12,17 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Final, TypeVar
 
-from msgspec import DecodeError, ValidationError
+from msgspec import DecodeError, Raw, ValidationError
+from msgspec.json import Decoder
 from prometheus_client import Counter
 
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
-from streaming.records import MIN_TIME_MS
+from streaming.records import MAX_ID_BYTES, MIN_TIME_MS
 from streaming.topics import DEAD_LETTERS
 
 MAX_KEPT_BYTES: Final = 65_536  # of the value, and of the key
 RESENT_FROM_HEADER: Final = "resent-from"  # header of a resent dead letter: the position of the original record
-ERASURE_HEADER: Final = "erasure"  # header of an erasure note, whose key is the user
 MAX_REASON_CHARS: Final = 500
 MAX_FUTURE: Final = timedelta(hours=1)  # how far an event's time may be ahead of its record's append time
 MAX_TIME_MS: Final = 4_102_444_800_000  # 2100-01-01: a later record time means that the broker's clock is wrong
@@ -30,6 +30,8 @@ DEAD_LETTERS_WRITTEN: Final = Counter("premiere_dead_letters_total", "Invalid re
 
 # msgspec's messages for a number that is outside its bounds.
 _OUT_OF_RANGE: Final = re.compile(r"Expected `(int|float)` [<>]|^Number out of range")
+
+_decode_fields: Final = Decoder(dict[str, Raw]).decode
 
 T = TypeVar("T")
 
@@ -46,6 +48,7 @@ def dead_letter(message: Message, reason: str) -> Outgoing:
         "topic": message.topic,
         "partition": str(message.partition),
         "offset": str(message.offset),
+        "appended": str(message.appended),
         "reason": reason[:MAX_REASON_CHARS],
         "length": str(len(value)),
         "sha256": sha256(value).hexdigest(),
@@ -54,12 +57,6 @@ def dead_letter(message: Message, reason: str) -> Outgoing:
     encoded = [(name, text.encode()) for name, text in headers.items()]
     resent_from = [(name, text[:MAX_REASON_CHARS]) for name, text in message.headers if name == RESENT_FROM_HEADER][:1]
     return Outgoing(DEAD_LETTERS, key, value[:MAX_KEPT_BYTES], encoded + resent_from)
-
-
-def erasure_note(message: Message) -> Outgoing:
-    """The note of an erasure request. It is retained at least as long as the letters before it."""
-    position = f"{message.topic}-{message.partition}-{message.offset}"
-    return Outgoing(DEAD_LETTERS, message.key, b"", [(ERASURE_HEADER, position.encode())])
 
 
 def decode(decoder: Callable[[bytes], T], message: Message, max_bytes: int) -> T:
@@ -76,6 +73,24 @@ def decode(decoder: Callable[[bytes], T], message: Message, max_bytes: int) -> T
         raise InvalidRecord(f"{reason}: {error}") from None
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRecord(f"not JSON: {error}") from None
+
+
+def check_id(name: str, value: str) -> None:
+    """Check the size of an id. Raises InvalidRecord."""
+    if (size := len(value.encode())) > MAX_ID_BYTES:
+        raise InvalidRecord(f"out of range: {name} has {size} bytes, the limit is {MAX_ID_BYTES}")
+
+
+def check_not_moved(message: Message, field: str, topic: str) -> None:
+    """Check that a record does not set a flag that became a topic of its own. Raises InvalidRecord."""
+    if message.value is None or f'"{field}"'.encode() not in message.value:
+        return
+    try:
+        fields = _decode_fields(message.value)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return  # the complete check finds the fault
+    if bytes(fields.get(field, b"")) == b"true":
+        raise InvalidRecord(f"moved: a record with {field}=true belongs to the topic {topic}")
 
 
 def check_times(ts: int, appended: int, max_ahead_ms: int) -> None:

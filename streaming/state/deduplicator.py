@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-MAX_SOURCES: Final = 4  # source topics that are remembered; the one that appeared first is dropped
+MAX_SOURCES: Final = 8  # source topics that are remembered; the one that appeared first is dropped
 
 
 class Deduplicator:

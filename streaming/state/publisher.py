@@ -34,6 +34,7 @@ from streaming.state.user_cache import NO_VERSION, CachedUser, UserCache, insert
 from streaming.stores.redis_lists import ErasedUser, LaunchCompleted, Prediction, RedisWrite, WithdrawnTitles
 
 MAX_TITLE_ENCODERS: Final = 8  # older versions whose query vectors can still be compared with a new title
+MAX_ERASURES: Final = 100_000  # newest erasures that are repeated in a version from before them
 EVENT_AGE_SAMPLES: Final = 65  # events whose median age sets the query time; odd, so that the median is one of them
 
 
@@ -70,6 +71,7 @@ class Publisher:
         self._untried: dict[str, set[str | None]] = {}  # title -> users it has not been tried on yet
         self._lists_entered: Counter[str] = Counter()  # by title, while it is being tried
         self._outbox: list[RedisWrite] = []  # writes for the next batch
+        self._erasures: OrderedDict[str, int] = OrderedDict()  # user -> log offset of the last erasure
         self._event_ages: deque[int] = deque(maxlen=EVENT_AGE_SAMPLES)  # ms from event time to append time
         self._tokens, self._refilled_at = self.settings.refresh_budget, 0.0  # token bucket of the budget
 
@@ -85,19 +87,26 @@ class Publisher:
             appended = [event.appended for event in activity.new]
             self.event_queue.setdefault(activity.user, (offset, []))[1].extend(appended)
 
-    def on_erasure(self, erasure: UserErasure) -> None:
-        """Erase a user from the caches and queues, and write an erasure marker."""
+    def on_erasure(self, erasure: UserErasure, offset: int) -> None:
+        """Erase a user from the caches and queues, and write an erasure marker.
+
+        `offset` is its offset in the learner log. If the user has later events, an activity with them follows.
+        """
         user = erasure.user
+        self._erasures.pop(user, None)
+        self._erasures[user] = offset
+        if len(self._erasures) > MAX_ERASURES:
+            self._erasures.popitem(last=False)
         if not self.shard.owns(user):
             if self.recommender is not None:
                 self.recommender.erase_user(user)  # a version contains the users of all shards
             return
-        if self.users.erase(user, erasure.offset, erasure.source):
-            self.event_queue.pop(user, None)
-            self._finish_launches(user, {})
-            if self.recommender is not None:
-                self.recommender.erase_user(user)
-        self._outbox.append(ErasedUser(user, erasure.offset, erasure.source))
+        self.users.erase(user)
+        self.event_queue.pop(user, None)
+        self._finish_launches(user, {})
+        if self.recommender is not None:
+            self.recommender.erase_user(user)
+        self._outbox.append(ErasedUser(user, erasure.appended))
 
     def on_launches(self, titles: Sequence[Title]) -> None:
         """Titles were launched, changed or withdrawn."""
@@ -112,9 +121,14 @@ class Publisher:
             if not title.withdrawn:
                 self._queue_launch(title)
 
-    def serve(self, version: int, recommender: Recommender, newer: Sequence[Title]) -> None:
-        """Serve a version from now on, and queue all users for a refresh; it does not contain the titles in `newer`."""
+    def serve(self, version: int, recommender: Recommender, newer: Sequence[Title], position: int = 0) -> None:
+        """Serve a version from now on, and queue all users for a refresh.
+
+        It was trained on the learner log before `position`, and does not contain the titles in `newer`.
+        """
         self.titles.add_missing(recommender, newer)
+        for user in [user for user, offset in self._erasures.items() if offset >= position]:
+            recommender.erase_user(user)
         if self.recommender is None and self.shard.is_primary:
             self._outbox.append(self._withdrawn_titles())  # replaces the set of an earlier process
         self.version, self.recommender = version, recommender
@@ -168,7 +182,7 @@ class Publisher:
         self._tokens, self._refilled_at = min(max_tokens, self._tokens + passed * budget), now
 
     def _withdrawn_titles(self) -> WithdrawnTitles:
-        return WithdrawnTitles(self.titles.withdrawn, self.titles.newest_launch)
+        return WithdrawnTitles(self.titles.withdrawn, self.titles.newest_stamp)
 
     def _queue_launch(self, title: Title) -> None:
         """Choose the users that a launch is tried on."""
@@ -217,8 +231,8 @@ class Publisher:
         """Store a user's lists in the cache and return the write."""
         self.users.store_lists(cached, ranked, self.version)
         entered = self._finish_launches(cached.user, ranked.titles)
-        revision = (cached.offset, self.version, self.titles.newest_launch)
-        details = cached.events, cached.appended, cause, new_events, entered, cached.source
+        revision = (cached.appended, cached.offset, self.version, self.titles.newest_stamp)
+        details = cached.events, cached.appended, cause, new_events, entered
         return Prediction(cached.user, ranked.titles, self.version, revision, *details)
 
     def _finish_launches(self, user: str | None, lists: Mapping[int, list[str]]) -> tuple[tuple[str, int], ...]:

@@ -27,7 +27,7 @@ class TitleCache:
     def __init__(self) -> None:
         self.titles: dict[str, Title] = {}
         self.withdrawn: frozenset[str] = frozenset()  # ids of the titles that are withdrawn now
-        self.newest_launch = 0  # highest offset in `title-launches` of all titles
+        self.newest_stamp = 0  # highest stamp of all titles
         self._logged: dict[str, tuple[int, int]] = {}  # title -> stamp and offset of its last record in the learner log
         self._changed_since_start: set[str] = set()
 
@@ -38,7 +38,7 @@ class TitleCache:
             cached = self.titles.get(title.title)
             if cached is None or title.stamp > cached.stamp:
                 self.titles[title.title] = changed[title.title] = title
-                self.newest_launch = max(self.newest_launch, title.offset)
+                self.newest_stamp = max(self.newest_stamp, title.stamp)
         if not at_startup:
             self._changed_since_start |= changed.keys()
         was_withdrawn = self.withdrawn & changed.keys()

@@ -94,16 +94,9 @@ class UserCache:
         self.cached.move_to_end(activity.user)
         return True
 
-    def erase(self, user: str, offset: int, source: str = "") -> bool:
-        """Remove a user. Returns False if the user acted after the request at `offset`: it was read again.
-
-        `source` is the identity of the topic `user-events` with the request.
-        """
-        cached = self.cached.get(user)
-        if cached is not None and cached.source == source and cached.offset > offset:
-            return False
+    def erase(self, user: str) -> None:
+        """Remove a user."""
         self._remove(user)
-        return True
 
     def store_lists(self, cached: CachedUser, ranked: RankedLists, version: int) -> None:
         """Store a user's current lists and query vector."""

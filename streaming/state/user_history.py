@@ -4,8 +4,9 @@ A history is a pure function of the user's events in partition order: how they w
 three rules hold. An entry is dropped only after the method `activity` has returned it. An event older than a full
 history is still counted and learned once. Feature rows contain only the newest `RECENT_EVENTS` entries.
 
-There is one history per user, so it is compact: titles are interned, times and actions are arrays (17 bytes per entry),
-and the ids of recent events are 8-byte hashes in one byte string.
+There is one history per user, so it is compact: titles are interned, times and actions are arrays (25 bytes per entry),
+and the ids of recent events are 8-byte hashes in one byte string. The append times of the events serve an erasure: it
+removes the events up to the append time of its request, also if later ones have been added already.
 """
 
 from array import array
@@ -17,17 +18,17 @@ from typing import Any, Final, NamedTuple
 
 from features.limits import RECENT_EVENTS
 from model.actions import ACTIONS
-from streaming.errors import StreamError
 from streaming.records import ACTIVITY_HISTORY, Activity, NewEvent
 
 MAX_EVENT_IDS: Final = 256  # event ids that a history remembers to drop duplicates
 UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HASH_BYTES: Final = 8  # of an event id's hash
-_STATE_FORMAT: Final = 1
 _ACTION_NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
 
 UserRow = dict[str, Any]  # a row of the view `user_activity`
-HistoryState = tuple[int, int, tuple[str, ...], bytes, bytes, bytes]  # format, count, titles, times, actions, ids
+# Count, titles, times, actions, append times, hashes of event ids, partition and offset of the newest record.
+HistoryState = tuple[int, tuple[str, ...], bytes, bytes, bytes, bytes, int, int]
+_EMPTY: Final[HistoryState] = (0, (), b"", b"", b"", b"", 0, 0)
 
 
 class UserEvent(NamedTuple):
@@ -49,18 +50,16 @@ class UserEvent(NamedTuple):
 class UserHistory:
     """The newest `size` events of a user, oldest first, and the count of all events so far."""
 
-    __slots__ = ("actions", "count", "ids", "new", "size", "times", "titles")
+    __slots__ = ("actions", "appended", "count", "ids", "new", "offset", "partition", "size", "times", "titles")
 
     def __init__(self, size: int = ACTIVITY_HISTORY, state: HistoryState | None = None) -> None:
-        """An empty history, or the one of a snapshot. Raises StreamError on an unknown format."""
-        state_format, self.count, titles, times, actions, ids = state or (_STATE_FORMAT, 0, (), b"", b"", b"")
-        if state_format != _STATE_FORMAT:
-            raise StreamError(f"A newer version wrote this history (format {state_format}): start that version.")
+        """An empty history, or the one of a snapshot."""
+        self.count, titles, times, actions, appended, self.ids, self.partition, self.offset = state or _EMPTY
         self.size = size
         self.titles = [intern(title) for title in titles]
         self.times = array("q", times)
         self.actions = bytearray(actions)
-        self.ids = ids  # hashes of event ids, oldest first
+        self.appended = array("q", appended)
         self.new: list[tuple[int, int, int, int]] = []  # index, partition, offset, appended
 
     def apply(self, event: UserEvent) -> UserRow | None:
@@ -68,6 +67,7 @@ class UserHistory:
         if event.event_id is not None and not self._is_new_id(event.event_id):
             return None
         self.count += 1
+        self.partition, self.offset = event.partition, event.offset
         index = self._insert(event)
         self.new.append((index, event.partition, event.offset, event.appended))
         return self._feature_row(event)
@@ -90,10 +90,26 @@ class UserHistory:
         self._trim()
         return activity
 
+    def erase(self, until: int) -> None:
+        """Remove the events appended up to `until`. The others count as the first ones of a new user."""
+        kept = [index for index, appended in enumerate(self.appended) if appended > until]
+        self.titles = [self.titles[index] for index in kept]
+        self.times = array("q", [self.times[index] for index in kept])
+        self.actions = bytearray(self.actions[index] for index in kept)
+        self.appended = array("q", [self.appended[index] for index in kept])
+        self.count, self.ids = len(kept), b""
+
+    def repeat_newest(self, user: str) -> UserRow:
+        """The present features. The next activity names the newest event as a new one, although readers know it."""
+        position = self.partition, self.offset, max(self.appended)
+        self.new.append((len(self.times) - 1, *position))
+        return self._feature_row(UserEvent(user, self.titles[-1], self.times[-1], self.actions[-1], None, *position))
+
     def snapshot(self) -> HistoryState:
         """The history as immutable values. Call it only after `activity`, so that nothing is new."""
         assert not self.new
-        return _STATE_FORMAT, self.count, tuple(self.titles), self.times.tobytes(), bytes(self.actions), self.ids
+        entries = self.times.tobytes(), bytes(self.actions), self.appended.tobytes()
+        return self.count, tuple(self.titles), *entries, self.ids, self.partition, self.offset
 
     def _is_new_id(self, event_id: str) -> bool:
         """Whether an event id was not seen before; remembers it."""
@@ -113,17 +129,19 @@ class UserHistory:
             times.append(event.ts)
             self.titles.append(intern(event.title))
             self.actions.append(event.action)
+            self.appended.append(event.appended)
             return len(times) - 1
         index = bisect_right(times, event.ts)
         times.insert(index, event.ts)
         self.titles.insert(index, intern(event.title))
         self.actions.insert(index, event.action)
+        self.appended.insert(index, event.appended)
         self.new = [(at + (at >= index), partition, offset, appended) for at, partition, offset, appended in self.new]
         return index
 
     def _trim(self) -> None:
         if (excess := len(self.times) - self.size) > 0:
-            del self.titles[:excess], self.times[:excess], self.actions[:excess]
+            del self.titles[:excess], self.times[:excess], self.actions[:excess], self.appended[:excess]
 
     def _feature_row(self, event: UserEvent) -> UserRow:
         """The features after the event. The timestamp rises with each event, otherwise Feast would ignore the row."""

@@ -190,7 +190,7 @@ class VersionLoader:
         added = {(title.title, title.stamp) for title in loaded.ahead}
         rest = [t for t in self.publisher.titles.newer_than(version.position) if (t.title, t.stamp) not in added]
         try:
-            self.publisher.serve(number, loaded.future.result(), rest)
+            self.publisher.serve(number, loaded.future.result(), rest, version.position)
         except Exception as error:
             self._skip(loaded.announced, error)
             return

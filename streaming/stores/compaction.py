@@ -9,7 +9,9 @@
 * Files of each generation's newest epoch stay as they are, because a sink may remove them after a crash (see
   `streaming/stores/parquet_log.py`), until Kafka can no longer deliver their events again.
 * An erased user's rows are removed from every file, also the newest, by a rewrite and one rename: see
-  `streaming/stores/erasure.py`. A request itself is deleted once Kafka can no longer deliver the user's events again.
+  `streaming/stores/erasure.py`. Requests are applied in batches, one pass over the files for all of them. Rows that a
+  request covers may be staged but not yet published, so a file of requests is applied again in later runs. It is
+  deleted once it is an hour old and no file that was staged before then is left.
 
 Only one compaction runs at a time: a file lock that ends with its process. While a file is rewritten, no sink starts.
 """
@@ -19,6 +21,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, timedelta
@@ -26,14 +29,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from streaming.errors import StreamError
-from streaming.stores.erasure import ErasureProgress, ErasureRequests, drop_erased, read_requests
+from streaming.stores.erasure import contains_user, drop_erased, read_requests
 from streaming.stores.parquet_log import EPOCH_START_KEY, STAGING_FOLDER, fsync, locked
 
 ROW_GROUP_SIZE: Final = 20_000
+REQUEST_GRACE_S: Final = 3600.0  # from the writing of a request until no sink stages a row that it covers
 INPUTS_KEY: Final = b"premiere.inputs"  # in a day file's metadata: the names of its inputs
 _SINK_FILE: Final = re.compile(r"(p\d+-\w+)-(\d{10})\.parquet")
 _DAY_FILE: Final = re.compile(r"day-(\d{4}-\d\d-\d\d)-\w+\.parquet")
@@ -77,15 +80,24 @@ def compact(
     """
     safe = today - timedelta(days=redelivery_days)
     with _exclusive(folder):
-        requests = read_requests(folder / requests_log)
+        requests, request_files = read_requests(sorted((folder / requests_log).glob("p*.parquet")))
         logs = [path for path in folder.iterdir() if path.is_dir() and path.name not in (STAGING_FOLDER, requests_log)]
         results = [_compact_log(root, today, retention_days.get(root.name, 0), requests, safe) for root in sorted(logs)]
-        if (folder / requests_log).exists():  # last: every request has been applied by now
-            results.append(_compact_log(folder / requests_log, today, redelivery_days, {}, safe))
+        _delete_applied(folder / requests_log, request_files, logs)
     return results
 
 
-def _compact_log(root: Path, today: date, days: int, requests: ErasureRequests, safe: date) -> CompactionResult:
+def _delete_applied(root: Path, files: Iterable[Path], logs: Iterable[Path]) -> None:
+    """Delete files of requests that can cover no further row."""
+    staged = [path.stat().st_mtime for log in logs for path in _staging(log).glob("*/*.parquet")]
+    oldest = min(staged, default=time.time())
+    with locked(root):
+        for path in files:
+            if path.exists() and path.stat().st_mtime + REQUEST_GRACE_S < oldest:
+                path.unlink()
+
+
+def _compact_log(root: Path, today: date, days: int, requests: pa.Table, safe: date) -> CompactionResult:
     for draft in _staging(root).glob("*.draft"):
         draft.unlink()
     _delete_merged(root)
@@ -104,7 +116,7 @@ def _delete_merged(root: Path) -> None:
             (root / name).unlink(missing_ok=True)
 
 
-def _merge(root: Path, today: date, requests: ErasureRequests, safe: date) -> tuple[int, int, int]:
+def _merge(root: Path, today: date, requests: pa.Table, safe: date) -> tuple[int, int, int]:
     """Merge past days' files into one per day. Returns the counts of files merged, files written, rows erased."""
     by_day: dict[date, list[Path]] = {}
     for file in _mergeable(root, safe):
@@ -127,26 +139,15 @@ def _merge(root: Path, today: date, requests: ErasureRequests, safe: date) -> tu
     return merged, len(by_day), erased
 
 
-def _erase(root: Path, requests: ErasureRequests) -> int:
-    """Remove erased rows from every file not yet checked for these requests. Returns the number of rows."""
-    progress, erased = ErasureProgress(_staging(root) / "erasure-progress.json"), 0
-    for path in sorted(root.glob("*.parquet")):
+def _erase(root: Path, requests: pa.Table) -> int:
+    """Remove erased rows from every file. Returns the number of rows."""
+    erased = 0
+    for path in sorted(root.glob("*.parquet")) if len(requests) else ():
         with locked(root):
-            if path.exists() and (unchecked := progress.unchecked(path, requests)) and _contains_user(path, unchecked):
+            if path.exists() and contains_user(path, requests):
                 metadata = pq.read_schema(path).metadata
-                erased += _rewrite(root, [path], path.name, metadata, unchecked, sort=False)
-    progress.save(requests)
+                erased += _rewrite(root, [path], path.name, metadata, requests, sort=False)
     return erased
-
-
-def _contains_user(path: Path, requests: ErasureRequests) -> bool:
-    """Whether a file has a row of one of these users."""
-    file = pq.ParquetFile(path)
-    if "user_id" not in file.schema_arrow.names:
-        return False
-    users = pa.array(list(requests), pa.string())
-    batches = file.iter_batches(ROW_GROUP_SIZE, columns=["user_id"])
-    return any(pc.any(pc.is_in(batch["user_id"], value_set=users)).as_py() for batch in batches)
 
 
 def _rewrite(
@@ -154,7 +155,7 @@ def _rewrite(
     inputs: list[Path],
     name: str,
     metadata: dict[bytes, Any] | None,
-    requests: ErasureRequests,
+    requests: pa.Table,
     sort: bool,
 ) -> int:
     """Write the inputs' rows without the erased ones to one file, atomically. Returns the number of erased rows."""

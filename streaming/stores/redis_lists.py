@@ -1,7 +1,7 @@
 """Writes users' lists to Redis. Keys and fields are described in `streaming/stores/list_client.py`, which reads them.
 
 A script inside Redis compares the revision of each write with the stored one, so an older write never overwrites a
-newer one, whatever is reprocessed. Offsets of different logs cannot be compared: the writer's log wins. Each call
+newer one, whatever is reprocessed. Revisions of different logs cannot be compared: the writer's log wins. Each call
 writes everything at once, so a snapshot has nothing left to flush. While Redis is unavailable the sink retries, which
 holds the flow back (`streaming/stores/retry.py`).
 """
@@ -21,13 +21,14 @@ from prometheus_client import Counter, Histogram
 from redis.exceptions import NoScriptError
 
 from streaming.stores import list_client
-from streaming.stores.list_client import HORIZON_FIELD_PREFIX, NAMESPACE, Revision, format_revision
+from streaming.stores.list_client import HORIZON_FIELD_PREFIX, LAUNCH_CHANNEL, Revision, format_revision
 from streaming.stores.retry import MAX_OUTAGE_S, retry_until_available
 from streaming.stores.withdrawn_set import WithdrawnSet
 
 HASH_FORMAT: Final = 1  # fields may be added; a changed meaning needs a new number
 WRITES_PER_ROUND_TRIP: Final = 256
 LIST_TTL: Final = timedelta(days=30)
+MAX_OFFSET: Final = 2**63 - 1  # of a request in a revision: it also covers the events appended in the same millisecond
 
 _BUCKETS: Final = tuple(round(0.005 * 1.25**i, 4) for i in range(47))  # 5 ms to 143 s
 END_TO_END_LATENCY: Final = Histogram(
@@ -43,13 +44,12 @@ STALE_LIST_WRITES: Final = Counter(
 WRITE_RETRIES: Final = Counter("premiere_redis_retries_total", "Retried writes to Redis.")
 
 _WRITE_IF_NEWER: Final = """
-local known = redis.call('HMGET', KEYS[1], 'log', 'revision', 'source')
-local same_log = known[1] == ARGV[1] and (known[3] or '') == ARGV[4]
-if same_log and known[2] and known[2] > ARGV[2] then return 0 end
-if #ARGV > 4 then redis.call('HSET', KEYS[1], 'log', ARGV[1]) end -- out of memory: Redis refuses only a first write
+local known = redis.call('HMGET', KEYS[1], 'log', 'revision')
+if known[1] == ARGV[1] and known[2] and known[2] > ARGV[2] then return 0 end
+if #ARGV == 3 and not known[2] then return 1 end -- an erased user without lists needs no marker
+if #ARGV > 3 then redis.call('HSET', KEYS[1], 'log', ARGV[1]) end -- out of memory: Redis refuses only a first write
 redis.call('DEL', KEYS[1])
-redis.call('HSET', KEYS[1], 'log', ARGV[1], 'revision', ARGV[2], unpack(ARGV, 5))
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'source', ARGV[4]) end
+redis.call('HSET', KEYS[1], 'log', ARGV[1], 'revision', ARGV[2], unpack(ARGV, 4))
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 return 1
 """
@@ -62,13 +62,12 @@ class Prediction:
     user: str | None  # None: the lists for unknown users
     lists: dict[int, list[str]]  # titles by horizon, best first
     version: int  # number of the model version
-    revision: tuple[int, int, int]  # see list_client.Revision
+    revision: tuple[int, int, int, int]  # see list_client.Revision
     events: int  # events of the user so far
     event_ms: int  # append time of the newest, ms
     cause: str = "refresh"  # or "event", "launch"
     new_events: tuple[int, ...] = ()  # append times (ms) of the events that no earlier lists included
     entered: tuple[tuple[str, int], ...] = ()  # titles that a launch put into the lists, with its append time (ms)
-    source: str = ""  # identity of the topic `user-events` that the revision's event offset belongs to
 
     def positions(self, title: str) -> dict[int, int]:
         """The title's position, from 1, in each list that contains it, by horizon."""
@@ -80,7 +79,7 @@ class WithdrawnTitles:
     """All titles that are withdrawn now."""
 
     titles: frozenset[str]
-    revision: int = 0  # offset of the newest launch that it includes
+    revision: int = 0  # stamp of the newest title that it includes
 
 
 @dataclass(frozen=True)
@@ -98,8 +97,7 @@ class ErasedUser:
     """A user was erased: an erasure marker replaces the lists, so that an older write cannot bring them back."""
 
     user: str
-    offset: int  # of the request in `user-events`
-    source: str = ""  # identity of that topic
+    appended: int  # append time of the request, ms
 
 
 RedisWrite = Prediction | ErasedUser | WithdrawnTitles | LaunchCompleted
@@ -117,15 +115,14 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
         max_outage_s: float = MAX_OUTAGE_S,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.time,
-        namespace: str = NAMESPACE,
     ) -> None:
-        """`log_identity` names the logs that the offsets of revisions belong to.
+        """`log_identity` names the logs that the revisions belong to.
 
         Keys expire after `ttl` without a write, plus or minus 10 %, so that keys written together expire apart. The
         sink retries for `max_outage_s` seconds or until `stop` is set.
         """
         self.url, self.log_identity, self.ttl, self.max_outage_s = url, log_identity, ttl.total_seconds(), max_outage_s
-        self.stop, self.clock, self.namespace = stop or threading.Event(), clock, namespace
+        self.stop, self.clock = stop or threading.Event(), clock
 
     def list_parts(self) -> list[str]:
         """One partition: there is one writer."""
@@ -139,7 +136,7 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
 class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
     def __init__(self, sink: RedisSink, step_id: str) -> None:
         self.sink, self.step_id, self.client = sink, step_id, list_client.connect(sink.url)
-        self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity, sink.namespace)
+        self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity)
         self.script_hash = ""  # of _WRITE_IF_NEWER, once Redis has loaded it
 
     def write_batch(self, values: list[list[RedisWrite]]) -> None:
@@ -181,31 +178,27 @@ class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
     def _execute(self, writes: Sequence[RedisWrite]) -> list[Any]:
         if not self.script_hash:
             self.script_hash = str(self.client.script_load(_WRITE_IF_NEWER))
-        channel = list_client.launch_channel(self.sink.namespace)
         pipeline, firsts = self.client.pipeline(transaction=False), list[int | None]()  # first command of each write
         for write in writes:
             firsts.append(None if isinstance(write, WithdrawnTitles) else len(pipeline))
             if isinstance(write, Prediction):
                 arguments = self._prediction_arguments(write)
-                pipeline.evalsha(self.script_hash, 1, self._key(write), *arguments)
+                pipeline.evalsha(self.script_hash, 1, list_client.key(write.user), *arguments)
             elif isinstance(write, ErasedUser):
-                arguments = self._revision_arguments(write, Revision(write.offset, 0, 0))
-                pipeline.evalsha(self.script_hash, 1, self._key(write), *arguments)
+                arguments = self._revision_arguments(write, Revision(write.appended, MAX_OFFSET, 0, 0))
+                pipeline.evalsha(self.script_hash, 1, list_client.key(write.user), *arguments)
             elif isinstance(write, LaunchCompleted):
-                pipeline.publish(channel, json.dumps(asdict(write)))
+                pipeline.publish(LAUNCH_CHANNEL, json.dumps(asdict(write)))
             for message in _launch_messages(write):
-                pipeline.publish(channel, json.dumps(message))
+                pipeline.publish(LAUNCH_CHANNEL, json.dumps(message))
         answers = pipeline.execute()
         return [1 if first is None else answers[first] for first in firsts]
 
-    def _key(self, write: Prediction | ErasedUser) -> str:
-        return list_client.key(write.user, self.sink.namespace)
-
     def _revision_arguments(self, write: Prediction | ErasedUser, revision: Revision) -> list[str | int]:
-        """The script's first arguments: log identity, revision, time to live and source topic."""
-        spread = 0.9 + 0.2 * (zlib.crc32(self._key(write).encode()) % 1000) / 1000
+        """The script's first arguments: log identity, revision and time to live."""
+        spread = 0.9 + 0.2 * (zlib.crc32(list_client.key(write.user).encode()) % 1000) / 1000
         expiry = max(1, round(self.sink.ttl * spread))
-        return [self.sink.log_identity, format_revision(revision), expiry, write.source]
+        return [self.sink.log_identity, format_revision(revision), expiry]
 
     def _prediction_arguments(self, write: Prediction) -> list[str | int]:
         arguments = self._revision_arguments(write, Revision(*write.revision))

@@ -14,9 +14,9 @@ from infra.local.services import start_services
 from infra.settings import Settings
 from streaming import topics as t
 from streaming.kafka.source import read_all
-from streaming.records import Launch, Title, decode_title, to_json
+from streaming.records import Title, TitleWithdrawal, decode_title, to_json
 from streaming.state.sharding import Shard
-from streaming.stores.list_client import key, withdrawn_key
+from streaming.stores.list_client import DEFAULT_KEY, WITHDRAWN_KEY, key
 from tests.support.trained_version import DATA, version
 from tests.support.workers import (
     ACTIVITY_FIELDS,
@@ -80,14 +80,14 @@ def test_killed_and_rescaled_features_count_each_event_once(rescaled: Settings) 
 
 def test_killed_titles_write_each_title_once(services: Settings) -> None:
     launches = [(launch.title, to_json(launch)) for launch in DATA.launches]
-    again = Launch(title=DATA.launches[0].title, withdrawn=True)
+    withdrawn = DATA.launches[0].title
     send_records(services, t.TITLE_LAUNCHES, launches[:20])
     with run_flow_process(services, "titles", 2) as pair:
         pair.wait_until("the first launches", lambda: committed_records(services, "titles") == 20)
         send_records(services, t.TITLE_LAUNCHES, launches[20:])
         pair.kill(0)
     with run_flow_process(services, "titles", 1) as single:
-        send_records(services, t.TITLE_LAUNCHES, [(again.title, to_json(again))])
+        send_records(services, t.TITLE_WITHDRAWALS, [(withdrawn, to_json(TitleWithdrawal(title=withdrawn)))])
         single.wait_until("all launches", lambda: committed_records(services, "titles") == len(launches) + 1)
     known: dict[tuple[str, int], Title] = {}
     for message in read_all(services.kafka_config(), t.TITLES):
@@ -95,7 +95,7 @@ def test_killed_titles_write_each_title_once(services: Settings) -> None:
         first = known.setdefault((title.title, title.stamp), title)
         assert first == title  # a record that is written again after the kill is equal
     assert {name for name, _ in known} == {launch.title for launch in DATA.launches}
-    assert [title.title for title in known.values() if title.withdrawn] == [again.title]
+    assert [title.title for title in known.values() if title.withdrawn] == [withdrawn]
     assert len(known) == len(launches) + 1
 
 
@@ -112,10 +112,10 @@ def test_publish_serves_all_users_with_any_worker_count(rescaled: Settings) -> N
         return event_counts == want and lag_records(services, "publish") == 0
 
     for workers in (2, 1):
-        client.delete(key(None), *map(key, want))
+        client.delete(DEFAULT_KEY, *map(key, want))
         with run_flow_process(services, "publish", workers) as running:
             running.wait_until(f"lists of all users with {workers} workers", served)
-            assert client.exists(key(None))
+            assert client.exists(DEFAULT_KEY)
             if workers == 2:
                 assert "of publish was killed by signal 9" in running.kill(1)
-    assert client.smembers(withdrawn_key()) == {DATA.launches[0].title}
+    assert client.smembers(WITHDRAWN_KEY) == {DATA.launches[0].title}

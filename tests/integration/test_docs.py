@@ -14,14 +14,15 @@ from features.store import open_store, write_title_semantics, write_user_activit
 from infra.cli.main import app
 from infra.topics import create_topics
 from streaming.flows import features, titles
-from streaming.flows.features import parse_poll as parse_events
-from streaming.flows.titles import parse_poll as parse_launches
+from streaming.flows.features import parse_events, parse_requests
+from streaming.flows.titles import parse_launches, parse_withdrawals
 from streaming.kafka import dead_letters
 from streaming.kafka.source import Message, read_all
+from streaming.state.title_state import TitleLaunch
 from streaming.state.user_history import UserEvent
-from streaming.stores.list_client import key, read, withdrawn_key
+from streaming.stores.list_client import WITHDRAWN_KEY, key, read
 from streaming.stores.redis_lists import Prediction, RedisSink
-from streaming.topics import TITLE_LAUNCHES, USER_EVENTS, topics
+from streaming.topics import ERASURE_REQUESTS, TITLE_LAUNCHES, TITLE_WITHDRAWALS, USER_EVENTS, topics
 from tests.support.docs import CONTRACTS, EXAMPLE_USER, LOCAL_KAFKA, code_block
 from tests.support.feature_rows import title_row, user_row
 from tests.support.paths import ROOT
@@ -113,15 +114,20 @@ def test_producer_example_sends_valid_records(kafka: str) -> None:
     (event,) = parsed_events.users[user]
     assert isinstance(event, UserEvent)
     assert event.title == title
-    assert parsed_launches.titles[title][0].content.name == "Night Train"
+    (parsed,) = parsed_launches.titles[title]
+    assert isinstance(parsed, TitleLaunch)
+    assert parsed.content.name == "Night Train"
 
 
 def test_json_examples_are_valid_records() -> None:
     lines = [line for block in re.findall(r"```json\n(.*?)```", CONTRACTS, re.S) for line in block.splitlines()]
-    launches = [json.loads(line) for line in lines if '"title"' in line]
-    messages = [_message(TITLE_LAUNCHES, i, launch["title"], json.dumps(launch)) for i, launch in enumerate(launches)]
-    assert len(messages) == 2
-    assert parse_launches(messages).letters == []
+    records = [json.loads(line) for line in lines]
+    (launch,) = (one for one in records if "genres" in one)
+    assert parse_launches([_message(TITLE_LAUNCHES, 0, launch["title"], json.dumps(launch))]).letters == []
+    (withdrawal,) = (one for one in records if set(one) == {"title"})
+    assert parse_withdrawals([_message(TITLE_WITHDRAWALS, 0, "", json.dumps(withdrawal))]).letters == []
+    (request,) = (one for one in records if set(one) == {"user"})
+    assert parse_requests([_message(ERASURE_REQUESTS, 0, request["user"], json.dumps(request))]).letters == []
     user, _, value = code_block(CONTRACTS, "kafka-console-producer", "sh").split("'")[1].partition("|")
     assert parse_events([_message(USER_EVENTS, 0, user, value)]).letters == []
 
@@ -135,9 +141,9 @@ def test_reader_examples_return_written_list(redis_url: str, capsys: pytest.Capt
     first, second, withdrawn = (uuid.uuid4().hex for _ in range(3))
     lists = {0: [first, withdrawn, second], 3: [second, first]}
     sink = RedisSink(redis_url).build_part("predictions", "0", None)
-    sink.write_batch([[Prediction(user, lists, 1, (0, 1, 0), 1, 0)]])
+    sink.write_batch([[Prediction(user, lists, 1, (0, 0, 1, 0), 1, 0)]])
     client = Redis.from_url(redis_url)
-    client.sadd(withdrawn_key(), withdrawn)
+    client.sadd(WITHDRAWN_KEY, withdrawn)
     scope: dict[str, Any] = {}
     exec(code_block(CONTRACTS, "def recommended").replace(LOCAL_REDIS, redis_url).replace(EXAMPLE_USER, user), scope)
     assert capsys.readouterr().out == f"{[first, second]}\n"
@@ -146,14 +152,14 @@ def test_reader_examples_return_written_list(redis_url: str, capsys: pytest.Capt
         assert scope["recommended"](decoding, user, events_since) == read(client, user, events_since)
     exec(code_block(README, "import read").replace(LOCAL_REDIS, redis_url).replace('"42"', f'"{user}"'), {})
     assert capsys.readouterr().out == f"{[first, second]}\n"
-    client.srem(withdrawn_key(), withdrawn)
+    client.srem(WITHDRAWN_KEY, withdrawn)
     client.delete(key(user))
 
 
 def test_list_fields_are_documented(redis_url: str) -> None:
     user = uuid.uuid4().hex
     sink = RedisSink(redis_url).build_part("predictions", "0", None)
-    sink.write_batch([[Prediction(user, {0: [], 3: [], 10: []}, 1, (0, 1, 0), 1, 0)]])
+    sink.write_batch([[Prediction(user, {0: [], 3: [], 10: []}, 1, (0, 0, 1, 0), 1, 0)]])
     written: Any = Redis.from_url(redis_url, decode_responses=True).hgetall(key(user))
     section = CONTRACTS.partition("## Lists in Redis")[2].partition("\n## ")[0]
     assert set(written) <= set(re.findall(r"`([\w:]+)`", section))

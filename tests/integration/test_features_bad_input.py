@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from streaming.flows.features import MAX_EVENT_BYTES, parse_poll
+from streaming.flows.features import MAX_EVENT_BYTES, parse_events
 from streaming.kafka.dead_letters import MAX_FUTURE, MAX_TIME_MS
 from streaming.kafka.source import Message
 from streaming.records import MIN_TIME_MS
@@ -32,8 +32,11 @@ VALID = {"user": "u", "title": "t", "ts": NOW}
         (b"u", b'{"user": "u", "title": "t", "ts": 1, "rating": 1e999}', "out of range"),
         (b"u", b'{"user": "u", "title": "t", "ts": 1, "rating": NaN}', "not JSON"),
         (b"u", json.dumps({**VALID, "rating": True}).encode(), "wrong type"),
-        (b"v", json.dumps({"user": "u", "erase": True}).encode(), "key"),
+        (b"u", json.dumps({"user": "u", "erase": True}).encode(), "moved"),
+        (b"u", json.dumps({**VALID, "erase": True}).encode(), "moved"),
         (b"u", json.dumps({"user": "u", "erase": 1}).encode(), "missing field"),
+        (b"u", json.dumps({**VALID, "title": "é" * 129}).encode(), "out of range"),
+        ("é".encode() * 129, json.dumps({**VALID, "user": "é" * 129}).encode(), "out of range"),
         (b"u", json.dumps({"user": "u", "erase": False}).encode(), "missing field"),
         (b"v", json.dumps(VALID).encode(), "key"),
         (None, json.dumps(VALID).encode(), "key"),
@@ -65,20 +68,21 @@ def test_times_at_the_bounds_are_valid() -> None:
 
 def test_max_future_is_relative_to_the_record_time() -> None:
     message = event("u", "t", NOW + 5_000, 0)
-    assert parse_poll([message], timedelta(seconds=5)).letters == []
-    assert len(parse_poll([message], timedelta(seconds=4)).letters) == 1
+    assert parse_events([message], timedelta(seconds=5)).letters == []
+    assert len(parse_events([message], timedelta(seconds=4)).letters) == 1
 
 
 def test_invalid_record_time_becomes_a_dead_letter() -> None:
     far = Message("user-events", 0, 0, 2**62, b"u", json.dumps({**VALID, "ts": 2**62}).encode())
     late = far._replace(appended=MAX_TIME_MS + 1, value=json.dumps(VALID).encode())
     request = erasure_request("u", 0)
-    run = run_flow([[far, late, request._replace(appended=2**62), request._replace(appended=-(10**16))]])
+    requests = [request._replace(appended=2**62), request._replace(appended=-(10**16))]
+    run = run_flow([[far, late]], requests=[requests])
     assert [dict(letter.headers)["reason"].partition(b":")[0] for letter in run.letters.all()] == [b"record time"] * 4
 
 
 def test_unusual_ids_are_valid() -> None:
-    ids = ["\x00", "😀", "a b\n", "x" * 256, '"']
+    ids = ["\x00", "😀", "a b\n", "x" * 256, "é" * 128, '"']
     run = run_flow([[event(user, user, NOW, n) for n, user in enumerate(ids)]])
     assert sorted(activity.user for activity in run.activities()) == sorted(ids)
     assert run.letters.all() == []

@@ -22,7 +22,7 @@ from infra.monitor.status import as_json, status_and_version
 from infra.operate.reset import delete_state
 from infra.settings import Settings
 from infra.topics import create_topics
-from streaming.flows.features import parse_poll
+from streaming.flows.features import parse_events
 from streaming.kafka.source import read_all
 from streaming.records import Event, to_json
 from streaming.topics import USER_EVENTS, topics
@@ -120,7 +120,7 @@ def test_console_producer_example_sends_valid_event(kafka_home: Path, settings: 
     sent = [
         message for message in read_all(settings.kafka_config(), USER_EVENTS) if message.key == EXAMPLE_USER.encode()
     ]
-    parsed = parse_poll(sent)
+    parsed = parse_events(sent)
     assert (len(sent), parsed.letters) == (1, [])
     assert list(parsed.users) == [EXAMPLE_USER]
 

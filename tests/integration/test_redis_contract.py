@@ -30,7 +30,15 @@ def client(redis_url: str) -> Any:
 def test_key_has_the_documented_size(redis_url: str, client: Any) -> None:
     user = uuid.uuid4().hex
     writer = RedisSink(redis_url, log_identity="5L6g3nShT-eMCtK--X86sw-2f9c1be0a7d4").build_part("lists", "0", None)
-    writer.write_batch([[Prediction(user, lists("t"), 7, (123_456, 7, 89), 42, 1_700_000_000_000)]])
+    writer.write_batch(
+        [
+            [
+                Prediction(
+                    user, lists("t"), 7, (1_700_000_000_000, 123_456, 7, 1_700_000_000_000_000), 42, 1_700_000_000_000
+                )
+            ]
+        ]
+    )
     used = client.memory_usage(key(user), samples=0)
     client.delete(key(user))
     (documented,) = re.findall(r"([\d.]+) KB per user", SECTION)
@@ -40,7 +48,7 @@ def test_key_has_the_documented_size(redis_url: str, client: Any) -> None:
 def test_expiry_is_the_setting_plus_or_minus_ten_percent(redis_url: str, client: Any) -> None:
     users = [uuid.uuid4().hex for _ in range(200)]
     writer = RedisSink(redis_url, ttl=timedelta(days=30)).build_part("lists", "0", None)
-    writer.write_batch([[Prediction(user, lists("t", 1), 1, (0, 1, 0), 1, 0) for user in users]])
+    writer.write_batch([[Prediction(user, lists("t", 1), 1, (0, 0, 1, 0), 1, 0) for user in users]])
     days = [client.ttl(key(user)) / 86_400 for user in users]
     client.delete(*map(key, users))
     assert 26.9 < min(days) < 28
@@ -54,7 +62,7 @@ def test_reader_never_sees_a_mix_of_two_versions(redis_url: str, client: Any) ->
     def write() -> None:
         for version in range(300):
             prefix = "ab"[version % 2]
-            writer.write_batch([[Prediction(user, lists(prefix), version, (0, version, 0), 1, 0)]])
+            writer.write_batch([[Prediction(user, lists(prefix), version, (0, 0, version, 0), 1, 0)]])
         done.set()
 
     thread = threading.Thread(target=write)

@@ -5,24 +5,32 @@ from typing import Any, Final
 
 import pytest
 
-from streaming.topics import MODEL_VERSIONS, SCHEMA_VERSIONS, TITLE_LAUNCHES, USER_EVENTS
+from streaming.topics import (
+    ERASURE_REQUESTS,
+    MODEL_VERSIONS,
+    SCHEMA_VERSIONS,
+    TITLE_LAUNCHES,
+    TITLE_WITHDRAWALS,
+    USER_EVENTS,
+)
 from tests.support.paths import ROOT
 
 SCHEMAS: Final = ROOT / "docs" / "schemas"
 # The types of each field by schema version; a required field ends with "!". A version may only gain optional fields;
 # every other change is a new version with its own entry here.
 CONTRACT: Final[dict[tuple[str, int], dict[str, dict[str, str]]]] = {
-    (USER_EVENTS, 1): {
+    (USER_EVENTS, 2): {
         "Event": {
             "user": "string!", "title": "string!", "ts": "integer!", "action": "string", "rating": "null number",
             "event_id": "null string",
         },
-        "EraseUser": {"user": "string!", "erase": "boolean!"},
     },
-    (TITLE_LAUNCHES, 1): {
+    (ERASURE_REQUESTS, 1): {"ErasureRequest": {"user": "string!"}},
+    (TITLE_WITHDRAWALS, 1): {"TitleWithdrawal": {"title": "string!"}},
+    (TITLE_LAUNCHES, 2): {
         "Launch": {
             "title": "string!", "name": "string", "genres": "array", "overview": "string", "text": "object",
-            "year": "integer null", "released": "integer null", "ts": "integer null", "withdrawn": "boolean",
+            "year": "integer null", "released": "integer null", "ts": "integer null",
         }
     },
     (MODEL_VERSIONS, 1): {

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 from bytewax.dataflow import Dataflow
@@ -13,6 +14,7 @@ from streaming.flows.features import build
 from streaming.kafka.source import Message
 from streaming.records import Activity, LogRecord, decode_log
 from streaming.state.user_history import UserRow
+from streaming.topics import ERASURE_REQUESTS, USER_EVENTS
 
 NOW = 1_700_000_000_000  # ms
 
@@ -55,9 +57,12 @@ class FeaturesRun:
         self.online, self.offline, self.erasures = (CollectSink(shards) for _ in range(3))
         self.shards = shards
 
-    def flow(self, source: Source[list[Message]], **settings: Any) -> Dataflow:
+    def flow(
+        self, source: Source[list[Message]], requests: Source[list[Message]] | None = None, **settings: Any
+    ) -> Dataflow:
         return build(
             events=source,
+            requests=requests or TestingSource([]),
             activity=self.activity,
             online=self.online,
             offline=self.offline,
@@ -80,19 +85,33 @@ class FeaturesRun:
 
 def event(user: str, title: str, ts: int, offset: int, partition: int = 0, **more: Any) -> Message:
     value = json.dumps({"user": user, "title": title, "ts": ts, **more}).encode()
-    return Message("user-events", partition, offset, NOW + offset, user.encode(), value)
+    return Message(USER_EVENTS, partition, offset, NOW + offset, user.encode(), value)
 
 
 def erasure_request(user: str, offset: int, partition: int = 0, **more: Any) -> Message:
-    value = json.dumps({"user": user, "erase": True, **more}).encode()
-    return Message("user-events", partition, offset, NOW + offset, user.encode(), value)
+    """A request that was appended with the event of the same offset."""
+    value = json.dumps({"user": user, **more}).encode()
+    return Message(ERASURE_REQUESTS, partition, offset, NOW + offset, user.encode(), value)
 
 
 def polls(messages: Sequence[Message], size: int) -> list[list[Message]]:
     return [list(messages[start : start + size]) for start in range(0, len(messages), size)]
 
 
-def run_flow(source: Iterable[Any], shards: int = 1, **settings: Any) -> FeaturesRun:
+def run_flow(
+    source: Iterable[Any], shards: int = 1, requests: Iterable[list[Message]] = (), **settings: Any
+) -> FeaturesRun:
     run = FeaturesRun(shards)
-    run_main(run.flow(TestingSource(list(source)), **settings))
+    run_main(run.flow(TestingSource(list(source)), TestingSource(list(requests)), **settings))
     return run
+
+
+def run_in_order(records: Iterable[Message], size: int = 1, **settings: Any) -> FeaturesRun:
+    """The flow, which reads events and erasure requests in this order, in polls of `size` records of one topic."""
+    runs = (list(run) for _, run in groupby(records, key=lambda message: message.topic))
+    events, requests = list[list[Message]](), list[list[Message]]()
+    for poll in (poll for run in runs for poll in polls(run, size)):
+        is_event = poll[0].topic == USER_EVENTS
+        events.append(poll if is_event else [])  # an empty poll is a tick
+        requests.append([] if is_event else poll)
+    return run_flow(events, requests=requests, **settings)

@@ -1,9 +1,10 @@
-"""Fuzz test: sends random and mutated messages to both public topics and checks that each is counted exactly once.
+"""Fuzz test: sends random and mutated messages to all public topics and checks that each is counted exactly once.
 
 `make fuzz` sends 100,000 messages (ARGS="--messages N --seed S"): valid events and launches, mutated bytes, fields of
-wrong type and size, invalid keys, erasure requests and random bytes. Each message must be accepted, dropped as a
-duplicate, handled as an erasure request, or written as a dead letter with topic, partition, offset and reason. Every
-accepted event must be learned, no flow may crash, and a new user must be served afterwards.
+wrong type and size, invalid keys, erasure requests, withdrawals and random bytes. Each event must be accepted, dropped
+as a duplicate or because its user was erased, or written as a dead letter with topic, partition, offset and reason.
+Each other message must be handled or written as a dead letter. Every accepted event must be learned, no flow may crash,
+and a new user must be served afterwards.
 """
 
 import argparse
@@ -20,13 +21,13 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import Producer
 
 from infra.local.session import Session, run_session
+from infra.monitor.lag import FLOW_TOPICS
 from infra.monitor.status import Status, read_status
 from streaming.kafka.client import producer_config
-from streaming.kafka.dead_letters import ERASURE_HEADER
 from streaming.kafka.source import read_all
 from streaming.records import Event, to_json
 from streaming.stores.list_client import read
-from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
+from streaming.topics import DEAD_LETTERS, ERASURE_REQUESTS, TITLE_LAUNCHES, TITLE_WITHDRAWALS, USER_EVENTS
 from tests.support.chaos import STALL_TIMEOUT_S, Log, session_settings
 
 START_MS: Final = 1_700_000_000_000
@@ -63,8 +64,8 @@ def fuzz_messages(count: int, seed: int) -> Iterator[FuzzMessage]:
     """`count` messages, which depend only on the seed."""
     source = random.Random(seed)
     for number in range(count):
-        topic = TITLE_LAUNCHES if source.random() < 0.15 or number < TITLE_COUNT else USER_EVENTS
-        fields = _launch(source) if topic == TITLE_LAUNCHES else _event(source)
+        topic = TITLE_LAUNCHES if number < TITLE_COUNT else source.choices(list(SHARES), list(SHARES.values()))[0]
+        fields = FIELDS[topic](source)
         key = str(fields.get("user", fields.get("title"))).encode()
         yield (
             _mutate_message(source, topic, key, fields)
@@ -89,6 +90,23 @@ def _event(source: random.Random) -> dict[str, Any]:
 def _launch(source: random.Random) -> dict[str, Any]:
     words = [source.choice(TITLE_WORDS) for _ in range(source.randrange(1, 20))]
     return {"title": f"title {source.randrange(TITLE_COUNT)}", "name": " ".join(words[:3]), "overview": " ".join(words)}
+
+
+def _erasure_request(source: random.Random) -> dict[str, Any]:
+    return {"user": f"user {source.randrange(USER_COUNT)}"}
+
+
+def _withdrawal(source: random.Random) -> dict[str, Any]:
+    return {"title": f"title {source.randrange(TITLE_COUNT)}"}
+
+
+SHARES: Final = {USER_EVENTS: 0.8, ERASURE_REQUESTS: 0.03, TITLE_LAUNCHES: 0.14, TITLE_WITHDRAWALS: 0.03}
+FIELDS: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
+    USER_EVENTS: _event,
+    ERASURE_REQUESTS: _erasure_request,
+    TITLE_LAUNCHES: _launch,
+    TITLE_WITHDRAWALS: _withdrawal,
+}
 
 
 def _mutate_message(source: random.Random, topic: str, key: bytes, fields: dict[str, Any]) -> FuzzMessage:
@@ -148,16 +166,21 @@ def fuzz(session: Session, count: int, seed: int, log: Log) -> dict[str, Any]:
     status = _wait_until_processed(session, log)
     letters = Counter(topic for topic, *_ in _dead_letters(session))
     features, titles = status.scrape("features"), status.scrape("titles")
-    erasures, accepted = features.value("premiere_user_erasures_total"), features.value("premiere_events_total")
+    erased, accepted = features.value("premiere_erased_events_total"), features.value("premiere_events_total")
+    erasures = features.value("premiere_user_erasures_total")
+    withdrawals = titles.value("premiere_title_withdrawals_total")
     launches = sum(titles.by_label("premiere_launches_total", "outcome").values())
     scrapes = {"features": features, "titles": titles}
     found = {
-        "sent": dict(sent), "dead_letters": dict(letters), "accepted": accepted, "user_erasures": erasures,
+        "sent": dict(sent), "dead_letters": dict(letters), "accepted": accepted, "erased": erased,
+        "user_erasures": erasures, "withdrawals": withdrawals,
         "duplicates": status.duplicates, "launches": launches, "learned": status.learned,
         "reasons": {flow: one.by_label("premiere_dead_letters_total", "reason") for flow, one in scrapes.items()},
     }  # fmt: skip
-    assert accepted + status.duplicates + erasures + letters[USER_EVENTS] == sent[USER_EVENTS], found
+    assert accepted + status.duplicates + erased + letters[USER_EVENTS] == sent[USER_EVENTS], found
+    assert erasures + letters[ERASURE_REQUESTS] == sent[ERASURE_REQUESTS], found
     assert launches + letters[TITLE_LAUNCHES] == sent[TITLE_LAUNCHES], found
+    assert withdrawals + letters[TITLE_WITHDRAWALS] == sent[TITLE_WITHDRAWALS], found
     assert status.learned == accepted, found
     assert session.flows.pids() == pids, "a flow crashed"
     _check_new_user_is_served(session, producer)
@@ -169,8 +192,6 @@ def _dead_letters(session: Session) -> set[tuple[str, bytes, bytes]]:
     found = set()
     for message in read_all(session.settings.kafka_config(), DEAD_LETTERS):
         headers = dict(message.headers)
-        if ERASURE_HEADER in headers:
-            continue
         assert headers["reason"], message
         found.add((headers["topic"].decode(), headers["partition"], headers["offset"]))
     return found
@@ -182,7 +203,7 @@ def _wait_until_processed(session: Session, log: Log) -> Status:
     while True:
         session.flows.check()
         status = read_status(session.settings, session.lags)
-        lag = status.lag_records("features", USER_EVENTS) + status.lag_records("titles", TITLE_LAUNCHES)
+        lag = sum(status.lag_records(flow, topic) for flow in ("features", "titles") for topic in FLOW_TOPICS[flow])
         accepted = status.scrape("features").value("premiere_events_total")
         if lag == 0 and status.learned >= accepted > 0:
             return status

@@ -21,15 +21,25 @@ from features.definitions import FEAST_OBJECTS, VIEW_SCHEMAS
 from infra.cli.main import app
 from infra.settings_table import settings_table
 from model.actions import ACTIONS
-from streaming.records import EraseUser, Event, Launch, Version
-from streaming.topics import MODEL_VERSIONS, SCHEMA_VERSIONS, TITLE_LAUNCHES, USER_EVENTS, topics
+from streaming.records import ErasureRequest, Event, Launch, TitleWithdrawal, Version
+from streaming.topics import (
+    ERASURE_REQUESTS,
+    MODEL_VERSIONS,
+    SCHEMA_VERSIONS,
+    TITLE_LAUNCHES,
+    TITLE_WITHDRAWALS,
+    USER_EVENTS,
+    topics,
+)
 from tests.support.paths import ROOT
 
 PAGES: Final = ("README.md", "docs/contracts.md", "docs/operations.md", "docs/settings.md")
 _PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 TOPIC_RECORDS: Final[dict[str, tuple[Any, ...]]] = {  # topic -> the types of its records
-    USER_EVENTS: (Event, EraseUser),
+    USER_EVENTS: (Event,),
+    ERASURE_REQUESTS: (ErasureRequest,),
     TITLE_LAUNCHES: (Launch,),
+    TITLE_WITHDRAWALS: (TitleWithdrawal,),
     MODEL_VERSIONS: (Version,),
 }
 
@@ -54,12 +64,13 @@ def topic_table() -> str:
 def _retention(config: dict[str, str]) -> str:
     if "retention.ms" not in config:
         return "newest record of each key"
-    days = int(config["retention.ms"]) // 86_400_000
-    return "forever" if days < 0 else f"{days} days"
+    days = f"{int(config['retention.ms']) // 86_400_000} days"
+    size = int(config.get("retention.bytes", 0))
+    return f"{days}, at most {size >> 20:,} MiB per partition" if size else days
 
 
 def _other_settings(config: dict[str, str]) -> str:
-    return ", ".join(f"`{name}={value}`" for name, value in config.items() if name != "retention.ms")
+    return ", ".join(f"`{name}={value}`" for name, value in config.items() if not name.startswith("retention."))
 
 
 def commands() -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from features.text_encoders import MAX_TEXT_CHARS, Encoder, EncoderError, launch_text, load_encoder
+from features.text_encoders import MAX_TEXT_BYTES, Encoder, EncoderError, launch_text, load_encoder
 
 TOY = "Toy Story. Animation, Children, Comedy. A cowboy doll is jealous when a boy gets a new toy for his birthday."
 NEMO = "Finding Nemo. Animation, Children, Comedy. A clown fish looks for his little son, who was taken by a diver."
@@ -16,7 +16,7 @@ def encode() -> Encoder:
 
 
 def test_vectors_have_unit_length_and_256_dimensions(encode: Encoder) -> None:
-    vectors = encode([TOY, ALIEN, "🧸🚀", "x" * MAX_TEXT_CHARS])
+    vectors = encode([TOY, ALIEN, "🧸🚀", "x" * MAX_TEXT_BYTES])
     assert vectors.shape == (4, 256)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
@@ -95,4 +95,5 @@ def test_launch_text_joins_all_texts_in_a_fixed_order() -> None:
 
 def test_launch_text_may_be_empty_and_is_truncated() -> None:
     assert launch_text() == launch_text(" ", [], "", {"tags": " "}) == ""
-    assert len(launch_text("x", overview="y" * 3 * MAX_TEXT_CHARS)) == MAX_TEXT_CHARS
+    assert len(launch_text("x", overview="y" * 3 * MAX_TEXT_BYTES)) == MAX_TEXT_BYTES
+    assert launch_text("é" * MAX_TEXT_BYTES) == "é" * (MAX_TEXT_BYTES // 2)

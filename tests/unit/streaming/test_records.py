@@ -10,21 +10,23 @@ from model.actions import ACTIONS
 from streaming.records import (
     DECODE_ERRORS,
     Activity,
-    EraseUser,
+    ErasureRequest,
     Event,
     Launch,
     LogRecord,
     NewEvent,
     Tick,
     Title,
+    TitleWithdrawal,
     UserErasure,
     action_code,
-    decode_erase_user,
+    decode_erasure_request,
     decode_event,
     decode_launch,
     decode_log,
     decode_title,
     decode_version,
+    decode_withdrawal,
     to_json,
     to_msgpack,
 )
@@ -48,7 +50,8 @@ def test_log_record_is_decoded_by_its_tag(record: Tick | UserErasure) -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     assert decode_event(b'{"user":"u","title":"t","ts":1,"mood":"calm"}') == Event(user="u", title="t", ts=1)
-    assert decode_erase_user(b'{"user":"u","erase":true,"reason":"mail"}') == EraseUser(user="u", erase=True)
+    assert decode_erasure_request(b'{"user":"u","reason":"mail"}') == ErasureRequest(user="u")
+    assert decode_withdrawal(b'{"title":"t","withdrawn":true}') == TitleWithdrawal(title="t")
 
 
 @pytest.mark.parametrize("launch", [b'{"title":7}', b'{"title":""}', b'{"title":"t","genres":"Drama"}', b"{}"])

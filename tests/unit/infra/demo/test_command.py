@@ -7,9 +7,8 @@ import pytest
 from infra.data.tables import DataError
 from infra.demo.command import dead_events, locate_or_download
 from infra.settings import Settings
-from streaming.kafka.dead_letters import erasure_note
 from streaming.topics import TITLE_LAUNCHES
-from tests.support.dead_letters import message, write, write_letters
+from tests.support.dead_letters import message, write_letters
 from tests.support.tables import write_table
 
 
@@ -48,5 +47,4 @@ def test_dead_lettered_events_are_counted_once(new_kafka: dict[str, str]) -> Non
     write_letters(new_kafka, (message(0), "unknown action: x"), (message(1), "unknown action: x"))
     write_letters(new_kafka, (message(1), "unknown action: x"))  # a restarted flow wrote it again
     write_letters(new_kafka, (message(5, b"{", TITLE_LAUNCHES), "not JSON: x"))  # no event
-    write(new_kafka, [erasure_note(message(2, b'{"user":"u","erase":true}'))])
     assert dead_events(new_kafka) == 2

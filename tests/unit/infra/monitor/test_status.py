@@ -18,10 +18,10 @@ from infra.monitor.metrics_server import free_base_port, start_metrics_server
 from infra.monitor.status import LEARNER_METRICS, Status, as_json, print_status, processed_events, status_and_version
 from infra.settings import Settings
 from infra.topics import create_topics
-from streaming.flows.features import DUPLICATES, EVENTS
 from streaming.flows.learn import LEARNED_EVENTS, LOSS, POSITION, PREQUENTIAL_SCORED, PREQUENTIAL_SUM
 from streaming.kafka.dead_letters import DEAD_LETTERS_WRITTEN
 from streaming.records import Version, to_json
+from streaming.state.user_state import DUPLICATES, EVENTS
 from streaming.stores.redis_lists import END_TO_END_LATENCY
 from streaming.topics import MODEL_VERSIONS, USER_EVENTS, topics
 from tests.support.kafka import StartBroker, commit_offset

@@ -1,4 +1,4 @@
-"""The offline log is compacted by the command, and by the flow's thread at its start and after an erasure request."""
+"""The offline log is compacted by the command, and by the flow's thread at its start and after many requests."""
 
 import threading
 import time
@@ -14,6 +14,7 @@ import pytest
 from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES, USER_ERASURES_SCHEMA, user_activity
 from infra.errors import PremiereError, SettingsError
 from infra.local import data_lock
+from infra.operate import compaction_schedule
 from infra.operate.compaction_schedule import (
     compact_now,
     compact_offline_log,
@@ -98,13 +99,16 @@ def test_compaction_is_refused_during_reset(settings: Settings) -> None:
         compact_now(settings, print)
 
 
-def test_thread_compacts_at_start_and_after_an_erasure_request(settings: Settings) -> None:
+def test_thread_compacts_at_start_and_after_many_erasure_requests(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction_schedule, "REQUEST_BATCH_BYTES", 1)
     stop = threading.Event()
     start_compaction_thread(settings, stop)
     (thread,) = (each for each in threading.enumerate() if each.name == "compaction")
     try:
         wait_until(lambda: len(files(settings)) == 1)
-        request = {"user_id": "ann", "partition": 0, "offset": 9, "appended": datetime.now(UTC)}
+        request = {"user_id": "ann", "appended": datetime.now(UTC)}
         write(settings, USER_ERASURES, USER_ERASURES_SCHEMA, [request])
         wait_until(lambda: users(settings) == ["bob"])
     finally:

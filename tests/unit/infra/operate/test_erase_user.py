@@ -1,6 +1,5 @@
 """An erasure request is checked and written, and the remaining copies are listed with their expiry."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,22 +11,22 @@ from infra.operate.compaction_schedule import event_retention_days
 from infra.settings import Settings
 from infra.topics import partition_counts
 from streaming.kafka.source import read_all
-from streaming.topics import USER_EVENTS
+from streaming.topics import ERASURE_REQUESTS
 from tests.support.kafka import StartBroker
 
 
-@pytest.mark.parametrize("user", ["", "x" * 257], ids=["empty", "too long"])
+@pytest.mark.parametrize("user", ["", "x" * 257, "é" * 129], ids=["empty", "too long", "too many bytes"])
 def test_erasure_of_invalid_id_is_refused(tmp_path: Path, user: str) -> None:
     settings = Settings(data_dir=tmp_path, bootstrap_servers="127.0.0.1:1", redis_url="redis://127.0.0.1:1/0")
-    with pytest.raises(SettingsError, match="1 to 256"):
+    with pytest.raises(SettingsError, match="1 to 256 bytes"):
         erasure.erase_user(settings, user, 1, print)
 
 
 def test_request_is_written_to_the_users_partition(new_kafka: dict[str, str]) -> None:
-    first, second = (erasure.send_request(new_kafka, "ann")[1:] for _ in range(2))
-    assert second == (first[0], first[1] + 1)
-    found = [(m.key, m.partition, m.offset, json.loads(m.value or b"")) for m in read_all(new_kafka, USER_EVENTS)]
-    assert found == [(b"ann", *at, {"user": "ann", "erase": True}) for at in (first, second)]
+    first, second = (erasure.send_request(new_kafka, "ann") for _ in range(2))
+    assert second[:2] == (first.partition, first.offset + 1)
+    found = [(m.key, m.value, m.partition, m.offset, m.appended) for m in read_all(new_kafka, ERASURE_REQUESTS)]
+    assert found == [(b"ann", b'{"user":"ann"}', *sent) for sent in (first, second)]
 
 
 def test_erasure_without_broker_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +40,7 @@ def test_erasure_without_topics_is_an_error_and_creates_none(start_broker: Start
         settings = Settings(data_dir=tmp_path, bootstrap_servers=address, redis_url="redis://127.0.0.1:1/0")
         with pytest.raises(TopicError, match="premiere topics --create"):
             erasure.erase_user(settings, "u", 1, print)
-        assert USER_EVENTS not in partition_counts(settings.kafka_config())
+        assert ERASURE_REQUESTS not in partition_counts(settings.kafka_config())
 
 
 def test_last_copy_expires_with_longest_retention(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         write_user_activity(store, [user_row("ann", 0, 2, ["t3", "t1"])])
         lists = {"ann": {0: ["t1", "t2"], 3: ["t2", "t3"]}, None: {0: ["t3", "unknown title"]}}
         writer = RedisSink(url).build_part("lists", "0", None)
-        writer.write_batch([[Prediction(user, each, 5, (7, 5, 0), 12, 0) for user, each in lists.items()]])
+        writer.write_batch([[Prediction(user, each, 5, (7, 7, 5, 0), 12, 0) for user, each in lists.items()]])
         yield settings
 
 

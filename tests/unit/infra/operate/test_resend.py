@@ -2,10 +2,11 @@
 
 from infra.operate.dead_letters import NOTE_STARTED, DeadLetter, list_letters
 from infra.operate.resend import resend, resend_note
-from streaming.flows.features import parse_poll
-from streaming.kafka.dead_letters import RESENT_FROM_HEADER, erasure_note
+from streaming.flows.features import parse_events
+from streaming.kafka.dead_letters import RESENT_FROM_HEADER
+from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import read_all
-from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
+from streaming.topics import DEAD_LETTERS, ERASURE_REQUESTS, TITLE_LAUNCHES, USER_EVENTS
 from tests.support.dead_letters import INVALID_EVENT, message, write, write_letters
 
 
@@ -26,7 +27,7 @@ def test_resent_invalid_record_is_a_new_letter_with_its_first_source(new_kafka: 
     write_letters(new_kafka, (message(9), "unknown action: x"))
     resend(new_kafka, 1)
     (resent,) = read_all(new_kafka, USER_EVENTS)
-    (again,) = parse_poll([resent]).letters
+    (again,) = parse_events([resent]).letters
     assert dict(again.headers)[RESENT_FROM_HEADER] == b"user-events-0-9"
     write(new_kafka, [again])
     assert list_letters(new_kafka).reasons["unknown action"].letters == 2
@@ -34,11 +35,14 @@ def test_resent_invalid_record_is_a_new_letter_with_its_first_source(new_kafka: 
 
 
 def test_letters_of_erased_users_are_not_resent(new_kafka: dict[str, str]) -> None:
+    write(new_kafka, [Outgoing(ERASURE_REQUESTS, b"u", b'{"user":"u"}')])  # its letters may be written later
+    (request,) = read_all(new_kafka, ERASURE_REQUESTS)
     other = message(1, key=b"v")
-    write_letters(new_kafka, (message(0), "unknown action: x"), (other, "unknown action: x"))
+    erased = message(0)._replace(appended=request.appended)
+    write_letters(new_kafka, (erased, "unknown action: x"), (other, "unknown action: x"))
     write_letters(new_kafka, (message(5, b"{", TITLE_LAUNCHES, b"u"), "not JSON: x"))  # a title with the same id
-    write(new_kafka, [erasure_note(message(2, b'{"user":"u","erase":true}'))])
-    write_letters(new_kafka, (message(3), "unknown action: x"))  # the user is back
+    back = message(3)._replace(appended=request.appended + 1)
+    write_letters(new_kafka, (back, "unknown action: x"))
     assert list(list_letters(new_kafka).reasons) == ["unknown action", "not JSON"]
     result = resend(new_kafka, 100)
     assert (result.sent, result.skipped) == (3, {"of erased users": 1})

@@ -14,16 +14,19 @@ from prometheus_client import REGISTRY
 
 from infra.topics import create_topics
 from model.actions import ACTIONS
-from streaming.flows.features import build, parse_poll
+from streaming.flows.features import build, parse_events, parse_requests
 from streaming.kafka.sink import KafkaSink, Outgoing
 from streaming.kafka.source import KafkaSource, Message, read_all
 from streaming.records import Activity, Tick, UserErasure, decode_log
-from streaming.topics import ACTIVITY, DEAD_LETTERS, Topic, topics
-from tests.support.features import NOW, FeaturesRun, erasure_request, event, polls, run_flow
+from streaming.topics import ACTIVITY, DEAD_LETTERS, ERASURE_REQUESTS, Topic, topics
+from tests.support.features import NOW, FeaturesRun, erasure_request, event, polls, run_flow, run_in_order
 
 STEPS = {
     "features.user_events",
     "features.parsed",
+    "features.erasure_requests",
+    "features.parsed_requests",
+    "features.parsed_polls",
     "features.letters",
     "features.by_user",
     "features.histories",
@@ -155,16 +158,16 @@ def test_step_ids_are_keys_of_the_recovery_store() -> None:
 
 
 def test_parsed_poll_can_be_pickled_for_another_worker() -> None:
-    poll = parse_poll([event("u", "t", NOW, 0), Message("user-events", 0, 1, NOW, None, None)])
-    assert pickle.loads(pickle.dumps(poll)) == poll
+    events = parse_events([event("u", "t", NOW, 0), Message("user-events", 0, 1, NOW, None, None)])
+    requests = parse_requests([erasure_request("u", 0)])
+    assert pickle.loads(pickle.dumps((events, requests))) == (events, requests)
 
 
 def test_every_message_is_a_row_a_duplicate_or_a_dead_letter(kafka: str) -> None:
     config = {"bootstrap.servers": kafka}
+    used = (ACTIVITY, DEAD_LETTERS, ERASURE_REQUESTS)
     origin, user = f"user-events-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
-    create_topics(
-        config, [Topic(origin, 2, {}), *[topic for topic in topics() if topic.name in (ACTIVITY, DEAD_LETTERS)]]
-    )
+    create_topics(config, [Topic(origin, 2, {}), *[topic for topic in topics() if topic.name in used]])
     producer, now = Producer(config), int(time.time() * 1000)
     for n in range(200):
         user_id = f"{user}-{n % 5}"
@@ -176,6 +179,7 @@ def test_every_message_is_a_row_a_duplicate_or_a_dead_letter(kafka: str) -> None
     run = FeaturesRun()
     flow = build(
         events=KafkaSource(config, origin, "features", tail=False),
+        requests=KafkaSource(config, ERASURE_REQUESTS, "features", tail=False),
         activity=KafkaSink(config),
         online=run.online,
         offline=run.offline,
@@ -196,54 +200,9 @@ def test_log_records_are_keyed_by_user() -> None:
     assert record.key == b"u"
 
 
-@pytest.mark.parametrize("size", [1, 2, 9])
-def test_erased_user_who_returns_is_new(size: int) -> None:
-    messages = [
-        event("u", "a", NOW - 9, 0, event_id="1"),
-        event("v", "a", NOW - 8, 1),
-        erasure_request("u", 2),
-        event("u", "b", NOW - 50, 3, event_id="1"),
-        event("v", "b", NOW - 3, 4),
-    ]
-    run = run_flow(polls(messages, size))
-    log = [record for record in run.log() if isinstance(record, Activity | UserErasure) and record.user == "u"]
-    assert log[1] == UserErasure(user="u", partition=0, offset=2, appended=NOW + 2)
-    before, after = log[0], log[2]
-    assert isinstance(before, Activity)
-    assert isinstance(after, Activity)
-    assert (before.count, before.titles) == (1, ["a"])
-    assert (after.count, after.titles, [new.offset for new in after.new]) == (1, ["b"], [3])
-    online = [(row["offset"], "event_timestamp" in row) for row in run.online.all() if row["user_id"] == "u"]
-    assert online[-2:] == [(2, False), (3, True)]
-    (erasure,) = run.erasures.all()
-    assert (erasure["user_id"], erasure["partition"], erasure["offset"]) == ("u", 0, 2)
-    assert run.rows()[0, 3]["event_count"] == 1
-    assert run.rows()[0, 4]["event_count"] == 2  # the other user's history continues
-    assert erasure["appended"].timestamp() * 1000 == NOW + 2
-
-
-def test_log_record_names_the_source_topic() -> None:
-    run = run_flow([[event("u", "a", NOW, 0), erasure_request("u", 1)]], source_id="topic-1")
-    assert [record.source for record in run.log() if isinstance(record, Activity | UserErasure)] == ["topic-1"] * 2
-
-
-def test_unknown_user_can_be_erased() -> None:
-    run = run_flow([[erasure_request("nobody", 0, reason="request by mail")]])
-    assert [record for record in run.log() if isinstance(record, UserErasure)] == [
-        UserErasure(user="nobody", partition=0, offset=0, appended=NOW)
-    ]
-    assert [(note.key, note.headers) for note in run.letters.all()] == [(b"nobody", [("erasure", b"user-events-0-0")])]
-
-
-def test_erasure_note_follows_the_letters_that_it_covers() -> None:
-    invalid = [event("u", "t", NOW, offset, action="yawn") for offset in (0, 2)]
-    run = run_flow([[invalid[0], erasure_request("u", 1), invalid[1]]])
-    assert [next(name for name, _ in record.headers) for record in run.letters.all()] == ["topic", "erasure", "topic"]
-
-
-@pytest.mark.parametrize("field", ["erase", "meta"])
-def test_event_with_an_erase_field_of_another_meaning_is_an_event(field: str) -> None:
-    value = {"erase": "nothing"} if field == "erase" else {"meta": {"erase": True}, "erase": False}
-    run = run_flow([[event("u", "a", NOW, 0, **value)]])
-    assert list(run.rows()) == [(0, 0)]
-    assert run.erasures.all() == []
+def test_log_record_names_the_topic_of_its_source() -> None:
+    run = run_in_order(
+        [event("u", "a", NOW, 0), erasure_request("u", 1)], events_id="events-1", requests_id="requests-1"
+    )
+    sources = {type(record): record.source for record in run.log() if isinstance(record, Activity | UserErasure)}
+    assert sources == {Activity: "events-1", UserErasure: "requests-1"}

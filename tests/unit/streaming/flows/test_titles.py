@@ -19,15 +19,16 @@ from features.definitions import TITLE_SEMANTICS_SCHEMA
 from features.store import offline_folder, open_store, write_title_semantics
 from features.text_encoders import Encoder, load_encoder
 from infra.topics import create_topics
-from streaming.errors import StreamError
-from streaming.flows.titles import apply_launch, build, parse_poll
+from streaming.flows.titles import MAX_NAME_BYTES, build
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, read_all
 from streaming.records import Title, decode_log, decode_title
 from streaming.stores.feast_online import FeastSink
 from streaming.stores.parquet_log import ParquetSink
-from streaming.topics import ACTIVITY, DEAD_LETTERS, TITLE_LAUNCHES, TITLES, Topic
-from tests.support.titles import NOW, TOY, TitlesRun, launch, run_flow
+from streaming.topics import ACTIVITY, DEAD_LETTERS, TITLE_LAUNCHES, TITLE_WITHDRAWALS, TITLES, Topic
+from tests.support.titles import NOW, TOY, TitlesRun, launch, run_flow, withdrawal
+
+TOPICS = (TITLE_LAUNCHES, TITLE_WITHDRAWALS, TITLES, ACTIVITY, DEAD_LETTERS)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_unchanged_relaunch_is_not_passed_on(encode: Encoder) -> None:
 
 def test_withdrawal_keeps_the_content_and_a_launch_restores_the_title(encode: Encoder) -> None:
     first, withdrawn, restored = run_flow(
-        encode, launch("1", 0, **TOY), launch("1", 1, withdrawn=True), launch("1", 2, **TOY), batch=1
+        encode, launch("1", 0, **TOY), withdrawal("1", 1), launch("1", 2, **TOY), batch=1
     ).written()
     assert (withdrawn.withdrawn, withdrawn.name, withdrawn.genres, withdrawn.semantic) == (
         True,
@@ -124,8 +125,25 @@ def test_withdrawal_keeps_the_content_and_a_launch_restores_the_title(encode: En
 
 
 def test_withdrawal_of_an_unknown_title_counts_once(encode: Encoder) -> None:
-    run = run_flow(encode, launch("1", 0, name="x", withdrawn=True), launch("1", 1, withdrawn=True))
-    assert [(title.withdrawn, title.name) for title in run.written()] == [(True, "x")]
+    run = run_flow(encode, withdrawal("1", 0), withdrawal("1", 1))
+    assert [(title.withdrawn, title.name) for title in run.written()] == [(True, "")]
+
+
+def test_withdrawal_in_a_launch_names_the_topic_of_withdrawals(encode: Encoder) -> None:
+    run = run_flow(
+        encode, launch("1", 0, **TOY), launch("1", 1, withdrawn=True), launch("1", 2, **TOY, withdrawn=False)
+    )
+    (reason,) = run.reasons()
+    assert reason.startswith("moved: ")
+    assert "title-withdrawals" in reason
+    assert [title.withdrawn for title in run.written()] == [False]
+
+
+def test_stored_name_and_genres_are_bounded_in_bytes_and_the_text_is_not_shortened(encode: Encoder) -> None:
+    name, genres = "é" * 600, ["ü" * 200, "ö" * 200, "ä" * 200]
+    (title,) = run_flow(encode, launch("1", name=name, genres=genres)).written()
+    assert (title.name, title.genres) == ("é" * (MAX_NAME_BYTES // 2), genres[:2])
+    assert title.semantic == encode([f"{name}. {', '.join(genres)}"])[0].tobytes()
 
 
 def test_unknown_fields_and_any_key_are_valid(encode: Encoder) -> None:
@@ -157,7 +175,7 @@ def test_crash_changes_no_record(encode: Encoder, tmp_path: Path, epoch: timedel
     polls = [
         [launch("1", 0, **TOY, ts=9_000), launch("2", 1, name="x")],
         [launch("1", 2, name="y", ts=1_000)],
-        [launch("1", 3, withdrawn=True), launch("2", 4, name="x")],
+        [launch("1", 3, name="z"), launch("2", 4, name="x")],
     ]
     undisturbed = run_flow(encode, *(message for poll in polls for message in poll), batch=2)
     init_db_dir(tmp_path, 1)
@@ -171,20 +189,11 @@ def test_crash_changes_no_record(encode: Encoder, tmp_path: Path, epoch: timedel
     assert len(unique) == 4
 
 
-def test_state_of_a_newer_format_is_refused(encode: Encoder, tmp_path: Path) -> None:
-    (first,) = parse_poll([launch("1", **TOY)]).titles["1"]
-    state, _ = apply_launch(None, first)
-    assert apply_launch(state, first) == (state, None)
-    from streaming.flows.titles import _TitleLogic
-
-    with pytest.raises(StreamError, match="format 99"):
-        _TitleLogic((99, *state[1:]))
-
-
 def test_step_ids_are_keys_of_the_recovery_store(encode: Encoder) -> None:
     flow = TitlesRun(encode).flow(TestingSource([]))
     assert [step.step_id for step in steps(flow) if type(step).__name__ in ("input", "stateful_batch", "output")] == [
         "titles.title_launches",
+        "titles.title_withdrawals",
         "titles.catalog",
         "titles.titles",
         "titles.activity",
@@ -204,7 +213,7 @@ def test_launches_reach_kafka_feast_and_the_offline_log(
     encode: Encoder, kafka: str, redis_url: str, tmp_path: Path
 ) -> None:
     config = {"bootstrap.servers": kafka}
-    names = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in (TITLE_LAUNCHES, TITLES, ACTIVITY, DEAD_LETTERS)}
+    names = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in TOPICS}
     create_topics(config, [Topic(name, 1, {}) for name in names.values()])
     store = open_store(redis_url, tmp_path / "feast", f"test_{uuid.uuid4().hex[:8]}")
     log = offline_folder(tmp_path / "feast", "title_semantics")
@@ -214,6 +223,7 @@ def test_launches_reach_kafka_feast_and_the_offline_log(
     def run() -> None:
         flow = build(
             launches=KafkaSource(config, names[TITLE_LAUNCHES], "titles", tail=False),
+            withdrawals=KafkaSource(config, names[TITLE_WITHDRAWALS], "titles", tail=False),
             titles=RenamingSink(config, names),
             activity=RenamingSink(config, names),
             online=FeastSink(partial(write_title_semantics, store)),
@@ -226,14 +236,15 @@ def test_launches_reach_kafka_feast_and_the_offline_log(
 
     produce(config, names[TITLE_LAUNCHES], [launch("1", **TOY).value, b"nonsense", launch("2", name="Amélie 🎬").value])
     run()
-    produce(config, names[TITLE_LAUNCHES], [launch("1", withdrawn=True).value, launch("2", name="Amélie 🎬").value])
+    produce(config, names[TITLE_LAUNCHES], [launch("2", name="Amélie 🎬").value])
+    produce(config, names[TITLE_WITHDRAWALS], [withdrawal("1").value])
     run()
 
     known = [decode_title(message.value) for message in read_all(config, names[TITLES]) if message.value]
     assert [(title.title, title.withdrawn, title.offset) for title in known] == [
         ("1", False, 0),
         ("2", False, 2),
-        ("1", True, 3),
+        ("1", True, 0),
     ]
     assert [decode_log(message.value) for message in read_all(config, names[ACTIVITY]) if message.value] == known
     assert [message.value for message in read_all(config, names[DEAD_LETTERS])] == [b"nonsense"]

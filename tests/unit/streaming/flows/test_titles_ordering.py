@@ -6,7 +6,7 @@ from features.text_encoders import Encoder, load_encoder
 from streaming.records import MIN_TIME_MS, Title
 from streaming.state.publisher import Publisher
 from streaming.state.title_cache import TitleCache
-from tests.support.titles import NOW, TOY, launch, run_flow
+from tests.support.titles import NOW, TOY, launch, run_flow, withdrawal
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,26 @@ def test_stamp_is_after_1970_even_for_an_older_record_time(encode: Encoder) -> N
 def test_withdrawal_counts_after_the_recovery_store_was_lost(encode: Encoder, kept: int) -> None:
     ts = NOW - 86_400_000  # the producer always sends the launch time of the title
     changes = [launch("1", n, **{**TOY, "name": f"Toy Story {n}"}, ts=ts) for n in range(3)]
-    withdrawal = launch("1", 3, withdrawn=True, ts=ts)
     publisher, cache = Publisher(), TitleCache()
     publisher.on_launches(run_flow(encode, *changes).written())
     cache.update(run_flow(encode, *changes).written(), at_startup=True)
-    again = run_flow(encode, *changes[3 - kept :], withdrawal)  # a new flow has no state
+    again = run_flow(encode, *changes[3 - kept :], withdrawal("1", 3))  # a new flow has no state
     publisher.on_launches(again.written())
     assert publisher.titles.withdrawn == {"1"}
     assert [title.withdrawn for title in cache.update(again.written())] == [True]
     event_times = [row["event_timestamp"] for row in again.offline.all()]
     assert event_times[-1] > run_flow(encode, *changes).offline.all()[-1]["event_timestamp"]
+
+
+@pytest.mark.parametrize("place", range(3))  # launches that are read before the withdrawal
+def test_withdrawal_applies_to_launches_appended_before_it_whichever_topic_is_read_first(
+    encode: Encoder, place: int
+) -> None:
+    launches = [launch("1", 0, **TOY), launch("1", 2, **{**TOY, "name": "Toy Story 1"})]  # 2: the same time
+    records = [*launches[:place], withdrawal("1", 2), *launches[place:]]
+    publisher = Publisher()
+    publisher.on_launches(run_flow(encode, *records).written())
+    assert publisher.titles.withdrawn == {"1"}
+    assert publisher.titles.titles["1"].name == "Toy Story 1"  # histories contain the title
+    publisher.on_launches(run_flow(encode, *records, launch("1", 3, **TOY)).written())
+    assert publisher.titles.withdrawn == set()

@@ -39,7 +39,7 @@ def test_new_version_refreshes_all_users_most_recent_first() -> None:
         assert all(len(set(titles)) == len(titles) for titles in one.lists.values())
         if one.user is not None:
             newest = world().newest()[one.user]
-            assert one.revision == (newest.new[-1].offset, 0, len(world().titles) - 1)
+            assert one.revision == (newest.new[-1].appended, newest.new[-1].offset, 0, len(world().titles))
             assert (one.events, one.event_ms) == (newest.count, newest.new[-1].appended)
 
 
@@ -62,7 +62,7 @@ def test_all_waiting_events_of_a_user_are_one_recompute() -> None:
     assert publisher.pending_offset() == 7
     (item,) = publisher.work(NOW)
     assert isinstance(item, Prediction)
-    assert (item.user, item.cause, item.revision[0], len(item.new_events)) == (user, "event", 1002, 4)
+    assert (item.user, item.cause, item.revision[1], len(item.new_events)) == (user, "event", 1002, 4)
     assert not {a, b, c} & set(item.lists[0])
     assert publisher.pending_offset() is None
     assert publisher.seconds_until_work(NOW) is None
@@ -108,7 +108,7 @@ def test_launch_rewrites_only_lists_that_it_enters() -> None:
     for user, one in written.items():
         assert (one.cause, one.entered) == ("launch", ((title.title, title.appended),))
         assert one.positions(title.title)
-        assert one.revision == (*before[user].revision[:2], title.offset)
+        assert one.revision == (*before[user].revision[:3], title.stamp)
         for horizon, titles in one.lists.items():
             rest = [name for name in titles if name != title.title]
             assert rest == [name for name in before[user].lists[horizon] if name in rest]  # same order
@@ -184,7 +184,7 @@ def test_withdrawn_title_is_in_no_new_list_until_relaunched() -> None:
     work_until_idle(publisher)
     withdrawn = later_record(world().titles[3], 600, withdrawn=True)
     publisher.on_launches([withdrawn])
-    assert work_until_idle(publisher) == [WithdrawnTitles(frozenset({withdrawn.title}), 600)]
+    assert work_until_idle(publisher) == [WithdrawnTitles(frozenset({withdrawn.title}), withdrawn.stamp)]
     publisher.serve(1, recommender(), [])
     lists = predictions_by_user(work_until_idle(publisher))
     assert not any(withdrawn.title in titles for one in lists.values() for titles in one.lists.values())

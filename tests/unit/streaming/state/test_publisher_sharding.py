@@ -36,7 +36,7 @@ def test_shards_write_same_lists_as_single_process() -> None:
 def test_only_primary_shard_writes_shared_keys() -> None:
     first, second, third = (work_until_idle(sharded_publisher(shard)) for shard in SHARDS)
     assert None in predictions_by_user(first)
-    withdrawn = WithdrawnTitles(frozenset(), world().titles[-1].offset)
+    withdrawn = WithdrawnTitles(frozenset(), world().titles[-1].stamp)
     assert [item for item in first if isinstance(item, WithdrawnTitles)] == [withdrawn]
     for items in (second, third):
         assert None not in predictions_by_user(items)
@@ -81,9 +81,9 @@ def test_only_owning_shard_writes_tombstone_of_erased_user() -> None:
     for shard in SHARDS:
         publisher = sharded_publisher(shard)
         work_until_idle(publisher)
-        publisher.on_erasure(UserErasure(user=user, partition=0, offset=1001, appended=NOW))
+        publisher.on_erasure(UserErasure(user=user, partition=0, offset=1001, appended=NOW), 0)
         erased = [item for item in work_until_idle(publisher) if isinstance(item, ErasedUser)]
-        assert erased == ([ErasedUser(user, 1001)] if shard.owns(user) else [])
+        assert erased == ([ErasedUser(user, NOW)] if shard.owns(user) else [])
         assert publisher.recommender is not None
         assert publisher.recommender.stream_state.user_store.user_index(user) == -1
 

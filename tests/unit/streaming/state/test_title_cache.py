@@ -57,6 +57,6 @@ def test_only_changes_are_returned_and_withdrawals_are_tracked() -> None:
     assert cache.update([title]) == []
     withdrawn = later_record(title, 700, withdrawn=True)
     assert cache.update([withdrawn]) == [withdrawn]
-    assert (cache.withdrawn, cache.newest_launch) == (frozenset({title.title}), 700)
+    assert (cache.withdrawn, cache.newest_stamp) == (frozenset({title.title}), withdrawn.stamp)
     cache.update([later_record(withdrawn, 800, withdrawn=False)])
     assert cache.withdrawn == frozenset()

@@ -30,11 +30,11 @@ def test_first_event_of_a_recreated_topic_replaces_the_history() -> None:
     assert not users.update(structs.replace(activity("u", new, 0), source="topic-2"))
 
 
-def test_erasure_request_of_a_recreated_topic_erases_the_user() -> None:
+def test_erased_user_is_removed() -> None:
     users = UserCache()
-    users.update(structs.replace(activity("u", [("a", 1, PLAY)], 900), source="topic-1"))
-    assert not users.erase("u", 5, "topic-1")
-    assert users.erase("u", 5, "topic-2")
+    users.update(activity("u", [("a", 1, PLAY)], 900))
+    users.erase("u")
+    users.erase("nobody")
     assert users.get("u") is None
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from features.limits import RECENT_EVENTS
 from model.actions import ACTIONS
-from streaming.errors import StreamError
 from streaming.records import Activity
 from streaming.state.user_history import MAX_EVENT_IDS, UserEvent, UserHistory, UserRow
 
@@ -125,7 +124,7 @@ def test_only_the_newest_event_ids_are_remembered() -> None:
 
 def test_match_across_two_id_hashes_is_no_duplicate() -> None:
     across = bytes(4) + blake2b(b"x", digest_size=8).digest() + bytes(4)
-    assert UserHistory(state=(1, 0, (), b"", b"", across)).apply(event(1, event_id="x"))
+    assert UserHistory(state=(0, (), b"", b"", b"", across, 0, 0)).apply(event(1, event_id="x"))
 
 
 def test_feature_row_has_only_recent_events() -> None:
@@ -169,9 +168,26 @@ def test_snapshot_does_not_change_with_the_history() -> None:
     assert UserHistory(state=state).titles == ["a"]
 
 
-def test_snapshot_of_unknown_format_is_rejected() -> None:
-    with pytest.raises(StreamError, match="format 99"):
-        UserHistory(state=(99, 0, (), b"", b"", b""))
+def test_erasure_removes_events_by_append_time() -> None:
+    history = UserHistory()
+    for ts, offset in ((30, 0), (10, 2), (20, 1), (5, 3)):
+        history.apply(event(ts, f"t{ts}", offset=offset))
+    history.activity("u")
+    history.erase(1_700_000_000_001)
+    row = history.repeat_newest("u")
+    assert (row["event_count"], row["recent_titles"], row["offset"]) == (2, ["t10", "t5"], 3)
+    activity = history.activity("u")
+    assert (activity.count, activity.titles, activity.times) == (2, ["t5", "t10"], [5, 10])
+    assert [(new.index, new.offset, new.appended) for new in activity.new] == [(1, 3, 1_700_000_000_003)]
+
+
+def test_erased_event_id_can_be_used_again() -> None:
+    history = UserHistory()
+    history.apply(event(1, event_id="x"))
+    history.activity("u")
+    history.erase(1_700_000_000_000)
+    assert history.count == 0
+    assert history.apply(event(1, event_id="x"))
 
 
 def test_times_before_1970_have_timestamps() -> None:

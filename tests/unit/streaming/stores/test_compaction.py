@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streaming.stores import compaction
+from streaming.stores import compaction, erasure
 from streaming.stores.compaction import CompactionResult, CompactionRunningError, DamagedFileError, compact
 from streaming.stores.parquet_log import STAGING_FOLDER, ParquetSink
 from tests.support.paths import ROOT
@@ -31,7 +32,7 @@ ROW = pa.schema(
         ("offset", pa.int64()),
     ]
 )
-REQUEST = pa.schema([("user_id", pa.string()), ("partition", pa.int32()), ("offset", pa.int64()), ("appended", TIME)])
+REQUEST = pa.schema([("user_id", pa.string()), ("appended", TIME)])
 
 
 def moment(day: int, second: int = 0) -> datetime:
@@ -45,8 +46,13 @@ def row(user: str, offset: int, day: int, partition: int = 0) -> dict[str, Any]:
     return {"user_id": user, "event_timestamp": at, "created": at, "recent_titles": [f"t{offset}"], **where}
 
 
-def request(user: str, offset: int, day: int, partition: int = 0) -> dict[str, Any]:
-    return {"user_id": user, "partition": partition, "offset": offset, "appended": moment(day, offset)}
+def request(user: str, second: int, day: int) -> dict[str, Any]:
+    return {"user_id": user, "appended": moment(day, second)}
+
+
+def age(folder: Path, hours: float) -> None:
+    for path in folder.rglob("p*.parquet"):
+        os.utime(path, (time.time() - 3600 * hours,) * 2)
 
 
 class Epochs:
@@ -172,11 +178,11 @@ def test_erased_users_rows_are_removed_up_to_the_request(tmp_path: Path, root: P
     days = stream()
     epochs = Epochs(tmp_path).write(*days)
     run(tmp_path)  # some rows are in day files, the others in the newest file
-    Epochs(tmp_path, "user_erasures", REQUEST).write([request("u1", 45, 0), request("nobody", 3, 0, partition=2)])
+    Epochs(tmp_path, "user_erasures", REQUEST).write([request("u1", 45, 0), request("nobody", 3, 0)])
     epochs.write([row("u1", 49, 0), row("u1", 5, 0, partition=7)])
     done = run(tmp_path)["user_activity"]
     covered = [one for one in flat(days) if one["user_id"] == "u1" and one["offset"] <= 45]
-    assert done.erased == len(covered) + 1  # and an earlier row of another partition: it is from an older log
+    assert done.erased == len(covered) + 1  # and an earlier row of another partition
     left = rows(root)
     assert [one["offset"] for one in left if one["user_id"] == "u1"] == [46, 49]
     assert [one for one in left if one["user_id"] != "u1"] == [one for one in flat(days) if one["user_id"] != "u1"]
@@ -192,23 +198,34 @@ def test_reprocessed_rows_of_an_erased_user_are_removed_again(tmp_path: Path, ro
     assert not [one for one in rows(root) if one["user_id"] == "u1"]
 
 
-def test_new_request_is_checked_in_files_checked_before(tmp_path: Path, root: Path) -> None:
-    Epochs(tmp_path).write(*stream())
-    requests = Epochs(tmp_path, "user_erasures", REQUEST).write([request("u1", 99, 0)])
+def test_applied_requests_are_deleted_once_no_covered_row_can_appear(tmp_path: Path, root: Path) -> None:
+    epochs = Epochs(tmp_path).write(*stream((1,)))
+    Epochs(tmp_path, "user_erasures", REQUEST).write([request("u1", 99, 0), request("nobody", 99, 0)])
     run(tmp_path)
-    requests.write([request("u2", 100, 0)])
+    assert len(names(tmp_path / "user_erasures")) == 1  # a sink may have staged a covered row
+    epochs.write([row("u1", 50, 0)], close=False)
+    age(tmp_path, 2)  # the flow died two hours ago: the row is staged and not yet published
+    run(tmp_path)
+    assert len(names(tmp_path / "user_erasures")) == 1
+    epochs.write([row("u2", 51, 0)])
+    run(tmp_path)
+    assert "u1" not in {one["user_id"] for one in rows(root)}
+    assert names(tmp_path / "user_erasures") == []
+
+
+def test_requests_beyond_the_limit_of_a_run_wait_for_the_next(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(erasure, "MAX_REQUESTS", 2)
+    Epochs(tmp_path).write(*stream())
+    requests = [request(f"u{n}", 99, 0) for n in (1, 2, 3)]
+    Epochs(tmp_path, "user_erasures", REQUEST).write(requests[:2], requests[2:])
     run(tmp_path)
     assert {one["user_id"] for one in rows(root)} == {"u0", "u3", "u4"}
-
-
-def test_requests_expire_once_events_cannot_be_redelivered(tmp_path: Path) -> None:
-    Epochs(tmp_path).write(*stream())
-    Epochs(tmp_path, "user_erasures", REQUEST).write(
-        [request("u1", 99, 16)], [request("u2", 99, 1)], [request("u3", 99, 0)]
-    )
-    run(tmp_path, redelivery_days=15)
-    found = pq.read_table(tmp_path / "user_erasures").to_pylist()
-    assert [one["user_id"] for one in found] == ["u2", "u3"]
+    age(tmp_path, 2)
+    run(tmp_path)
+    run(tmp_path)
+    assert {one["user_id"] for one in rows(root)} == {"u0", "u4"}
 
 
 DYING_COMPACTION = """

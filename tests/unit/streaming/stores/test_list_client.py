@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from redis import Redis
 
-from streaming.stores.list_client import Revision, key, read, read_revision, withdrawn_key
+from streaming.stores.list_client import DEFAULT_KEY, WITHDRAWN_KEY, Revision, key, read, read_revision
 from streaming.stores.redis_lists import Prediction, RedisSink, RedisWrite, WithdrawnTitles
 
 
@@ -25,7 +25,7 @@ def user() -> str:
 
 
 def prediction(user: str | None, titles: Sequence[str], lists: dict[int, list[str]] | None = None) -> Prediction:
-    return Prediction(user, lists or {0: list(titles)}, version=0, revision=(1, 0, 0), events=1, event_ms=0)
+    return Prediction(user, lists or {0: list(titles)}, version=0, revision=(1, 1, 0, 0), events=1, event_ms=0)
 
 
 def write(redis_url: str, *writes: RedisWrite) -> None:
@@ -43,7 +43,7 @@ def test_read_takes_the_longest_horizon_that_has_passed(
 
 
 def test_unknown_user_gets_the_default_list(client: Redis, redis_url: str, user: str) -> None:
-    client.delete(key(None))
+    client.delete(DEFAULT_KEY)
     assert read(client, user) == []
     write(redis_url, prediction(None, ["a", "b"]))
     assert read(client, user) == ["a", "b"]
@@ -55,20 +55,20 @@ def test_withdrawn_titles_are_left_out(client: Redis, redis_url: str, user: str)
     assert read(client, user) == [titles[0], titles[2]]
     write(redis_url, WithdrawnTitles(frozenset()))
     assert read(client, user) == titles
-    assert not client.exists(withdrawn_key())
+    assert not client.exists(WITHDRAWN_KEY)
 
 
 def test_client_that_returns_bytes_can_read(redis_url: str, user: str) -> None:
     write(redis_url, prediction(user, ["ä"]), WithdrawnTitles(frozenset()))
     client = Redis.from_url(redis_url)
     assert read(client, user) == ["ä"]
-    assert read_revision(client, user) == ("log-1", Revision(1, 0, 0))
+    assert read_revision(client, user) == ("log-1", Revision(1, 1, 0, 0))
 
 
 def test_revision_is_read_with_its_log(client: Redis, redis_url: str, user: str) -> None:
     assert read_revision(client, user) is None
     write(redis_url, prediction(user, ["a"]))
-    assert read_revision(client, user) == ("log-1", Revision(event_offset=1, version=0, launch_offset=0))
+    assert read_revision(client, user) == ("log-1", Revision(appended=1, event_offset=1, version=0, title_stamp=0))
     client.delete(key(user))
 
 

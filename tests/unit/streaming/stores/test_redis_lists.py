@@ -4,6 +4,7 @@ import json
 import threading
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from prometheus_client import REGISTRY
 from redis import Redis
 
-from streaming.stores.list_client import Revision, format_revision, key, launch_channel, read
+from streaming.stores.list_client import LAUNCH_CHANNEL, Revision, format_revision, key, read
 from streaming.stores.redis_lists import (
+    MAX_OFFSET,
     ErasedUser,
     LaunchCompleted,
     Prediction,
@@ -40,8 +42,9 @@ def user() -> str:
 def prediction(
     user: str | None, titles: Sequence[str], at: tuple[int, int, int] = (1, 0, 0), **more: Any
 ) -> Prediction:
+    """A prediction; `at` is the offset and append time of the newest event, the version, and the newest stamp."""
     fields: dict[str, Any] = {"version": at[1], "events": 1, "event_ms": 0, "lists": {0: list(titles)}, **more}
-    return Prediction(user=user, revision=at, **fields)
+    return Prediction(user=user, revision=(at[0], *at), **fields)
 
 
 def write(redis_url: str, *items: RedisWrite, **settings: Any) -> None:
@@ -58,7 +61,7 @@ def test_prediction_is_stored_as_a_hash(client: Redis, redis_url: str, user: str
         "horizon:3": '["b"]',
         "format": "1",
         "version": "2",
-        "revision": f"{7:020d}.{2:020d}.{5:020d}",
+        "revision": f"{7:020d}.{7:020d}.{2:020d}.{5:020d}",
         "log": "log-1",
         "events": "4",
         "event_ms": "9",
@@ -78,7 +81,7 @@ def test_older_revision_never_overwrites_a_newer_one(
         client.delete(key(user))
         write(redis_url, *order)
         assert read(client, user) == ["new"]
-        assert client.hget(key(user), "revision") == format_revision(Revision(*newer))
+        assert client.hget(key(user), "revision") == format_revision(Revision(newer[0], *newer))
 
 
 def test_rewriting_a_revision_extends_the_expiry(client: Redis, redis_url: str, user: str) -> None:
@@ -111,24 +114,24 @@ def test_tombstone_of_erased_user_blocks_older_writes(client: Redis, redis_url: 
     write(redis_url, prediction(None, ["a", "b"]), WithdrawnTitles(frozenset()))
     write(redis_url, prediction(user, ["mine"], (8, 3, 5)), log_identity="log-1")
     write(redis_url, ErasedUser(user, 9), prediction(user, ["mine"], (8, 9, 9)), log_identity="log-1")
-    assert client.hgetall(key(user)) == {"log": "log-1", "revision": format_revision(Revision(9, 0, 0))}
+    assert client.hgetall(key(user)) == {"log": "log-1", "revision": format_revision(Revision(9, MAX_OFFSET, 0, 0))}
     assert 0.8 < int(client.ttl(key(user))) / (30 * 86_400) < 1.2  # type: ignore[arg-type]
+    assert read(client, user) == ["a", "b"]
+    write(redis_url, prediction(user, ["same time"], (9, 9, 9)), log_identity="log-1")
     assert read(client, user) == ["a", "b"]
     write(redis_url, prediction(user, ["new"], (11, 0, 0)), ErasedUser(user, 9), log_identity="log-1")
     assert read(client, user) == ["new"]
 
 
-def test_first_lists_of_a_recreated_topic_replace_those_of_the_old_one(
-    client: Redis, redis_url: str, user: str
-) -> None:
-    write(redis_url, prediction(user, ["old"], (900, 3, 5), source="topic-1"))
-    write(redis_url, prediction(user, ["new"], (0, 3, 5), source="topic-2"))
-    assert (read(client, user), client.hget(key(user), "source")) == (["new"], "topic-2")
-    write(redis_url, prediction(user, ["newer"], (2, 3, 5), source="topic-2"))
-    write(redis_url, prediction(user, ["older"], (1, 3, 5), source="topic-2"))
-    assert read(client, user) == ["newer"]
-    write(redis_url, ErasedUser(user, 0, "topic-3"), prediction(None, ["a"]), WithdrawnTitles(frozenset()))
-    assert read(client, user) == ["a"]
+def test_erased_user_without_lists_leaves_no_key(client: Redis, redis_url: str, user: str) -> None:
+    write(redis_url, ErasedUser(user, 9))
+    assert not client.exists(key(user))
+
+
+def test_lists_of_a_recreated_topic_replace_those_of_the_old_one(client: Redis, redis_url: str, user: str) -> None:
+    old, new = prediction(user, ["old"], (900, 3, 5)), prediction(user, ["new"], (0, 3, 5))
+    write(redis_url, replace(old, revision=(1_000, 900, 3, 5)), replace(new, revision=(2_000, 0, 3, 5)))
+    assert read(client, user) == ["new"]
 
 
 def test_scripts_are_reloaded_after_a_redis_restart(client: Redis, redis_url: str, user: str) -> None:
@@ -176,7 +179,7 @@ def test_latency_is_measured_from_append_time_to_write(redis_url: str, user: str
 
 def test_launch_channel_reports_entered_lists(client: Redis, redis_url: str, user: str) -> None:
     channel: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-    channel.subscribe(launch_channel())
+    channel.subscribe(LAUNCH_CHANNEL)
     channel.get_message(timeout=5)
     title = f"title-{user}"
     write(
