@@ -20,8 +20,9 @@ from infra.data.producer import DatasetProducer, ProduceRate
 from infra.local.session import Session, run_session
 from infra.monitor.status import processed_events
 from infra.settings import Settings
+from streaming.kafka.client import client_config, topic_name
 from streaming.records import Event, Launch, to_json
-from streaming.stores.list_client import LAUNCH_CHANNEL, key, parse_revision
+from streaming.stores.list_client import key, launch_channel, parse_revision
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
 MAX_WAIT_S: Final = 60.0  # for the effects of the last records
@@ -39,9 +40,10 @@ class LatencyProbe:
     """
 
     def __init__(self, session: Session, probe_every: int = 1, measure_kafka: bool = True) -> None:
-        self.kafka_config = session.settings.kafka_config()
+        self.kafka_config, self.namespace = session.settings.kafka_config(), session.settings.namespace
+        self.events, self.launches = (topic_name(self.kafka_config, name) for name in (USER_EVENTS, TITLE_LAUNCHES))
         self.redis: Any = redis.Redis.from_url(session.settings.require_redis_url(), decode_responses=True)
-        self.producer = Producer({**self.kafka_config, **_PRODUCER_CONFIG})
+        self.producer = Producer({**client_config(self.kafka_config), **_PRODUCER_CONFIG})
         self.probe_every, self.events_sent = probe_every, 0
         self.sent_at: dict[tuple[int, int], float] = {}  # (partition, offset) -> time sent
         self.pending_events: deque[tuple[str, int, float]] = deque()  # user, offset, time sent
@@ -65,14 +67,14 @@ class LatencyProbe:
             self.pending_events.append((event.user, message.offset(), now))
 
         callback = on_delivery if self.events_sent % self.probe_every == 0 else None
-        self.producer.produce(USER_EVENTS, key=event.user.encode(), value=to_json(event), on_delivery=callback)
+        self.producer.produce(self.events, key=event.user.encode(), value=to_json(event), on_delivery=callback)
         self.producer.poll(0)
         self.events_sent += 1
 
     def send_launch(self, launch: Launch) -> None:
         """Send a launch."""
         self.pending_launches[launch.title] = time.time()
-        self.producer.produce(TITLE_LAUNCHES, key=launch.title.encode(), value=to_json(launch))
+        self.producer.produce(self.launches, key=launch.title.encode(), value=to_json(launch))
         self.producer.poll(0)
 
     def finish(self) -> None:
@@ -97,9 +99,9 @@ class LatencyProbe:
         self.close()
 
     def _consume(self) -> None:
-        consumer = Consumer({**self.kafka_config, "group.id": "benchmark", "fetch.wait.max.ms": 10})
-        partitions = consumer.list_topics(USER_EVENTS, timeout=10).topics[USER_EVENTS].partitions
-        consumer.assign([TopicPartition(USER_EVENTS, partition, OFFSET_END) for partition in partitions])
+        consumer = Consumer({**client_config(self.kafka_config), "group.id": "benchmark", "fetch.wait.max.ms": 10})
+        partitions = consumer.list_topics(self.events, timeout=10).topics[self.events].partitions
+        consumer.assign([TopicPartition(self.events, partition, OFFSET_END) for partition in partitions])
         while not self._stop.is_set():
             for message in consumer.consume(100, 0.05):
                 position = int(message.partition() or 0), int(message.offset() or 0)
@@ -113,7 +115,7 @@ class LatencyProbe:
             pending, began = [self.pending_events.popleft() for _ in range(len(self.pending_events))], time.monotonic()
             with self.redis.pipeline(transaction=False) as pipeline:
                 for user, _, _ in pending:
-                    pipeline.hget(key(user), "revision")
+                    pipeline.hget(key(user, self.namespace), "revision")
                 revisions = pipeline.execute() if pending else []
             now = time.time()
             for (user, offset, sent), revision in zip(pending, revisions, strict=True):
@@ -126,7 +128,7 @@ class LatencyProbe:
     def _listen_for_launches(self) -> None:
         """The latency of a launch ends at the first list that the title enters."""
         with self.redis.pubsub(ignore_subscribe_messages=True) as channel:
-            channel.subscribe(LAUNCH_CHANNEL)
+            channel.subscribe(launch_channel(self.namespace))
             while not self._stop.is_set():
                 message = channel.get_message(timeout=0.05)
                 entry = json.loads(message["data"]) if message else {}

@@ -23,6 +23,8 @@ from pydantic_settings import (
 )
 
 from infra.errors import SettingsError
+from streaming.kafka.client import PREFIX_KEY
+from streaming.stores.list_client import NAMESPACE
 
 ENV_PREFIX: Final = "PREMIERE_"
 SETTINGS_FILE: Final = Path("premiere.toml")  # in the working directory
@@ -82,6 +84,12 @@ class Settings(BaseSettings):
     )
     list_ttl_days: float = Field(
         default=30, gt=0, description="days until a user's lists in Redis expire if not rewritten"
+    )
+    prefix: str = Field(
+        default="",
+        max_length=64,
+        pattern="^([A-Za-z0-9][A-Za-z0-9_]*)?$",
+        description="name of this deployment in topics, groups and keys where several share a Kafka or a Redis",
     )
     data_dir: Path = Field(
         default=Path(".premiere"), description="folder for recovery stores, checkpoints, offline features and log files"
@@ -165,6 +173,13 @@ class Settings(BaseSettings):
     def _split_commas(cls, value: object) -> object:
         return value.split(",") if isinstance(value, str) else value
 
+    @field_validator("prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        if value == NAMESPACE:
+            raise ValueError(f"{value} is the name in Redis of the deployment without a prefix; choose another one")
+        return value
+
     @field_validator("horizons")
     @classmethod
     def _check_horizons(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -190,7 +205,13 @@ class Settings(BaseSettings):
         names = [name for name in type(self).model_fields if name.startswith("kafka_") and name != "kafka_home"]
         values = {name: getattr(self, name) for name in names}
         security = {_librdkafka_name(name): as_text(value) for name, value in values.items() if value}
-        return {"bootstrap.servers": self.bootstrap_servers, **security}
+        prefix = {PREFIX_KEY: self.prefix} if self.prefix else {}
+        return {"bootstrap.servers": self.bootstrap_servers, **prefix, **security}
+
+    @property
+    def namespace(self) -> str:
+        """The name of the deployment in Redis and in Feast."""
+        return self.prefix or NAMESPACE
 
     def require_redis_url(self) -> str:
         """The Redis URL. Raises SettingsError if none is set."""

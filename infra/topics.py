@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from infra.errors import TopicError
 from streaming.errors import StreamError
-from streaming.kafka.client import topic_metadata
+from streaming.kafka.client import client_config, topic_metadata, topic_name
 from streaming.topics import Topic
 
 ADMIN_TIMEOUT_S: Final = 15.0  # also the client's own timeout: it crashes if the program ends before that
@@ -27,16 +27,20 @@ def create_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> list[st
     Raises TopicError if a topic exists with another number of partitions, or cannot be created.
     """
     existing = partition_counts(config)
-    admin = AdminClient({**config})
+    admin = AdminClient(client_config(config))
     for topic in topics:
         found = existing.get(topic.name)
         if found is not None and found != topic.partitions:
             raise TopicError(
-                f"Topic {topic.name} has {found} partitions instead of {topic.partitions}, and the number cannot be "
-                f"changed: set PREMIERE_EVENT_PARTITIONS={found}, or use a broker without that topic."
+                f"Topic {topic_name(config, topic.name)} has {found} partitions instead of {topic.partitions}, and the "
+                f"number cannot be changed: set PREMIERE_EVENT_PARTITIONS={found}, or use a broker without that topic."
             )
     # replication factor -1: the default of the broker
-    missing = [NewTopic(t.name, t.partitions, -1, config=t.config) for t in topics if t.name not in existing]
+    missing = [
+        NewTopic(topic_name(config, t.name), t.partitions, -1, config=t.config)
+        for t in topics
+        if t.name not in existing
+    ]
     if not missing:
         return []
     for name, future in admin.create_topics(missing, request_timeout=ADMIN_TIMEOUT_S).items():
@@ -46,7 +50,7 @@ def create_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> list[st
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # another process created it meanwhile
                 raise TopicError(f"Topic {name} could not be created: {error.args[0].str()}.") from error
     _wait_for_leaders(admin, {TopicPartition(t.topic, p) for t in missing for p in range(t.num_partitions)})
-    return [topic.topic for topic in missing]
+    return [topic.name for topic in topics if topic.name not in existing]
 
 
 def _wait_for_leaders(admin: AdminClient, partitions: Iterable[TopicPartition]) -> None:
@@ -72,8 +76,9 @@ def temporary_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> Iter
     """
     if existing := sorted({topic.name for topic in topics} & partition_counts(config).keys()):
         raise TopicError(
-            f"Kafka at {config.get('bootstrap.servers')} already has a topic {existing[0]}, and a demo needs empty "
-            "topics: unset PREMIERE_BOOTSTRAP_SERVERS (KAFKA_BOOTSTRAP_SERVERS), so that it starts its own broker."
+            f"Kafka at {config.get('bootstrap.servers')} already has a topic {topic_name(config, existing[0])}, and a "
+            "demo needs empty topics: unset PREMIERE_BOOTSTRAP_SERVERS (KAFKA_BOOTSTRAP_SERVERS), so that it starts "
+            "its own broker."
         )
     created = create_topics(config, topics)
     try:
@@ -84,8 +89,8 @@ def temporary_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> Iter
 
 def delete_topics(config: Mapping[str, str], names: Sequence[str]) -> None:
     """Delete topics with their records; a missing topic is not an error. Raises TopicError."""
-    admin = AdminClient({**config})
-    for name, future in (admin.delete_topics(list(names), request_timeout=ADMIN_TIMEOUT_S) if names else {}).items():
+    admin, deleted = AdminClient(client_config(config)), [topic_name(config, name) for name in names]
+    for name, future in (admin.delete_topics(deleted, request_timeout=ADMIN_TIMEOUT_S) if names else {}).items():
         try:
             future.result()
         except KafkaException as error:
@@ -94,7 +99,10 @@ def delete_topics(config: Mapping[str, str], names: Sequence[str]) -> None:
 
 
 def partition_counts(config: Mapping[str, str]) -> dict[str, int]:
-    """Number of partitions of each topic of the broker. Raises TopicError if no broker answers, or it refuses."""
+    """Number of partitions of each topic, by name without the prefix.
+
+    Raises TopicError if no broker answers, or it refuses.
+    """
     try:
         found = topic_metadata(config, ADMIN_TIMEOUT_S)
     except StreamError as error:
@@ -109,11 +117,12 @@ def log_identity(config: Mapping[str, str], names: Sequence[str]) -> str:
     be deleted and created again.
     """
     partition_counts(config)  # raises a clear error if the broker does not answer or refuses
-    admin = AdminClient({**config})
+    admin = AdminClient(client_config(config))
     try:
         cluster = admin.describe_cluster(request_timeout=ADMIN_TIMEOUT_S).result().cluster_id
-        found = admin.describe_topics(TopicCollection(list(names)), request_timeout=ADMIN_TIMEOUT_S)
-        ids = [str(found[name].result().topic_id) for name in names]
+        described = [topic_name(config, name) for name in names]
+        found = admin.describe_topics(TopicCollection(described), request_timeout=ADMIN_TIMEOUT_S)
+        ids = [str(found[name].result().topic_id) for name in described]
     except KafkaException as error:
         raise TopicError(
             f"Kafka cannot describe {', '.join(names)} ({error.args[0].str()}): run `premiere topics --create`."

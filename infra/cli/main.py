@@ -76,6 +76,7 @@ def topics(create: Annotated[bool, typer.Option("--create", help="First create m
     from infra.local.address_file import with_local_services
     from infra.settings import load
     from infra.topics import create_topics, partition_counts
+    from streaming.kafka.client import topic_name
     from streaming.topics import topics as project_topics
 
     settings = with_local_services(load())
@@ -84,7 +85,7 @@ def topics(create: Annotated[bool, typer.Option("--create", help="First create m
         create_topics(settings.kafka_config(), wanted)
     counts = partition_counts(settings.kafka_config())
     for topic in wanted:
-        typer.echo(f"{topic.name:<16} {counts.get(topic.name, 'missing')}")
+        typer.echo(f"{topic_name(settings.kafka_config(), topic.name):<16} {counts.get(topic.name, 'missing')}")
 
 
 @app.command()

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from infra.data.datasets import Dataset
 from infra.errors import PremiereError
+from streaming.kafka.client import client_config, topic_name
 from streaming.records import Event, to_json
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
@@ -69,10 +70,11 @@ class Delivery:
     """A Kafka producer that checks every delivery. Raises ProduceError after the broker has refused a record."""
 
     def __init__(self, config: Mapping[str, Any], timeout_s: float = _DELIVERY_TIMEOUT_S) -> None:
+        self._kafka_config = config
         self._address, self._patience = config.get("bootstrap.servers"), timeout_s
         timeout = {"delivery.timeout.ms": round(timeout_s * 1000)}
         calls = {"on_delivery": self._on_delivery, "error_cb": self._on_error}
-        self._config: dict[str, Any] = {**timeout, **_PRODUCER_CONFIG, **config, **calls}
+        self._config: dict[str, Any] = {**timeout, **_PRODUCER_CONFIG, **client_config(config), **calls}
         self._lost, self._reason = 0, ""
         self._connect()
 
@@ -90,7 +92,7 @@ class Delivery:
         give_up = time.monotonic() + self._patience
         while True:
             try:
-                return self._producer.produce(topic, key=key.encode(), value=value)
+                return self._producer.produce(topic_name(self._kafka_config, topic), key=key.encode(), value=value)
             except BufferError:
                 self.check(0.05)
                 if time.monotonic() > give_up:

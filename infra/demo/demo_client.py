@@ -7,7 +7,7 @@ from typing import Any, Final
 from infra.data.datasets import Dataset
 from infra.demo.screen import UserPortrait
 from streaming.records import Launch
-from streaming.stores.list_client import key, read
+from streaming.stores.list_client import NAMESPACE, key, read
 
 MAX_LISTED: Final = 10  # of the list
 MAX_RECENT: Final = 10
@@ -22,8 +22,8 @@ def display_name(launch: Launch) -> str:
 class ListClient:
     """Reads lists as an application does: it knows the events it sent, so it picks the matching horizon."""
 
-    def __init__(self, redis: Any) -> None:
-        self.redis = redis
+    def __init__(self, redis: Any, namespace: str = NAMESPACE) -> None:
+        self.redis, self.namespace = redis, namespace
         self.missing_events: Counter[int] = Counter()  # number of lists by how many events of their user they lacked
         self._sent: Counter[str] = Counter()  # events by user
 
@@ -38,11 +38,11 @@ class ListClient:
 
     def read(self, user: str) -> list[str]:
         """The user's list for the horizon that has passed."""
-        return read(self.redis, user, self._passed(user))
+        return read(self.redis, user, self._passed(user), self.namespace)
 
     def _passed(self, user: str) -> int:
         """Events of the user that the list lacks."""
-        return max(0, self._sent[user] - int(self.redis.hget(key(user), "events") or 0))
+        return max(0, self._sent[user] - int(self.redis.hget(key(user, self.namespace), "events") or 0))
 
 
 class DemoUsers:

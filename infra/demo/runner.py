@@ -58,7 +58,7 @@ class DemoRunner:
 
     def __post_init__(self) -> None:
         self.backlog_end = int(len(self.data) * BACKLOG_SHARE)
-        self.client = ListClient(self.session.redis)
+        self.client = ListClient(self.session.redis, self.session.settings.namespace)
         self.demo_users = DemoUsers(self.client, self.data)
         self.served = ServedEvaluation(self.client.serve, repeats=not self.session.settings.filter_seen)
         self.stop = threading.Event()

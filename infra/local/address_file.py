@@ -23,7 +23,7 @@ def write_addresses(settings: Settings) -> Iterator[None]:
     new = path.with_suffix(".new")
     new.touch(mode=0o600)
     workers = [f"{flow}_workers" for flow in FLOWS if settings.worker_count(flow) > 1]
-    names = ("bootstrap_servers", "redis_url", "metrics_port", *workers)
+    names = ("bootstrap_servers", "redis_url", "metrics_port", "prefix", *workers)
     addresses = {name: getattr(settings, name) for name in names}
     new.write_text(json.dumps({"format": ADDRESS_FILE_FORMAT, "pid": os.getpid(), **addresses}))
     os.replace(new, path)

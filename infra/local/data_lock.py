@@ -1,6 +1,10 @@
-"""A lock on the data folder: flows hold it shared, and commands that delete its content hold it exclusively.
+"""Locks on the data folder.
 
-The operating system releases the lock when its process ends for any reason, so no stale lock can remain.
+Flows hold the lock of the folder shared, and commands that delete its content hold it exclusively. Each flow also holds
+a lock of its own exclusively, one per worker: two processes of the same flow would write to the same files.
+
+The operating system releases a lock when its process ends for any reason, so no stale lock can remain. A stopped
+process (SIGSTOP) keeps its locks.
 """
 
 import fcntl
@@ -20,16 +24,34 @@ def hold_shared(data_dir: Path) -> IO[bytes] | None:
     Returns None if the folder is not writable: then it holds no flow's data. Raises SettingsError if a command holds
     the exclusive lock.
     """
+    refused = f"`premiere reset` is deleting {data_dir}. Start again when it is done."
+    return _hold(data_dir / LOCK_FILE, fcntl.LOCK_SH, refused)
+
+
+def hold_flow(data_dir: Path, flow: str, worker: int) -> IO[bytes] | None:
+    """Hold the lock of one worker of a flow for as long as the returned file is referenced.
+
+    Returns None if the folder is not writable. Raises SettingsError if another process holds the lock.
+    """
+    return _hold(
+        data_dir / f"{LOCK_FILE}-{flow}-{worker}",
+        fcntl.LOCK_EX,
+        f"Worker {worker} of the flow {flow} is already running on {data_dir}. Stop that process first, or set "
+        "PREMIERE_DATA_DIR to another folder.",
+    )
+
+
+def _hold(path: Path, operation: int, refused: str) -> IO[bytes] | None:
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        file = (data_dir / LOCK_FILE).open("ab")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
     except OSError:
         return None
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise SettingsError(f"`premiere reset` is deleting {data_dir}. Start again when it is done.") from None
+        raise SettingsError(refused) from None
     return file
 
 

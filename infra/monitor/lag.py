@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from infra.errors import TopicError
 from streaming import topics as t
 from streaming.errors import StreamError
-from streaming.kafka.client import consumer_config, topic_metadata
+from streaming.kafka.client import consumer_config, topic_metadata, topic_name
 
 BROKER_TIMEOUT_S: Final = 10.0  # per request to the broker
 FLOW_TOPICS: Final[Mapping[str, Sequence[str]]] = {  # flow, and consumer group of the same name -> topics that it reads
@@ -48,7 +48,7 @@ _Partition = tuple[str, int]  # topic, partition
 
 
 class PartitionLag(NamedTuple):
-    """The lag of one consumer group on one partition."""
+    """The lag of one consumer group on one partition. The names of group and topic are those without the prefix."""
 
     group: str
     topic: str
@@ -78,9 +78,10 @@ class LagReader:
 
     def read(self, groups: Mapping[str, Sequence[str]] = FLOW_TOPICS) -> list[PartitionLag]:
         """Return one row per group, topic and partition, without topics that do not exist. Raises TopicError."""
+        topics_by_name = {topic_name(self._config, topic): topic for topics in groups.values() for topic in topics}
         try:
-            known = self._partitions({topic for topics in groups.values() for topic in topics})
-            reads = {group: [at for at in known if at[0] in topics] for group, topics in groups.items()}
+            known = self._partitions(set(topics_by_name))
+            reads = {group: [at for at in known if topics_by_name[at[0]] in topics] for group, topics in groups.items()}
             # Read before the ends: a commit in between would give a negative lag.
             committed = {group: self._committed(group, partitions) for group, partitions in reads.items()}
             bounds = self._bounds(known)
@@ -89,7 +90,7 @@ class LagReader:
                 for group, partitions in reads.items()
                 for at in partitions
             ]
-            return self._with_seconds(rows)
+            return [row._replace(topic=topics_by_name[row.topic]) for row in self._with_seconds(rows)]
         except KafkaException as error:
             self.close()
             self._connect()  # a client that lived through an outage may be stale: see streaming.kafka.reconnect

@@ -18,6 +18,7 @@ from infra.monitor import metric_totals
 from infra.monitor.lag import LagReader, PartitionLag
 from infra.monitor.scrape import Histogram, Scrape, scrape_flows
 from infra.settings import Settings
+from streaming.kafka.client import consumer_config, topic_name
 from streaming.records import Version, decode_version
 from streaming.topics import MODEL_VERSIONS
 
@@ -108,9 +109,9 @@ def newest_version(config: Mapping[str, str], lags: LagReader) -> tuple[int, Ver
     end = next((row.end_offset for row in lags.read({"publish": (MODEL_VERSIONS,)})), 0)
     if end == 0:
         return None
-    consumer = Consumer({**config, "group.id": "premiere-status", "enable.auto.commit": False})
+    consumer = Consumer(consumer_config(config, "premiere-status"))
     try:
-        consumer.assign([TopicPartition(MODEL_VERSIONS, 0, end - 1)])
+        consumer.assign([TopicPartition(topic_name(config, MODEL_VERSIONS), 0, end - 1)])
         message = consumer.poll(_VERSION_TIMEOUT_S)
         if message is None or message.error() or (value := message.value()) is None:
             return None

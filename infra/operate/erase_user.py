@@ -18,7 +18,7 @@ from infra.monitor.lag import LagReader
 from infra.operate.compaction_schedule import DAY_MS, RETENTION_MARGIN_DAYS, event_retention_days
 from infra.settings import Settings
 from infra.topics import log_identity
-from streaming.kafka.client import producer_config
+from streaming.kafka.client import producer_config, topic_name
 from streaming.records import MAX_ID_BYTES, ErasureRequest, to_json
 from streaming.stores import list_client
 from streaming.topics import DEAD_LETTERS, ERASURE_REQUESTS, MODEL_VERSIONS, TITLE_LAUNCHES, USER_EVENTS, topics
@@ -48,7 +48,8 @@ def erase_user(settings: Settings, user: str, timeout: float, print_line: PrintL
     log_identity(settings.kafka_config(), [ERASURE_REQUESTS])
     request = send_request(settings.kafka_config(), user)
     partition, offset, _ = request
-    print_line(f"The request was written to {ERASURE_REQUESTS}, partition {partition}, offset {offset}.")
+    topic = topic_name(settings.kafka_config(), ERASURE_REQUESTS)
+    print_line(f"The request was written to {topic}, partition {partition}, offset {offset}.")
     for line in remaining_copies(settings, datetime.now(UTC)):
         print_line(line)
     pending = _wait_for_stores(settings, user, request, log_id, timeout, print_line)
@@ -67,7 +68,9 @@ def send_request(config: dict[str, str], user: str) -> SentRequest:
     producer = Producer({**producer_config(config), **limits})
     value = to_json(ErasureRequest(user=user))
     try:
-        producer.produce(ERASURE_REQUESTS, value, user, on_delivery=lambda *delivery: deliveries.append(delivery))
+        producer.produce(
+            topic_name(config, ERASURE_REQUESTS), value, user, on_delivery=lambda *delivery: deliveries.append(delivery)
+        )
     except KafkaException as error:
         raise ServiceError(f"Kafka did not accept the request: {error.args[0].str()}.") from error
     producer.flush(DELIVERY_TIMEOUT_S + 1)
@@ -107,7 +110,7 @@ def _wait_for_stores(
         with LagReader(settings.kafka_config()) as lags:
             while True:
                 pending = [] if _is_read(lags, request) else ["the feature store (the flow features)"]
-                if not _has_no_earlier_lists(client, user, request, log_id):
+                if not _has_no_earlier_lists(client, user, request, log_id, settings.namespace):
                     pending.append("Redis (the flow publish)")
                 if not pending or time.monotonic() >= deadline:
                     return pending
@@ -127,7 +130,7 @@ def _is_read(lags: LagReader, request: SentRequest) -> bool:
     return any(row.partition == request.partition and (row.committed_offset or 0) > request.offset for row in rows)
 
 
-def _has_no_earlier_lists(client: Any, user: str, request: SentRequest, log_id: str) -> bool:
+def _has_no_earlier_lists(client: Any, user: str, request: SentRequest, log_id: str, namespace: str) -> bool:
     """Whether Redis has no lists of the user from before the request."""
-    found = list_client.read_revision(client, user)
+    found = list_client.read_revision(client, user, namespace)
     return found is None or (found[0] == log_id and found[1].appended >= request.appended)

@@ -46,7 +46,7 @@ def open_redis(settings: Settings) -> Iterator[Any]:
     """A client. Raises InspectError if Redis does not answer or has no lists yet."""
     try:
         with closing(list_client.connect(settings.require_redis_url())) as client:
-            if not client.exists(list_client.DEFAULT_KEY):
+            if not client.exists(list_client.key(None, settings.namespace)):
                 raise InspectError(
                     "There are no lists in Redis yet: the first model version writes them (`premiere status`)."
                 )
@@ -60,8 +60,8 @@ def print_recommendations(
 ) -> None:
     """Print a user's list as it is after `events_since` more events. Raises InspectError."""
     with open_redis(settings) as client:
-        titles = list_client.read(client, user, events_since)
-        facts = _list_facts(client, user)
+        titles = list_client.read(client, user, events_since, settings.namespace)
+        facts = _list_facts(client, user, settings.namespace)
     known, names = bool(facts), title_names(settings, titles)
     if as_json:
         listed = [{"title": title, "name": names[title]} for title in titles]
@@ -78,7 +78,7 @@ def print_recommendations(
 def launch_title(settings: Settings, record: Launch, timeout: float, print_line: PrintLine) -> list[ListEntry]:
     """Produce a launch and print the lists that the title enters, best first. Raises InspectError after `timeout` s."""
     with open_redis(settings) as client, closing(client.pubsub(ignore_subscribe_messages=True)) as channel:
-        channel.subscribe(list_client.LAUNCH_CHANNEL)
+        channel.subscribe(list_client.launch_channel(settings.namespace))
         channel.get_message(timeout=1)  # the confirmation: no message is missed from here on
         started = _produce(settings, TITLE_LAUNCHES, record.title, to_json(record))
         entries = list(_list_entries(channel, record.title, started, timeout))
@@ -102,13 +102,15 @@ def send_event(settings: Settings, event: Event, timeout: float, print_line: Pri
     except KeyError:
         raise InspectError(f"There is no action {event.action}: docs/ lists them, for example `play`.") from None
     with open_redis(settings) as client:
-        before, newest_event = list_client.read(client, event.user), _newest_event(client, event.user)
+        namespace = settings.namespace
+        before = list_client.read(client, event.user, namespace=namespace)
+        newest_event = _newest_event(client, event.user, namespace)
         started = _produce(settings, USER_EVENTS, event.user, to_json(event))
-        while _newest_event(client, event.user) == newest_event:
+        while _newest_event(client, event.user, namespace) == newest_event:
             _check_timeout(started, timeout, "the list did not change")
             time.sleep(POLL_INTERVAL_S)
         ms = (time.monotonic() - started) * 1000
-        after = list_client.read(client, event.user)
+        after = list_client.read(client, event.user, namespace=namespace)
     head = before[:PRINTED_TITLES]
     names = title_names(settings, [*head, *after[:PRINTED_TITLES], event.title])
     print_line(f"{event.user}: {names[event.title]}. The list after {ms:.0f} ms (+ marks new entries):")
@@ -153,7 +155,7 @@ def _online_features(
     if not ids:
         return []
     try:
-        store = open_store(settings.require_redis_url(), settings.data_dir.resolve() / "feast")
+        store = open_store(settings.require_redis_url(), settings.data_dir.resolve() / "feast", settings.namespace)
     except StoreError as error:
         raise InspectError(str(error)) from error
     unique = list(dict.fromkeys(ids))
@@ -200,13 +202,13 @@ def _check_timeout(started: float, timeout: float, problem: str) -> None:
         )
 
 
-def _list_facts(client: Redis, user: str) -> dict[str, Any]:
+def _list_facts(client: Redis, user: str, namespace: str) -> dict[str, Any]:
     fields = ["version", "events", "event_ms", "written_ms"]
-    values: Any = client.hmget(list_client.key(user), fields)
+    values: Any = client.hmget(list_client.key(user, namespace), fields)
     return {} if values[0] is None else {name: int(value) for name, value in zip(fields, values, strict=True)}
 
 
-def _newest_event(client: Redis, user: str) -> tuple[int, int] | None:
+def _newest_event(client: Redis, user: str, namespace: str) -> tuple[int, int] | None:
     """Append time and offset of the newest event that the user's lists include; None if there is no key."""
-    found = list_client.read_revision(client, user)
+    found = list_client.read_revision(client, user, namespace)
     return (found[1].appended, found[1].event_offset) if found else None

@@ -8,7 +8,7 @@ and explains the consequences.
 
 import shutil
 from collections.abc import Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,11 +21,10 @@ from infra.local import data_lock
 from infra.local.address_file import ADDRESS_FILE, local_services
 from infra.settings import Settings
 from infra.settings_table import masked_values
+from streaming.kafka.client import topic_name
 from streaming.stores.list_client import connect
 from streaming.topics import topics
 
-LIST_KEYS: Final = b"premiere:*"  # pattern of the keys of lists and their metadata
-FEAST_PROJECT: Final = b"premiere"  # the suffix of Feast's keys
 BATCH_KEYS: Final = 500  # in one round trip
 SAMPLE_KEYS: Final = 100  # whose size is measured
 FOLDERS: Final = {  # in data_dir; downloaded datasets, in "data", are kept
@@ -92,11 +91,12 @@ def kept_state(settings: Settings) -> str:
     if not settings.bootstrap_servers:
         return "Downloaded datasets are kept."
     broker = settings.bootstrap_servers
+    names = "|".join(topic_name(settings.kafka_config(), topic.name) for topic in topics())
     return (
         f"The topics at {broker} are kept. When the flows start again, they read the topics of producers from "
         "the first available record, and append their output to activity and titles again. To start without these "
-        f"records, delete the topics (`kafka-topics.sh --bootstrap-server {broker} --delete --topic "
-        f"'{'|'.join(topic.name for topic in topics())}'`), then `premiere topics --create`."
+        f"records, delete the topics (`kafka-topics.sh --bootstrap-server {broker} --delete --topic '{names}'`), then "
+        "`premiere topics --create`."
     )
 
 
@@ -125,8 +125,8 @@ def _redis_keys(settings: Settings) -> Iterator[StatePart]:
         return
     client, location = connect(settings.redis_url), masked_values(settings)["redis_url"]
     try:
-        count = sum(len(batch) for batch in _key_batches(client))
-        sample = next(_key_batches(client), [])[:SAMPLE_KEYS]
+        count = sum(len(batch) for batch in _key_batches(client, settings.namespace))
+        sample = next(_key_batches(client, settings.namespace), [])[:SAMPLE_KEYS]
         size = sum(int(str(client.memory_usage(key) or 0)) for key in sample)
     except RedisError as error:
         raise ServiceError(
@@ -134,24 +134,24 @@ def _redis_keys(settings: Settings) -> Iterator[StatePart]:
         ) from error
     if count:
         text = _size_text(count, "key", size * count // len(sample), "about ")
-        yield StatePart("keys in Redis", location, text, lambda: _unlink(client))
+        yield StatePart("keys in Redis", location, text, lambda: _unlink(client, settings.namespace))
 
 
-def _unlink(client: Redis) -> None:
-    for batch in _key_batches(client):
+def _unlink(client: Redis, namespace: str) -> None:
+    for batch in _key_batches(client, namespace):
         client.unlink(*batch)
 
 
-def _key_batches(client: Redis) -> Iterator[list[bytes]]:
-    """The project's keys, in batches."""
-    for pattern in (LIST_KEYS, *_feast_patterns()):
-        keys: Iterator[Any] = client.scan_iter(pattern, count=1000)
-        while batch := list(islice(keys, BATCH_KEYS)):
-            yield batch
+def _key_batches(client: Redis, namespace: str) -> Iterator[list[bytes]]:
+    """The deployment's keys, in batches."""
+    scanned: Any = client.scan_iter(f"{namespace}:*", count=1000)
+    keys = chain(scanned, _feast_keys(client, namespace))
+    while batch := list(islice(keys, BATCH_KEYS)):
+        yield batch
 
 
-def _feast_patterns() -> list[bytes]:
-    """The patterns of Feast's keys: the prefix of an entity, its value, the project's name."""
+def _feast_keys(client: Redis, project: str) -> Iterator[bytes]:
+    """The keys of Feast's project: an entity's name, the type, length and value of its id, the project's name."""
     import features.feast_import  # noqa: F401
 
     # isort: split
@@ -160,7 +160,12 @@ def _feast_patterns() -> list[bytes]:
     from features.definitions import FEAST_OBJECTS
 
     entities = dict.fromkeys(definition.join_key for definition in FEAST_OBJECTS if hasattr(definition, "join_key"))
-    return [_redis_key_prefix([entity]) + b"*" + FEAST_PROJECT for entity in entities]
+    for start in (_redis_key_prefix([entity]) for entity in entities):
+        scanned: Any = client.scan_iter(start + b"*" + project.encode(), count=1000)
+        for key in scanned:
+            size = int.from_bytes(key[len(start) + 4 : len(start) + 8], "little")
+            if key[len(start) + 8 + size :] == project.encode():  # else a project whose name ends with this one
+                yield key
 
 
 def _size_text(count: int, unit: str, size: int, prefix: str = "") -> str:

@@ -21,6 +21,7 @@ from infra.monitor.scrape import scrape_flows
 from infra.settings import Settings
 from model import checkpoint
 from model.checkpoint import CheckpointError
+from streaming.kafka.client import client_config, topic_name
 from streaming.records import Version, to_json
 from streaming.state.model_versions import active_rollback, read_versions
 from streaming.topics import MODEL_VERSIONS
@@ -192,9 +193,10 @@ def _announce(settings: Settings, version: Version) -> int:
     """Write a record to `model-versions` and return its offset, the version's number. Raises VersionError."""
     deliveries: list[tuple[KafkaError | None, int | None]] = []
     limits = {"acks": "all", "delivery.timeout.ms": DELIVERY_TIMEOUT_MS, "log_level": 2}
-    producer = Producer({**settings.kafka_config(), **limits})
+    config = settings.kafka_config()
+    producer = Producer({**client_config(config), **limits})
     producer.produce(
-        MODEL_VERSIONS,
+        topic_name(config, MODEL_VERSIONS),
         to_json(version),
         partition=0,
         on_delivery=lambda error, message: deliveries.append((error, message.offset())),

@@ -16,7 +16,7 @@ from infra.run.flow import Flow
 from infra.settings import Settings
 from infra.topics import log_identity
 from streaming import topics as t
-from streaming.kafka.client import consumer_config, earliest_offset
+from streaming.kafka.client import consumer_config, earliest_offset, topic_name
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource
@@ -99,7 +99,7 @@ def first_offset(config: Mapping[str, str]) -> int:
     """The first offset of the learner log. Raises StreamError."""
     consumer = Consumer(consumer_config(config, "learn"))
     try:
-        return earliest_offset(consumer, t.ACTIVITY, 0)
+        return earliest_offset(consumer, topic_name(config, t.ACTIVITY), 0)
     finally:
         consumer.close()
 

@@ -13,7 +13,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.run.workers import Worker
-from streaming.kafka.client import consumer_config
+from streaming.kafka.client import consumer_config, topic_name
 from streaming.kafka.commit_position import DurablePosition
 
 PUBLISH_GROUP: Final = "publish"
@@ -50,15 +50,15 @@ class PeerOffsets:
                 consumer.close()
 
     def _read(self, consumers: Sequence[Consumer]) -> None:
-        partitions = [TopicPartition(topic, 0) for topic in self.topics]
+        partitions = [TopicPartition(topic_name(self.config, topic), 0) for topic in self.topics]
         try:
             committed = [consumer.committed(partitions, BROKER_TIMEOUT_S) for consumer in consumers]
         except KafkaException as error:  # the last values stay valid lower bounds, since offsets only increase
             log.info("Cannot read the committed offsets of the other workers (%s).", error.args[0].str())
             return
-        for of_topic in zip(*committed, strict=True):
+        for topic, of_topic in zip(self.topics, zip(*committed, strict=True), strict=True):
             if all(one.offset >= 0 for one in of_topic):
-                self.min_offsets[of_topic[0].topic] = min(one.offset for one in of_topic)
+                self.min_offsets[topic] = min(one.offset for one in of_topic)
 
 
 class MinOffset:

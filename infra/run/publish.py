@@ -22,7 +22,7 @@ from infra.run.workers import SINGLE_WORKER, Worker
 from infra.settings import Settings
 from infra.topics import log_identity, partition_counts
 from streaming import topics as t
-from streaming.kafka.client import consumer_config
+from streaming.kafka.client import consumer_config, topic_name
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.source import POLL_INTERVAL_S, KafkaSource, Message
 
@@ -76,7 +76,9 @@ def publish(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_W
         activity=sources[0],
         titles=sources[1],
         versions=sources[2],
-        lists=RedisSink(settings.require_redis_url(), log_identity=logs, ttl=ttl, stop=stop),
+        lists=RedisSink(
+            settings.require_redis_url(), log_identity=logs, ttl=ttl, stop=stop, namespace=settings.namespace
+        ),
         publisher=publisher,
         load=partial(_load_recommender, model, settings.checkpoints_url()),
         clock=time.time,
@@ -170,7 +172,7 @@ def start_offset(config: Mapping[str, str], topic: str, limit: int | None, worke
     Tansu reports an end offset that is up to one batch too low.
     """
     partition_counts(config)  # raises the error of an unreachable broker or a refused login
-    partition, committed = TopicPartition(topic, 0), -1
+    partition, committed = TopicPartition(topic_name(config, topic), 0), -1
     try:
         for name in dict.fromkeys((worker_group_id(worker), PUBLISH_GROUP)):
             with closing(Consumer(consumer_config(config, name))) as consumer:

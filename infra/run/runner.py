@@ -45,7 +45,7 @@ EMBEDDED_CLUSTER_PREFIX: Final = "premiere-"  # of the embedded broker's cluster
 
 def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
     """Run one flow, or a worker of it, until SIGTERM or Ctrl-C. Raises PremiereError if it cannot continue."""
-    _lock = data_lock.hold_shared(settings.data_dir)
+    _locks = data_lock.hold_shared(settings.data_dir), data_lock.hold_flow(settings.data_dir, flow, worker.index)
     stop = threading.Event()
     stop_on_signals(stop)
     metrics_server.start_metrics_server(settings, flow, worker.index)
@@ -165,7 +165,7 @@ def _open_feature_store(settings: Settings) -> "FeatureStore":
     from features.store import StoreError, open_store
 
     try:
-        return open_store(settings.require_redis_url(), _feast_folder(settings))
+        return open_store(settings.require_redis_url(), _feast_folder(settings), settings.namespace)
     except StoreError as error:
         raise SettingsError(str(error)) from error
 

@@ -1,6 +1,11 @@
 """Client configuration and cluster metadata, shared by everything that connects to Kafka.
 
 Clients reconnect by themselves, with back-off. Errors that waiting cannot fix raise a StreamError.
+
+Several deployments can share one Kafka. The item `PREFIX_KEY` of a configuration is the deployment's prefix. The code
+names topics and consumer groups without it. `topic_name` and `consumer_config` add it, and only this package and
+`infra.topics` see names with a prefix. A client refuses a configuration with this item, so none can be made without
+`client_config`, `consumer_config` or `producer_config` by mistake.
 """
 
 import time
@@ -12,6 +17,7 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata, TopicMetadata
 
 from streaming.errors import BrokerAccessError, BrokerUnavailableError, StreamError, TopicMissingError
 
+PREFIX_KEY: Final = "premiere.prefix"  # of a configuration; missing: no prefix
 BROKER_TIMEOUT_S: Final = 15.0  # for the broker's answer
 DELIVERY_TIMEOUT_S: Final = 300.0  # how long a record may wait for its broker
 
@@ -45,14 +51,25 @@ _NO_LEADER: Final = (KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_
 _NO_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)
 
 
+def topic_name(config: Mapping[str, Any], topic: str) -> str:
+    """The name of a topic on the broker, and of a consumer group: with the deployment's prefix."""
+    prefix = config.get(PREFIX_KEY)
+    return f"{prefix}.{topic}" if prefix else topic
+
+
+def client_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a Kafka client accepts."""
+    return {name: value for name, value in config.items() if name != PREFIX_KEY}
+
+
 def consumer_config(config: Mapping[str, Any], group: str) -> dict[str, Any]:
     """A consumer's settings: our defaults, the caller's, and the fixed ones that nobody may override."""
-    return {**_CONSUMER, **config, **_CONSUMER_FIXED, "group.id": group}
+    return {**_CONSUMER, **client_config(config), **_CONSUMER_FIXED, "group.id": topic_name(config, group)}
 
 
 def producer_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A producer's settings: our defaults, the caller's, and the fixed ones that nobody may override."""
-    return {**_PRODUCER, **config, **_PRODUCER_FIXED}
+    return {**_PRODUCER, **client_config(config), **_PRODUCER_FIXED}
 
 
 def topic_partitions(config: Mapping[str, Any], topic: str, timeout_s: float = BROKER_TIMEOUT_S) -> list[int]:
@@ -65,8 +82,13 @@ def topic_partitions(config: Mapping[str, Any], topic: str, timeout_s: float = B
 
 
 def topic_metadata(config: Mapping[str, Any], timeout_s: float = BROKER_TIMEOUT_S) -> dict[str, TopicMetadata]:
-    """The metadata of every topic, by name. Raises BrokerUnavailableError, BrokerAccessError."""
-    return dict(cluster_metadata(config, timeout_s).topics)
+    """The metadata of the deployment's topics, by name. Raises BrokerUnavailableError, BrokerAccessError.
+
+    Without a prefix these are all topics of the broker.
+    """
+    start = topic_name(config, "")
+    found = cluster_metadata(config, timeout_s).topics
+    return {name.removeprefix(start): topic for name, topic in found.items() if name.startswith(start)}
 
 
 def cluster_metadata(config: Mapping[str, Any], timeout_s: float = BROKER_TIMEOUT_S) -> ClusterMetadata:
@@ -76,7 +98,7 @@ def cluster_metadata(config: Mapping[str, Any], timeout_s: float = BROKER_TIMEOU
     """
     reported: list[KafkaError] = []
     try:
-        client = AdminClient({"log_level": 2, **config, "error_cb": reported.append})  # type: ignore[dict-item]
+        client = AdminClient({"log_level": 2, **client_config(config), "error_cb": reported.append})  # type: ignore[dict-item]
     except KafkaException as error:
         raise BrokerAccessError(f"The Kafka client settings are invalid: {error.args[0].str()}.") from None
     deadline = time.monotonic() + timeout_s
@@ -95,7 +117,10 @@ def cluster_metadata(config: Mapping[str, Any], timeout_s: float = BROKER_TIMEOU
 
 
 def earliest_offset(consumer: Consumer, topic: str, partition: int) -> int:
-    """The first offset of a partition, as a number that a snapshot can hold. Raises StreamError."""
+    """The first offset of a partition, as a number that a snapshot can hold; `topic` is the name on the broker.
+
+    Raises StreamError.
+    """
     deadline = time.monotonic() + BROKER_TIMEOUT_S
     while True:
         try:
@@ -119,7 +144,8 @@ def raise_unless_temporary(error: KafkaError, config: Mapping[str, Any], topic: 
 def topic_missing_error(config: Mapping[str, Any], topic: str) -> TopicMissingError:
     """The error for a topic that does not exist."""
     return TopicMissingError(
-        f"There is no topic {topic} at {config.get('bootstrap.servers')}: create it with `premiere topics --create`."
+        f"There is no topic {topic_name(config, topic)} at {config.get('bootstrap.servers')}: "
+        "create it with `premiere topics --create`."
     )
 
 

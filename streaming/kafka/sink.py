@@ -57,7 +57,7 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
     """One producer. It sends while the flow continues; `snapshot` waits for the last delivery."""
 
     def __init__(self, config: Mapping[str, str], stop: threading.Event) -> None:
-        self.config, self.stop = client.producer_config(config), stop
+        self.kafka_config, self.config, self.stop = config, client.producer_config(config), stop
         self.outage, self.broker_probe = reconnect.Outage("Kafka sink"), reconnect.BrokerProbe(config)
         # All times are monotonic seconds.
         self.min_queued, self.progress_at = sys.maxsize, 0.0  # fewest queued records during a wait, and since when
@@ -98,10 +98,11 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
 
     def _produce(self, record: Outgoing) -> None:
         topic, key, value, headers, partition = record
+        name = client.topic_name(self.kafka_config, topic)
         self.min_queued = sys.maxsize
         while True:
             try:
-                self.producer.produce(topic, value, key, partition, headers=list(headers))
+                self.producer.produce(name, value, key, partition, headers=list(headers))
                 return
             except BufferError:  # the queue is full: the broker is slower than the flow, or unavailable
                 self.producer.poll(0.05)

@@ -73,7 +73,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         position: DurablePosition | None = None,
         out_of_range_timeout: timedelta = OUT_OF_RANGE_TIMEOUT,
     ) -> None:
-        self.config = client.consumer_config(config, group)
+        self.kafka_config, self.config = config, client.consumer_config(config, group)
         self.topic, self.tail, self.batch, self.position = topic, tail, batch, position
         self.start = {} if start == "earliest" else dict(start)
         self.stop, self.out_of_range_timeout_s = stop or threading.Event(), out_of_range_timeout.total_seconds()
@@ -85,7 +85,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
 
     def list_parts(self) -> list[str]:
         """The topic's partitions. Raises BrokerUnavailableError, BrokerAccessError, TopicMissingError."""
-        return [f"{partition:05d}" for partition in client.topic_partitions(self.config, self.topic)]
+        return [f"{partition:05d}" for partition in client.topic_partitions(self.kafka_config, self.topic)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: _Position | None) -> "_Partition":
         """Open a partition at its recovered offset, else at `start`. Raises StreamError."""
@@ -99,7 +99,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         if self.position is not None:
             known = {partition: self.position.get(partition) for partition in offsets}
             offsets = {partition: offset for partition, offset in known.items() if offset is not None}
-        commit_offsets(self.config, self.topic, offsets)
+        commit_offsets(self.config, client.topic_name(self.kafka_config, self.topic), offsets)
 
 
 class _Partition(StatefulSourcePartition[list[Message], _Position]):
@@ -107,11 +107,12 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
 
     def __init__(self, source: KafkaSource, partition: int, offset: int | None) -> None:
         self.source, self.topic, self.partition = source, source.topic, partition
+        self.topic_name = client.topic_name(source.kafka_config, source.topic)  # on the broker
         self.outage = reconnect.Outage(f"{self.topic}[{partition}]")
         self.client_count = 0  # clients created so far
         self.consumer = self._new_client()
-        self.offset = client.earliest_offset(self.consumer, self.topic, partition) if offset is None else offset
-        self.consumer.assign([TopicPartition(self.topic, partition, self.offset)])
+        self.offset = client.earliest_offset(self.consumer, self.topic_name, partition) if offset is None else offset
+        self.consumer.assign([TopicPartition(self.topic_name, partition, self.offset)])
         self.previous_offset = self.offset  # at the end of the previous epoch
         self.drained = self.ended = self.closed = False
         self.checked_at = time.monotonic()
@@ -122,7 +123,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         """Create a client. Callbacks of the client that it replaces are ignored from now on."""
         self.client_count += 1
         number, self.outages_before_client = self.client_count, self.outage.count
-        self.group = group = GroupPosition(self.topic, self.partition, self.outage)
+        self.group = group = GroupPosition(self.topic_name, self.partition, self.outage)
 
         def on_error(error: KafkaError) -> None:
             if number == self.client_count:
@@ -184,7 +185,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         messages = []
         for record in self.consumer.consume(self.source.batch, 0):  # timeout 0: never block the worker
             if (error := record.error()) is None:
-                messages.append(_message(record))
+                messages.append(_message(record, self.topic))
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.ended = not self.source.tail
                 self.outage.end()
@@ -200,7 +201,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
 
     def _log_end(self) -> int:
         """The log's end as of the last fetch; negative before the first. A query to Tansu returns a lower offset."""
-        return int(self.consumer.get_watermark_offsets(TopicPartition(self.topic, self.partition), cached=True)[1])
+        return int(self.consumer.get_watermark_offsets(TopicPartition(self.topic_name, self.partition), cached=True)[1])
 
     def _check(self) -> None:
         """Once a second without messages: detect an offset beyond the end of the log, and a stale client.
@@ -237,13 +238,13 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
             log.warning("%s: the client is stale (the broker answers a new client); replacing it.", self.outage.name)
         threading.Thread(target=self.consumer.close, daemon=True).start()
         self.consumer, self.outage.since = self._new_client(), now
-        self.consumer.assign([TopicPartition(self.topic, self.partition, self.offset)])
+        self.consumer.assign([TopicPartition(self.topic_name, self.partition, self.offset)])
 
     def _handle_error(self, error: KafkaError) -> None:
         """Wait, because the client retries with back-off, or raise StreamError."""
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
             raise self._out_of_range_error("is not in it")
-        client.raise_unless_temporary(error, self.source.config, self.topic)
+        client.raise_unless_temporary(error, self.source.kafka_config, self.topic)
         self.outage.begin(error)
 
     def _out_of_range_error(self, how: str) -> OffsetOutOfRangeError:
@@ -259,31 +260,30 @@ def read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int] | N
 
     Order is kept within a partition. Raises StreamError.
     """
-    settings = client.consumer_config(config, "premiere-read-all")
-    consumer = Consumer(settings)
+    consumer, name = Consumer(client.consumer_config(config, "premiere-read-all")), client.topic_name(config, topic)
     try:
-        unfinished, given = set(client.topic_partitions(settings, topic)), start or {}
-        offsets = {n: given[n] if n in given else client.earliest_offset(consumer, topic, n) for n in unfinished}
-        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in offsets.items()])
+        unfinished, given = set(client.topic_partitions(config, topic)), start or {}
+        offsets = {n: given[n] if n in given else client.earliest_offset(consumer, name, n) for n in unfinished}
+        consumer.assign([TopicPartition(name, partition, offset) for partition, offset in offsets.items()])
         silence_s = 0.0
         while unfinished:
             records = consumer.consume(1000, 0.1)
             silence_s = 0.0 if records else silence_s + 0.1
             if silence_s > client.BROKER_TIMEOUT_S:
-                raise client.broker_unavailable_error(settings, "no data")
+                raise client.broker_unavailable_error(config, "no data")
             for record in records:
                 if (error := record.error()) is None:
-                    yield _message(record)
+                    yield _message(record, topic)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     unfinished.discard(record.partition())
                 else:
-                    client.raise_unless_temporary(error, settings, topic)
+                    client.raise_unless_temporary(error, config, topic)
     finally:
         consumer.close()
 
 
-def _message(record: Any) -> Message:
-    position = record.topic(), record.partition(), record.offset(), record.timestamp()[1]
+def _message(record: Any, topic: str) -> Message:
+    position = topic, record.partition(), record.offset(), record.timestamp()[1]
     return Message(*position, record.key(), record.value(), record.headers() or ())
 
 

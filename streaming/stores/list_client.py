@@ -20,7 +20,8 @@ This file needs only the package `redis`, so an application can copy it.
                                                      newest one whose withdrawals are all in it
                           log                        identity of the logs that these stamps belong to
 
-The key of an erased user has only the fields log and revision, with the append time of the request.
+The key of an erased user has only the fields log and revision, with the append time of the request. A deployment with
+the setting `prefix` has this prefix instead of `premiere` in the names of its keys.
 """
 
 import json
@@ -30,11 +31,7 @@ from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-USER_KEY_PREFIX: Final = "premiere:user:"
-DEFAULT_KEY: Final = "premiere:default"
-WITHDRAWN_KEY: Final = "premiere:withdrawn"
-WITHDRAWN_REVISION_KEY: Final = "premiere:withdrawn:revision"
-LAUNCH_CHANNEL: Final = "premiere:launches"  # pub/sub channel: which lists a launch enters, as it happens
+NAMESPACE: Final = "premiere"  # of the keys of a deployment without a prefix
 HORIZON_FIELD_PREFIX: Final = "horizon:"
 
 
@@ -53,29 +50,44 @@ def connect(url: str) -> Redis:
     return Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1, health_check_interval=30, retry=retry)
 
 
-def key(user: str | None) -> str:
+def key(user: str | None, namespace: str = NAMESPACE) -> str:
     """The key of a user's lists; None: of the lists for unknown users."""
-    return DEFAULT_KEY if user is None else USER_KEY_PREFIX + user
+    return f"{namespace}:default" if user is None else f"{namespace}:user:{user}"
 
 
-def read(client: Redis, user: str, events_since: int = 0) -> list[str]:
+def withdrawn_key(namespace: str = NAMESPACE) -> str:
+    """The key of the set of withdrawn titles."""
+    return f"{namespace}:withdrawn"
+
+
+def withdrawn_revision_key(namespace: str = NAMESPACE) -> str:
+    """The key of the revision of that set."""
+    return f"{namespace}:withdrawn:revision"
+
+
+def launch_channel(namespace: str = NAMESPACE) -> str:
+    """The pub/sub channel that tells which lists a launch enters, as it happens."""
+    return f"{namespace}:launches"
+
+
+def read(client: Redis, user: str, events_since: int = 0, namespace: str = NAMESPACE) -> list[str]:
     """The title ids to show `user`, best first, if `events_since` events passed since the lists were written.
 
     It takes the list of the longest horizon that has passed. An unknown or erased user gets the default list. The
     result is empty before the first model version.
     """
-    lists = _lists(client, user) or _lists(client, None)
+    lists = _lists(client, key(user, namespace)) or _lists(client, key(None, namespace))
     passed = [horizon for horizon in lists if horizon <= events_since]
     if not passed:
         return []
     titles: list[str] = json.loads(lists[max(passed)])
-    withdrawn: Any = client.smismember(WITHDRAWN_KEY, titles) if titles else []
+    withdrawn: Any = client.smismember(withdrawn_key(namespace), titles) if titles else []
     return [title for title, is_withdrawn in zip(titles, withdrawn, strict=True) if not is_withdrawn]
 
 
-def read_revision(client: Redis, user: str) -> tuple[str, Revision] | None:
+def read_revision(client: Redis, user: str, namespace: str = NAMESPACE) -> tuple[str, Revision] | None:
     """The identity of the logs and the revision of a user's key; None if there is no key."""
-    values: Any = client.hmget(key(user), ["log", "revision"])
+    values: Any = client.hmget(key(user, namespace), ["log", "revision"])
     log, revision = ("" if value is None else _text(value) for value in values)
     return (log, parse_revision(revision)) if revision else None
 
@@ -90,9 +102,9 @@ def parse_revision(text: str) -> Revision:
     return Revision(*map(int, text.split(".")))
 
 
-def _lists(client: Redis, user: str | None) -> dict[int, Any]:
-    """A user's lists as JSON, by horizon; empty if there is no key or the user was erased."""
-    found: Any = client.hgetall(key(user))
+def _lists(client: Redis, name: str) -> dict[int, Any]:
+    """The lists of a key as JSON, by horizon; empty if there is no key or its user was erased."""
+    found: Any = client.hgetall(name)
     fields = {_text(name): value for name, value in found.items()}
     prefix = HORIZON_FIELD_PREFIX
     return {int(name.removeprefix(prefix)): value for name, value in fields.items() if name.startswith(prefix)}

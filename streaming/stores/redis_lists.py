@@ -21,7 +21,7 @@ from prometheus_client import Counter, Histogram
 from redis.exceptions import NoScriptError
 
 from streaming.stores import list_client
-from streaming.stores.list_client import HORIZON_FIELD_PREFIX, LAUNCH_CHANNEL, Revision, format_revision
+from streaming.stores.list_client import HORIZON_FIELD_PREFIX, NAMESPACE, Revision, format_revision
 from streaming.stores.retry import MAX_OUTAGE_S, retry_until_available
 from streaming.stores.withdrawn_set import WithdrawnSet
 
@@ -115,6 +115,7 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
         max_outage_s: float = MAX_OUTAGE_S,
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.time,
+        namespace: str = NAMESPACE,
     ) -> None:
         """`log_identity` names the logs that the revisions belong to.
 
@@ -122,7 +123,7 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
         sink retries for `max_outage_s` seconds or until `stop` is set.
         """
         self.url, self.log_identity, self.ttl, self.max_outage_s = url, log_identity, ttl.total_seconds(), max_outage_s
-        self.stop, self.clock = stop or threading.Event(), clock
+        self.stop, self.clock, self.namespace = stop or threading.Event(), clock, namespace
 
     def list_parts(self) -> list[str]:
         """One partition: there is one writer."""
@@ -136,7 +137,7 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
 class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
     def __init__(self, sink: RedisSink, step_id: str) -> None:
         self.sink, self.step_id, self.client = sink, step_id, list_client.connect(sink.url)
-        self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity)
+        self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity, sink.namespace)
         self.script_hash = ""  # of _WRITE_IF_NEWER, once Redis has loaded it
 
     def write_batch(self, values: list[list[RedisWrite]]) -> None:
@@ -178,25 +179,29 @@ class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
     def _execute(self, writes: Sequence[RedisWrite]) -> list[Any]:
         if not self.script_hash:
             self.script_hash = str(self.client.script_load(_WRITE_IF_NEWER))
+        channel = list_client.launch_channel(self.sink.namespace)
         pipeline, firsts = self.client.pipeline(transaction=False), list[int | None]()  # first command of each write
         for write in writes:
             firsts.append(None if isinstance(write, WithdrawnTitles) else len(pipeline))
             if isinstance(write, Prediction):
                 arguments = self._prediction_arguments(write)
-                pipeline.evalsha(self.script_hash, 1, list_client.key(write.user), *arguments)
+                pipeline.evalsha(self.script_hash, 1, self._key(write), *arguments)
             elif isinstance(write, ErasedUser):
                 arguments = self._revision_arguments(write, Revision(write.appended, MAX_OFFSET, 0, 0))
-                pipeline.evalsha(self.script_hash, 1, list_client.key(write.user), *arguments)
+                pipeline.evalsha(self.script_hash, 1, self._key(write), *arguments)
             elif isinstance(write, LaunchCompleted):
-                pipeline.publish(LAUNCH_CHANNEL, json.dumps(asdict(write)))
+                pipeline.publish(channel, json.dumps(asdict(write)))
             for message in _launch_messages(write):
-                pipeline.publish(LAUNCH_CHANNEL, json.dumps(message))
+                pipeline.publish(channel, json.dumps(message))
         answers = pipeline.execute()
         return [1 if first is None else answers[first] for first in firsts]
 
+    def _key(self, write: Prediction | ErasedUser) -> str:
+        return list_client.key(write.user, self.sink.namespace)
+
     def _revision_arguments(self, write: Prediction | ErasedUser, revision: Revision) -> list[str | int]:
         """The script's first arguments: log identity, revision and time to live."""
-        spread = 0.9 + 0.2 * (zlib.crc32(list_client.key(write.user).encode()) % 1000) / 1000
+        spread = 0.9 + 0.2 * (zlib.crc32(self._key(write).encode()) % 1000) / 1000
         expiry = max(1, round(self.sink.ttl * spread))
         return [self.sink.log_identity, format_revision(revision), expiry]
 

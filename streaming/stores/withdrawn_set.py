@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from redis import Redis
 
-from streaming.stores.list_client import WITHDRAWN_KEY, WITHDRAWN_REVISION_KEY
+from streaming.stores.list_client import NAMESPACE, withdrawn_key, withdrawn_revision_key
 
 MAX_CHUNK_TITLES: Final = 1000  # per call of the script
 NO_BASE: Final = -1  # the call needs no earlier change in Redis
@@ -42,9 +42,10 @@ log: Final = logging.getLogger(__name__)
 class WithdrawnSet:
     """The writer of the set. All methods are idempotent and raise redis errors."""
 
-    def __init__(self, client: Redis, log_identity: str) -> None:
+    def __init__(self, client: Redis, log_identity: str, namespace: str = NAMESPACE) -> None:
         """`log_identity` names the log of the launches. Only one thread uses `client`, so it has one connection."""
         self.client, self.log_identity = client, log_identity
+        self.key, self.revision_key = withdrawn_key(namespace), withdrawn_revision_key(namespace)
         self.written: tuple[frozenset[str], int] | None = None  # the last titles and their revision
         self._update_script = client.register_script(_UPDATE)
         self._reconnects, self._checked_at = 0, 0  # reconnects so far, and their number at the last check of the set
@@ -83,7 +84,7 @@ class WithdrawnSet:
         if answer == "newer":
             self._checked_at = reconnects
             return answer
-        found = self.client.sscan_iter(WITHDRAWN_KEY, count=MAX_CHUNK_TITLES)
+        found = self.client.sscan_iter(self.key, count=MAX_CHUNK_TITLES)
         stored = {title.decode() if isinstance(title, bytes) else title for title in found}
         for added in _chunks(titles - stored):
             answer = self._update(revision, added=added)
@@ -106,7 +107,7 @@ class WithdrawnSet:
         `last` marks the set as complete at this revision.
         """
         arguments: list[str | int] = [self.log_identity, revision, base, int(last), len(added), *added, *removed]
-        answer: Any = self._update_script(keys=[WITHDRAWN_KEY, WITHDRAWN_REVISION_KEY], args=arguments)
+        answer: Any = self._update_script(keys=[self.key, self.revision_key], args=arguments)
         return answer.decode() if isinstance(answer, bytes) else str(answer)
 
 

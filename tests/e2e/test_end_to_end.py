@@ -30,7 +30,7 @@ from infra.settings import Settings
 from model.metrics.ranking import RANKING_METRICS, SLICES
 from streaming.kafka.source import read_all
 from streaming.records import Event, Launch, to_json
-from streaming.stores.list_client import DEFAULT_KEY, key, read
+from streaming.stores.list_client import key, read
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
 from tests.support.paths import ROOT
 from tests.support.session import TIMEOUT_S, send_records, wait_for
@@ -103,7 +103,7 @@ def test_lists_hold_launched_titles_that_the_user_has_not_seen(
 
 
 def test_unknown_user_gets_the_default_list(loop: Session, runner: DemoRunner) -> None:
-    assert loop.redis.exists(DEFAULT_KEY)
+    assert loop.redis.exists(key(None))
     assert read(loop.redis, "nobody has seen me")
 
 

@@ -16,7 +16,7 @@ from streaming import topics as t
 from streaming.kafka.source import read_all
 from streaming.records import Title, TitleWithdrawal, decode_title, to_json
 from streaming.state.sharding import Shard
-from streaming.stores.list_client import DEFAULT_KEY, WITHDRAWN_KEY, key
+from streaming.stores.list_client import key, withdrawn_key
 from tests.support.trained_version import DATA, version
 from tests.support.workers import (
     ACTIVITY_FIELDS,
@@ -112,10 +112,10 @@ def test_publish_serves_all_users_with_any_worker_count(rescaled: Settings) -> N
         return event_counts == want and lag_records(services, "publish") == 0
 
     for workers in (2, 1):
-        client.delete(DEFAULT_KEY, *map(key, want))
+        client.delete(key(None), *map(key, want))
         with run_flow_process(services, "publish", workers) as running:
             running.wait_until(f"lists of all users with {workers} workers", served)
-            assert client.exists(DEFAULT_KEY)
+            assert client.exists(key(None))
             if workers == 2:
                 assert "of publish was killed by signal 9" in running.kill(1)
-    assert client.smembers(WITHDRAWN_KEY) == {DATA.launches[0].title}
+    assert client.smembers(withdrawn_key()) == {DATA.launches[0].title}

@@ -20,7 +20,7 @@ from streaming.kafka import dead_letters
 from streaming.kafka.source import Message, read_all
 from streaming.state.title_state import TitleLaunch
 from streaming.state.user_history import UserEvent
-from streaming.stores.list_client import WITHDRAWN_KEY, key, read
+from streaming.stores.list_client import key, read, withdrawn_key
 from streaming.stores.redis_lists import Prediction, RedisSink
 from streaming.topics import ERASURE_REQUESTS, TITLE_LAUNCHES, TITLE_WITHDRAWALS, USER_EVENTS, topics
 from tests.support.docs import CONTRACTS, EXAMPLE_USER, LOCAL_KAFKA, code_block
@@ -143,7 +143,7 @@ def test_reader_examples_return_written_list(redis_url: str, capsys: pytest.Capt
     sink = RedisSink(redis_url).build_part("predictions", "0", None)
     sink.write_batch([[Prediction(user, lists, 1, (0, 0, 1, 0), 1, 0)]])
     client = Redis.from_url(redis_url)
-    client.sadd(WITHDRAWN_KEY, withdrawn)
+    client.sadd(withdrawn_key(), withdrawn)
     scope: dict[str, Any] = {}
     exec(code_block(CONTRACTS, "def recommended").replace(LOCAL_REDIS, redis_url).replace(EXAMPLE_USER, user), scope)
     assert capsys.readouterr().out == f"{[first, second]}\n"
@@ -152,7 +152,7 @@ def test_reader_examples_return_written_list(redis_url: str, capsys: pytest.Capt
         assert scope["recommended"](decoding, user, events_since) == read(client, user, events_since)
     exec(code_block(README, "import read").replace(LOCAL_REDIS, redis_url).replace('"42"', f'"{user}"'), {})
     assert capsys.readouterr().out == f"{[first, second]}\n"
-    client.srem(WITHDRAWN_KEY, withdrawn)
+    client.srem(withdrawn_key(), withdrawn)
     client.delete(key(user))
 
 

@@ -17,7 +17,7 @@ from infra.local.supervisor import Supervisor
 from infra.settings import Settings
 from streaming import topics as t
 from streaming.records import to_json
-from streaming.stores.list_client import LAUNCH_CHANNEL, connect
+from streaming.stores.list_client import connect, launch_channel
 from tests.support.streams import deadline
 from tests.support.trained_version import DATA, version
 
@@ -125,7 +125,7 @@ def test_launch_without_effect_and_unknown_action_are_errors(loop: Settings) -> 
     assert "a launch that changes nothing is not forwarded" in again.stderr
     with connect(loop.require_redis_url()) as client:  # as a worker does while others have no version yet
         message = json.dumps({"title": "twice", "entered": 0, "worker": 1, "workers": 3})
-        worker = threading.Timer(1.0, client.publish, [LAUNCH_CHANNEL, message])
+        worker = threading.Timer(1.0, client.publish, [launch_channel(), message])
         worker.start()
         incomplete = cli.invoke(app, [*same, "--wait", "3"])
         worker.join()

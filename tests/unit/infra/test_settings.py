@@ -69,6 +69,19 @@ def test_security_settings_reach_the_kafka_client() -> None:
     }
 
 
+@pytest.mark.parametrize("prefix", ["a:b", "a b", "a.b", "a-b", "_a", "premiere", "a*", "ä", "x" * 65])
+def test_invalid_prefix_is_refused(prefix: str) -> None:
+    with pytest.raises(SettingsError, match="setting prefix"):
+        load(prefix=prefix)
+
+
+def test_prefix_names_the_deployment_in_kafka_and_redis() -> None:
+    default = load(bootstrap_servers="k:1")
+    assert (default.namespace, default.kafka_config()) == ("premiere", {"bootstrap.servers": "k:1"})
+    staging = load(bootstrap_servers="k:1", prefix="Staging_2")
+    assert (staging.namespace, staging.kafka_config()["premiere.prefix"]) == ("Staging_2", "Staging_2")
+
+
 @pytest.mark.parametrize("horizons", ["3,10", "0,5,5", "0,9,4", "", "0,x"])
 def test_invalid_horizons_are_refused(horizons: str) -> None:
     with pytest.raises(SettingsError, match="setting horizons"):

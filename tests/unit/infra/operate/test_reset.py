@@ -18,7 +18,7 @@ from infra.local.address_file import ADDRESS_FILE
 from infra.local.embedded import start_redis
 from infra.operate.reset import delete_state, kept_state
 from infra.settings import Settings
-from streaming.stores.redis_lists import Prediction, RedisSink
+from streaming.stores.redis_lists import Prediction, RedisSink, WithdrawnTitles
 from streaming.topics import topics
 from tests.support.feature_rows import title_row, user_row
 
@@ -92,6 +92,25 @@ def test_only_project_keys_of_external_redis_are_deleted(tmp_path: Path, own_red
     assert {key.decode() for key in client.scan_iter()} == set(FOREIGN_KEYS)
 
 
+def test_keys_of_other_deployments_are_kept(tmp_path: Path, own_redis: str) -> None:
+    prefixes = ("", "staging", "x_staging", "x_premiere", "staging_premiere")
+    client: Any = Redis.from_url(own_redis)
+    found: dict[str, set[bytes]] = {}
+    for prefix in prefixes:
+        namespace, before = Settings(prefix=prefix).namespace, set(client.scan_iter())
+        sink = RedisSink(own_redis, namespace=namespace).build_part("predictions", "0", None)
+        sink.write_batch([[Prediction("u", {0: ["a"]}, 1, (0, 0, 1, 0), 1, 0), WithdrawnTitles(frozenset({"w"}), 1)]])
+        store = open_store(own_redis, tmp_path / namespace / "feast", namespace)
+        write_user_activity(store, [user_row("u_premiere", 0, 1, ["t"])])
+        write_title_semantics(store, [title_row("staging")])
+        found[prefix] = set(client.scan_iter()) - before
+        assert len(found[prefix]) == 5
+    for prefix in ("staging", ""):
+        reset(Settings(data_dir=tmp_path / "none" / prefix, prefix=prefix, bootstrap_servers="", redis_url=own_redis))
+        del found[prefix]
+        assert set(client.scan_iter()) == set().union(*found.values())
+
+
 def test_only_checkpoints_at_url_are_deleted(tmp_path: Path) -> None:
     bucket = tmp_path / "bucket"
     for name in ("000000000007", "000000000009"):
@@ -149,6 +168,8 @@ def test_password_in_checkpoint_url_is_masked(folder: Path) -> None:
 
 
 def test_kept_topics_are_named_with_the_command_that_deletes_them() -> None:
+    staging = kept_state(Settings(bootstrap_servers="kafka:9092", prefix="staging"))
+    assert {f"staging.{topic.name}" for topic in topics()} <= set(re.findall(r"[a-z.-]+", staging))
     text = kept_state(Settings(bootstrap_servers="kafka:9092"))
     assert "--bootstrap-server kafka:9092 --delete" in text
     assert {topic.name for topic in topics()} <= set(re.findall(r"[a-z]+(?:-[a-z]+)*", text))

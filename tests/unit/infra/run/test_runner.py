@@ -45,6 +45,14 @@ def test_flow_does_not_start_during_reset(tmp_path: Path) -> None:
         run("features", Settings(data_dir=tmp_path, bootstrap_servers="", metrics_port=0))
 
 
+def test_flow_that_runs_on_the_folder_is_not_started_again(tmp_path: Path) -> None:
+    held = data_lock.hold_flow(tmp_path, "features", 0)
+    with pytest.raises(SettingsError, match="already running"):
+        run("features", Settings(data_dir=tmp_path, bootstrap_servers="", metrics_port=0))
+    assert held is not None
+    held.close()
+
+
 def test_expected_error_ends_flow_with_its_message(tmp_path: Path) -> None:
     """No broker is set. `run` installs signal handlers and holds a lock, so it runs in a process of its own."""
     child = subprocess.run([sys.executable, "-c", RUN_EACH_FLOW, str(tmp_path)], capture_output=True, text=True)

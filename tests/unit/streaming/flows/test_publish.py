@@ -38,8 +38,8 @@ def users() -> list[str]:
 def client(redis_url: str) -> Iterator[Redis]:
     """A Redis client. It deletes the keys that these tests write before and after each test."""
     client = Redis.from_url(redis_url, decode_responses=True)
-    keys = [*map(list_client.key, users()), list_client.DEFAULT_KEY]
-    keys += [list_client.WITHDRAWN_KEY, list_client.WITHDRAWN_REVISION_KEY]
+    keys = [*map(list_client.key, users()), list_client.key(None)]
+    keys += [list_client.withdrawn_key(), list_client.withdrawn_revision_key()]
     client.delete(*keys)
     yield client
     client.delete(*keys)
@@ -74,7 +74,7 @@ def run(redis_url: str, publisher: Publisher, activity: Any, titles: Any, versio
 
 
 def served(client: Redis) -> dict[str, Any]:
-    keys = [list_client.DEFAULT_KEY, *map(list_client.key, users())]
+    keys = [list_client.key(None), *map(list_client.key, users())]
     return {key: client.hgetall(key) for key in keys}
 
 
@@ -120,7 +120,7 @@ def test_damaged_version_is_replaced_by_the_one_before(client: Redis, redis_url:
     publisher = Publisher(ROOMY)
     run(redis_url, publisher, polls([], messages("activity", log())), polls([]), polls([]), announced=announced)
     assert publisher.version == 4
-    assert client.hget(list_client.DEFAULT_KEY, "version") == "4"
+    assert client.hget(list_client.key(None), "version") == "4"
 
 
 def variant(version: Version, **fields: Any) -> Version:
@@ -143,7 +143,7 @@ def test_rollback_holds_back_later_versions_until_a_rollforward(
         publisher = Publisher(ROOMY)
         run(redis_url, publisher, polls([], messages("activity", log())), polls([]), polls([]), announced=announced)
         numbers.append(publisher.version)
-        assert client.hget(list_client.DEFAULT_KEY, "version") == str(publisher.version)
+        assert client.hget(list_client.key(None), "version") == str(publisher.version)
     assert numbers == [6, 8, 9]
 
 

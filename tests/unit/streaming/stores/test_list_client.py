@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from redis import Redis
 
-from streaming.stores.list_client import DEFAULT_KEY, WITHDRAWN_KEY, Revision, key, read, read_revision
+from streaming.stores.list_client import Revision, key, read, read_revision, withdrawn_key
 from streaming.stores.redis_lists import Prediction, RedisSink, RedisWrite, WithdrawnTitles
 
 
@@ -43,7 +43,7 @@ def test_read_takes_the_longest_horizon_that_has_passed(
 
 
 def test_unknown_user_gets_the_default_list(client: Redis, redis_url: str, user: str) -> None:
-    client.delete(DEFAULT_KEY)
+    client.delete(key(None))
     assert read(client, user) == []
     write(redis_url, prediction(None, ["a", "b"]))
     assert read(client, user) == ["a", "b"]
@@ -55,7 +55,7 @@ def test_withdrawn_titles_are_left_out(client: Redis, redis_url: str, user: str)
     assert read(client, user) == [titles[0], titles[2]]
     write(redis_url, WithdrawnTitles(frozenset()))
     assert read(client, user) == titles
-    assert not client.exists(WITHDRAWN_KEY)
+    assert not client.exists(withdrawn_key())
 
 
 def test_client_that_returns_bytes_can_read(redis_url: str, user: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 from redis import Redis
 
-from streaming.stores.list_client import LAUNCH_CHANNEL, Revision, format_revision, key, read
+from streaming.stores.list_client import Revision, format_revision, key, launch_channel, read
 from streaming.stores.redis_lists import (
     MAX_OFFSET,
     ErasedUser,
@@ -179,7 +179,7 @@ def test_latency_is_measured_from_append_time_to_write(redis_url: str, user: str
 
 def test_launch_channel_reports_entered_lists(client: Redis, redis_url: str, user: str) -> None:
     channel: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-    channel.subscribe(LAUNCH_CHANNEL)
+    channel.subscribe(launch_channel())
     channel.get_message(timeout=5)
     title = f"title-{user}"
     write(

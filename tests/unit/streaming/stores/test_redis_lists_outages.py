@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from redis import Redis
 
 from infra.local.embedded import free_port, redis_answers, start_redis
-from streaming.stores.list_client import WITHDRAWN_KEY, key, read
+from streaming.stores.list_client import key, read, withdrawn_key
 from streaming.stores.redis_lists import Prediction, RedisSink, WithdrawnTitles
 from streaming.stores.retry import RedisRefusedError, RedisUnavailableError
 
@@ -86,7 +86,7 @@ def test_sink_waits_while_redis_cannot_write(client: Redis, fault: str, caplog: 
     remove_fault(client)
     thread.join()
     partition.close()
-    assert (read(client, USER), client.smembers(WITHDRAWN_KEY)) == (["b"], {"y"})
+    assert (read(client, USER), client.smembers(withdrawn_key())) == (["b"], {"y"})
     assert [message in text for text in caplog.messages] == [True, False]
     assert "answers again" in caplog.messages[1]
 

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from infra.local.embedded import start_redis
-from streaming.stores.list_client import WITHDRAWN_KEY, WITHDRAWN_REVISION_KEY, connect
+from streaming.stores.list_client import connect, withdrawn_key, withdrawn_revision_key
 from streaming.stores.redis_lists import Prediction, RedisSink, WithdrawnTitles
 from streaming.stores.withdrawn_set import MAX_CHUNK_TITLES, WithdrawnSet
 
@@ -33,7 +33,7 @@ def writer(url: str, log_identity: str = "log-1") -> WithdrawnSet:
 
 
 def in_redis(client: Redis) -> set[str]:
-    titles: Any = client.smembers(WITHDRAWN_KEY)
+    titles: Any = client.smembers(withdrawn_key())
     return set(titles)
 
 
@@ -46,12 +46,12 @@ def test_changes_are_written_as_differences(client: Redis, url: str) -> None:
     withdrawn = writer(url)
     withdrawn.write(frozenset("abc"), 5)
     scans = commands(client, "sscan")
-    client.sadd(WITHDRAWN_KEY, "added by hand")
+    client.sadd(withdrawn_key(), "added by hand")
     for titles, revision in (("abcd", 6), ("bcd", 7), ("bef", 8)):
         withdrawn.write(frozenset(titles), revision)
         assert in_redis(client) == {*titles, "added by hand"}
     assert commands(client, "sscan") == scans
-    assert client.hgetall(WITHDRAWN_REVISION_KEY) == {"log": "log-1", "revision": "8", "complete": "8"}
+    assert client.hgetall(withdrawn_revision_key()) == {"log": "log-1", "revision": "8", "complete": "8"}
 
 
 def test_late_write_of_an_older_set_changes_nothing(client: Redis, url: str) -> None:
@@ -63,7 +63,7 @@ def test_late_write_of_an_older_set_changes_nothing(client: Redis, url: str) -> 
     assert in_redis(client) == {"a", "b"}
     writer(url).write(frozenset("x"), 8)  # a whole set
     assert in_redis(client) == {"a", "b"}
-    assert client.hgetall(WITHDRAWN_REVISION_KEY) == {"log": "log-1", "revision": "9", "complete": "9"}
+    assert client.hgetall(withdrawn_revision_key()) == {"log": "log-1", "revision": "9", "complete": "9"}
 
 
 def test_stalled_writer_that_catches_up_writes_its_later_changes(client: Redis, url: str) -> None:
@@ -94,8 +94,8 @@ def test_set_of_another_log_is_replaced(client: Redis, url: str) -> None:
 def test_difference_writes_the_whole_set_if_redis_lost_a_change(client: Redis, url: str) -> None:
     withdrawn = writer(url)
     withdrawn.write(frozenset("a"), 5)
-    client.hset(WITHDRAWN_REVISION_KEY, "complete", "4")  # another process ended while it wrote the set
-    client.srem(WITHDRAWN_KEY, "a")
+    client.hset(withdrawn_revision_key(), "complete", "4")  # another process ended while it wrote the set
+    client.srem(withdrawn_key(), "a")
     withdrawn.write(frozenset("ab"), 6)
     assert in_redis(client) == {"a", "b"}
     client.flushall()
@@ -114,7 +114,7 @@ def test_large_set_is_written_and_removed_in_chunks(client: Redis, url: str, siz
     withdrawn.write(frozenset(names), 3)
     assert in_redis(client) == set(names)
     withdrawn.write(frozenset(), 4)
-    assert not client.exists(WITHDRAWN_KEY)
+    assert not client.exists(withdrawn_key())
 
 
 class ObservedRedis(WithdrawnSet):
@@ -147,7 +147,7 @@ def test_interrupted_whole_write_is_completed_by_the_next_process(client: Redis,
     other.write(frozenset({"a"}), 1)
     with pytest.raises(ConnectionError):
         ObservedRedis(url, fail_at=2).write(titles, 5)
-    assert client.hgetall(WITHDRAWN_REVISION_KEY) == {"log": "log-1", "revision": "5", "complete": "1"}
+    assert client.hgetall(withdrawn_revision_key()) == {"log": "log-1", "revision": "5", "complete": "1"}
     other.write(titles - {"t7"}, 6)  # a change of another process: it also needs what the interrupted one left out
     assert in_redis(client) == titles - {"t7"}
     writer(url).write(titles, 7)
@@ -161,7 +161,7 @@ def test_set_is_written_again_after_redis_lost_it(tmp_path: Path) -> None:
         partition = RedisSink(url).build_part("lists", "0", None)
         partition.write_batch([[WithdrawnTitles(frozenset("ab"), 5)]])
         client = Redis.from_url(url, decode_responses=True)
-        client.delete(WITHDRAWN_KEY, WITHDRAWN_REVISION_KEY)
+        client.delete(withdrawn_key(), withdrawn_revision_key())
         partition.write_batch([[Prediction(user, {0: ["a"]}, 0, (1, 1, 0, 0), 1, 0)]])
         assert in_redis(client) == set()  # the same connection: nothing is written twice
         client.client_kill_filter(_type="normal", skipme=True)
