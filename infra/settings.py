@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     activity_history: int = Field(
         default=200,
         ge=1,
+        le=2000,  # the largest record, of ids with 256 bytes, stays below Kafka's limit of 1 MB
         description="maximum number of recent events of the user in each record of the topic activity",
     )
     horizons: Annotated[tuple[int, ...], NoDecode] = Field(

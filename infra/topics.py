@@ -5,29 +5,35 @@ change. A topic that exists with another number of partitions is an error. Creat
 """
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
 from infra.errors import TopicError
 from streaming.errors import StreamError
 from streaming.kafka.client import client_config, topic_metadata, topic_name
 from streaming.topics import Topic
 
+log: Final = logging.getLogger(__name__)
+
+TIMESTAMP_TYPE: Final = "message.timestamp.type"
 ADMIN_TIMEOUT_S: Final = 15.0  # also the client's own timeout: it crashes if the program ends before that
 
 
 def create_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> list[str]:
     """Create missing topics, wait until they are usable, and return their names.
 
-    Raises TopicError if a topic exists with another number of partitions, or cannot be created.
+    Raises TopicError if a topic exists with another number of partitions or another kind of record times, or cannot be
+    created.
     """
     existing = partition_counts(config)
     admin = AdminClient(client_config(config))
+    _check_timestamp_types(config, admin, [topic for topic in topics if topic.name in existing])
     for topic in topics:
         found = existing.get(topic.name)
         if found is not None and found != topic.partitions:
@@ -51,6 +57,29 @@ def create_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> list[st
                 raise TopicError(f"Topic {name} could not be created: {error.args[0].str()}.") from error
     _wait_for_leaders(admin, {TopicPartition(t.topic, p) for t in missing for p in range(t.num_partitions)})
     return [topic.name for topic in topics if topic.name not in existing]
+
+
+def _check_timestamp_types(config: Mapping[str, str], admin: AdminClient, topics: Iterable[Topic]) -> None:
+    """Check that the broker, and no producer, sets the record times of the topics that need it. Raises TopicError.
+
+    Erasure requests and withdrawals take effect by record time. The embedded broker does not return this setting.
+    """
+    public = [topic for topic in topics if TIMESTAMP_TYPE in topic.config]
+    wanted = {topic_name(config, topic.name): topic.config[TIMESTAMP_TYPE] for topic in public}
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in wanted]
+    answers = admin.describe_configs(resources, request_timeout=ADMIN_TIMEOUT_S) if resources else {}
+    for resource, future in answers.items():
+        try:
+            entry = future.result().get(TIMESTAMP_TYPE)
+        except KafkaException as error:
+            log.warning("Kafka does not tell the settings of topic %s: %s", resource.name, error.args[0].str())
+            continue
+        if entry is not None and entry.value != wanted[resource.name]:
+            raise TopicError(
+                f"Topic {resource.name} has {TIMESTAMP_TYPE}={entry.value}, so producers could set record times: run "
+                f"`kafka-configs.sh --alter --entity-type topics --entity-name {resource.name} "
+                f"--add-config {TIMESTAMP_TYPE}={wanted[resource.name]}`."
+            )
 
 
 def _wait_for_leaders(admin: AdminClient, partitions: Iterable[TopicPartition]) -> None:

@@ -10,12 +10,12 @@ V titles · E width of a text embedding · G genres of a title
 
 from collections.abc import Collection, Sequence
 from itertools import repeat
-from sys import intern
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.state.id_table import shared_id
 from model.state.text_neighbors import TextNeighbors
 
 NOT_LAUNCHED: Final = np.iinfo(np.int64).max  # launch sequence of a title that is not launched or is withdrawn
@@ -143,7 +143,7 @@ class Catalog:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.ids, self.free = [intern(title) for title in state["ids"]], list(state["free"])
+        self.ids, self.free = [shared_id(title) for title in state["ids"]], list(state["free"])
         self.rows = {title: row for row, title in enumerate(self.ids) if title}
         while self.capacity < len(self.ids):
             self._grow()
@@ -152,7 +152,7 @@ class Catalog:
         self.text_neighbors.load_state_dict(state["text_neighbors"])
 
     def _add_row(self, title: str) -> int:
-        title = intern(title)  # histories hold interned ids too, so that a lookup compares pointers
+        title = shared_id(title)  # histories hold the same objects, so that a lookup compares pointers
         if self.free:
             row = self.free.pop()
             self.ids[row] = title

@@ -12,7 +12,6 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from sys import intern
 from typing import Final
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from model.actions import TARGET_WEIGHTS
 from model.recommender import RankedLists, UserContext, select_top
+from model.state.id_table import shared_id
 from streaming.records import Activity
 
 NO_VERSION: Final = -1
@@ -86,7 +86,7 @@ class UserCache:
             cached.positives = activity.count - len(activity.titles)  # counts earlier events as positive
         else:
             new = sorted(event.index for event in activity.new)
-        cached.titles = [intern(title) for title in activity.titles]
+        cached.titles = [shared_id(title) for title in activity.titles]
         cached.times, cached.actions = array("q", activity.times), array("b", activity.actions)
         cached.events, cached.offset, cached.appended = activity.count, offset, max(cached.appended, appended)
         cached.source = activity.source

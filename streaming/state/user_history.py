@@ -4,20 +4,20 @@ A history is a pure function of the user's events in partition order: how they w
 three rules hold. An entry is dropped only after the method `activity` has returned it. An event older than a full
 history is still counted and learned once. Feature rows contain only the newest `RECENT_EVENTS` entries.
 
-There is one history per user, so it is compact: titles are interned, times and actions are arrays (25 bytes per entry),
-and the ids of recent events are 8-byte hashes in one byte string. The append times of the events serve an erasure: it
-removes the events up to the append time of its request, also if later ones have been added already.
+There is one history per user, so it is compact: equal titles are one object, times and actions are arrays (25 bytes
+per entry), and the ids of recent events are 8-byte hashes in one byte string. The append times of the events serve an
+erasure: it removes the events up to the append time of its request, also if later ones have been added already.
 """
 
 from array import array
 from bisect import bisect_right
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from sys import intern
 from typing import Any, Final, NamedTuple
 
 from features.limits import RECENT_EVENTS
 from model.actions import ACTIONS
+from model.state.id_table import shared_id
 from streaming.records import ACTIVITY_HISTORY, Activity, NewEvent
 
 MAX_EVENT_IDS: Final = 256  # event ids that a history remembers to drop duplicates
@@ -56,7 +56,7 @@ class UserHistory:
         """An empty history, or the one of a snapshot."""
         self.count, titles, times, actions, appended, self.ids, self.partition, self.offset = state or _EMPTY
         self.size = size
-        self.titles = [intern(title) for title in titles]
+        self.titles = [shared_id(title) for title in titles]
         self.times = array("q", times)
         self.actions = bytearray(actions)
         self.appended = array("q", appended)
@@ -127,13 +127,13 @@ class UserHistory:
         times = self.times
         if not times or times[-1] <= event.ts:
             times.append(event.ts)
-            self.titles.append(intern(event.title))
+            self.titles.append(shared_id(event.title))
             self.actions.append(event.action)
             self.appended.append(event.appended)
             return len(times) - 1
         index = bisect_right(times, event.ts)
         times.insert(index, event.ts)
-        self.titles.insert(index, intern(event.title))
+        self.titles.insert(index, shared_id(event.title))
         self.actions.insert(index, event.action)
         self.appended.insert(index, event.appended)
         self.new = [(at + (at >= index), partition, offset, appended) for at, partition, offset, appended in self.new]

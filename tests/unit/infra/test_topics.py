@@ -1,10 +1,12 @@
 """Creating, deleting and identifying topics."""
 
 import uuid
+from pathlib import Path
 
 import pytest
 
 from infra.errors import TopicError
+from infra.local.embedded import start_kafka
 from infra.topics import create_topics, log_identity, partition_counts, temporary_topics
 from streaming.topics import Topic, topics
 
@@ -29,6 +31,17 @@ def test_partition_count_mismatch_is_an_error_with_remedy(kafka: str) -> None:
     with pytest.raises(TopicError, match=r"has 3 partitions instead of 8.*PREMIERE_EVENT_PARTITIONS=3"):
         create_topics(config, [topic._replace(partitions=8)])
     assert partition_counts(config)[topic.name] == 3
+
+
+def test_topic_whose_producers_set_the_record_time_is_refused(kafka_home: Path, tmp_path: Path) -> None:
+    with start_kafka(tmp_path, kafka_home, "apache") as address:
+        config, by_producer = {"bootstrap.servers": address}, Topic("user-events", 1, {})
+        by_broker = Topic("user-events", 1, {"message.timestamp.type": "LogAppendTime"})
+        create_topics(config, [by_producer])
+        with pytest.raises(TopicError, match=r"user-events has message.timestamp.type=CreateTime.*kafka-configs.sh"):
+            create_topics(config, [by_broker])
+        create_topics(config, [by_broker._replace(name="other")])
+        assert create_topics(config, [by_broker._replace(name="other")]) == []
 
 
 def test_temporary_topics_are_deleted_and_existing_ones_refused(kafka: str) -> None:
