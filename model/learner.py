@@ -26,6 +26,7 @@ from model.signals.gather import gather_user_signals
 from model.signals.inputs import user_query
 from model.signals.ranker import Ranker, RankerSettings
 from model.state.stream_state import History, StreamState, StreamStateSettings, TitleMetadata
+from model.state.untrained_events import UntrainedEvents
 
 
 @dataclass(frozen=True)
@@ -95,21 +96,27 @@ class Learner:
         self.stream_state = StreamState(settings.stream_state)
         self.pipelines = {"full": new_pipeline(settings)} if pipelines is None else pipelines
         self.rng = np.random.default_rng(settings.seed)
-        self.micro_batches = 0  # micro-batches with new events so far
+        self.micro_batches = 0  # micro-batches with new events that were trained on so far
+        self.untrained = UntrainedEvents(settings.stream_state.max_users)
 
     def observe(
-        self, batch: Sequence[TitleMetadata | UserUpdate], replay_share: float = 1.0, ranked_share: float = 1.0
+        self,
+        batch: Sequence[TitleMetadata | UserUpdate],
+        replay_share: float = 1.0,
+        ranked_share: float = 1.0,
+        trains: bool = True,
     ) -> BatchResult:
         """Apply the batch's titles; rank before each new event and count it; then learn from the new events.
 
         `replay_share` scales the number of replayed windows. `ranked_share` is the share of the events that are ranked,
         a uniform sample; ranking costs more than all other work on an event. Titles are applied first, because an event
-        may precede its title within a micro-batch.
+        may precede its title within a micro-batch. With `trains` False, the events are counted and enter the histories,
+        but they are not ranked, and no training step uses them as a target, now or in a replay.
         """
         self._evict_titles()
         self.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
         updates = [item for item in batch if isinstance(item, UserUpdate)]
-        histories, new, ordered, misses = self._requests(updates, ranked_share)
+        histories, new, ordered, misses = self._requests(updates, ranked_share if trains else 0.0)
         if not ordered:
             return BatchResult([event for _, event in misses], {})
         requests = [one for _, request in ordered for one in self._with_delayed(request, histories)]
@@ -117,13 +124,21 @@ class Learner:
         events, snapshot = self._rank_and_count(histories, requests)
         in_order = [*zip((order for order, _ in ordered), events, strict=True), *misses]
         ranked = [event for _, event in sorted(in_order, key=lambda pair: pair[0])]
+        if not trains:
+            self.untrained.add(histories, new)
+            return BatchResult(ranked, {})
         losses = {name: p.learn(snapshot, histories, new, replay_share) for name, p in self.pipelines.items()}
         for pipeline in self.pipelines.values():
             if pipeline.learns and pipeline.sequence is not None:
                 for history in histories:
-                    pipeline.sequence.add_to_replay(history, self.stream_state.user_store.event_count(history.user))
+                    self._add_to_replay(pipeline.sequence, history)
         self.micro_batches += 1
         return BatchResult(ranked, losses)
+
+    def _add_to_replay(self, sequence: SequenceModel, history: History) -> None:
+        """Store a history for replay, without its events up to the last one that must not be a target."""
+        first = self.untrained.first_trained(history)
+        sequence.add_to_replay(history.after(first), self.stream_state.user_store.event_count(history.user))
 
     def erase_user(self, user: str) -> None:
         """Drop all state of a user.
@@ -132,6 +147,7 @@ class Learner:
         which hold signals without a user id.
         """
         self.stream_state.erase_user(user)
+        self.untrained.erase_user(user)
         for pipeline in self.pipelines.values():
             if pipeline.sequence is not None:
                 pipeline.sequence.erase_user(user)
@@ -252,6 +268,7 @@ class Learner:
                 "pipelines": {name: pipeline.training_state(n) for name, pipeline in self.pipelines.items()},
                 "rng": self.rng.bit_generator.state,
                 "steps": self.micro_batches,
+                "untrained": self.untrained.state_dict(),
             },
         }
 
@@ -263,6 +280,7 @@ class Learner:
             pipeline.load_training(state["training"]["pipelines"][name])
         self.rng.bit_generator.state = state["training"]["rng"]
         self.micro_batches = state["training"]["steps"]
+        self.untrained.load_state_dict(state["training"]["untrained"])
 
 
 def _ranking_request(history: History, event_index: int, history_index: int) -> RankingRequest:

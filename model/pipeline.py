@@ -89,14 +89,16 @@ class RankingPipeline:
         text_V: NDArray[np.float32],
         blocked: NDArray[np.int32],
         top_k: int = 0,
+        add_example: bool = True,
     ) -> RankResult:
-        """The target's rank and the `top_k` best candidates; also stores the ranker's training example.
+        """The target's rank and the `top_k` best candidates; `add_example` also stores the ranker's training example.
 
         `n` is the request's index among those given to `prepare`. The scratch arrays of the snapshot must hold the
         signals of this user. A delayed request is only learned from; its rank is 0.
         """
         settings, titles = self.ranker.settings, len(snapshot.titles.candidate_V)
-        uniform = self.rng.integers(0, titles, settings.uniform_negatives) if self.learns else np.zeros(0, np.int64)
+        learns = self.learns and add_example
+        uniform = self.rng.integers(0, titles, settings.uniform_negatives) if learns else np.zeros(0, np.int64)
         extra_rows = np.concatenate([[request.target], uniform])
         found = candidates.generate_candidates(
             snapshot,
@@ -112,7 +114,7 @@ class RankingPipeline:
         )
         index = np.flatnonzero(found.rows_C[: found.shortlist_size] == request.target)
         is_candidate = bool(found.score_V[request.target] > -np.inf)
-        if self.learns and is_candidate:
+        if learns and is_candidate:
             self._add_example(found, len(index) > 0, request.target)
         if request.delay:
             return RankResult(0.0, np.zeros(0, np.int64))
@@ -146,6 +148,10 @@ class RankingPipeline:
         index[start : start + len(uniform)] = uniform
         log_correction[start : start + len(uniform)] = np.log(max(outside, 1) / max(len(uniform), 1))
         self.ranker.add_example(found.signals_CF[index], log_correction)
+
+    def is_finite(self) -> bool:
+        """Whether all values that a score depends on are finite."""
+        return self.ranker.is_finite() and (self.sequence is None or self.sequence.is_finite())
 
     def learn(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], new: Sequence[Sequence[int]], replay_share: float

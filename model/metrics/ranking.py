@@ -88,6 +88,11 @@ class PrequentialMetrics:
         in_slice_N4 = np.array([slices for _, slices in rows], np.float64).reshape(-1, len(SLICES))
         return _means(metric_N3.T @ in_slice_N4, in_slice_N4.sum(0).astype(np.int64))
 
+    def recent_reciprocal_ranks(self, events: int) -> NDArray[np.float64]:
+        """1 / rank of the last `events` scored events, fewer at the start, oldest first."""
+        recent = list(self._recent)[-events:]
+        return 1 / np.array([rank for rank, _, _ in recent], np.float64)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that later reports depend on, as plain lists and numbers."""
         recent = [list(row) for row in self._recent]

@@ -154,6 +154,11 @@ class SequenceModel:
         self.optimizers.rows.reset(torch.from_numpy(existing), self.generator)
         self.replay_buffer.evict_titles(rows)
 
+    def is_finite(self) -> bool:
+        """Whether all weights that a score depends on are finite."""
+        values = *self.served.parameters(), self.optimizers.rows.table_VI
+        return all(bool(torch.isfinite(value).all()) for value in values)
+
     def served_state(self, titles: int) -> dict[str, Any]:
         """The part of the state that scoring needs."""
         served = {name: value.clone() for name, value in self.served.state_dict().items()}

@@ -186,6 +186,11 @@ class Ranker:
         """Standardize and clip the signals; hidden signals become 0."""
         return ((x_CF - self.mean_F) / self._std()).clamp(-CLIP_STDS, CLIP_STDS) * self.visible_F
 
+    def is_finite(self) -> bool:
+        """Whether all values that a score depends on are finite."""
+        values = *self.served_network.parameters(), self.linear_F, self.mean_F, self.square_F
+        return all(bool(torch.isfinite(value).all()) for value in values)
+
     def served_state(self) -> dict[str, Any]:
         """Return the state that scoring needs."""
         return {

@@ -34,6 +34,7 @@ _ARRAYS: Final = (
     "released_V",
     "genres_VG",
     "last_used_V",
+    "stamp_V",
 )
 
 
@@ -51,6 +52,7 @@ class Catalog:
         self.released_V = np.full(capacity, UNKNOWN_DATE, np.int64)  # release date in ms
         self.genres_VG = np.full((capacity, GENRES_PER_TITLE), NO_GENRE, np.int16)  # genre codes, then NO_GENRE
         self.last_used_V = np.zeros(capacity, np.int64)  # log sequence of the last launch or event
+        self.stamp_V = np.zeros(capacity, np.int64)  # newest stamp of a record of the title, us; 0 if it has none
         self.text_neighbors = TextNeighbors(capacity)
         self.free: list[int] = []  # rows of evicted titles
 
@@ -128,7 +130,7 @@ class Catalog:
             del self.rows[self.ids[row]]
             self.ids[row] = ""
         self.semantic_VE[rows], self.launch_sequence_V[rows], self.count_V[rows] = 0, NOT_LAUNCHED, 0
-        self.launched_V[rows] = False
+        self.launched_V[rows], self.stamp_V[rows] = False, 0
         self.year_V[rows], self.released_V[rows], self.genres_VG[rows] = np.nan, UNKNOWN_DATE, NO_GENRE
         self.text_neighbors.remove(rows)
         self.free.extend(rows.tolist())

@@ -44,6 +44,7 @@ class TitleMetadata(NamedTuple):
     year: int | None
     released: int | None  # ms, from metadata only
     withdrawn: bool
+    stamp: int = 0  # us, orders the records of one title; 0: each record counts
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class History:
     def before(self, index: int) -> "History":
         """Return the history before entry `index`."""
         return History(self.user, self.rows_L[:index], self.times_L[:index], self.actions_L[:index])
+
+    def after(self, index: int) -> "History":
+        """Return the history from entry `index` on."""
+        return History(self.user, self.rows_L[index:], self.times_L[index:], self.actions_L[index:])
 
 
 class StreamState:
@@ -95,12 +100,19 @@ class StreamState:
         return True
 
     def launch(self, titles: Iterable[TitleMetadata]) -> None:
-        """Apply launches, changes and withdrawals of titles, one record of the learner log each."""
+        """Apply launches, changes and withdrawals of titles, one record of the learner log each.
+
+        A record is skipped if one of its title with the same or a newer stamp was applied: a flow repeats records
+        after a crash, and an old one would bring a withdrawn title back.
+        """
         rows = []
         for title in titles:
+            if self._is_repeated(title):
+                continue
             self.sequence += 1
             row = self.ensure_row(title.title)
             self.admission.remove(title.title)
+            self.catalog.stamp_V[row] = title.stamp
             if title.withdrawn:
                 self.catalog.withdraw(row)
                 continue
@@ -108,6 +120,10 @@ class StreamState:
             self.catalog.launch(row, semantic, title.genres, title.year, title.released, self.sequence)
             rows.append(row)
         self.catalog.update_text_neighbors(rows)
+
+    def _is_repeated(self, title: TitleMetadata) -> bool:
+        row = self.catalog.rows.get(title.title)
+        return row is not None and 0 < title.stamp <= self.catalog.stamp_V[row]
 
     def evict_titles(self) -> NDArray[np.int64]:
         """Evict titles beyond `max_titles` and return their former rows."""

@@ -6,7 +6,7 @@ user closes the micro-batch and takes effect at its place in the log, once, even
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -70,7 +70,7 @@ class LogLearner:
         self.deduplicator = Deduplicator(settings.dedup_window)
         self.position = 0  # next log offset that is not in the state
         self.clock = LogClock()  # log time at `position`
-        self.batches = 0  # micro-batches so far
+        self.batches = 0  # micro-batches and erasures so far
         self.learned, self.duplicates, self.unknown_title_events = 0, 0, 0  # events so far
         self.recent_events: deque[tuple[int, int]] = deque()  # log time and number of new events
         self.batch_events, self.replay_ratio, self.eval_ratio = settings.load_level(0)
@@ -149,7 +149,9 @@ class LogLearner:
         self.baselines.load_state_dict(log["baselines"])
         for name, ranking in self.rankings.items():
             ranking.load_state_dict(log["rankings"][name])
-        if same_log:
+        if not same_log:
+            self.learner.stream_state.catalog.stamp_V[:] = 0  # the titles of the other log have their own stamps
+        else:
             self.deduplicator.load_state_dict(log["deduplicator"])
             self.position, self.learned, self.duplicates, self.unknown_title_events = log["counts"]
             self.recent_events = deque((at, n) for at, n in log["recent_events"])
@@ -164,12 +166,14 @@ class LogLearner:
             self.learner.erase_user(erasure.user)
             self.baselines.erase_user(erasure.user)
             self._changed = True
+            self.batches += 1  # a step of its own: a checkpoint must not replace the one from before the erasure
 
     def _close_batch(self) -> None:
         """Learn the pending records. The state changes only here and in `_erase_user`."""
         batch = [item for record, now in self._pending if (item := self._model_input(record, now)) is not None]
         self.batch_events, self.replay_ratio, self.eval_ratio = self.settings.load_level(self.events_per_second())
         result = self.learner.observe(batch, self.replay_ratio, self.eval_ratio)
+        self._update_candidates(batch)
         self._evaluate(result)
         self._changed = self._changed or bool(batch)
         self._pending, self._pending_events = [], 0
@@ -178,10 +182,7 @@ class LogLearner:
         self._batches_since_checkpoint += 1
 
     def _model_input(self, record: Title | Activity, now: int) -> TitleMetadata | UserUpdate | None:
-        if isinstance(record, Activity):
-            return self._user_update(record, now)
-        (self.baselines.withdraw if record.withdrawn else self.baselines.launch)(record.title)
-        return title_metadata(record)
+        return self._user_update(record, now) if isinstance(record, Activity) else title_metadata(record)
 
     def _user_update(self, record: Activity, now: int) -> UserUpdate | None:
         """The activity without its duplicate events; None if all of them are duplicates."""
@@ -196,6 +197,13 @@ class LogLearner:
             self.recent_events.popleft()
         new = sorted(event.index for event in fresh)
         return UserUpdate(record.user, record.titles, record.times, record.actions, new, [record.times[i] for i in new])
+
+    def _update_candidates(self, batch: Sequence[TitleMetadata | UserUpdate]) -> None:
+        """Give the baselines the candidates of the learner, which skips repeated title records."""
+        catalog = self.learner.stream_state.catalog
+        for title in (item.title for item in batch if isinstance(item, TitleMetadata)):
+            is_candidate = catalog.candidate_V[catalog.rows[title]]
+            (self.baselines.launch if is_candidate else self.baselines.withdraw)(title)
 
     def _evaluate(self, result: BatchResult) -> None:
         """Rank the baselines on the events that the learner ranked, then let them count every event that it learns."""

@@ -1,0 +1,231 @@
+"""Decides at each due checkpoint whether its model version may be announced, and whether the learner must go back.
+
+A check fails if
+
+1. a weight or a statistic of the model is not finite;
+2. the prequential MRR of the last events is below that of the best baseline by more than the margin (paired);
+3. the lead of the model over the best baseline has fallen (`model.metrics.drift`), for example while events are fake;
+4. on the probes (`model.probes`), the model ranks the targets worse than the last version that passed (paired), or its
+   lists no longer resemble those of that version.
+
+After several failed checks in a row the learner returns to the last trusted checkpoint and reads the log from there
+without training on the range that failed. The number of checks doubles with each return, until one passes: a long
+failure costs at most twice the reading. All decisions are a function of the log: the state is in the checkpoint, and a
+check happens at a position that the log determines.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.learner import Learner, UserUpdate
+from model.metrics.drift import DriftDetector, DriftSettings
+from model.metrics.ranking import PrequentialMetrics
+from model.probes import Probe, ProbeResult, new_probe, rank_probes
+
+BASELINE_MEMORY_EVENTS: Final = 500  # of the running mean that determines the best baseline
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """When a version may be announced."""
+
+    enabled: bool = True  # False: every version passes
+    window: int = 500  # scored events that are compared with the baselines
+    min_events: int = 100  # scored events from which that comparison counts
+    margin: float = 0.1  # share of the compared MRR that a version may lose
+    standard_errors: float = 3.0  # by which a loss must exceed the margin
+    probes: int = 50  # users whose lists are compared
+    probe_checks: int = 12  # checks until the probes are replaced by the newest ones
+    min_overlap: float = 0.05  # least mean share of a list's titles that the passed version's list has too
+    min_coverage: float = 0.2  # least number of distinct titles in all lists, relative to the passed version
+    max_top_share: float = 0.5  # of the lists that begin with one title, unless the passed version has that many
+    failures: int = 3  # failed checks in a row after which the learner returns
+    accept_ms: int = 7_200_000  # log time of failures after which a fall counts as a change of the world
+    drift: DriftSettings = field(default_factory=DriftSettings)
+
+
+class TrustedPoint(NamedTuple):
+    """A checkpoint that passed before anything was suspect."""
+
+    position: int  # next log offset
+    step: int
+
+
+class Verdict(NamedTuple):
+    """The result of a check."""
+
+    problems: tuple[str, ...] = ()  # empty: the version passes
+    rollback_to: TrustedPoint | None = None  # the versions announced since then must no longer be served
+    return_to: TrustedPoint | None = None  # the learner must continue from there
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+
+class VersionGate:
+    """The checks of one learner, and what they compare with."""
+
+    def __init__(self, learner: Learner, rankings: Mapping[str, PrequentialMetrics], settings: GateSettings) -> None:
+        self.learner, self.rankings, self.settings = learner, rankings, settings
+        self.drift = DriftDetector(settings.drift)
+        self.baseline_mrr = {name: 0.0 for name in rankings if name != "full"}  # running means
+        self.recent: dict[str, Probe] = {}  # the newest probe of each of the most recently active users
+        self.probes: list[Probe] = []
+        self.passed_results: list[ProbeResult] = []  # of the probes, by the last version that passed
+        self.probe_age = 0  # checks since the probes were chosen
+        self.failures = 0  # failed checks in a row
+        self.patience = settings.failures  # failed checks in a row after which the learner returns
+        self.failing_since: int | None = None  # log time of the first of them, ms
+        self.trusted: TrustedPoint | None = None
+        self.passed_step = -1  # step of the last version that passed and was not rolled back
+
+    def add_updates(self, updates: Sequence[UserUpdate]) -> None:
+        """Take the newest events of these users as probes."""
+        if not self.settings.enabled:
+            return
+        stream_state = self.learner.stream_state
+        for update in updates[-self.settings.probes :]:
+            known = [i for i in update.new if update.titles[i] in stream_state.catalog.rows]
+            if known:
+                self.recent.pop(update.user, None)
+                self.recent[update.user] = new_probe(update, max(known), stream_state.settings.history)
+        for user in list(self.recent)[: -self.settings.probes]:
+            del self.recent[user]
+
+    def add_ranks(self, ranks: Mapping[str, float]) -> None:
+        """Take the prequential ranks of one event, by variant."""
+        best = max(self.baseline_mrr, key=self.baseline_mrr.__getitem__)
+        self.drift.add([1 / ranks["full"] - 1 / ranks[best]])
+        for name, mean in self.baseline_mrr.items():
+            self.baseline_mrr[name] = mean + (1 / ranks[name] - mean) / BASELINE_MEMORY_EVENTS
+
+    def check(self, point: TrustedPoint, now: int) -> Verdict:
+        """Check the present state, which ends at `point`; `now` is the log time in ms."""
+        if not self.settings.enabled:
+            return Verdict()
+        if self.failing_since is not None and now - self.failing_since > self.settings.accept_ms:
+            self._accept()
+        problems, results = self._problems()
+        if not problems:
+            self._pass(point, results)
+            return Verdict()
+        self.failures += 1
+        self.failing_since = now if self.failing_since is None else self.failing_since
+        rollback_to = None
+        if self.trusted is not None and self.passed_step > self.trusted.step:
+            rollback_to, self.passed_step = self.trusted, self.trusted.step
+        must_return = self.trusted is not None and self.failures >= self.patience
+        return Verdict(tuple(problems), rollback_to, self.trusted if must_return else None)
+
+    def _problems(self) -> tuple[list[str], list[ProbeResult]]:
+        """What is wrong with the present state, and its results on the probes."""
+        if not self.learner.pipelines["full"].is_finite():
+            return ["a weight is not finite"], []
+        results = rank_probes(self.learner, self.probes)
+        problems = [self._baseline_problem(), "the lead over the best baseline has fallen" if self.drift.is_alarm else ""]
+        problems += self._probe_problems(results)
+        return [problem for problem in problems if problem], results
+
+    def _baseline_problem(self) -> str:
+        window = {name: one.recent_reciprocal_ranks(self.settings.window) for name, one in self.rankings.items()}
+        full = window.pop("full")
+        if len(full) < self.settings.min_events:
+            return ""
+        best = max(window.values(), key=lambda values: float(values.mean()))
+        return "the MRR is below that of the best baseline" if self._is_worse(full, best) else ""
+
+    def _probe_problems(self, results: Sequence[ProbeResult]) -> list[str]:
+        pairs = [(a, b) for a, b in zip(self.passed_results, results, strict=True) if a.top and b.top]
+        if not pairs:
+            return []
+        before, after = ([result.top for result in side] for side in zip(*pairs, strict=True))
+        rank_before, rank_after = (np.array([1 / one.rank for one in side]) for side in zip(*pairs, strict=True))
+        overlap = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(before, after, strict=True)])
+        max_share = max(self.settings.max_top_share, _top_share(before))
+        found = {
+            "the probes are ranked worse than by the last version": self._is_worse(rank_after, rank_before),
+            "the lists no longer resemble those of the last version": overlap < self.settings.min_overlap,
+            "the lists have too few titles": _coverage(after) < self.settings.min_coverage * _coverage(before),
+            "too many lists begin with the same title": _top_share(after) > max_share and len(pairs) > 10,
+        }
+        return [problem for problem, is_found in found.items() if is_found]
+
+    def _is_worse(self, values: NDArray[np.float64], reference: NDArray[np.float64]) -> bool:
+        """Whether the mean of paired values is lower by more than the margin, beyond chance."""
+        difference = values - reference
+        error = difference.std() / math.sqrt(len(difference))
+        allowed = self.settings.margin * reference.mean() + self.settings.standard_errors * error
+        return bool(difference.mean() < -allowed)
+
+    def _pass(self, point: TrustedPoint, results: list[ProbeResult]) -> None:
+        self.failures, self.failing_since, self.patience = 0, None, self.settings.failures
+        self.passed_step = point.step
+        if not self.drift.is_suspect:
+            self.trusted = point
+        self.probe_age += 1
+        if self.probe_age < self.settings.probe_checks and len(self.probes) == self.settings.probes:
+            self.passed_results = results
+            return
+        self.probe_age, self.probes = 0, list(self.recent.values())
+        self.passed_results = rank_probes(self.learner, self.probes)
+
+    def _accept(self) -> None:
+        """Take the present level as the norm."""
+        self.drift.reset()
+        self.probes, self.passed_results = [], []
+        self.failing_since, self.failures, self.patience = None, 0, self.settings.failures
+
+    def returned(self, outcome: Mapping[str, Any]) -> None:
+        """Continue behind a skipped range with the `outcome` of the failed checks: the memory of them must remain."""
+        self.drift.load_state_dict(outcome["drift"])
+        self.failures, self.patience = 0, 2 * outcome["patience"]
+        self.failing_since, self.passed_step = outcome["failing_since"], outcome["passed_step"]
+
+    def outcome(self) -> dict[str, Any]:
+        """What `returned` needs."""
+        names = "patience", "failing_since", "passed_step"
+        return {"drift": self.drift.state_dict(), **{name: getattr(self, name) for name in names}}
+
+    def erase_user(self, user: str) -> None:
+        """Drop the user's probes."""
+        self.recent.pop(user, None)
+        kept = [n for n, probe in enumerate(self.probes) if probe.user != user]
+        self.probes, self.passed_results = ([values[n] for n in kept] for values in (self.probes, self.passed_results))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **self.outcome(),
+            "baseline_mrr": dict(self.baseline_mrr),
+            "recent": [list(probe) for probe in self.recent.values()],
+            "probes": [list(probe) for probe in self.probes],
+            "passed_results": [list(result) for result in self.passed_results],
+            "probe_age": self.probe_age,
+            "failures": self.failures,
+            "trusted": None if self.trusted is None else list(self.trusted),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.drift.load_state_dict(state["drift"])
+        self.baseline_mrr = dict(state["baseline_mrr"])
+        self.recent = {probe.user: probe for probe in (Probe(*fields) for fields in state["recent"])}
+        self.probes = [Probe(*fields) for fields in state["probes"]]
+        self.passed_results = [ProbeResult(*fields) for fields in state["passed_results"]]
+        self.trusted = None if state["trusted"] is None else TrustedPoint(*state["trusted"])
+        for name in ("patience", "failing_since", "passed_step", "probe_age", "failures"):
+            setattr(self, name, state[name])
+
+
+def _coverage(lists: Sequence[Sequence[str]]) -> int:
+    return len({title for titles in lists for title in titles})
+
+
+def _top_share(lists: Sequence[Sequence[str]]) -> float:
+    """The share of the lists that begin with the most frequent first title."""
+    first = [titles[0] for titles in lists]
+    return max(map(first.count, first)) / len(first)
