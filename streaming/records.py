@@ -7,7 +7,7 @@ strings; times are Unix milliseconds, UTC.
 A record of an internal topic that no flow of this project could have written is invalid as a whole. Readers skip it.
 """
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
@@ -131,11 +131,22 @@ class Tick(Struct, frozen=True, tag="tick", kw_only=True):
 LogRecord = Activity | Title | UserErasure | Tick
 
 
+class SkippedRange(Struct, frozen=True, kw_only=True):
+    """A range [start, end) of `activity` that the learner read without training, after the gate failed its versions."""
+
+    start: _Offset
+    end: _Offset
+    step: int  # the last step of the failed state; the next one is larger
+    checkpoint_at: int  # log time of the last check, ms
+    gate: dict[str, Any]  # what the gate must remember of the failure (`streaming.state.version_gate`)
+
+
 class Version(Struct, frozen=True, kw_only=True):
     """An announced checkpoint (topic `model-versions`, one partition). Its number is its record's offset.
 
-    A rollback announces an old version again and holds back later ones until a rollforward announces the newest again.
-    So numbers, and the revisions of lists, only increase.
+    A rollback announces an old version again and holds back later ones until a rollforward announces the newest again,
+    or, if the gate rolled back, until the next version that passes. So numbers, and the revisions of lists, only
+    increase.
     """
 
     path: str  # fsspec URL of the checkpoint folder
@@ -146,6 +157,8 @@ class Version(Struct, frozen=True, kw_only=True):
     created: int  # ms
     cause: Literal["learned", "rollback", "rollforward"] = "learned"
     original_version: int | None = None  # the number of the version that a rollback or rollforward announces again
+    automatic: bool = False  # a rollback by the gate, which the next learned version ends
+    skipped: list[SkippedRange] = []  # the last ranges that it was not trained on
 
 
 def action_code(event: Event) -> int:

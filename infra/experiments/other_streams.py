@@ -23,7 +23,7 @@ from infra.experiments.harness import Log, ScoredEvents, backbone_only, instrume
 from infra.experiments.machine import resident_mib
 from model.learner import Learner, LearnerSettings
 from model.metrics.baselines import BASELINES, Baselines
-from streaming.state.log_learner import LogSettings
+from streaming.state.log_settings import LogSettings
 
 HOUR_DAYS: Final = 1 / 24  # window of recent popularity for news, in days
 GLOBO_DAY: Final = "2017-10-10"  # first day of the globo stream

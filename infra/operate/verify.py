@@ -1,9 +1,10 @@
 """`premiere verify`: recompute a model version from an older checkpoint and the learner log, and compare the bits.
 
 The command proves that a version is a function of its log. A learner is loaded from an older checkpoint and reads
-`activity` from that checkpoint's offset to the version's offset. Its state is compared with the version's checkpoint
-file by file, by checksum. A version whose checkpoint was removed can be written again. The command needs all records
-between the two offsets, so retention limits how far back it can start.
+`activity` from that checkpoint's offset to the version's offset, without training on the ranges that the version
+skipped. Its state is compared with the version's checkpoint file by file, by checksum. A version whose checkpoint was
+removed can be written again. The command needs all records between the two offsets, so retention limits how far back it
+can start.
 """
 
 from collections.abc import Callable, Mapping
@@ -70,6 +71,7 @@ def verify(settings: Settings, number: int, start: int | None, to: str | None, p
     else:
         start_point = _from_version(start, find_version(versions, start), version, log_id)
     _load(learner, start_point, first_offset(config))
+    learner.skip([*learner.skipped, *(one for one in version.skipped if one.start >= learner.position)])
     _learn_until(config, learner, version)
     files = checkpoint.serialize(learner.state_dict())
     if to is not None:
@@ -99,9 +101,16 @@ def _closest(settings: Settings, version: Version, log_id: str) -> _StartPoint:
     """The newest checkpoint of this learner log that is older than the version, else the beginning of the log."""
     for url in reversed(checkpoint.list_checkpoints(settings.checkpoints_url())):
         manifest = _manifest(url)
-        if manifest and manifest.get("log") == log_id and manifest["step"] < version.step:
+        if manifest and manifest.get("log") == log_id and _leads_to(manifest, version):
             return _StartPoint(url, f"the checkpoint of micro-batch {manifest['step']:,}", manifest)
     return LOG_BEGINNING
+
+
+def _leads_to(manifest: Mapping[str, Any], version: Version) -> bool:
+    """Whether the version was learned from this checkpoint's state, which is false inside a range skipped later."""
+    known = {one["end"] for one in manifest.get("skipped", [])}
+    is_undone = any(one.start < manifest["position"] and one.end not in known for one in version.skipped)
+    return manifest["step"] < version.step and not is_undone
 
 
 def _from_version(number: int, older: Version, version: Version, log_id: str) -> _StartPoint:
@@ -111,8 +120,10 @@ def _from_version(number: int, older: Version, version: Version, log_id: str) ->
         raise VerifyError(f"The checkpoint of version {number} was removed: choose another (`premiere versions`).")
     if manifest.get("log") != log_id:
         raise VerifyError(f"Version {number} was learned from another log: choose a version of the current log.")
-    if manifest["step"] >= version.step:
-        raise VerifyError(f"Version {number} is not older than the version to verify: choose an older one.")
+    if not _leads_to(manifest, version):
+        raise VerifyError(
+            f"Version {number} is not older than the version to verify, or was undone: choose an older one."
+        )
     return _StartPoint(older.path, f"version {number}", manifest)
 
 
@@ -137,9 +148,9 @@ def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Versio
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("records", total=version.position - learner.position)
         for message in read_all(config, ACTIVITY, {0: learner.position}):
-            learner.feed(message)
+            is_due = learner.feed(message)  # the state of a version includes the check at which it was written
             progress.update(task, advance=1)
-            if learner.position >= version.position:
+            if is_due and learner.position >= version.position:
                 break
     if learner.position < version.position:
         raise VerifyError(

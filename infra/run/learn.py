@@ -3,9 +3,11 @@
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import timedelta
+from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import Consumer
@@ -16,15 +18,19 @@ from infra.run.flow import Flow
 from infra.settings import Settings
 from infra.topics import log_identity
 from streaming import topics as t
+from streaming.errors import StreamError
 from streaming.kafka.client import consumer_config, earliest_offset, topic_name
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.sink import KafkaSink
-from streaming.kafka.source import KafkaSource
+from streaming.kafka.source import KafkaSource, Message, read_all
+from streaming.records import Version
 
 if TYPE_CHECKING:
     from model.learner import LearnerSettings
     from streaming.state.checkpoints import CheckpointStore
-    from streaming.state.log_learner import LogLearner, LogSettings
+    from streaming.state.log_learner import LogLearner
+    from streaming.state.log_settings import LogSettings
+    from streaming.state.version_gate import VersionGate
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +74,8 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
         same_log = manifest["log"] == log_id
         learner.load_state_dict(state, same_log)
         manifest = manifest if same_log else {**manifest, "position": 0, "learned": 0}
-        known = {one.path for one in read_versions(config).values()}
-        unannounced = None if url in known else version_record(url, manifest)
+        newest = version_record(url, manifest)
+        unannounced = _unannounced(read_versions(config), newest, manifest["passed"], learner.gate, checkpoints)
         _skip_lost_records(learner, first, same_log)
     commit_position = CommitPosition({0: learner.position} if learner.position else None)
     source = KafkaSource(
@@ -82,15 +88,38 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
         learner=learner,
         checkpoints=checkpoints,
         commit_position=commit_position,
+        reread=partial(_reread, config),
         unannounced=unannounced,
         stop=stop,
     )
     return Flow(dataflow, [source])
 
 
+def _unannounced(
+    versions: Mapping[int, Version], newest: Version, passed: bool, gate: "VersionGate", checkpoints: "CheckpointStore"
+) -> Version | None:
+    """What an earlier process did not announce: its newest version, or a rollback that the gate demanded."""
+    from streaming.state.model_versions import automatic_rollback
+
+    if passed:
+        return None if any(version.path == newest.path for version in versions.values()) else newest
+    last = list(versions.values())[-1:]
+    if not (gate.failures and last and last[0].cause == "learned" and last[0].step > gate.passed_step):
+        return None
+    trusted = checkpoints.find(gate.passed_step)
+    return None if trusted is None else automatic_rollback(trusted)
+
+
+def _reread(config: Mapping[str, str], start: int, stop: int) -> Iterator[Message]:
+    """The messages of the learner log in the offsets [start, stop). Raises StreamError if some are deleted."""
+    if first_offset(config) > start:
+        raise StreamError(f"Retention has deleted the records of {t.ACTIVITY} from offset {start} on.")
+    return takewhile(lambda message: message.offset < stop, read_all(config, t.ACTIVITY, {0: start}))
+
+
 def log_settings(settings: Settings) -> "LogSettings":
     """The learner's checkpoint interval, from the settings."""
-    from streaming.state.log_learner import LogSettings
+    from streaming.state.log_settings import LogSettings
 
     return LogSettings(checkpoint_ms=round(settings.checkpoint_seconds * 1000))
 
@@ -124,7 +153,7 @@ def _load_newest(checkpoints: "CheckpointStore") -> tuple[dict[str, Any], dict[s
 
 def _skip_lost_records(learner: "LogLearner", first: int, same_log: bool) -> None:
     """Continue at the first offset of the learner log. Count and report the records that retention deleted before."""
-    from streaming.flows.learn import LOST_RECORDS
+    from streaming.flows.learner_metrics import LOST_RECORDS
 
     lost = learner.skip_to(first)
     if lost and same_log:

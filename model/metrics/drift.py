@@ -1,9 +1,9 @@
 """Detects that a stream of values has fallen: a one-sided CUSUM test on block means (Page, Biometrika 1954).
 
 The values arrive in blocks, because single reciprocal ranks are far from normal and neighboring ones depend on each
-other. The mean and the standard deviation of the block means are exponentially weighted, and learned only while
-nothing is suspect, so a fall does not become the norm by itself. With z = (mean - block mean) / deviation, the statistic
-is S = max(0, S + z - `allowance`), and the alarm is on while S exceeds `threshold`. S is capped, so a recovery ends the
+other. The mean and the standard deviation of the block means are exponentially weighted. They are not learned during an
+alarm, so a fall does not become the norm by itself. With z = (mean - block mean) / deviation, the statistic is
+S = max(0, S + z - `allowance`), and the alarm is on while S exceeds `threshold`. S is capped, so a recovery ends the
 alarm after a bounded number of blocks.
 """
 
@@ -15,14 +15,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DriftSettings:
-    """Settings of the test. A fall of one deviation of a block mean is found after 8 / (1 - 0.5) = 16 blocks."""
+    """Settings of the test.
+
+    They find an abrupt change and let a slow one become the norm. Measured with reciprocal ranks (`premiere evaluate`):
+    S stayed below 4.1 on the first 12,000 MovieLens ratings, in which the MRR falls from 0.22 to 0.05 over months, and
+    on 20,000 clicks of Globo. With the titles of the later events shuffled, it passed 7 after 450 and 480 events.
+    """
 
     block: int = 32  # values per block
     warmup_blocks: int = 20  # blocks that only teach the mean and the deviation
-    half_life: float = 64.0  # blocks, of the weights in the mean and the deviation
-    allowance: float = 0.5  # deviations that a block mean may fall without becoming suspect
-    threshold: float = 8.0  # deviations, summed over blocks, above which the alarm is on
-    cap: float = 16.0  # largest value of the sum
+    half_life: float = 32.0  # blocks, of the weights in the mean and the deviation
+    allowance: float = 0.75  # deviations that a block mean may fall without becoming suspect
+    threshold: float = 7.0  # deviations, summed over blocks, above which the alarm is on
+    cap: float = 8.0  # largest value of the sum
 
 
 @dataclass

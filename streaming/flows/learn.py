@@ -2,70 +2,47 @@
 
 The flow has no recovery store. A checkpoint is its commit, and the source starts at the position of the newest one.
 The same code catches up with a backlog and trains a new deployment on an existing log.
+
+A version is announced only if it passed the gate. If the gate finds that the versions in service have become worse, the
+flow announces the trusted one again. If it demands a return, the flow loads the trusted checkpoint and reads the log
+again from there, which stops it for that long. After a crash in between, the restart comes to the same decision.
 """
 
+import logging
 import threading
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any, Final
 
+import msgspec
 import torch
 from bytewax import operators as op
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.outputs import Sink
-from prometheus_client import Counter, Gauge
 
-from model.metrics.ranking import RANKING_METRICS, SLICES
+from model import checkpoint
+from model.checkpoint import CheckpointError
+from streaming.errors import StreamError
+from streaming.flows import learner_metrics as metrics
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
 from streaming.records import Version, to_json
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
+from streaming.state.model_versions import automatic_rollback
+from streaming.state.version_gate import TrustedPoint, Verdict
 from streaming.topics import MODEL_VERSIONS
 
 SINGLE_WRITER: Final = "0"  # key of the versions: one writer keeps their order
 REPORT_INTERVAL_S: Final = 0.5  # between two reports of all metrics, because the recent means cost time
+RETRY_INTERVAL_S: Final = 5.0  # between a failed checkpoint and the next try, if none is due before
 
-LEARNED_EVENTS: Final = Counter("premiere_learned_events_total", "Events learned, without duplicates.")
-POSITION: Final = Gauge("premiere_learner_position", "Next offset of the learner log that the weights do not include.")
-DUPLICATES: Final = Counter(
-    "premiere_learner_duplicates_total", "Duplicate events in the learner log, which are not learned again."
-)
-UNKNOWN_TITLE_EVENTS: Final = Counter(
-    "premiere_learner_unknown_title_events_total",
-    "Events whose title was not a candidate; they score rank infinity.",
-)
-WAITING_TITLE_EVENTS: Final = Counter(
-    "premiere_learner_waiting_title_events_total", "Events on titles that waited for their launch; none is learned."
-)
-WAITING_TITLES: Final = Gauge(
-    "premiere_learner_waiting_titles", "Unlaunched titles that wait for their launch or for events of enough users."
-)
-TITLE_EVICTIONS: Final = Counter("premiere_learner_title_evictions_total", "Titles evicted at the catalog limit.")
-SKIPPED_STEPS: Final = Counter(
-    "premiere_learner_skipped_steps_total", "Training steps skipped because of a non-finite or huge gradient.", ["part"]
-)
-REPLAY_RATIO: Final = Gauge(
-    "premiere_learner_replay_ratio", "Experience replay relative to its normal amount; below 1 while shedding load."
-)
-EVAL_SAMPLE_RATIO: Final = Gauge(
-    "premiere_learner_eval_sample_ratio", "Fraction of the events that are evaluated; below 1 while shedding load."
-)
-EVENT_RATE: Final = Gauge("premiere_learner_events_per_second", "Events learned per second of log time.")
-LOSS: Final = Gauge("premiere_learner_loss", "Loss of the last micro-batch, in nats.", ["part"])
-PREQUENTIAL_SUM: Final = Counter(
-    "premiere_prequential_sum_total", "Sum of a ranking metric over the scored events.", ["variant", "metric", "slice"]
-)
-PREQUENTIAL_SCORED: Final = Counter("premiere_prequential_scored_total", "Events scored by slice.", ["slice"])
-RECENT_MRR: Final = Gauge(
-    "premiere_prequential_recent_mrr", "MRR over the most recent scored events.", ["variant", "slice"]
-)
-LOST_RECORDS: Final = Counter(
-    "premiere_learner_lost_records_total", "Log records that retention deleted before they were learned."
-)
-CHECKPOINT_STEP: Final = Gauge("premiere_checkpoint_step", "Micro-batches learned by the newest complete checkpoint.")
+Reread = Callable[[int, int], Iterable[Message]]  # the messages of `activity` in the offsets [start, stop)
+
+log: Final = logging.getLogger(__name__)
 
 
 def build(
@@ -75,6 +52,7 @@ def build(
     learner: LogLearner,
     checkpoints: CheckpointStore,
     commit_position: CommitPosition,
+    reread: Reread,
     unannounced: Version | None = None,
     report_interval_s: float = REPORT_INTERVAL_S,
     stop: threading.Event | None = None,
@@ -82,10 +60,12 @@ def build(
     """The flow.
 
     - commit_position: advances with each complete checkpoint; `activity` commits it to the consumer group
-    - unannounced: a checkpoint that an earlier process wrote but did not announce
+    - reread: reads `activity` again after a return; raises StreamError at the call if the log begins behind `start`
+    - unannounced: a record that an earlier process did not announce
     - stop: once set, nothing more is learned
     """
-    step = _Step(learner, checkpoints, commit_position, unannounced, report_interval_s, stop or threading.Event())
+    stop = stop or threading.Event()
+    step = _Step(learner, checkpoints, commit_position, reread, unannounced, report_interval_s, stop)
     flow = Dataflow("learn")
     polls = op.input("activity", flow, activity)  # [Message]
     announced = op.flat_map("announced", polls, step)  # ("0", [Outgoing])
@@ -101,15 +81,18 @@ class _Step:
         learner: LogLearner,
         checkpoints: CheckpointStore,
         commit_position: CommitPosition,
+        reread: Reread,
         unannounced: Version | None,
         report_interval_s: float,
         stop: threading.Event,
     ) -> None:
         self.learner, self.checkpoints, self.commit_position = learner, checkpoints, commit_position
-        self.stop = stop
+        self.reread, self.stop = reread, stop
         self.ready = [] if unannounced is None else [unannounced]  # versions to announce
-        self.metrics = LearnerMetrics(learner)
+        self.metrics = metrics.LearnerMetrics(learner)
         self.report_interval_s, self.reported_at = report_interval_s, float("-inf")
+        self.written_at = float("-inf")  # monotonic seconds, of the last checkpoint that was begun
+        self.passed: set[int] = set()  # steps that passed the gate and whose checkpoint is not complete yet
 
     def __call__(self, poll: list[Message]) -> list[tuple[str, list[Outgoing]]]:
         """Learn from a poll, and return the versions to announce."""
@@ -117,9 +100,10 @@ class _Step:
             if self.stop.is_set():  # the next start reads the rest again
                 break
             if self.learner.feed(message):
-                self._collect(wait=True)
-                self.checkpoints.write(self.learner.state_dict(), self._manifest())
+                self._on_check(self.learner.verdict)
         self._collect(wait=False)
+        if self.checkpoints.has_failed and time.monotonic() - self.written_at >= RETRY_INTERVAL_S:
+            self._write_checkpoint()
         if self.checkpoints.idle and not self.learner.has_unsaved_records:
             self.commit_position.advance(0, self.learner.position)  # only ticks since: a restart misses nothing
         self.metrics.report_learned()  # at each poll, because `premiere produce` limits its pace by it
@@ -133,8 +117,63 @@ class _Step:
         version = self.checkpoints.take_finished(wait)
         if version is not None:
             self.commit_position.advance(0, version.position)
-            self.ready.append(version)
-            CHECKPOINT_STEP.set(version.step)
+            if version.step in self.passed:
+                self.ready.append(version)
+            self.passed = {step for step in self.passed if step > version.step}
+            metrics.CHECKPOINT_STEP.set(version.step)
+
+    def _on_check(self, verdict: Verdict) -> None:
+        """Write the checkpoint that is due, or return to an earlier one."""
+        if verdict.passed:
+            self.passed.add(self.learner.batches)
+        else:
+            metrics.GATE_FAILURES.inc()
+            log.warning("Step %d is not announced: %s.", self.learner.batches, ", ".join(verdict.problems))
+        if verdict.rollback_to is not None:
+            self._roll_back(verdict.rollback_to)
+        if verdict.return_to is None or not self._return(verdict.return_to):
+            self._write_checkpoint()
+
+    def _write_checkpoint(self) -> None:
+        self._collect(wait=True)
+        self.written_at, trusted = time.monotonic(), self.learner.gate.trusted
+        self.checkpoints.write(self.learner.state_dict(), self._manifest(), None if trusted is None else trusted.step)
+
+    def _roll_back(self, point: TrustedPoint) -> None:
+        """Announce the trusted version again; the next version that passes ends the rollback."""
+        self._collect(wait=True)  # the trusted one may be the one that is being written
+        self.ready = [version for version in self.ready if version.step <= point.step]
+        self.passed = {step for step in self.passed if step <= point.step}
+        found = self.checkpoints.find(point.step)
+        if found is None:
+            log.error("There is no checkpoint up to step %d to roll back to.", point.step)
+            return
+        metrics.GATE_ROLLBACKS.inc()
+        log.error("The versions in service have become worse: rolling back to step %d.", found.step)
+        self.ready.append(automatic_rollback(found))
+
+    def _return(self, point: TrustedPoint) -> bool:
+        """Continue from the trusted checkpoint. Returns False if no checkpoint is left that could be used."""
+        self._collect(wait=True)
+        learner, end, fed = self.learner, self.learner.position, self.learner.next_offset
+        found = self.checkpoints.find(point.step)
+        if found is None:
+            log.error("There is no checkpoint up to step %d to return to: the learner continues.", point.step)
+            return False
+        try:
+            messages = self.reread(found.position, fed)
+            learner.return_to(checkpoint.load(found.path)[0])
+        except (CheckpointError, StreamError) as error:
+            log.error("%s The learner continues without a return.", error)
+            return False
+        metrics.GATE_RETURNS.inc()
+        log.error("Returning to step %d: offsets %d to %d are read without training.", found.step, found.position, end)
+        for message in messages:
+            if self.stop.is_set():  # nothing is saved: the next start comes to the same decision
+                return True
+            learner.feed(message)
+        self._write_checkpoint()
+        return True
 
     def _manifest(self) -> dict[str, Any]:
         learner = self.learner
@@ -144,6 +183,8 @@ class _Step:
             "position": learner.position,
             "learned": learner.learned,
             "mrr": mrr,
+            "passed": learner.batches in self.passed,
+            "skipped": msgspec.to_builtins(learner.skipped),
             "settings": asdict(learner.learner.settings),
             "environment": numeric_environment(),
         }
@@ -152,60 +193,3 @@ class _Step:
 def numeric_environment() -> dict[str, str | int]:
     """The environment that determines the last bits of the weights, besides the learner log and the settings."""
     return {"torch": str(torch.__version__), "threads": torch.get_num_threads()}
-
-
-class LearnerMetrics:
-    """Exports a learner's totals as Prometheus counters, and its state as gauges.
-
-    The learner keeps its totals in the checkpoint, and a counter only accepts increments. Each report therefore adds
-    the difference to the last reported total. After a restart the first report adds the whole restored total, so the
-    counter's value is the total over all restarts. Prometheus sees a restart as a counter reset: `increase()` over it
-    counts the restored total once more.
-    """
-
-    def __init__(self, learner: LogLearner) -> None:
-        self.learner = learner
-        self._reported: dict[Counter, float] = {}
-
-    def report_learned(self) -> None:
-        """Report the number of learned events alone, which is cheap."""
-        self._set_total(LEARNED_EVENTS, self.learner.learned)
-
-    def report(self) -> None:
-        """Report everything."""
-        learner = self.learner
-        self.report_learned()
-        self._set_total(DUPLICATES, learner.duplicates)
-        self._report_model()
-        POSITION.set(learner.position)
-        REPLAY_RATIO.set(learner.replay_ratio)
-        EVAL_SAMPLE_RATIO.set(learner.eval_ratio)
-        EVENT_RATE.set(learner.events_per_second())
-        for part, loss in learner.losses.items():
-            LOSS.labels(part).set(loss)
-        for variant, ranking in learner.rankings.items():
-            total, recent = ranking.sums(), ranking.recent()["mrr"]
-            for m, metric in enumerate(RANKING_METRICS):
-                for s, name in enumerate(SLICES):
-                    self._set_total(PREQUENTIAL_SUM.labels(variant, metric, name), float(total[m, s]))
-            for name in SLICES:
-                value = recent[name]
-                RECENT_MRR.labels(variant, name).set(float("nan") if value is None else value)
-        for name, count in learner.rankings["full"].scored().items():
-            self._set_total(PREQUENTIAL_SCORED.labels(name), count)
-
-    def _report_model(self) -> None:
-        """Report the counts that the model keeps itself."""
-        stream_state, pipeline = self.learner.learner.stream_state, self.learner.learner.pipelines["full"]
-        self._set_total(UNKNOWN_TITLE_EVENTS, self.learner.unknown_title_events)
-        self._set_total(WAITING_TITLE_EVENTS, stream_state.waiting_title_events)
-        self._set_total(TITLE_EVICTIONS, stream_state.evicted_titles)
-        WAITING_TITLES.set(len(stream_state.admission))
-        self._set_total(SKIPPED_STEPS.labels("ranker"), pipeline.ranker.skipped_steps)
-        if pipeline.sequence is not None:
-            self._set_total(SKIPPED_STEPS.labels("backbone"), pipeline.sequence.optimizers.dense.skipped)
-
-    def _set_total(self, counter: Counter, total: float) -> None:
-        if (increase := total - self._reported.get(counter, 0.0)) > 0:
-            counter.inc(increase)
-            self._reported[counter] = total

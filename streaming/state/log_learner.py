@@ -3,13 +3,16 @@
 The state is a function of the records' content, order and record times, so reading the log twice gives the same weights
 bit for bit. A checkpoint leaves out the pending micro-batch, which is read again after a restart. A request to erase a
 user closes the micro-batch and takes effect at its place in the log, once, even if `features` writes it several times.
+
+Whenever a checkpoint is due, the gate checks the state. If it demands so, the caller loads an earlier state with
+`return_to` and feeds the log again from there; the learner does not train on the range that failed.
 """
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 from prometheus_client import Counter
 
 from model.learner import BatchResult, Learner, UserUpdate
@@ -17,47 +20,19 @@ from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.ranking import PrequentialMetrics
 from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
-from streaming.records import DECODE_ERRORS, Activity, LogRecord, Tick, Title, UserErasure, decode_log
+from streaming.records import DECODE_ERRORS, Activity, LogRecord, SkippedRange, Tick, Title, UserErasure, decode_log
 from streaming.state.deduplicator import Deduplicator
 from streaming.state.log_clock import LogClock
+from streaming.state.log_settings import LogSettings
 from streaming.state.title_metadata import title_metadata
+from streaming.state.version_gate import TrustedPoint, Verdict, VersionGate
 
 RATE_WINDOW_MS: Final = 10_000  # of log time over which the event rate is measured
 MIN_RATE_SPAN_MS: Final = 1_000  # shortest time that a rate is measured over
+MAX_SKIPPED_RANGES: Final = 16  # that are remembered; the oldest is dropped
 UNDECODABLE_RECORDS: Final = Counter(
     "premiere_log_unreadable_total", "Records of the learner log that are invalid and were skipped."
 )
-
-
-@dataclass(frozen=True)
-class LogSettings:
-    """When a micro-batch and a checkpoint are due, and how much the learner skips under load. Times are log time."""
-
-    min_batch_events: int = 64  # new events in a micro-batch at low rates
-    max_batch_events: int = 512  # new events in a micro-batch at the highest rates
-    linger_ms: int = 500  # longest wait until a micro-batch closes
-    max_batch_records: int = 512  # records in a micro-batch, including those without a new event
-    full_replay_rate: float = 100.0  # events/s up to which experience replay is complete; above, it shrinks
-    min_replay_ratio: float = 0.2  # least share of the experience replay that remains
-    full_eval_rate: float = 100.0  # events/s up to which every event is ranked; above, a random sample of this rate is
-    checkpoint_ms: int = 5_000  # time after which a checkpoint is due
-    checkpoint_batches: int = 60  # micro-batches after which a checkpoint is due
-    dedup_window: int = 65_536  # offsets below a partition's highest within which a late event is new
-
-    def load_level(self, rate: float) -> "LoadLevel":
-        """The load level at `rate` events/s. Low latency comes before replay and before ranking every event."""
-        eval_ratio = min(1.0, self.full_eval_rate / max(rate, 1e-9))
-        replay_ratio = min(1.0, max(self.min_replay_ratio, self.full_replay_rate / max(rate, 1e-9)))
-        batch_events = min(round(self.min_batch_events / eval_ratio), self.max_batch_events)
-        return LoadLevel(batch_events, replay_ratio, eval_ratio)
-
-
-class LoadLevel(NamedTuple):
-    """How much the learner does per event at the current rate."""
-
-    batch_events: int  # new events in a micro-batch
-    replay_ratio: float  # share of the usual experience replay
-    eval_ratio: float  # share of the events that are ranked before they are learned
 
 
 class LogLearner:
@@ -67,6 +42,7 @@ class LogLearner:
         self.learner, self.settings = learner, settings
         self.baselines = Baselines(repeats=learner.settings.repeats)
         self.rankings = {name: PrequentialMetrics() for name in ("full", *BASELINES)}
+        self.gate, self.verdict = VersionGate(learner, self.rankings, settings.gate), Verdict()  # of the last check
         self.deduplicator = Deduplicator(settings.dedup_window)
         self.position = 0  # next log offset that is not in the state
         self.clock = LogClock()  # log time at `position`
@@ -76,24 +52,35 @@ class LogLearner:
         self.batch_events, self.replay_ratio, self.eval_ratio = settings.load_level(0)
         self.losses: dict[str, float] = {}  # nats, of the last micro-batch
         self._pending: list[tuple[Title | Activity, int]] = []  # records of the open micro-batch, and log times
-        self._pending_events, self._opened_at, self._next_offset = 0, 0, 0
+        self._pending_events, self._opened_at, self.next_offset = 0, 0, 0  # the next offset to feed
+        self.skipped: list[SkippedRange] = []  # ranges of the log without training, oldest first
+        self._range: SkippedRange | None = None  # the one that is being read
         self._read_clock = self.clock  # log time at `_next_offset`
         self._checkpoint_at: int | None = None  # log time of the last checkpoint
         self._batches_since_checkpoint = 0
         self._changed = False  # whether anything was learned since the last checkpoint
 
     def feed(self, message: Message) -> bool:
-        """Take the log's next record. Returns True if a checkpoint is due; the state then ends at `position`."""
+        """Take the log's next record. Returns True if a checkpoint is due; the state then ends at `position`.
+
+        `verdict` then tells whether the state may be announced.
+        """
+        self._enter_range(message.offset)
+        is_due = self._feed(message)
+        self._leave_range()
+        return is_due
+
+    def _feed(self, message: Message) -> bool:
         try:
             record: LogRecord = decode_log(message.value or b"", self.learner.settings.stream_state.d_text)
         except DECODE_ERRORS:
             UNDECODABLE_RECORDS.inc()  # only our own flows write here: one bad record must not stop the learner
-            self._next_offset = message.offset + 1
+            self.next_offset = message.offset + 1
             return False
         clock = self._read_clock.after(record, message.appended)
         if self._pending and clock.now - self._opened_at >= self.settings.linger_ms:
             self._close_batch()
-        self._next_offset, self._read_clock = message.offset + 1, clock
+        self.next_offset, self._read_clock = message.offset + 1, clock
         if isinstance(record, UserErasure):
             self._erase_user(record)
         elif not isinstance(record, Tick):
@@ -104,7 +91,7 @@ class LogLearner:
         if self._pending_events >= self.batch_events or len(self._pending) >= self.settings.max_batch_records:
             self._close_batch()
         elif not self._pending:
-            self.position, self.clock = self._next_offset, self._read_clock
+            self.position, self.clock = self.next_offset, self._read_clock
         return self._checkpoint_due(clock.now)
 
     @property
@@ -116,8 +103,29 @@ class LogLearner:
         """Continue where the log begins now, if that is ahead; returns the number of records lost."""
         lost = max(0, first_offset - self.position)
         self.position += lost
-        self._next_offset = self.position
+        self.next_offset = self.position
         return lost
+
+    def return_to(self, state: Mapping[str, Any]) -> SkippedRange:
+        """Load an earlier state of this log; what was learned since then is undone.
+
+        Feed the log again from `position`. Training continues behind the range that is returned.
+        """
+        end, step, outcome = self.position, self.batches, self.gate.outcome()
+        checked_at = self._checkpoint_at
+        assert checked_at is not None, "only a failed check demands a return"
+        fresh = LogLearner(
+            Learner(self.learner.settings), self.settings
+        )  # loading would leave later titles in the arrays
+        fresh.load_state_dict(state)
+        vars(self).update(vars(fresh))
+        range_ = SkippedRange(start=self.position, end=end, step=step, checkpoint_at=checked_at, gate=outcome)
+        self.skip([*self.skipped, range_])
+        return range_
+
+    def skip(self, ranges: Sequence[SkippedRange]) -> None:
+        """Set the ranges of the log that are read without training."""
+        self.skipped = list(ranges)[-MAX_SKIPPED_RANGES:]
 
     def events_per_second(self) -> float:
         """New events per second of log time, over the last ten seconds."""
@@ -138,6 +146,9 @@ class LogLearner:
             "recent_events": [list(pair) for pair in self.recent_events],
             "replay_ratio": self.replay_ratio,
             "batch_events": self.batch_events,
+            "checkpoint_due": [self._checkpoint_at, self._batches_since_checkpoint, self._changed],
+            "gate": self.gate.state_dict(),
+            "skipped": msgspec.to_builtins(self.skipped),
         }
         return {**self.learner.state_dict(), "log": log}
 
@@ -145,6 +156,7 @@ class LogLearner:
         """Continue from a checkpoint. On another log, the weights continue and the position and duplicates restart."""
         self.learner.load_state_dict({part: state[part] for part in ("stream_state", "served", "training")})
         log = state["log"]
+        self._pending, self._pending_events, self._range = [], 0, None
         self.batches = log["batches"]  # names the checkpoints, so it continues on another log
         self.baselines.load_state_dict(log["baselines"])
         for name, ranking in self.rankings.items():
@@ -157,7 +169,30 @@ class LogLearner:
             self.recent_events = deque((at, n) for at, n in log["recent_events"])
             self.replay_ratio, self.batch_events = log["replay_ratio"], log["batch_events"]
             self.clock = self._read_clock = LogClock.restored(log["clock"])
-            self._next_offset = self.position
+            self.next_offset = self.position
+            self._checkpoint_at, self._batches_since_checkpoint, self._changed = log["checkpoint_due"]
+            self.gate.load_state_dict(log["gate"])
+            self.skipped = msgspec.convert(log["skipped"], list[SkippedRange])
+
+    def _enter_range(self, offset: int) -> None:
+        """Close the micro-batch where a range without training begins."""
+        if self._range is None:
+            range_ = next((one for one in self.skipped if one.start <= offset < one.end), None)
+            if range_ is not None and self._pending:
+                self._close_batch()
+            self._range = range_
+
+    def _leave_range(self) -> None:
+        """Close the micro-batch where a range without training ends. The next checkpoint has a step of its own."""
+        range_ = self._range
+        if range_ is None or self.next_offset < range_.end:
+            return
+        if self._pending:
+            self._close_batch()
+        self.batches = max(self.batches, range_.step) + 1
+        self._checkpoint_at, self._batches_since_checkpoint, self._changed = range_.checkpoint_at, 0, True
+        self.gate.returned(range_.gate)
+        self._range = None
 
     def _erase_user(self, erasure: UserErasure) -> None:
         if self._pending:
@@ -165,19 +200,22 @@ class LogLearner:
         if self.deduplicator.is_new(erasure.partition, erasure.offset, erasure.source):
             self.learner.erase_user(erasure.user)
             self.baselines.erase_user(erasure.user)
+            self.gate.erase_user(erasure.user)
             self._changed = True
             self.batches += 1  # a step of its own: a checkpoint must not replace the one from before the erasure
 
     def _close_batch(self) -> None:
-        """Learn the pending records. The state changes only here and in `_erase_user`."""
+        """Learn the pending records. The state changes only here, in `_erase_user` and behind a skipped range."""
         batch = [item for record, now in self._pending if (item := self._model_input(record, now)) is not None]
         self.batch_events, self.replay_ratio, self.eval_ratio = self.settings.load_level(self.events_per_second())
-        result = self.learner.observe(batch, self.replay_ratio, self.eval_ratio)
+        result = self.learner.observe(batch, self.replay_ratio, self.eval_ratio, trains=self._range is None)
         self._update_candidates(batch)
         self._evaluate(result)
+        if self._range is None:
+            self.gate.add_updates([item for item in batch if isinstance(item, UserUpdate)])
         self._changed = self._changed or bool(batch)
         self._pending, self._pending_events = [], 0
-        self.position, self.clock = self._next_offset, self._read_clock
+        self.position, self.clock = self.next_offset, self._read_clock
         self.batches += 1
         self._batches_since_checkpoint += 1
 
@@ -214,11 +252,15 @@ class LogLearner:
                 self.unknown_title_events += ranks["full"] == float("inf")
                 for name, ranking in self.rankings.items():
                     ranking.add(ranks[name], event.title_events, event.user_events)
+                self.gate.add_rank(ranks["full"])
             if event.is_learned:  # the baselines never evict, so an invented id must get no row in them either
                 self.baselines.count(event.user, event.title, event.ts)
         self.losses |= result.losses.get("full", {})
 
     def _checkpoint_due(self, now: int) -> bool:
+        """Whether a checkpoint is due; then checks the state. Both are a function of the log."""
+        if self._range is not None:
+            return False
         if self._checkpoint_at is None:
             self._checkpoint_at = now
         waited = (
@@ -228,4 +270,5 @@ class LogLearner:
         if not (waited and self._changed and self.learned):  # a model without any event is not published
             return False
         self._checkpoint_at, self._batches_since_checkpoint, self._changed = now, 0, False
+        self.verdict = self.gate.check(TrustedPoint(self.position, self.batches), self.clock.now)
         return True

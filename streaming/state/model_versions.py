@@ -6,6 +6,8 @@ other than "learned" determines whether a rollback is active.
 
 from collections.abc import Mapping
 
+from msgspec import structs
+
 from streaming.kafka.source import read_all
 from streaming.records import DECODE_ERRORS, Version, decode_version
 from streaming.topics import MODEL_VERSIONS
@@ -23,6 +25,20 @@ def read_versions(config: Mapping[str, str]) -> dict[int, Version]:
 
 
 def active_rollback(versions: Mapping[int, Version]) -> int | None:
-    """The number of the announcement of the active rollback; None if no rollback is active."""
-    causes = [(number, version.cause) for number, version in versions.items() if version.cause != "learned"]
-    return causes[-1][0] if causes and causes[-1][1] == "rollback" else None
+    """The number of the announcement of the active rollback; None if no rollback is active.
+
+    An automatic rollback ends with the next learned version, and does not replace one by an operator.
+    """
+    active: int | None = None
+    for number, version in versions.items():
+        is_held = active is not None and not versions[active].automatic
+        if version.cause == "rollforward" or (version.cause == "learned" and not is_held):
+            active = None
+        elif version.cause == "rollback" and not (version.automatic and is_held):
+            active = number
+    return active
+
+
+def automatic_rollback(version: Version) -> Version:
+    """The record with which the gate announces a trusted version again."""
+    return structs.replace(version, cause="rollback", automatic=True)

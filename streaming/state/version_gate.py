@@ -4,7 +4,7 @@ A check fails if
 
 1. a weight or a statistic of the model is not finite;
 2. the prequential MRR of the last events is below that of the best baseline by more than the margin (paired);
-3. the lead of the model over the best baseline has fallen (`model.metrics.drift`), for example while events are fake;
+3. the prequential MRR has fallen abruptly (`model.metrics.drift`), for example because the events are fake;
 4. on the probes (`model.probes`), the model ranks the targets worse than the last version that passed (paired), or its
    lists no longer resemble those of that version.
 
@@ -17,7 +17,7 @@ check happens at a position that the log determines.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,6 @@ from model.learner import Learner, UserUpdate
 from model.metrics.drift import DriftDetector, DriftSettings
 from model.metrics.ranking import PrequentialMetrics
 from model.probes import Probe, ProbeResult, new_probe, rank_probes
-
-BASELINE_MEMORY_EVENTS: Final = 500  # of the running mean that determines the best baseline
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,13 @@ class GateSettings:
     min_events: int = 100  # scored events from which that comparison counts
     margin: float = 0.1  # share of the compared MRR that a version may lose
     standard_errors: float = 3.0  # by which a loss must exceed the margin
-    probes: int = 50  # users whose lists are compared
-    probe_checks: int = 12  # checks until the probes are replaced by the newest ones
-    min_overlap: float = 0.05  # least mean share of a list's titles that the passed version's list has too
+    probes: int = 50  # users whose lists are compared, half of them at each check, because ranking costs time
+    min_probes: int = 10  # probes from which a comparison counts
+    probe_checks: int = 24  # checks until the probes are replaced by the newest ones
+    min_overlap: float = 0.15  # least mean share of a list's titles that the passed version's list has too
     min_coverage: float = 0.2  # least number of distinct titles in all lists, relative to the passed version
-    max_top_share: float = 0.5  # of the lists that begin with one title, unless the passed version has that many
+    max_top_share: float = 0.5  # of the lists that begin with one title, unless it has grown by less than the factor
+    max_top_growth: float = 3.0  # of that share since the last version that passed
     failures: int = 3  # failed checks in a row after which the learner returns
     accept_ms: int = 7_200_000  # log time of failures after which a fall counts as a change of the world
     drift: DriftSettings = field(default_factory=DriftSettings)
@@ -74,7 +74,6 @@ class VersionGate:
     def __init__(self, learner: Learner, rankings: Mapping[str, PrequentialMetrics], settings: GateSettings) -> None:
         self.learner, self.rankings, self.settings = learner, rankings, settings
         self.drift = DriftDetector(settings.drift)
-        self.baseline_mrr = {name: 0.0 for name in rankings if name != "full"}  # running means
         self.recent: dict[str, Probe] = {}  # the newest probe of each of the most recently active users
         self.probes: list[Probe] = []
         self.passed_results: list[ProbeResult] = []  # of the probes, by the last version that passed
@@ -98,12 +97,9 @@ class VersionGate:
         for user in list(self.recent)[: -self.settings.probes]:
             del self.recent[user]
 
-    def add_ranks(self, ranks: Mapping[str, float]) -> None:
-        """Take the prequential ranks of one event, by variant."""
-        best = max(self.baseline_mrr, key=self.baseline_mrr.__getitem__)
-        self.drift.add([1 / ranks["full"] - 1 / ranks[best]])
-        for name, mean in self.baseline_mrr.items():
-            self.baseline_mrr[name] = mean + (1 / ranks[name] - mean) / BASELINE_MEMORY_EVENTS
+    def add_rank(self, rank: float) -> None:
+        """Take the prequential rank of one event."""
+        self.drift.add([1 / rank])
 
     def check(self, point: TrustedPoint, now: int) -> Verdict:
         """Check the present state, which ends at `point`; `now` is the log time in ms."""
@@ -118,7 +114,7 @@ class VersionGate:
         self.failures += 1
         self.failing_since = now if self.failing_since is None else self.failing_since
         rollback_to = None
-        if self.trusted is not None and self.passed_step > self.trusted.step:
+        if self.drift.is_alarm and self.trusted is not None and self.passed_step > self.trusted.step:
             rollback_to, self.passed_step = self.trusted, self.trusted.step
         must_return = self.trusted is not None and self.failures >= self.patience
         return Verdict(tuple(problems), rollback_to, self.trusted if must_return else None)
@@ -127,32 +123,36 @@ class VersionGate:
         """What is wrong with the present state, and its results on the probes."""
         if not self.learner.pipelines["full"].is_finite():
             return ["a weight is not finite"], []
-        results = rank_probes(self.learner, self.probes)
-        problems = [self._baseline_problem(), "the lead over the best baseline has fallen" if self.drift.is_alarm else ""]
-        problems += self._probe_problems(results)
-        return [problem for problem in problems if problem], results
+        results = rank_probes(self.learner, self.probes[self._half()])
+        return self._baseline_problems() + self._probe_problems(results), results
 
-    def _baseline_problem(self) -> str:
+    def _half(self) -> slice:
+        """The probes of this check."""
+        return slice(self.probe_age % 2, None, 2)
+
+    def _baseline_problems(self) -> list[str]:
+        problems = ["the prequential MRR has fallen"] if self.drift.is_alarm else []
         window = {name: one.recent_reciprocal_ranks(self.settings.window) for name, one in self.rankings.items()}
         full = window.pop("full")
         if len(full) < self.settings.min_events:
-            return ""
+            return problems
         best = max(window.values(), key=lambda values: float(values.mean()))
-        return "the MRR is below that of the best baseline" if self._is_worse(full, best) else ""
+        return problems + (["the MRR is below that of the best baseline"] if self._is_worse(full, best) else [])
 
     def _probe_problems(self, results: Sequence[ProbeResult]) -> list[str]:
-        pairs = [(a, b) for a, b in zip(self.passed_results, results, strict=True) if a.top and b.top]
-        if not pairs:
+        passed = self.passed_results[self._half()]
+        pairs = [(a, b) for a, b in zip(passed, results, strict=True) if a.top and b.top]
+        if len(pairs) < self.settings.min_probes:
             return []
         before, after = ([result.top for result in side] for side in zip(*pairs, strict=True))
         rank_before, rank_after = (np.array([1 / one.rank for one in side]) for side in zip(*pairs, strict=True))
         overlap = np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(before, after, strict=True)])
-        max_share = max(self.settings.max_top_share, _top_share(before))
+        max_share = max(self.settings.max_top_share, self.settings.max_top_growth * _top_share(before))
         found = {
             "the probes are ranked worse than by the last version": self._is_worse(rank_after, rank_before),
             "the lists no longer resemble those of the last version": overlap < self.settings.min_overlap,
             "the lists have too few titles": _coverage(after) < self.settings.min_coverage * _coverage(before),
-            "too many lists begin with the same title": _top_share(after) > max_share and len(pairs) > 10,
+            "too many lists begin with the same title": _top_share(after) > max_share,
         }
         return [problem for problem, is_found in found.items() if is_found]
 
@@ -168,9 +168,9 @@ class VersionGate:
         self.passed_step = point.step
         if not self.drift.is_suspect:
             self.trusted = point
+        self.passed_results[self._half()] = results
         self.probe_age += 1
         if self.probe_age < self.settings.probe_checks and len(self.probes) == self.settings.probes:
-            self.passed_results = results
             return
         self.probe_age, self.probes = 0, list(self.recent.values())
         self.passed_results = rank_probes(self.learner, self.probes)
@@ -196,12 +196,12 @@ class VersionGate:
         """Drop the user's probes."""
         self.recent.pop(user, None)
         kept = [n for n, probe in enumerate(self.probes) if probe.user != user]
-        self.probes, self.passed_results = ([values[n] for n in kept] for values in (self.probes, self.passed_results))
+        self.probes = [self.probes[n] for n in kept]
+        self.passed_results = [self.passed_results[n] for n in kept]
 
     def state_dict(self) -> dict[str, Any]:
         return {
             **self.outcome(),
-            "baseline_mrr": dict(self.baseline_mrr),
             "recent": [list(probe) for probe in self.recent.values()],
             "probes": [list(probe) for probe in self.probes],
             "passed_results": [list(result) for result in self.passed_results],
@@ -212,7 +212,6 @@ class VersionGate:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.drift.load_state_dict(state["drift"])
-        self.baseline_mrr = dict(state["baseline_mrr"])
         self.recent = {probe.user: probe for probe in (Probe(*fields) for fields in state["recent"])}
         self.probes = [Probe(*fields) for fields in state["probes"]]
         self.passed_results = [ProbeResult(*fields) for fields in state["passed_results"]]

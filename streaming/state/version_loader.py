@@ -77,8 +77,9 @@ class VersionLoader:
     than the served version. A version to try again waits in the queue. The effect of an announcement depends on its
     cause:
 
-    - "learned": queued; held back while a rollback is active
-    - "rollback": becomes the active rollback. It is queued; queued versions that are later than its model are held back
+    - "learned": queued; held back while a rollback is active. It ends an automatic rollback
+    - "rollback": becomes the active rollback. It is queued; queued versions that are later than its model are held
+      back. An automatic one has no effect while one by an operator is active
     - "rollforward": ends the rollback. It and the held-back versions are queued
     """
 
@@ -94,7 +95,11 @@ class VersionLoader:
         self.rollback: Announced | None = None  # the active one
         self.queue: deque[Announced] = deque(maxlen=MAX_QUEUED_VERSIONS)  # to load, oldest first
         self.held_back: deque[Announced] = deque(maxlen=MAX_QUEUED_VERSIONS)  # until the rollback ends
-        self.add(announced)  # the whole history, because the active rollback may be long ago
+        history = list(announced)  # the whole history, because the active rollback may be long ago
+        self.add(history)
+        if self.rollback is not None:  # the newest versions that it permits, which are not the newest of the history
+            permitted = (one for one in history if one.number <= self.rollback.number and self._is_allowed(one))
+            self.queue = deque(permitted, MAX_QUEUED_VERSIONS)
         self._current: _Load | None = None
         self._abandoned: list[Future[Recommender]] = []  # loads after their timeout that still run
         self._failures: dict[int, _Failure] = {}  # by version, of those to try again
@@ -107,17 +112,18 @@ class VersionLoader:
     def add(self, announced: Iterable[Announced]) -> None:
         """Apply new announcements, in their order."""
         for announcement in announced:
-            cause = announcement.version.cause
-            if cause == "learned" and self.rollback is not None:
-                self.held_back.append(announcement)
+            cause, automatic = announcement.version.cause, announcement.version.automatic
+            is_held = self.rollback is not None and not self.rollback.version.automatic
+            if is_held and (cause == "learned" or automatic):
+                self.held_back.extend([] if automatic else [announcement])
                 continue
             if cause == "rollback":
                 self.rollback = announcement
                 self.held_back.extend(other for other in self.queue if not self._is_allowed(other))
                 self.queue = deque((other for other in self.queue if self._is_allowed(other)), MAX_QUEUED_VERSIONS)
-            elif cause == "rollforward":
+            elif self.rollback is not None:
+                self.queue.extend(self.held_back if cause == "rollforward" else [])
                 self.rollback = None
-                self.queue.extend(self.held_back)
                 self.held_back.clear()
             self.queue.append(announcement)
         ROLLBACK_VERSION.set(-1 if self.rollback is None else self.rollback.number)
@@ -134,6 +140,8 @@ class VersionLoader:
             loaded, self._current = self._current, None
             if self._is_allowed(loaded.announced):
                 self._serve(loaded)
+            else:  # a rollback was announced meanwhile
+                self.held_back.append(loaded.announced)
         elif self._current is not None and self.clock() >= self._current.deadline:
             self._abandon(self._current)
         newer = (announced for announced in self.queue if announced.number > self.publisher.version)
@@ -184,6 +192,8 @@ class VersionLoader:
             )
         if self._is_allowed(hanging.announced):
             self._skip(hanging.announced, TimeoutError(f"no end after {self.timeout_s:g} s"))
+        else:
+            self.held_back.append(hanging.announced)
 
     def _serve(self, loaded: _Load) -> None:
         number, version = loaded.announced

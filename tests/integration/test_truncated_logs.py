@@ -24,7 +24,7 @@ from infra.settings import Settings
 from infra.topics import create_topics, log_identity
 from model import checkpoint
 from streaming.errors import OffsetOutOfRangeError, stream_error
-from streaming.flows.learn import LOST_RECORDS
+from streaming.flows.learner_metrics import LOST_RECORDS
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Tick, decode_log, to_json
 from streaming.state.deduplicator import Deduplicator

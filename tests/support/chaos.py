@@ -26,7 +26,8 @@ from infra.settings import Settings
 from model import checkpoint
 from model.learner import Learner
 from streaming.kafka.source import read_all
-from streaming.state.log_learner import LogLearner, LogSettings
+from streaming.state.log_learner import LogLearner
+from streaming.state.log_settings import LogSettings
 from streaming.stores.list_client import key
 from streaming.topics import ACTIVITY
 

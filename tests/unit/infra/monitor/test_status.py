@@ -18,7 +18,7 @@ from infra.monitor.metrics_server import free_base_port, start_metrics_server
 from infra.monitor.status import LEARNER_METRICS, Status, as_json, print_status, processed_events, status_and_version
 from infra.settings import Settings
 from infra.topics import create_topics
-from streaming.flows.learn import LEARNED_EVENTS, LOSS, POSITION, PREQUENTIAL_SCORED, PREQUENTIAL_SUM
+from streaming.flows.learner_metrics import LEARNED_EVENTS, LOSS, POSITION, PREQUENTIAL_SCORED, PREQUENTIAL_SUM
 from streaming.kafka.dead_letters import DEAD_LETTERS_WRITTEN
 from streaming.records import Version, to_json
 from streaming.state.user_state import DUPLICATES, EVENTS

@@ -19,7 +19,8 @@ from model.checkpoint import FORMAT
 from model.learner import Learner, LearnerSettings
 from streaming.records import Tick
 from streaming.state.checkpoints import CheckpointStore
-from streaming.state.log_learner import LogLearner, LogSettings
+from streaming.state.log_learner import LogLearner
+from streaming.state.log_settings import LogSettings
 from streaming.topics import ACTIVITY, topics
 from tests.support.checkpoint_storage import change_format, write
 from tests.support.kafka import StartBroker

@@ -8,7 +8,8 @@ from msgspec import structs
 from model.learner import Learner
 from streaming.kafka.source import Message
 from streaming.records import Activity, NewEvent, Tick, Title, UserErasure, decode_log
-from streaming.state.log_learner import UNDECODABLE_RECORDS, LogLearner, LogSettings
+from streaming.state.log_learner import UNDECODABLE_RECORDS, LogLearner
+from streaming.state.log_settings import LogSettings
 from tests.support.learner import D_TEXT, SETTINGS, SMALL_STATE, LogBuilder, activity, find_in_state
 
 torch.set_num_threads(1)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from model.learner import Learner
-from streaming.state.log_learner import LogLearner, LogSettings
+from streaming.state.log_learner import LogLearner
+from streaming.state.log_settings import LogSettings
 from tests.support.learner import SETTINGS, SMALL_STATE, LogBuilder, activity
 
 torch.set_num_threads(1)

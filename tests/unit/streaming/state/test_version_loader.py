@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import pytest
+from msgspec import structs
 from prometheus_client import REGISTRY
 
 from model.checkpoint import CheckpointError
@@ -15,13 +16,15 @@ from tests.support.publish import recommender
 
 
 def announced(
-    number: int, step: int | None = None, cause: Literal["learned", "rollback", "rollforward"] = "learned"
+    number: int,
+    step: int | None = None,
+    cause: Literal["learned", "rollback", "rollforward"] = "learned",
+    automatic: bool = False,
 ) -> Announced:
     """A version whose training step is its number, unless given."""
     step = number if step is None else step
-    return Announced(
-        number, Version(path=f"v{number}", step=step, position=0, learned=step, mrr=None, created=0, cause=cause)
-    )
+    version = Version(path=f"v{number}", step=step, position=0, learned=step, mrr=None, created=0, cause=cause)
+    return Announced(number, structs.replace(version, automatic=automatic))
 
 
 def load(url: str, newer: Sequence[Title]) -> Recommender:
@@ -84,3 +87,45 @@ def test_version_older_than_the_one_in_use_is_not_loaded() -> None:
     loader.add([announced(1)])
     run(loader)
     assert publisher.version == 2
+
+
+def test_automatic_rollback_ends_with_the_next_learned_version() -> None:
+    COMPLETE.update({"v1", "v3", "v4"})
+    loader = VersionLoader(Publisher(), load, [announced(0), announced(1), announced(2)])
+    loader.add([announced(3, step=1, cause="rollback", automatic=True)])
+    run(loader)
+    assert loader.publisher.version == 3
+    assert numbers(loader.held_back) == [1, 2]
+    loader.add([announced(4)])
+    run(loader)
+    assert (loader.publisher.version, loader.rollback) == (4, None)
+    assert not loader.held_back
+
+
+def test_automatic_rollback_does_not_replace_one_by_an_operator() -> None:
+    COMPLETE.update({"v1", "v2"})
+    loader = VersionLoader(Publisher(), load, [announced(0), announced(1)])
+    loader.add([announced(2, step=0, cause="rollback"), announced(3)])
+    loader.add([announced(4, step=1, cause="rollback", automatic=True), announced(5)])
+    run(loader)
+    assert loader.publisher.version == 2
+    assert loader.rollback is not None
+    assert (loader.rollback.number, numbers(loader.held_back)) == (2, [0, 1, 3, 5])
+
+
+def test_older_version_replaces_the_target_of_a_long_past_rollback() -> None:
+    COMPLETE.add("v3")
+    history = [announced(n) for n in range(60)] + [announced(60, step=5, cause="rollback")]
+    loader = VersionLoader(Publisher(), load, history)
+    assert numbers(loader.queue) == [0, 1, 2, 3, 4, 60]
+    run(loader)
+    assert loader.publisher.version == 3
+
+
+def test_version_that_loads_while_a_rollback_arrives_is_held_back() -> None:
+    COMPLETE.update({"v0", "v1", "v2", "v3"})
+    loader = VersionLoader(Publisher(), load, [announced(0), announced(1)])
+    loader.step()  # begins to load version 1
+    loader.add([announced(2, step=0, cause="rollback")])
+    run(loader)
+    assert (loader.publisher.version, numbers(loader.held_back)) == (2, [0, 1])
