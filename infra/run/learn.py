@@ -73,7 +73,7 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
         check_checkpoint_settings(manifest, learner.learner.settings, url)
         same_log = manifest["log"] == log_id
         learner.load_state_dict(state, same_log)
-        manifest = manifest if same_log else {**manifest, "position": 0, "learned": 0}
+        manifest = manifest if same_log else {**manifest, "position": 0, "learned": 0, "skipped": []}
         newest = version_record(url, manifest)
         unannounced = _unannounced(read_versions(config), newest, manifest["passed"], learner.gate, checkpoints)
         _skip_lost_records(learner, first, same_log)
@@ -106,8 +106,8 @@ def _unannounced(
     last = list(versions.values())[-1:]
     if not (gate.failures and last and last[0].cause == "learned" and last[0].step > gate.passed_step):
         return None
-    trusted = checkpoints.find(gate.passed_step)
-    return None if trusted is None else automatic_rollback(trusted)
+    last_good = checkpoints.find(gate.passed_step)
+    return None if last_good is None else automatic_rollback(last_good)
 
 
 def _reread(config: Mapping[str, str], start: int, stop: int) -> Iterator[Message]:

@@ -4,8 +4,8 @@ The flow has no recovery store. A checkpoint is its commit, and the source start
 The same code catches up with a backlog and trains a new deployment on an existing log.
 
 A version is announced only if it passed the gate. If the gate finds that the versions in service have become worse, the
-flow announces the trusted one again. If it demands a return, the flow loads the trusted checkpoint and reads the log
-again from there, which stops it for that long. After a crash in between, the restart comes to the same decision.
+flow announces the last good one again. If it demands a return, the flow loads the last good checkpoint and reads the
+log again from there, which stops it for that long. After a crash in between, the restart comes to the same decision.
 """
 
 import logging
@@ -33,7 +33,7 @@ from streaming.records import Version, to_json
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
 from streaming.state.model_versions import automatic_rollback
-from streaming.state.version_gate import TrustedPoint, Verdict
+from streaming.state.version_gate import GoodPoint, Verdict
 from streaming.topics import MODEL_VERSIONS
 
 SINGLE_WRITER: Final = "0"  # key of the versions: one writer keeps their order
@@ -136,12 +136,14 @@ class _Step:
 
     def _write_checkpoint(self) -> None:
         self._collect(wait=True)
-        self.written_at, trusted = time.monotonic(), self.learner.gate.trusted
-        self.checkpoints.write(self.learner.state_dict(), self._manifest(), None if trusted is None else trusted.step)
+        self.written_at, last_good = time.monotonic(), self.learner.gate.last_good
+        self.checkpoints.write(
+            self.learner.state_dict(), self._manifest(), None if last_good is None else last_good.step
+        )
 
-    def _roll_back(self, point: TrustedPoint) -> None:
-        """Announce the trusted version again; the next version that passes ends the rollback."""
-        self._collect(wait=True)  # the trusted one may be the one that is being written
+    def _roll_back(self, point: GoodPoint) -> None:
+        """Announce the last good version again; the next version that passes ends the rollback."""
+        self._collect(wait=True)  # the last good one may be the one that is being written
         self.ready = [version for version in self.ready if version.step <= point.step]
         self.passed = {step for step in self.passed if step <= point.step}
         found = self.checkpoints.find(point.step)
@@ -152,8 +154,8 @@ class _Step:
         log.error("The versions in service have become worse: rolling back to step %d.", found.step)
         self.ready.append(automatic_rollback(found))
 
-    def _return(self, point: TrustedPoint) -> bool:
-        """Continue from the trusted checkpoint. Returns False if no checkpoint is left that could be used."""
+    def _return(self, point: GoodPoint) -> bool:
+        """Continue from the last good checkpoint. Returns False if no checkpoint is left that could be used."""
         self._collect(wait=True)
         learner, end, fed = self.learner, self.learner.position, self.learner.next_offset
         found = self.checkpoints.find(point.step)

@@ -54,7 +54,7 @@ GATE_ROLLBACKS: Final = Counter(
     "premiere_gate_rollbacks_total", "Automatic rollbacks, because the versions in service had become worse."
 )
 GATE_RETURNS: Final = Counter(
-    "premiere_gate_returns_total", "Returns of the learner to a trusted checkpoint, which skip a range of the log."
+    "premiere_gate_returns_total", "Returns of the learner to the last good checkpoint, which skip a range of the log."
 )
 CHECKPOINT_STEP: Final = Gauge("premiere_checkpoint_step", "Micro-batches learned by the newest complete checkpoint.")
 

@@ -4,9 +4,9 @@ A background thread writes a copy of the state while the learner continues; the 
 for a limited time. A failed or slow write does not stop the learner: it is logged and counted, and the next due
 checkpoint is tried. A version is announced, and its log position committed, only after its checkpoint is complete.
 
-The store keeps the newest few checkpoints, pinned ones (an operator rolled back to them), the trusted one (the learner
-may return to it), and older ones by age: for each period, one that is between one and two periods old, for problems
-that are noticed later. Its successor is kept as well: it becomes the one of that age once it is old enough.
+The store keeps the newest few checkpoints, pinned ones (an operator rolled back to them), the last good one (the
+learner may return to it), and older ones by age: for each period, one that is between one and two periods old, for
+problems that are noticed later. Its successor is kept as well: it becomes the one of that age once it is old enough.
 
 Rotation deletes only checkpoints of this format and this log, of no later step than the one just written, that this
 process wrote or found at its start. So a stalled process that wakes deletes nothing of the process that replaced it,
@@ -131,17 +131,17 @@ class CheckpointStore:
                 found[manifest["step"]] = version_record(url, manifest)
         return found[max(found)] if found else None
 
-    def write(self, state: Mapping[str, Any], manifest: Mapping[str, Any], trusted_step: int | None = None) -> None:
+    def write(self, state: Mapping[str, Any], manifest: Mapping[str, Any], last_good_step: int | None = None) -> None:
         """Start to write a checkpoint in the background. Call `take_finished` for the one before first.
 
-        The one of `trusted_step` is kept. The checkpoint is skipped if the one before has exceeded the time limit and
+        The one of `last_good_step` is kept. The checkpoint is skipped if the one before has exceeded the time limit and
         is still being written.
         """
         if self._overdue:
             self._report_failure(f"The checkpoint of step {manifest['step']} was skipped: the one before is unfinished")
             return
         assert self._writing is None, "call `take_finished` first"
-        self._writing, self._behind = _start(lambda: self._write(state, manifest, trusted_step)), False
+        self._writing, self._behind = _start(lambda: self._write(state, manifest, last_good_step)), False
 
     @property
     def idle(self) -> bool:
@@ -180,7 +180,7 @@ class CheckpointStore:
         log.error("%s; the learner continues and tries again at the next due checkpoint.", problem)
 
     @SNAPSHOT_SECONDS.labels("checkpoint").time()
-    def _write(self, state: Mapping[str, Any], manifest: Mapping[str, Any], trusted_step: int | None) -> Version:
+    def _write(self, state: Mapping[str, Any], manifest: Mapping[str, Any], last_good_step: int | None) -> Version:
         url, created = self._folder(manifest["step"]), int(self.clock() * 1000)
         try:
             with checkpoint.storage_errors(url):
@@ -188,7 +188,7 @@ class CheckpointStore:
                 self._claim(url)
             checkpoint.save(url, state, {**manifest, "log": self.log_identity, "created": created})
         finally:
-            self._rotate(manifest["step"], created, trusted_step)
+            self._rotate(manifest["step"], created, last_good_step)
         return version_record(url, {**manifest, "created": created})
 
     def _folder(self, step: int) -> str:
@@ -215,15 +215,15 @@ class CheckpointStore:
         partial = checkpoint.partial_writes(self.url)
         self._delete([url for url in partial if url in self._known and url <= newest])
 
-    def _rotate(self, step: int, now: int, trusted_step: int | None) -> None:
+    def _rotate(self, step: int, now: int, last_good_step: int | None) -> None:
         """Delete old checkpoints, up to this step. Errors of the storage are only logged: the next write repeats it."""
         try:
             rotatable = self._rotatable(step)
             old = [url for url in sorted(rotatable)[: -self.keep] if not checkpoint.is_pinned(url)]
             created = {url: at for url in old if (at := rotatable[url]) is not None}
             kept = {url for hours in self.retention_hours for url in kept_by_age(created, now, hours)}
-            if trusted_step is not None:
-                kept.add(self._folder(trusted_step))
+            if last_good_step is not None:
+                kept.add(self._folder(last_good_step))
             self._delete([url for url in old if url not in kept])
         except Exception as error:  # object stores have error classes of their own
             log.warning("Old checkpoints in %s could not be listed (%s).", self.url, error)

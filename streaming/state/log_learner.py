@@ -25,7 +25,7 @@ from streaming.state.deduplicator import Deduplicator
 from streaming.state.log_clock import LogClock
 from streaming.state.log_settings import LogSettings
 from streaming.state.title_metadata import title_metadata
-from streaming.state.version_gate import TrustedPoint, Verdict, VersionGate
+from streaming.state.version_gate import GoodPoint, Verdict, VersionGate
 
 RATE_WINDOW_MS: Final = 10_000  # of log time over which the event rate is measured
 MIN_RATE_SPAN_MS: Final = 1_000  # shortest time that a rate is measured over
@@ -270,5 +270,5 @@ class LogLearner:
         if not (waited and self._changed and self.learned):  # a model without any event is not published
             return False
         self._checkpoint_at, self._batches_since_checkpoint, self._changed = now, 0, False
-        self.verdict = self.gate.check(TrustedPoint(self.position, self.batches), self.clock.now)
+        self.verdict = self.gate.check(GoodPoint(self.position, self.batches), self.clock.now)
         return True

@@ -40,5 +40,5 @@ def active_rollback(versions: Mapping[int, Version]) -> int | None:
 
 
 def automatic_rollback(version: Version) -> Version:
-    """The record with which the gate announces a trusted version again."""
+    """The record with which the gate announces the last good version again."""
     return structs.replace(version, cause="rollback", automatic=True)

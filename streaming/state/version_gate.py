@@ -8,10 +8,10 @@ A check fails if
 4. on the probes (`model.probes`), the model ranks the targets worse than the last version that passed (paired), or its
    lists no longer resemble those of that version.
 
-After several failed checks in a row the learner returns to the last trusted checkpoint and reads the log from there
-without training on the range that failed. The number of checks doubles with each return, until one passes: a long
-failure costs at most twice the reading. All decisions are a function of the log: the state is in the checkpoint, and a
-check happens at a position that the log determines.
+After several failed checks in a row the learner returns to the last good checkpoint and reads the log from there
+without training on the range that failed. Each return needs twice as many failed checks as the one before, until one
+passes, so a long failure costs at most twice the reading. All decisions are a function of the log: the state is in the
+checkpoint, and a check happens at a position that the log determines.
 """
 
 import math
@@ -49,7 +49,7 @@ class GateSettings:
     drift: DriftSettings = field(default_factory=DriftSettings)
 
 
-class TrustedPoint(NamedTuple):
+class GoodPoint(NamedTuple):
     """A checkpoint that passed before anything was suspect."""
 
     position: int  # next log offset
@@ -60,8 +60,8 @@ class Verdict(NamedTuple):
     """The result of a check."""
 
     problems: tuple[str, ...] = ()  # empty: the version passes
-    rollback_to: TrustedPoint | None = None  # the versions announced since then must no longer be served
-    return_to: TrustedPoint | None = None  # the learner must continue from there
+    rollback_to: GoodPoint | None = None  # the versions announced since then must no longer be served
+    return_to: GoodPoint | None = None  # the learner must continue from there
 
     @property
     def passed(self) -> bool:
@@ -81,7 +81,7 @@ class VersionGate:
         self.failures = 0  # failed checks in a row
         self.patience = settings.failures  # failed checks in a row after which the learner returns
         self.failing_since: int | None = None  # log time of the first of them, ms
-        self.trusted: TrustedPoint | None = None
+        self.last_good: GoodPoint | None = None
         self.passed_step = -1  # step of the last version that passed and was not rolled back
 
     def add_updates(self, updates: Sequence[UserUpdate]) -> None:
@@ -101,7 +101,7 @@ class VersionGate:
         """Take the prequential rank of one event."""
         self.drift.add([1 / rank])
 
-    def check(self, point: TrustedPoint, now: int) -> Verdict:
+    def check(self, point: GoodPoint, now: int) -> Verdict:
         """Check the present state, which ends at `point`; `now` is the log time in ms."""
         if not self.settings.enabled:
             return Verdict()
@@ -114,10 +114,10 @@ class VersionGate:
         self.failures += 1
         self.failing_since = now if self.failing_since is None else self.failing_since
         rollback_to = None
-        if self.drift.is_alarm and self.trusted is not None and self.passed_step > self.trusted.step:
-            rollback_to, self.passed_step = self.trusted, self.trusted.step
-        must_return = self.trusted is not None and self.failures >= self.patience
-        return Verdict(tuple(problems), rollback_to, self.trusted if must_return else None)
+        if self.drift.is_alarm and self.last_good is not None and self.passed_step > self.last_good.step:
+            rollback_to, self.passed_step = self.last_good, self.last_good.step
+        must_return = self.last_good is not None and self.failures >= self.patience
+        return Verdict(tuple(problems), rollback_to, self.last_good if must_return else None)
 
     def _problems(self) -> tuple[list[str], list[ProbeResult]]:
         """What is wrong with the present state, and its results on the probes."""
@@ -157,17 +157,17 @@ class VersionGate:
         return [problem for problem, is_found in found.items() if is_found]
 
     def _is_worse(self, values: NDArray[np.float64], reference: NDArray[np.float64]) -> bool:
-        """Whether the mean of paired values is lower by more than the margin, beyond chance."""
+        """Whether the mean of paired values is lower by more than the margin and several standard errors."""
         difference = values - reference
         error = difference.std() / math.sqrt(len(difference))
         allowed = self.settings.margin * reference.mean() + self.settings.standard_errors * error
         return bool(difference.mean() < -allowed)
 
-    def _pass(self, point: TrustedPoint, results: list[ProbeResult]) -> None:
+    def _pass(self, point: GoodPoint, results: list[ProbeResult]) -> None:
         self.failures, self.failing_since, self.patience = 0, None, self.settings.failures
         self.passed_step = point.step
         if not self.drift.is_suspect:
-            self.trusted = point
+            self.last_good = point
         self.passed_results[self._half()] = results
         self.probe_age += 1
         if self.probe_age < self.settings.probe_checks and len(self.probes) == self.settings.probes:
@@ -207,7 +207,7 @@ class VersionGate:
             "passed_results": [list(result) for result in self.passed_results],
             "probe_age": self.probe_age,
             "failures": self.failures,
-            "trusted": None if self.trusted is None else list(self.trusted),
+            "last_good": None if self.last_good is None else list(self.last_good),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -215,7 +215,7 @@ class VersionGate:
         self.recent = {probe.user: probe for probe in (Probe(*fields) for fields in state["recent"])}
         self.probes = [Probe(*fields) for fields in state["probes"]]
         self.passed_results = [ProbeResult(*fields) for fields in state["passed_results"]]
-        self.trusted = None if state["trusted"] is None else TrustedPoint(*state["trusted"])
+        self.last_good = None if state["last_good"] is None else GoodPoint(*state["last_good"])
         for name in ("patience", "failing_since", "passed_step", "probe_age", "failures"):
             setattr(self, name, state[name])
 

@@ -60,7 +60,13 @@ def test_unannounced_checkpoint_is_announced_after_a_restart(settings: Settings)
     checkpoints = CheckpointStore(settings.checkpoints_url(), log_identity=manifest["log"])
     checkpoints.write(
         learner.state_dict(),
-        {"step": learner.learner.micro_batches, "position": learner.position, "learned": learner.learned, "mrr": None},
+        {
+            "step": learner.learner.micro_batches,
+            "position": learner.position,
+            "learned": learner.learned,
+            "mrr": None,
+            "passed": True,
+        },
     )
     written = checkpoints.take_finished(wait=True)
     assert written is not None

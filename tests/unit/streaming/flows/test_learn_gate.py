@@ -143,12 +143,12 @@ def test_learner_returns_to_the_trusted_checkpoint_and_announces_again(tmp_path:
     log = LogBuilder(seed=1).add_rounds(60)
     learner = new(GateSettings(failures=2))
     run_learn(log.messages[:60], tmp_path, learner)
-    trusted = learner.gate.trusted
-    assert trusted is not None
+    last_good = learner.gate.last_good
+    assert last_good is not None
     learner.learner.pipelines["full"].ranker.mean_F[0] = np.nan
     later, _ = run_learn(log.messages[learner.next_offset :], tmp_path, learner, keep=2, whole_log=log.messages)
     assert len(learner.skipped) == 1
-    assert learner.skipped[0].start == trusted.position
+    assert learner.skipped[0].start == last_good.position
     assert later[-1].position > learner.skipped[0].end
     assert learner.learner.pipelines["full"].is_finite()
     state, manifest = checkpoint.load(later[-1].path)

@@ -12,7 +12,7 @@ from model.learner import Learner, UserUpdate
 from model.metrics.baselines import BASELINES
 from model.metrics.drift import DriftSettings
 from model.metrics.ranking import PrequentialMetrics
-from streaming.state.version_gate import GateSettings, TrustedPoint, Verdict, VersionGate
+from streaming.state.version_gate import GateSettings, GoodPoint, Verdict, VersionGate
 from tests.support.learner import SETTINGS, RandomStream
 
 torch.set_num_threads(1)
@@ -43,13 +43,13 @@ class Run:
 
     def check(self) -> Verdict:
         self.step, self.now = self.step + 1, self.now + MINUTE_MS
-        return self.gate.check(TrustedPoint(self.step * 100, self.step), self.now)
+        return self.gate.check(GoodPoint(self.step * 100, self.step), self.now)
 
 
 def healthy(settings: GateSettings = GATE, batches: int = 20) -> Run:
     run = Run(settings)
     assert [run.batch().problems for _ in range(batches)] == [()] * batches
-    assert run.gate.trusted is not None
+    assert run.gate.last_good is not None
     return run
 
 
@@ -107,11 +107,11 @@ def test_mrr_that_falls_fails_and_the_trusted_version_is_served_again() -> None:
     while not verdicts or verdicts[-1].passed:
         verdicts.append(run.batch(full=4.5))
         assert len(verdicts) < 30
-    trusted, last = run.gate.trusted, verdicts[-1]
-    assert trusted is not None
+    last_good, last = run.gate.last_good, verdicts[-1]
+    assert last_good is not None
     assert last.problems == ("the prequential MRR has fallen",)
-    assert last.rollback_to == trusted
-    assert trusted.step <= 22  # from before the fall could be noticed
+    assert last.rollback_to == last_good
+    assert last_good.step <= 22  # from before the fall could be noticed
     assert run.batch(full=4.5).rollback_to is None  # announced once
 
 
@@ -119,7 +119,7 @@ def test_learner_returns_after_three_failures_then_after_six() -> None:
     run = healthy()
     ruin_ranker_moments(run.learner)
     verdicts = [run.check() for _ in range(3)]
-    assert [verdict.return_to for verdict in verdicts] == [None, None, run.gate.trusted]
+    assert [verdict.return_to for verdict in verdicts] == [None, None, run.gate.last_good]
     run.gate.returned(run.gate.outcome())
     assert [run.check().return_to is not None for _ in range(6)] == [False] * 5 + [True]
 
