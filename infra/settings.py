@@ -128,6 +128,10 @@ class Settings(BaseSettings):
     min_users_before_launch: int = Field(
         default=3, ge=1, le=100, description="distinct users with an event on an unlaunched title before it is learned"
     )
+    version_gate: bool = Field(
+        default=True,
+        description="check each model version before it is announced; false: announce every version",
+    )
     checkpoint_seconds: float = Field(
         default=5, gt=0, description="seconds of log time (record timestamps) between two checkpoints"
     )

@@ -118,10 +118,12 @@ def _reread(config: Mapping[str, str], start: int, stop: int) -> Iterator[Messag
 
 
 def log_settings(settings: Settings) -> "LogSettings":
-    """The learner's checkpoint interval, from the settings."""
+    """The learner's checkpoint interval and gate, from the settings."""
     from streaming.state.log_settings import LogSettings
+    from streaming.state.version_gate import GateSettings
 
-    return LogSettings(checkpoint_ms=round(settings.checkpoint_seconds * 1000))
+    gate = GateSettings(enabled=settings.version_gate)
+    return LogSettings(checkpoint_ms=round(settings.checkpoint_seconds * 1000), gate=gate)
 
 
 def first_offset(config: Mapping[str, str]) -> int:

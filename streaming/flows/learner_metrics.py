@@ -86,6 +86,7 @@ class LearnerMetrics:
         REPLAY_RATIO.set(learner.replay_ratio)
         EVAL_SAMPLE_RATIO.set(learner.eval_ratio)
         EVENT_RATE.set(learner.events_per_second())
+        GATE_FAILING_S.set(learner.gate.failing_ms(learner.clock.now) / 1000)
         for part, loss in learner.losses.items():
             LOSS.labels(part).set(loss)
         for variant, ranking in learner.rankings.items():

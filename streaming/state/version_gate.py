@@ -105,7 +105,7 @@ class VersionGate:
         """Check the present state, which ends at `point`; `now` is the log time in ms."""
         if not self.settings.enabled:
             return Verdict()
-        if self.failing_since is not None and now - self.failing_since > self.settings.accept_ms:
+        if self.failing_ms(now) > self.settings.accept_ms:
             self._accept()
         problems, results = self._problems()
         if not problems:
@@ -180,6 +180,10 @@ class VersionGate:
         self.drift.reset()
         self.probes, self.passed_results = [], []
         self.failing_since, self.failures, self.patience = None, 0, self.settings.failures
+
+    def failing_ms(self, now: int) -> int:
+        """Log time since the first of the last failed checks; 0 if the last check passed."""
+        return 0 if self.failing_since is None else now - self.failing_since
 
     def returned(self, outcome: Mapping[str, Any]) -> None:
         """Continue behind a skipped range with the `outcome` of the failed checks: the memory of them must remain."""

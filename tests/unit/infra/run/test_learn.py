@@ -83,6 +83,7 @@ def test_empty_log_starts_at_offset_zero(settings: Settings) -> None:
 
 def test_checkpoint_interval_is_in_milliseconds() -> None:
     assert log_settings(Settings(checkpoint_seconds=2.5)).checkpoint_ms == 2_500
+    assert [log_settings(Settings(version_gate=on)).gate.enabled for on in (True, False)] == [True, False]
 
 
 def test_checkpoint_with_other_settings_is_refused_by_name() -> None:
