@@ -23,7 +23,7 @@ from infra.errors import PremiereError, SettingsError
 from infra.local import data_lock
 from infra.monitor import lag_exporter, metrics_server
 from infra.monitor.lag import FLOW_TOPICS
-from infra.operate.compaction_schedule import start_compaction_thread
+from infra.operate.compaction_schedule import event_retention_days, start_compaction_thread
 from infra.run.flow import Flow
 from infra.run.learn import learn
 from infra.run.prune_recovery import prune_recovery_store
@@ -38,6 +38,8 @@ from streaming.kafka.source import KafkaSource
 
 if TYPE_CHECKING:
     from feast import FeatureStore  # its import takes one second, and only two flows need it
+
+    from streaming.state.user_state import Lifetimes
 
 IDLE_INTERVAL: Final = timedelta(seconds=1)  # without records, after which a source emits an idle marker
 EMBEDDED_CLUSTER_PREFIX: Final = "premiere-"  # of the embedded broker's cluster ids
@@ -121,6 +123,7 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_
         online_shards=worker.count,
         events_id=log_identity(config, [t.USER_EVENTS]),
         requests_id=log_identity(config, [t.ERASURE_REQUESTS]),
+        lifetimes=_lifetimes(settings),
     )
     if worker.index == 0:
         start_compaction_thread(settings, stop)
@@ -152,8 +155,20 @@ def titles(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WO
         offline=ParquetSink(offline_folder(_feast_folder(settings), "title_semantics"), 1, TITLE_SEMANTICS_SCHEMA),
         dead_letters=KafkaSink(config, stop=stop),
         encode=encode,
+        lifetime_ms=_lifetimes(settings).user_ms,
+        max_titles=2 * settings.max_titles,
     )
     return Flow(dataflow, [launches, withdrawals])
+
+
+def _lifetimes(settings: Settings) -> "Lifetimes":
+    """How long keyed states are kept: as long as the offline log keeps rows, and new users for 30 days."""
+    from streaming.state.expiry import DAY_MS, FOREVER
+    from streaming.state.user_state import Lifetimes
+
+    kept_ms = settings.offline_days * DAY_MS if settings.offline_days else FOREVER
+    new_user_ms = min(kept_ms, Lifetimes().new_user_ms)
+    return Lifetimes(user_ms=kept_ms, new_user_ms=new_user_ms, event_ms=event_retention_days() * DAY_MS)
 
 
 def _feast_folder(settings: Settings) -> Path:

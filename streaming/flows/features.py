@@ -48,12 +48,17 @@ from streaming.records import (
     decode_event,
     to_msgpack,
 )
+from streaming.state.expiry import Expiration, Expiry
 from streaming.state.user_history import UserEvent, UserRow
-from streaming.state.user_state import SavedUser, Update, UserState
+from streaming.state.user_state import Lifetimes, SavedUser, Update, UserState
 from streaming.topics import ACTIVITY, ERASURE_REQUESTS
 
 MAX_EVENT_BYTES: Final = 65_536  # a dead letter can store all of such an event or request
+DEFAULT_LIFETIMES: Final = Lifetimes()
 SINGLE_WRITER: Final = "0"  # key of all records for the learner log: one writer keeps their order
+
+
+UserItem = UserEvent | UserErasure | Expiration
 
 
 class ParsedPoll(NamedTuple):
@@ -78,41 +83,52 @@ def build(
     online_shards: int | None = None,
     events_id: str = "",
     requests_id: str = "",
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES,
     clock: Callable[[], float] = time.time,
 ) -> Dataflow:
     """The flow.
 
-    - events, requests: yield polls; an empty poll of `events` means that no message arrived for a while
+    - events, requests: yield polls; an empty one of `events` means that no message arrived for a while
     - history: the number of a user's events that are kept
+    - lifetimes: when the state of a user ends
     - max_future: how far an event's time may be ahead of its record time
     - offline_shards: `offline` and `erasures` get the keys "0" to `offline_shards` - 1; must never change
     - online_shards: `online` gets the keys "0" to `online_shards` - 1; may change; default: `offline_shards`
-    - events_id, requests_id: identities of the topics; the records of the learner log contain them
+    - events_id, requests_id: identities of the topics, for the records of the learner log
     """
     keys, online_keys = _keys(offline_shards), _keys(online_shards or offline_shards)
-    flow = Dataflow("features")
+    flow, expiry = Dataflow("features"), Expiry(lifetimes.max_users)
     polls, request_polls = op.input("user_events", flow, events), op.input("erasure_requests", flow, requests)
     parsed_events = op.map("parsed", polls, lambda poll: parse_events(poll, max_future))  # ParsedPoll
     parsed_requests = op.map("parsed_requests", request_polls, lambda poll: parse_requests(poll, requests_id))
     parsed = op.merge("parsed_polls", parsed_requests, parsed_events)  # ParsedPoll
-    letters = op.flat_map("letters", parsed, lambda poll: [(SINGLE_WRITER, poll.letters)] if poll.letters else [])
-    by_user = op.flat_map("by_user", parsed, lambda poll: poll.users.items())  # (user, [UserEvent | UserErasure])
-    updates = op.stateful_batch("histories", by_user, lambda state: _UserLogic(history, state))  # (user, Update)
+    by_user = op.flat_map("by_user", parsed, lambda poll: _by_user(poll, expiry, clock()))  # (user, [UserItem])
+    updates = op.stateful_batch("histories", by_user, lambda saved: _UserLogic(history, lifetimes, expiry, saved))
     silence = op.filter("silence", parsed_events, lambda poll: not (poll.users or poll.letters))
     ticks = op.map("ticks", silence, lambda _: (SINGLE_WRITER, [_tick(clock())]))  # ("0", [Outgoing])
     records = op.flat_map_batch("records", updates, lambda batch: _log_records(batch, events_id))  # ("0", [Outgoing])
     online_rows = op.flat_map_batch("online_rows", updates, lambda batch: _online_rows(batch, online_keys))
     rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [UserRow]), as the one above
     erased = op.flat_map_batch("erased", updates, lambda batch: _erasures(batch, keys))  # (shard, [UserRow])
-    no_rows: list[tuple[str, list[UserRow]]] = [(key, []) for key in keys]
     # A Parquet sink publishes its files at a snapshot, and the engine takes none of a sink that gets no items.
-    empty_batches = op.flat_map("empty_batches", silence, lambda _: no_rows)
+    empty_batches = op.flat_map("empty_batches", silence, lambda _: [(key, list[UserRow]()) for key in keys])
     op.output("activity", op.merge("log", records, ticks), activity)
     op.output("online", online_rows, online)
     op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
     op.output("erasures", op.merge("erasure_rows", erased, empty_batches), erasures)
-    op.output("dead_letters", letters, dead_letters)
+    op.output("dead_letters", op.flat_map("letters", parsed, _letters), dead_letters)
     return flow
+
+
+def _letters(poll: ParsedPoll) -> list[tuple[str, list[Outgoing]]]:
+    return [(SINGLE_WRITER, poll.letters)] if poll.letters else []
+
+
+def _by_user(poll: ParsedPoll, expiry: Expiry, seconds: float) -> list[tuple[str, list[UserItem]]]:
+    """The poll's events and requests, and an expiration for each user whose state may end now."""
+    newest = max((items[-1].appended for items in poll.users.values()), default=0)
+    users: list[tuple[str, list[UserItem]]] = [(user, [*items]) for user, items in poll.users.items()]
+    return users + [(user, [expiration]) for user, expiration in expiry.due(newest, int(seconds * 1000))]
 
 
 def _keys(shards: int) -> list[str]:
@@ -174,17 +190,29 @@ def _parse_event(message: Message, max_ahead_ms: int) -> UserEvent:
     return UserEvent(event.user, event.title, event.ts, action, event.event_id, *position)
 
 
-class _UserLogic(StatefulBatchLogic[list[UserEvent | UserErasure], Update, SavedUser]):
+class _UserLogic(StatefulBatchLogic[list[UserItem], Update, SavedUser]):
     """Keeps one user's state in the engine."""
 
-    __slots__ = ("state",)
+    __slots__ = ("expiry", "lifetimes", "state")
 
-    def __init__(self, size: int, saved: SavedUser | None) -> None:
-        self.state = UserState(size, saved)
+    def __init__(self, size: int, lifetimes: Lifetimes, expiry: Expiry, saved: SavedUser | None) -> None:
+        self.state, self.lifetimes, self.expiry = UserState(size, saved), lifetimes, expiry
+        if saved is not None:
+            expiry.add(self.state.user, self.state.ends_at(lifetimes))
 
-    def on_batch(self, values: list[list[UserEvent | UserErasure]]) -> tuple[list[Update], bool]:
-        """Apply the user's events and requests of one or several polls."""
-        update = self.state.apply(values[0] if len(values) == 1 else list(chain.from_iterable(values)))
+    def on_batch(self, values: list[list[UserItem]]) -> tuple[list[Update], bool]:
+        """Apply the user's events and requests of one or several polls, and end the state if it is due."""
+        items = values[0] if len(values) == 1 else list(chain.from_iterable(values))
+        state, is_new = self.state, not self.state.user
+        update = state.apply([item for item in items if not isinstance(item, Expiration)])
+        if not state.user:
+            return [], StatefulBatchLogic.DISCARD  # it has ended already
+        ends_at, kept_until = state.ends_at(self.lifetimes), state.kept_until(self.lifetimes)
+        if is_new:
+            self.expiry.add(state.user, ends_at)
+        for item in items:
+            if isinstance(item, Expiration) and self.expiry.ends(state.user, ends_at, kept_until, item):
+                return [update] if update.records else [], StatefulBatchLogic.DISCARD
         return [update] if update.records else [], StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> SavedUser:

@@ -11,6 +11,7 @@ Reprocessing produces the same records again; readers ignore a stamp that they k
 store.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import chain
@@ -37,6 +38,7 @@ from streaming.kafka.dead_letters import (
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
 from streaming.records import Launch, Title, decode_launch, decode_withdrawal, to_msgpack
+from streaming.state.expiry import DAY_MS, Expiration, Expiry
 from streaming.state.title_state import (
     TitleChange,
     TitleContent,
@@ -55,9 +57,14 @@ MAX_GENRES: Final = 100  # in a launch
 MAX_GENRE_CHARS: Final = 256
 VALID_YEARS: Final = range(10_000)
 VALID_RELEASE_MS: Final = range(-62_135_596_800_000, 253_402_300_800_000)  # the years 1 to 9999
+LIFETIME_MS: Final = 365 * DAY_MS  # of a title's state without records
+MAX_TITLES: Final = 400_000  # titles whose state a process keeps
 SINGLE_WRITER: Final = "0"  # key of all output: one writer per sink keeps the order of the launches
 
 TitleRow = dict[str, Any]
+
+
+TitleItem = TitleLaunch | Withdrawal | Expiration
 
 
 class ParsedPoll(NamedTuple):
@@ -78,8 +85,14 @@ def build(
     dead_letters: Sink[tuple[str, list[Outgoing]]],
     encode: Encoder,
     max_future: timedelta = MAX_FUTURE,
+    lifetime_ms: int = LIFETIME_MS,
+    max_titles: int = MAX_TITLES,
+    clock: Callable[[], float] = time.time,
 ) -> Dataflow:
-    """The flow. Both sources yield polls; an empty one of `launches` means that no message arrived for a while."""
+    """The flow. Both sources yield polls; an empty one of `launches` means that no message arrived for a while.
+
+    The state of a title ends after `lifetime_ms` without records, or earlier if a process has more than `max_titles`.
+    """
     flow = Dataflow("titles")
     polls = op.input("title_launches", flow, launches)  # [Message]
     parsed_launches = op.map("parsed", polls, lambda poll: parse_launches(poll, max_future))  # ParsedPoll
@@ -87,8 +100,9 @@ def build(
     parsed_withdrawals = op.map("parsed_withdrawals", withdrawal_polls, parse_withdrawals)  # ParsedPoll
     parsed = op.merge("parsed_polls", parsed_withdrawals, parsed_launches)
     letters = op.flat_map("letters", parsed, lambda poll: [(SINGLE_WRITER, poll.letters)] if poll.letters else [])
-    by_title = op.flat_map("by_title", parsed, lambda poll: poll.titles.items())  # (title, [TitleLaunch | Withdrawal])
-    changes = op.stateful_batch("catalog", by_title, _TitleLogic)  # (title, TitleChange)
+    expiry = Expiry(max_titles)
+    by_title = op.flat_map("by_title", parsed, lambda poll: _by_title(poll, expiry, clock()))  # (title, [TitleItem])
+    changes = op.stateful_batch("catalog", by_title, lambda saved: _TitleLogic(lifetime_ms, expiry, saved))
     embedded = op.flat_map_batch("embedded", changes, lambda batch: [embed([c for _, c in batch], encode)])  # [Title]
     records = op.map("records", embedded, lambda batch: (SINGLE_WRITER, [_record(TITLES, title) for title in batch]))
     log = op.map("log", embedded, lambda batch: (SINGLE_WRITER, [_record(ACTIVITY, title) for title in batch]))
@@ -102,6 +116,13 @@ def build(
     op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
     op.output("dead_letters", letters, dead_letters)
     return flow
+
+
+def _by_title(poll: ParsedPoll, expiry: Expiry, seconds: float) -> list[tuple[str, list[TitleItem]]]:
+    """The poll's launches and withdrawals, and an expiration for each title whose state may end now."""
+    newest = max((items[-1].appended for items in poll.titles.values()), default=0)
+    titles: list[tuple[str, list[TitleItem]]] = [(title, [*items]) for title, items in poll.titles.items()]
+    return titles + [(title, [expiration]) for title, expiration in expiry.due(newest, int(seconds * 1000))]
 
 
 def parse_launches(poll: list[Message], max_future: timedelta = MAX_FUTURE) -> ParsedPoll:
@@ -166,20 +187,32 @@ def _content(launch: Launch) -> TitleContent:
     return TitleContent(name, tuple(genres), launch.year, launch.released, text)
 
 
-class _TitleLogic(StatefulBatchLogic[list[TitleLaunch | Withdrawal], TitleChange, tuple[Any, ...]]):
+class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleChange, tuple[Any, ...]]):
     """Keeps the state of one title in the engine."""
 
-    __slots__ = ("state",)
+    __slots__ = ("expiry", "lifetime_ms", "state")
 
-    def __init__(self, saved: tuple[Any, ...] | None) -> None:
+    def __init__(self, lifetime_ms: int, expiry: Expiry, saved: tuple[Any, ...] | None) -> None:
+        self.lifetime_ms, self.expiry = lifetime_ms, expiry
         self.state = None if saved is None else check_format(saved)
+        if self.state is not None:
+            expiry.add(self.state.title, self.state.ends_at(lifetime_ms))
 
-    def on_batch(self, values: list[list[TitleLaunch | Withdrawal]]) -> tuple[list[TitleChange], bool]:
-        """Apply the title's launches and withdrawals of one or several polls."""
-        changes = []
-        for item in chain.from_iterable(values):
-            self.state, change = apply(self.state, item)
-            changes += [change] if change else []
+    def on_batch(self, values: list[list[TitleItem]]) -> tuple[list[TitleChange], bool]:
+        """Apply the title's launches and withdrawals of one or several polls, and end the state if it is due."""
+        changes, is_new, items = list[TitleChange](), self.state is None, list(chain.from_iterable(values))
+        for item in items:
+            if not isinstance(item, Expiration):
+                self.state, change = apply(self.state, item)
+                changes += [change] if change else []
+        if self.state is None:
+            return [], StatefulBatchLogic.DISCARD  # it has ended already
+        ends_at = self.state.ends_at(self.lifetime_ms)
+        if is_new:
+            self.expiry.add(self.state.title, ends_at)
+        for item in items:
+            if isinstance(item, Expiration) and self.expiry.ends(self.state.title, ends_at, 0, item):
+                return changes, StatefulBatchLogic.DISCARD
         return changes, StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from prometheus_client import Counter
 
 from streaming.errors import StreamError
 
-STATE_FORMAT: Final = 2
+STATE_FORMAT: Final = 3
 NEVER: Final = -(2**62)  # append time of no launch, or before any withdrawal, ms
 
 LAUNCHES: Final = Counter("premiere_launches_total", "Launches by outcome: new, changed or same.", ["outcome"])
@@ -69,6 +69,7 @@ class TitleState(NamedTuple):
     """The state of a title, stored as a plain tuple."""
 
     format: int
+    title: str
     stamp: int  # of the last change
     launched: int | None  # None before the first launch
     launch_appended: int  # of the last launch
@@ -80,8 +81,12 @@ class TitleState(NamedTuple):
         """Whether the title must not be recommended."""
         return self.launch_appended <= self.withdrawn_at
 
+    def ends_at(self, lifetime_ms: int) -> int:
+        """When the state can be dropped, if no more records arrive, ms."""
+        return max(self.launch_appended, self.withdrawn_at) + lifetime_ms
 
-UNKNOWN: Final = TitleState(STATE_FORMAT, 0, None, NEVER, NEVER, tuple(TitleContent()))
+
+UNKNOWN: Final = TitleState(STATE_FORMAT, "", 0, None, NEVER, NEVER, tuple(TitleContent()))
 
 
 def check_format(saved: tuple[Any, ...]) -> TitleState:
@@ -96,7 +101,7 @@ def check_format(saved: tuple[Any, ...]) -> TitleState:
 
 def apply(state: TitleState | None, item: TitleLaunch | Withdrawal) -> tuple[TitleState, TitleChange | None]:
     """The state of a title after a record, and the change; None if the record changed nothing."""
-    before = UNKNOWN if state is None else state
+    before = UNKNOWN._replace(title=item.title) if state is None else state
     if isinstance(item, Withdrawal):
         WITHDRAWALS.inc()
         after = before._replace(withdrawn_at=max(before.withdrawn_at, item.appended))

@@ -13,12 +13,14 @@ from prometheus_client import Counter
 
 from streaming.errors import StreamError
 from streaming.records import ACTIVITY_HISTORY, Activity, UserErasure
+from streaming.state.expiry import DAY_MS
 from streaming.state.user_history import UNIX_EPOCH, HistoryState, UserEvent, UserHistory, UserRow
 
 # New events in one activity record, as a fraction of the history's size. The rest is context for the oldest new event.
 MAX_NEW_FRACTION: Final = 0.5
+NEW_USER_EVENTS: Final = 5  # a user with fewer events is a new user
 NEVER: Final = -(2**62)  # erasure time of a user who was not erased, ms
-STATE_FORMAT: Final = 2
+STATE_FORMAT: Final = 3
 
 EVENTS: Final = Counter("premiere_events_total", "Events added to a user's history.")
 DUPLICATES: Final = Counter("premiere_duplicates_total", "Events dropped because their event_id was already seen.")
@@ -28,7 +30,16 @@ ERASED_EVENTS: Final = Counter(
     "premiere_erased_events_total", "Events dropped because they were read after the request that erases them."
 )
 
-SavedUser = tuple[int, int, HistoryState | None]  # format, erasure time, history
+SavedUser = tuple[int, str, int, HistoryState | None]  # format, user, erasure time, history
+
+
+class Lifetimes(NamedTuple):
+    """How long a state is kept after the user's last event, and how many states a process keeps."""
+
+    user_ms: int = 365 * DAY_MS
+    new_user_ms: int = 30 * DAY_MS  # users with fewer than NEW_USER_EVENTS events
+    event_ms: int = 15 * DAY_MS  # how long Kafka may still deliver an event: an erasure time is kept as long
+    max_users: int = 1_000_000
 
 
 class Update(NamedTuple):
@@ -43,7 +54,7 @@ class Update(NamedTuple):
 class UserState:
     """The state of one user."""
 
-    __slots__ = ("erased_at", "history", "size")
+    __slots__ = ("erased_at", "history", "size", "user")
 
     def __init__(self, size: int = ACTIVITY_HISTORY, saved: SavedUser | None = None) -> None:
         """A new user, or the one of a snapshot. Raises StreamError on an unknown format."""
@@ -52,12 +63,13 @@ class UserState:
                 f"Another version wrote this user's state (format {saved[0]}): run that version, or remove the flow's "
                 "recovery folder to process the topics again."
             )
-        _, self.erased_at, history = saved or (STATE_FORMAT, NEVER, None)
+        _, self.user, self.erased_at, history = saved or (STATE_FORMAT, "", NEVER, None)
         self.size = size
         self.history = None if history is None else UserHistory(size, history)  # None: no events
 
     def apply(self, items: Sequence[UserEvent | UserErasure]) -> Update:
         """Apply events and erasure requests in their order."""
+        self.user = items[0].user if items else self.user
         update, events = Update([], [], [], []), list[UserEvent]()
         for item in items:
             if isinstance(item, UserEvent):
@@ -73,7 +85,19 @@ class UserState:
 
     def snapshot(self) -> SavedUser:
         """The state as immutable values."""
-        return STATE_FORMAT, self.erased_at, None if self.history is None else self.history.snapshot()
+        return STATE_FORMAT, self.user, self.erased_at, None if self.history is None else self.history.snapshot()
+
+    def ends_at(self, lifetimes: Lifetimes) -> int:
+        """When the state can be dropped, if no more records arrive, ms."""
+        if self.history is None:
+            return self.kept_until(lifetimes)
+        is_new_user = self.history.count < NEW_USER_EVENTS
+        lifetime = lifetimes.new_user_ms if is_new_user else lifetimes.user_ms
+        return max(max(self.history.appended) + lifetime, self.kept_until(lifetimes))
+
+    def kept_until(self, lifetimes: Lifetimes) -> int:
+        """Until when an event may arrive that the user's erasure covers, ms."""
+        return self.erased_at + lifetimes.event_ms
 
     def _add(self, events: Sequence[UserEvent], update: Update) -> None:
         kept = [event for event in events if event.appended > self.erased_at]

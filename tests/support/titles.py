@@ -41,7 +41,9 @@ class TitlesRun:
         self.titles, self.activity, self.online, self.offline, self.letters = (CollectSink() for _ in range(5))
         self.encode = encode
 
-    def flow(self, source: Source[list[Message]], withdrawals: Source[list[Message]] | None = None) -> Dataflow:
+    def flow(
+        self, source: Source[list[Message]], withdrawals: Source[list[Message]] | None = None, **settings: Any
+    ) -> Dataflow:
         return build(
             launches=source,
             withdrawals=withdrawals or TestingSource([]),
@@ -51,6 +53,7 @@ class TitlesRun:
             offline=self.offline,
             dead_letters=self.letters,
             encode=self.encode,
+            **settings,
         )
 
     def written(self) -> list[Title]:

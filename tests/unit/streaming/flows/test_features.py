@@ -18,6 +18,8 @@ from streaming.flows.features import build, parse_events, parse_requests
 from streaming.kafka.sink import KafkaSink, Outgoing
 from streaming.kafka.source import KafkaSource, Message, read_all
 from streaming.records import Activity, Tick, UserErasure, decode_log
+from streaming.state.expiry import DAY_MS
+from streaming.state.user_state import Lifetimes
 from streaming.topics import ACTIVITY, DEAD_LETTERS, ERASURE_REQUESTS, Topic, topics
 from tests.support.features import NOW, FeaturesRun, erasure_request, event, polls, run_flow, run_in_order
 
@@ -206,3 +208,23 @@ def test_log_record_names_the_topic_of_its_source() -> None:
     )
     sources = {type(record): record.source for record in run.log() if isinstance(record, Activity | UserErasure)}
     assert sources == {Activity: "events-1", UserErasure: "requests-1"}
+
+
+def test_state_ends_after_its_lifetime_and_the_user_is_new_again() -> None:
+    later = NOW + 40 * DAY_MS
+    records = [*(event("regular", f"t{n}", NOW, n) for n in range(5)), event("once", "a", NOW, 5)]
+    after = [event(user, "z", later, 6)._replace(appended=later) for user in ("other", "regular", "once")]
+    run = run_flow([records, after[:1], [], after[1:]], clock=lambda: later / 1000)
+    assert {activity.user: activity.count for activity in run.activities()} == {"regular": 6, "once": 1, "other": 1}
+
+
+def test_restart_with_too_many_states_ends_some_and_goes_on(tmp_path: Path) -> None:
+    init_db_dir(tmp_path, 1)
+    first, second = [[event(f"u{n}", "a", NOW, n)] for n in range(30)], [[event("u29", "b", NOW, 30)], [], [], []]
+    run = FeaturesRun()
+    source = TestingSource[list[Message]]([*first, TestingSource.EOF(), *second])
+    for _ in range(2):
+        run_main(run.flow(source, lifetimes=Lifetimes(max_users=10)), recovery_config=RecoveryConfig(tmp_path))
+    assert REGISTRY.get_sample_value("premiere_keyed_states") == 10
+    assert run.activities()[-1].user == "u29"
+    assert len(run.rows()) == 31

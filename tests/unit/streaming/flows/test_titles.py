@@ -280,3 +280,13 @@ def produce(config: dict[str, str], topic: str, values: Iterable[bytes | None]) 
     for value in values:
         producer.produce(topic, value, b"key")
     assert producer.flush(10) == 0
+
+
+def test_state_ends_after_its_lifetime_and_the_title_is_new_again(encode: Encoder) -> None:
+    day = 86_400_000
+    polls = [[launch("1", 0, **TOY), launch("2", 1, **TOY)], [launch("2", day, **TOY)], [launch("3", 3 * day)], []]
+    again = [[launch("1", 3 * day + 1, **TOY), launch("2", 3 * day + 2, **TOY)]]
+    run = TitlesRun(encode)
+    source = TestingSource([*polls, *again])
+    run_main(run.flow(source, lifetime_ms=2 * day + 1, clock=lambda: (NOW + 3 * day) / 1000))
+    assert [title.title for title in run.written()] == ["1", "2", "3", "1"]  # "2" was sent again, unchanged

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from streaming.errors import StreamError
 from streaming.records import UserErasure
 from streaming.state.user_history import UserEvent
-from streaming.state.user_state import NEVER, UserState
+from streaming.state.user_state import NEVER, NEW_USER_EVENTS, STATE_FORMAT, Lifetimes, UserState
 
 START = 1_700_000_000_000  # ms
 
@@ -42,7 +42,7 @@ def test_erased_user_has_no_history_object() -> None:
     assert state.erased_at == NEVER
     state.apply([event(1), request(1)])
     assert state.history is None
-    assert state.snapshot()[2] is None
+    assert state.snapshot() == (STATE_FORMAT, "u", START + 1, None)
 
 
 def test_event_read_after_the_request_that_covers_it_is_dropped_and_counted() -> None:
@@ -56,4 +56,18 @@ def test_event_read_after_the_request_that_covers_it_is_dropped_and_counted() ->
 
 def test_state_of_another_format_is_refused() -> None:
     with pytest.raises(StreamError, match="format 99"):
-        UserState(saved=(99, 0, None))
+        UserState(saved=(99, "u", 0, None))
+
+
+def test_users_with_few_events_are_kept_for_a_shorter_time() -> None:
+    lifetimes, state = Lifetimes(user_ms=1000, new_user_ms=100, event_ms=10), UserState()
+    state.apply([event(number) for number in range(NEW_USER_EVENTS - 1)])
+    assert state.ends_at(lifetimes) == START + NEW_USER_EVENTS - 2 + 100
+    state.apply([event(0)])  # an event with an earlier append time
+    assert state.ends_at(lifetimes) == START + NEW_USER_EVENTS - 2 + 1000
+
+
+def test_erasure_time_is_kept_while_kafka_may_deliver_a_covered_event() -> None:
+    lifetimes, state = Lifetimes(user_ms=1, new_user_ms=1, event_ms=500), UserState()
+    state.apply([request(7)])
+    assert state.ends_at(lifetimes) == state.kept_until(lifetimes) == START + 507
