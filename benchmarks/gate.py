@@ -7,8 +7,8 @@ A simulated stream of 50 events/s is learned with the gate and without. In the m
 - shuffled labels: for a while, each event has the title of another event;
 - fake users: for a while, all events are of new users on random titles.
 
-For each fault it prints how many seconds of log time a version was in service that had been trained on faulty events
-(for the first two: after the fault began), and the MRR of the events after the fault, beside the same without a gate.
+For each fault it prints how many seconds of log time a version with the fault was in service until the fault ended (for
+the last two: one trained on faulty events), and the MRR of the events after that, beside the same without a gate.
 
     python -m benchmarks.gate            all faults
     python -m benchmarks.gate --cost     only the gate's share of the time
@@ -130,8 +130,11 @@ class Run:
     def __init__(self, messages: Sequence[Message], has_gate: bool) -> None:
         settings = LogSettings(gate=GateSettings(enabled=has_gate))
         self.messages, self.learner = messages, LogLearner(Learner(LearnerSettings()), settings)
-        self.served = 0  # log position of the version in service
-        self.states: dict[int, dict[str, Any]] = {}  # the last good state, by step
+        self.faulty = False  # whether the learner's state is affected by the fault
+        self.served_faulty = False  # the same of the version in service
+        self.states: dict[
+            int, tuple[dict[str, Any], bool]
+        ] = {}  # the last good state and whether it is faulty, by step
         self.returns = 0
         self.cpu_s = self.checks_cpu_s = 0.0  # of everything, and of the checks
         self.delays_s: list[float] = []  # by check
@@ -159,14 +162,15 @@ class Run:
     def _apply(self, verdict: Verdict) -> None:
         last_good, learner = self.learner.gate.last_good, self.learner
         if verdict.passed:
-            self.served = learner.position
+            self.served_faulty = self.faulty
             if last_good is not None and last_good.step == learner.batches:
-                self.states = {learner.batches: learner.state_dict()}
+                self.states = {learner.batches: (learner.state_dict(), self.faulty)}
         if verdict.rollback_to is not None:
-            self.served = verdict.rollback_to.position
+            self.served_faulty = self.states[verdict.rollback_to.step][1]
         if verdict.return_to is not None:
             fed, self.returns = learner.next_offset, self.returns + 1
-            learner.return_to(self.states[verdict.return_to.step])
+            state, self.faulty = self.states[verdict.return_to.step]
+            learner.return_to(state)
             for message in self.messages[learner.position : fed]:
                 learner.feed(message)
 
@@ -178,9 +182,11 @@ def run_fault(log: FaultyLog, has_gate: bool, breaks: Callable[[LogLearner], Non
     for message in log.messages:
         if message.offset == log.start and breaks is not None:
             breaks(run.learner)
-        if log.start <= message.offset < log.stop and run.served > log.start:
+            run.faulty = True
+        if run.served_faulty and message.offset < log.stop:
             faulty_ms += message.appended - previous
         previous = message.appended
+        run.faulty |= breaks is None and log.start <= message.offset < log.stop
         run.feed(message)
         full = run.learner.rankings["full"]
         if message.offset in (log.stop, log.messages[-1].offset):
@@ -209,7 +215,9 @@ def fault_rows(case: str, log: FaultyLog, breaks: Callable[[LogLearner], None] |
         make_row(case, "served faulty, no gate", [without.faulty_s], "s"),
         make_row(case, "served faulty, gate", [with_gate.faulty_s], "s", with_gate.faulty_s / without.faulty_s),
         make_row(case, "MRR after, no gate", [without.mrr_after], "MRR"),
-        make_row(case, "MRR after, gate", [with_gate.mrr_after], "MRR", with_gate.mrr_after / without.mrr_after),
+        make_row(
+            case, "MRR after, gate", [with_gate.mrr_after], "MRR", with_gate.mrr_after / max(without.mrr_after, 1e-9)
+        ),
         make_row(case, "returns", [with_gate.returns], "returns"),
     ]
 

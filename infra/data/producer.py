@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -151,7 +151,7 @@ class DatasetProducer:
         self._progress, self._clock, self._reported = progress, clock, clock()
         self._last_in_flight, self._produced_since = 0, 0  # events in flight at the last check, events produced since
 
-    def __enter__(self) -> "DatasetProducer":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *failure: object) -> None:

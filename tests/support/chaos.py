@@ -6,30 +6,34 @@ append times are left out.
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow.parquet as pq
 
 from features.store import offline_folder, open_store
 from infra.data.datasets import Dataset
-from infra.data.producer import DatasetProducer, ProduceRate
+from infra.data.producer import ProduceRate
 from infra.learner_settings import learner_settings, set_threads
 from infra.local.processes import log_tail
 from infra.local.session import Session, run_session
 from infra.local.supervisor import RestartPolicy
 from infra.monitor.metrics_server import free_base_port
 from infra.monitor.status import read_status
+from infra.run.learn import log_settings
 from infra.settings import Settings
 from model import checkpoint
 from model.learner import Learner
 from streaming.kafka.source import read_all
+from streaming.records import SkippedRange
 from streaming.state.log_learner import LogLearner
-from streaming.state.log_settings import LogSettings
-from streaming.stores.list_client import key
-from streaming.topics import ACTIVITY
+from streaming.state.model_versions import read_versions
+from streaming.stores.list_client import key, read
+from streaming.topics import ACTIVITY, TITLE_WITHDRAWALS
+from tests.support.chaos_changes import Change, ChangingProducer
 
 STALL_TIMEOUT_S: Final = 300.0  # seconds without progress after which a run has failed
 RESTART_POLICY: Final = RestartPolicy(max_restarts=1000, first_delay_s=0.1, max_delay_s=1.0)
@@ -39,7 +43,7 @@ ONLINE_FEATURES: Final = [
 MAX_IN_FLIGHT: Final = 400  # events, in a run without a fault
 
 Log = Callable[[str], object]
-Fault = Callable[[Session, DatasetProducer, int, Log], None]  # produces up to an event number and injects its fault
+Fault = Callable[[Session, ChangingProducer, int, Log], None]  # produces up to an event number and injects its fault
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class RunResult:
     learned_events: int
     duplicate_events: int  # events that were twice in the learner log and were skipped
     checkpoint_files: dict[str, bool]  # checkpoint file -> whether it equals the file of an undisturbed learner
+    list_problems: dict[str, str]  # user -> what is wrong with the content of the lists
 
 
 @dataclass(frozen=True)
@@ -69,19 +74,21 @@ class ErrorCounts:
         return not (self.lost or self.duplicated or self.different)
 
 
-def run_dataset(settings: Settings, data: Dataset, fault: Fault | None, log: Log) -> RunResult:
+def run_dataset(
+    settings: Settings, data: Dataset, fault: Fault | None, log: Log, changes: Sequence[Change] = ()
+) -> RunResult:
     """Produce the dataset into a new system, with or without a fault, until all events are learned and served."""
     with run_session(settings, RESTART_POLICY) as session:
-        with DatasetProducer(data, session.settings.kafka_config(), ahead=len(data)) as producer:
+        with ChangingProducer(data, changes, config=session.settings.kafka_config(), ahead=len(data)) as producer:
             if fault is None:
                 producer.produce(
                     pace=ProduceRate(in_flight=lambda: producer.events - _learned(session), limit=MAX_IN_FLIGHT)
                 )
             else:
                 fault(session, producer, len(data), log)
-        wait_until_settled(session, len(data), log)
+        wait_until_settled(session, len(data), log, producer.erased_events())
         session.flows.stop()
-        return _collect_result(session, data, log)
+        return _collect_result(session, data, log, changes)
 
 
 def _learned(session: Session) -> int:
@@ -89,14 +96,14 @@ def _learned(session: Session) -> int:
     return read_status(session.settings, session.lags).learned
 
 
-def wait_until_settled(session: Session, events: int, log: Log) -> None:
-    """Wait until every event is learned, saved in a checkpoint and included in its user's lists."""
+def wait_until_settled(session: Session, events: int, log: Log, erased: int = 0) -> None:
+    """Wait until every event is learned, saved in a checkpoint and, unless erased, included in its user's lists."""
     best, since = -1, time.monotonic()
     while True:
         learned = _learned(session)
         served = sum(int(session.redis.hget(name, "events") or 0) for name in session.redis.scan_iter(key("*"), 1000))
         saved = max((checkpoint.read_manifest(url)["learned"] for url in _checkpoints(session)), default=0)
-        if min(learned, served, saved) >= events:
+        if min(learned, served + erased, saved) >= events:
             break
         if (now := learned + served + saved) > best:
             best, since = now, time.monotonic()
@@ -117,7 +124,7 @@ def _checkpoints(session: Session) -> list[str]:
     return checkpoint.list_checkpoints(session.settings.checkpoints_url())
 
 
-def _collect_result(session: Session, data: Dataset, log: Log) -> RunResult:
+def _collect_result(session: Session, data: Dataset, log: Log, changes: Sequence[Change]) -> RunResult:
     folder = session.settings.data_dir.resolve() / "feast"
     table = pq.read_table(offline_folder(folder, "user_activity"))
     offline_rows = [tuple(map(_hashable, row.values())) for row in table.drop_columns(["created"]).to_pylist()]
@@ -129,21 +136,42 @@ def _collect_result(session: Session, data: Dataset, log: Log) -> RunResult:
     for user in data.users:
         events, revision = session.redis.hmget(key(user), "events", "revision")
         if events is not None:
-            lists[user] = (events, revision.split(".")[0])
+            lists[user] = (events, revision.split(".")[1])
     manifest = checkpoint.read_manifest(_checkpoints(session)[-1])
     log("an undisturbed learner reads the learner log of this run")
     checkpoint_files, duplicate_events = _compare_checkpoint(session, manifest)
-    return RunResult(offline_rows, online_features, lists, manifest["learned"], duplicate_events, checkpoint_files)
+    problems = _list_problems(session, data, {change.key for change in changes if change.topic == TITLE_WITHDRAWALS})
+    result = offline_rows, online_features, lists, manifest["learned"], duplicate_events, checkpoint_files
+    return RunResult(*result, problems)
+
+
+def _list_problems(session: Session, data: Dataset, withdrawn: set[str]) -> dict[str, str]:
+    """The users whose stored lists an application must not show, and why."""
+    announced, found = read_versions(session.settings.kafka_config()), dict[str, str]()
+    for number, user in enumerate(data.users):
+        titles = read(session.redis, user)
+        version = session.redis.hget(key(user), "version")
+        seen = {data.titles[row] for row in data.title[data.user == number].tolist()}
+        checks = {
+            "a title twice": len(set(titles)) < len(titles),
+            "a withdrawn title": bool(withdrawn & set(titles)),
+            "a title that the user has seen": bool(seen & set(titles)) and session.redis.hexists(key(user), "events"),
+            "an unknown version": version is not None and int(version) not in announced,
+            "too short": len(titles) < min(session.settings.list_size, len(data.titles) - len(seen | withdrawn)),
+        }
+        if problems := [name for name, is_wrong in checks.items() if is_wrong]:
+            found[user] = ", ".join(problems)
+    return found
 
 
 def _compare_checkpoint(session: Session, manifest: dict[str, Any]) -> tuple[dict[str, bool], int]:
     """Compare the checkpoint file by file with that of an undisturbed learner on the same log, and count duplicates."""
     set_threads(session.settings.threads)
-    logs = LogSettings(checkpoint_ms=round(session.settings.checkpoint_seconds * 1000))
-    undisturbed = LogLearner(Learner(learner_settings(session.settings)), logs)
+    undisturbed = LogLearner(Learner(learner_settings(session.settings)), log_settings(session.settings))
+    undisturbed.skip(msgspec.convert(manifest["skipped"], list[SkippedRange]))
     for message in read_all(session.settings.kafka_config(), ACTIVITY):
-        undisturbed.feed(message)
-        if (undisturbed.batches, undisturbed.position) >= (manifest["step"], manifest["position"]):
+        is_due = undisturbed.feed(message)  # the checkpoint includes the check at which it was due
+        if is_due and (undisturbed.batches, undisturbed.position) >= (manifest["step"], manifest["position"]):
             break
     with tempfile.TemporaryDirectory() as folder:
         checkpoint.save(f"{folder}/undisturbed", undisturbed.state_dict(), {})
@@ -172,6 +200,7 @@ def compare_runs(want: RunResult, got: RunResult) -> dict[str, ErrorCounts]:
         ),
         "online_features": _compare_by_user(want.online_features, got.online_features),
         "lists": _compare_by_user(want.lists, got.lists),
+        "list_contents": ErrorCounts(len(got.lists), 0, 0, len(got.list_problems)),
         "learned_events": ErrorCounts(want.learned_events, max(0, missing_events), max(0, -missing_events), 0),
         "checkpoint_files": ErrorCounts(len(got.checkpoint_files), 0, 0, len(different_files)),
     }

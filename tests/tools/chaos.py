@@ -1,10 +1,11 @@
 """Chaos test: kills flows and stops services at random, and counts lost, duplicated and different records.
 
-`make chaos` (SEED=, BROKER=embedded, apache or both) runs the system on simulated users, first without a fault. Then it
-repeats the run and sends `kill -9` to each flow at random moments. The result must have the same offline rows, the same
-online features in Feast, the same lists in Redis and the same number of learned events. The learner's last checkpoint
-must be byte-identical to that of an undisturbed learner on the same log. Further runs stop Redis, and Kafka if the
-broker keeps its data, for a minute. The counts go to chaos.json.
+`make chaos` (SEED=, BROKER=embedded, apache or both) runs the system on simulated users, with erasures, withdrawals and
+relaunches on the way, first without a fault. Then it repeats the run and sends `kill -9` to each flow at random
+moments. The result must have the same offline rows, the same online features in Feast, lists of the same events in
+Redis with valid content, and the same number of learned events. The learner's last checkpoint must be byte-identical to
+that of an undisturbed learner on the same log. Further runs stop each flow for a while (SIGSTOP) and start a second
+process of each, and stop Redis, and Kafka if the broker keeps its data, for a minute. The counts go to chaos.json.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from infra.data.datasets import Dataset
-from infra.data.producer import DatasetProducer, ProduceRate
+from infra.data.producer import ProduceRate
 from infra.data.simulate import simulate
 from infra.local.embedded import free_port, start_kafka, start_redis
 from infra.local.session import Session
@@ -38,9 +40,11 @@ from tests.support.chaos import (
     session_settings,
     wait_until_settled,
 )
+from tests.support.chaos_changes import Change, ChangingProducer, scripted_changes
 
 EVENT_RATE: Final = 30.0  # events/s while flows are killed: a kill every few seconds, with events in flight
 TITLE_COUNT: Final = 300
+CHANGES: Final = 5  # erasures, withdrawals and relaunches each
 
 
 class FaultReport(NamedTuple):
@@ -63,7 +67,7 @@ class FlowKills:
         self.order = [flow for flow in FLOWS for _ in range(kills_per_flow)]
         self.random.shuffle(self.order)
 
-    def __call__(self, session: Session, producer: DatasetProducer, until: int, log: Log) -> None:
+    def __call__(self, session: Session, producer: ChangingProducer, until: int, log: Log) -> None:
         """Produce up to event number `until`, with all kills on the way."""
         start, size = producer.events, until - producer.events
         for number, flow in enumerate(self.order):
@@ -76,14 +80,19 @@ class FlowKills:
 
 def _kill(session: Session, flow: str) -> None:
     """Send SIGKILL to a flow; wait first until it runs."""
+    os.kill(_running_pid(session, flow), signal.SIGKILL)
+    time.sleep(0.05)
+    session.flows.check()
+
+
+def _running_pid(session: Session, flow: str) -> int:
+    """The process of a flow; waits until it runs."""
     deadline = time.monotonic() + STALL_TIMEOUT_S
     while flow not in session.flows.pids():
         session.flows.check()
         time.sleep(0.01)
         assert time.monotonic() < deadline, f"{flow} was not restarted"
-    os.kill(session.flows.pids()[flow], signal.SIGKILL)
-    time.sleep(0.05)
-    session.flows.check()
+    return session.flows.pids()[flow]
 
 
 class Outage:
@@ -92,11 +101,11 @@ class Outage:
     def __init__(self, service: "RestartableService", seconds: float, rate: float = 100.0) -> None:
         self.service, self.seconds, self.rate = service, seconds, rate
 
-    def __call__(self, session: Session, producer: DatasetProducer, until: int, log: Log) -> None:
+    def __call__(self, session: Session, producer: ChangingProducer, until: int, log: Log) -> None:
         """Produce up to event number `until`, with the outage on the way; no events are sent while Kafka is down."""
         half = (producer.events + until) // 2
         producer.produce(half, ProduceRate(rate=self.rate))
-        wait_until_settled(session, half, log)
+        wait_until_settled(session, half, log, producer.erased_events())
         before = session.flows.pids()
         self.service.stop()
         log(f"{self.service.name} is down for {self.seconds:g} s")
@@ -112,13 +121,51 @@ class Outage:
         assert session.flows.pids() == before, "a flow crashed during the outage"
 
 
+class FlowStalls:
+    """A fault: stops each flow for `seconds` in the middle of its part of the data (SIGSTOP), as a long pause would."""
+
+    def __init__(self, seconds: float, rate: float = EVENT_RATE) -> None:
+        self.seconds, self.rate = seconds, rate
+
+    def __call__(self, session: Session, producer: ChangingProducer, until: int, log: Log) -> None:
+        """Produce up to event number `until`, with all stalls on the way."""
+        start, size = producer.events, until - producer.events
+        for number, flow in enumerate(FLOWS, 1):
+            last = start + size * number // len(FLOWS)
+            producer.produce((producer.events + last) // 2, ProduceRate(rate=self.rate))
+            pid = _running_pid(session, flow)
+            os.kill(pid, signal.SIGSTOP)
+            began = time.monotonic()
+            producer.produce(last, ProduceRate(rate=self.rate))
+            time.sleep(max(0.0, began + self.seconds - time.monotonic()))
+            os.kill(pid, signal.SIGCONT)
+            log(f"{flow} was stopped for {time.monotonic() - began:.0f} s; {producer.events:,} events sent")
+
+
+class SecondProcesses:
+    """A fault: a second process of each flow starts on the same data folder. It must end with an error."""
+
+    def __call__(self, session: Session, producer: ChangingProducer, until: int, log: Log) -> None:
+        """Produce up to event number `until`, with the second processes on the way."""
+        before = {flow: _running_pid(session, flow) for flow in FLOWS}
+        environment = {**os.environ, **session.settings.environment(), "PREMIERE_METRICS_PORT": "0"}
+        for flow in FLOWS:
+            command = [sys.executable, "-P", "-m", "infra.cli.main", "run", flow]
+            second = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=STALL_TIMEOUT_S)
+            assert second.returncode != 0, f"a second process of {flow} ran"
+            assert "already running" in second.stderr + second.stdout, second.stderr[-2_000:]
+            log(f"a second process of {flow} ended with {second.returncode}")
+        producer.produce(until, ProduceRate(rate=EVENT_RATE))
+        assert session.flows.pids() == before, "a flow ended because of a second process"
+
+
 class FaultSequence:
     """A fault: several faults one after the other, each in an equal part of the data."""
 
     def __init__(self, *faults: Fault) -> None:
         self.faults = faults
 
-    def __call__(self, session: Session, producer: DatasetProducer, until: int, log: Log) -> None:
+    def __call__(self, session: Session, producer: ChangingProducer, until: int, log: Log) -> None:
         """Produce up to event number `until`, with all faults on the way."""
         start, size = producer.events, until - producer.events
         for number, fault in enumerate(self.faults, 1):
@@ -154,11 +201,18 @@ class RestartableService:
 
 
 def run_with_fault(
-    name: str, folder: Path, data: Dataset, want: RunResult, fault: Fault, log: Log, **given: Any
+    name: str,
+    folder: Path,
+    data: Dataset,
+    want: RunResult,
+    fault: Fault,
+    log: Log,
+    changes: Sequence[Change] = (),
+    **given: Any,
 ) -> FaultReport:
     """Run with a fault and compare with the result `want`."""
     log(f"{name}:")
-    found = run_dataset(session_settings(folder, **given), data, fault, log)
+    found = run_dataset(session_settings(folder, **given), data, fault, log, changes)
     return FaultReport(compare_runs(want, found), found.duplicate_events)
 
 
@@ -169,19 +223,23 @@ def fault_runs(
     data = simulate(users=options.events // 20, titles=TITLE_COUNT, events=options.events, days=60, seed=options.seed)
     given: dict[str, Any] = {"kafka_home": home}
     log("undisturbed:")
-    want = run_dataset(session_settings(folder / "undisturbed", **given), data, None, log)
+    changes = scripted_changes(data, CHANGES, options.seed)
+    want = run_dataset(session_settings(folder / "undisturbed", **given), data, None, log, changes)
+    given["changes"] = changes
     kills = FlowKills(options.kills, options.seed)
     yield "flow_kills", run_with_fault("flow kills", folder / "kills", data, want, kills, log, **given)
+    stalls = FaultSequence(FlowStalls(options.stall), SecondProcesses())
+    yield "stalls", run_with_fault("stalled and second processes", folder / "0", data, want, stalls, log, **given)
     if not options.outage:
         return
     with RestartableService("Redis", folder / "redis", None) as redis:
-        outage, address = Outage(redis, options.outage), {"redis_url": redis.address}
+        outage, address = Outage(redis, options.outage), dict[str, Any](redis_url=redis.address)
         report = run_with_fault("Redis outage", folder / "1", data, want, outage, log, **given, **address)
         yield "redis_outage", report
     if home is None:
         return  # the embedded broker keeps no data
     with RestartableService("Kafka", folder / "kafka", home) as kafka:
-        outage, address = Outage(kafka, options.outage), {"bootstrap_servers": kafka.address}
+        outage, address = Outage(kafka, options.outage), dict[str, Any](bootstrap_servers=kafka.address)
         report = run_with_fault("Kafka outage", folder / "2", data, want, outage, log, **given, **address)
         yield "kafka_outage", report
 
@@ -193,6 +251,7 @@ def main(arguments: Sequence[str]) -> int:
     parse.add_argument("--broker", choices=("embedded", "apache", "both"), default="embedded")
     parse.add_argument("--kills", type=int, default=20, help="number of kills per flow")
     parse.add_argument("--events", type=int, default=6000)
+    parse.add_argument("--stall", type=float, default=20, help="seconds for which each flow is stopped once")
     parse.add_argument("--outage", type=float, default=60, help="outage of Redis and of Kafka in seconds; 0: none")
     parse.add_argument("--report", type=Path, default=Path("chaos.json"))
     options = parse.parse_args(arguments)

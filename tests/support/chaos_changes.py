@@ -1,0 +1,71 @@
+"""Erasures, withdrawals and relaunches at fixed places of a dataset, the same in each run of the chaos test."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from msgspec import structs
+
+from infra.data.datasets import Dataset
+from infra.data.producer import DatasetProducer
+from streaming.records import ErasureRequest, Event, TitleWithdrawal, to_json
+from streaming.topics import ERASURE_REQUESTS, TITLE_LAUNCHES, TITLE_WITHDRAWALS
+
+APART_S: Final = 0.01  # between a change and its neighbors, because equal append times would leave their order open
+
+
+class Change(NamedTuple):
+    """A record that is sent before the event of this number."""
+
+    event: int
+    topic: str
+    key: str
+    value: bytes
+
+
+def scripted_changes(data: Dataset, each: int, seed: int) -> list[Change]:
+    """`each` erasures, withdrawals and relaunches, at random places in the middle of the dataset."""
+    random, size = np.random.default_rng(seed), len(data)
+    places = np.sort(random.choice(np.arange(size // 5, 4 * size // 5), 3 * each, replace=False)).tolist()
+    active = [data.users[int(data.user[place])] for place in places]
+    launched = [launch for launch in data.launches_with_events() if (launch.ts or 0) < data.ts[size // 5]]
+    chosen = [launched[n] for n in random.choice(len(launched), 2 * each, replace=False).tolist()]
+    changes = [_erasure(place, user) for place, user in zip(places[::3], active[::3], strict=True)]
+    for place, launch in zip(places[1::3], chosen[:each], strict=True):
+        value = to_json(TitleWithdrawal(title=launch.title))
+        changes.append(Change(place, TITLE_WITHDRAWALS, launch.title, value))
+    for place, launch in zip(places[2::3], chosen[each:], strict=True):
+        value = to_json(structs.replace(launch, name=f"{launch.name} (restored)"))
+        changes.append(Change(place, TITLE_LAUNCHES, launch.title, value))
+    return sorted(changes)
+
+
+def _erasure(event: int, user: str) -> Change:
+    return Change(event, ERASURE_REQUESTS, user, to_json(ErasureRequest(user=user)))
+
+
+class ChangingProducer(DatasetProducer):
+    """Produces a dataset, with the changes at their places."""
+
+    def __init__(self, data: Dataset, changes: Sequence[Change], **options: Any) -> None:
+        super().__init__(data, **options)
+        self.changes = list(changes)
+        self._erased: dict[str, int] = {}  # user -> events before the last erasure
+
+    def erased_events(self) -> int:
+        """Events that the erasures so far have removed from their users' event counts."""
+        return sum(self._erased.values())
+
+    def _produce_event(self, event: Event, before: Any) -> None:
+        while self.changes and self.changes[0].event <= self.events:
+            change = self.changes.pop(0)
+            self._delivery.flush()
+            time.sleep(APART_S)
+            self._delivery.send(change.topic, change.key, change.value)
+            self._delivery.flush()
+            time.sleep(APART_S)
+            if change.topic == ERASURE_REQUESTS:
+                rows = self.data.user[: self.events] == self.data.users.index(change.key)
+                self._erased[change.key] = int(rows.sum())
+        super()._produce_event(event, before)
