@@ -16,6 +16,7 @@ Step ids are keys of the recovery store: renaming a step discards its state.
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -29,6 +30,7 @@ from msgspec import structs
 from streaming.kafka.dead_letters import (
     MAX_FUTURE,
     InvalidRecord,
+    LetterBudget,
     check_id,
     check_not_moved,
     check_record_time,
@@ -116,12 +118,13 @@ def build(
     op.output("online", online_rows, online)
     op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
     op.output("erasures", op.merge("erasure_rows", erased, empty_batches), erasures)
-    op.output("dead_letters", op.flat_map("letters", parsed, _letters), dead_letters)
+    op.output("dead_letters", op.flat_map("letters", parsed, partial(_letters, LetterBudget())), dead_letters)
     return flow
 
 
-def _letters(poll: ParsedPoll) -> list[tuple[str, list[Outgoing]]]:
-    return [(SINGLE_WRITER, poll.letters)] if poll.letters else []
+def _letters(budget: LetterBudget, poll: ParsedPoll) -> list[tuple[str, list[Outgoing]]]:
+    letters = budget.take(poll.letters)
+    return [(SINGLE_WRITER, letters)] if letters else []
 
 
 def _by_user(poll: ParsedPoll, expiry: Expiry, seconds: float) -> list[tuple[str, list[UserItem]]]:

@@ -14,6 +14,7 @@ store.
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +29,7 @@ from features.text_encoders import Encoder, launch_text
 from streaming.kafka.dead_letters import (
     MAX_FUTURE,
     InvalidRecord,
+    LetterBudget,
     check_id,
     check_not_moved,
     check_record_time,
@@ -99,7 +101,7 @@ def build(
     withdrawal_polls = op.input("title_withdrawals", flow, withdrawals)  # [Message]
     parsed_withdrawals = op.map("parsed_withdrawals", withdrawal_polls, parse_withdrawals)  # ParsedPoll
     parsed = op.merge("parsed_polls", parsed_withdrawals, parsed_launches)
-    letters = op.flat_map("letters", parsed, lambda poll: [(SINGLE_WRITER, poll.letters)] if poll.letters else [])
+    letters = op.flat_map("letters", parsed, partial(_letters, LetterBudget()))  # ("0", [Outgoing])
     expiry = Expiry(max_titles)
     by_title = op.flat_map("by_title", parsed, lambda poll: _by_title(poll, expiry, clock()))  # (title, [TitleItem])
     changes = op.stateful_batch("catalog", by_title, lambda saved: _TitleLogic(lifetime_ms, expiry, saved))
@@ -116,6 +118,11 @@ def build(
     op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
     op.output("dead_letters", letters, dead_letters)
     return flow
+
+
+def _letters(budget: LetterBudget, poll: ParsedPoll) -> list[tuple[str, list[Outgoing]]]:
+    letters = budget.take(poll.letters)
+    return [(SINGLE_WRITER, letters)] if letters else []
 
 
 def _by_title(poll: ParsedPoll, expiry: Expiry, seconds: float) -> list[tuple[str, list[TitleItem]]]:

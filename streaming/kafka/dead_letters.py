@@ -6,8 +6,10 @@ and append time. These identify duplicates after reprocessing, and allow resendi
 that an erasure request covers by its append time is never resent.
 """
 
+import logging
 import re
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from hashlib import sha256
 from typing import Final, TypeVar
@@ -21,12 +23,19 @@ from streaming.kafka.source import Message
 from streaming.records import MAX_ID_BYTES, MIN_TIME_MS
 from streaming.topics import DEAD_LETTERS
 
+log: Final = logging.getLogger(__name__)
+
 MAX_KEPT_BYTES: Final = 65_536  # of the value, and of the key
 RESENT_FROM_HEADER: Final = "resent-from"  # header of a resent dead letter: the position of the original record
 MAX_REASON_CHARS: Final = 500
 MAX_FUTURE: Final = timedelta(hours=1)  # how far an event's time may be ahead of its record's append time
 MAX_TIME_MS: Final = 4_102_444_800_000  # 2100-01-01: a later record time means that the broker's clock is wrong
+MAX_LETTERS_PER_MINUTE: Final = 10_000
+MAX_LETTER_BYTES_PER_MINUTE: Final = 64 << 20  # of keys and values
 DEAD_LETTERS_WRITTEN: Final = Counter("premiere_dead_letters_total", "Invalid records, by reason.", ["reason"])
+LETTERS_DROPPED: Final = Counter(
+    "premiere_dead_letters_dropped_total", "Invalid records that got no dead letter, because there were too many."
+)
 
 # msgspec's messages for a number that is outside its bounds.
 _OUT_OF_RANGE: Final = re.compile(r"Expected `(int|float)` [<>]|^Number out of range")
@@ -34,6 +43,41 @@ _OUT_OF_RANGE: Final = re.compile(r"Expected `(int|float)` [<>]|^Number out of r
 _decode_fields: Final = Decoder(dict[str, Raw]).decode
 
 T = TypeVar("T")
+
+
+class LetterBudget:
+    """Limits the dead letters per minute, so that a flood of invalid records fills no disk. The rest is only counted.
+
+    One warning a minute names the position of the first record that got no letter.
+    """
+
+    def __init__(
+        self,
+        letters: int = MAX_LETTERS_PER_MINUTE,
+        size: int = MAX_LETTER_BYTES_PER_MINUTE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.max_letters, self.max_size, self.clock = letters, size, clock
+        self.letters, self.size, self.minute_ends_at, self.warned = 0, 0, float("-inf"), False
+
+    def take(self, letters: Sequence[Outgoing]) -> list[Outgoing]:
+        """The letters to write."""
+        if (now := self.clock()) >= self.minute_ends_at:
+            self.letters, self.size, self.minute_ends_at, self.warned = 0, 0, now + 60, False
+        written = []
+        for letter in letters:
+            self.letters, self.size = self.letters + 1, self.size + len(letter.value) + len(letter.key or b"")
+            if self.letters <= self.max_letters and self.size <= self.max_size:
+                written.append(letter)
+                continue
+            LETTERS_DROPPED.inc()
+            if not self.warned:
+                self.warned, headers = True, {name: text.decode() for name, text in letter.headers}
+                log.warning(
+                    "Too many invalid records: no dead letter for %s-%s-%s (%s) and others of this minute.",
+                    *(headers[name] for name in ("topic", "partition", "offset", "reason")),
+                )
+        return written
 
 
 class InvalidRecord(ValueError):  # noqa: N818 - a classification of data, always caught by the flow

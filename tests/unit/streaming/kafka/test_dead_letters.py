@@ -5,7 +5,14 @@ from hashlib import sha256
 import pytest
 from prometheus_client import REGISTRY
 
-from streaming.kafka.dead_letters import MAX_KEPT_BYTES, MAX_REASON_CHARS, InvalidRecord, dead_letter, decode
+from streaming.kafka.dead_letters import (
+    MAX_KEPT_BYTES,
+    MAX_REASON_CHARS,
+    InvalidRecord,
+    LetterBudget,
+    dead_letter,
+    decode,
+)
 from streaming.kafka.source import Message
 from streaming.records import Event, decode_event
 from streaming.topics import DEAD_LETTERS
@@ -29,6 +36,7 @@ def test_dead_letter_contains_the_bytes_and_their_position() -> None:
         "topic": b"user-events",
         "partition": b"3",
         "offset": b"42",
+        "appended": b"1000",
         "reason": b"not JSON: at byte 0",
         "length": b"2",
         "sha256": sha256(b"\xff{").hexdigest().encode(),
@@ -92,3 +100,21 @@ def test_deeply_nested_json_is_invalid() -> None:
     deep = b'{"user":"u","title":"t","ts":1,"x":' + b"[" * 100_000
     with pytest.raises(InvalidRecord, match=r"^not JSON: "):
         decode(decode_event, message(deep), len(deep))
+
+
+def test_letters_beyond_the_budget_of_a_minute_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    now, name = [0.0], "premiere_dead_letters_dropped_total"
+    budget = LetterBudget(letters=3, size=1_000, clock=lambda: now[0])
+    letters = [dead_letter(message(b"{"), "not JSON: x")] * 2
+    before = REGISTRY.get_sample_value(name) or 0.0
+    assert [len(budget.take(letters)) for _ in range(3)] == [2, 1, 0]
+    assert REGISTRY.get_sample_value(name) == before + 3
+    (warning,) = caplog.messages
+    assert "user-events-3-42" in warning
+    now[0] = 60.0
+    assert len(budget.take(letters)) == 2
+
+
+def test_budget_also_limits_the_bytes_of_letters() -> None:
+    budget = LetterBudget(letters=100, size=1_000, clock=lambda: 0.0)
+    assert len(budget.take([dead_letter(message(b"x" * 300), "not JSON: x")] * 9)) == 3
