@@ -35,8 +35,8 @@ from streaming.state.log_settings import LogSettings
 from streaming.state.version_gate import GateSettings, Verdict
 from streaming.topics import ACTIVITY
 
-EVENTS: Final = 6_000
-FAULT_START, FAULT_STOP = 3_000, 4_500  # events
+EVENTS: Final = 4_500
+FAULT_START, FAULT_STOP = 2_000, 3_500  # events
 EVENTS_PER_SECOND: Final = 50.0
 MAX_HISTORY: Final = 100  # events of an activity record
 START_MS: Final = 1_735_689_600_000

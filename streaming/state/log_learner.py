@@ -230,7 +230,10 @@ class LogLearner:
         if not fresh:
             return None
         self.learned += len(fresh)
-        self.recent_events.append((now, len(fresh)))
+        before = 0
+        if self.recent_events and self.recent_events[-1][0] == now:  # one entry per millisecond: if time stands still,
+            _, before = self.recent_events.pop()  # the memory must not grow
+        self.recent_events.append((now, before + len(fresh)))
         while now - self.recent_events[0][0] > RATE_WINDOW_MS:
             self.recent_events.popleft()
         new = sorted(event.index for event in fresh)

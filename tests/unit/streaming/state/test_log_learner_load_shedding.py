@@ -52,14 +52,12 @@ def test_above_full_eval_rate_a_sample_is_ranked_and_all_events_learned() -> Non
     assert learner.learned == 4 * 70
 
 
-def test_load_level_follows_from_rate_and_settings() -> None:
-    settings = LogSettings(
-        min_batch_events=64, max_batch_events=512, full_replay_rate=150.0, min_replay_ratio=0.2, full_eval_rate=200.0
-    )
-    assert settings.load_level(0) == settings.load_level(150) == (64, 1.0, 1.0)
-    assert settings.load_level(200) == (64, 0.75, 1.0)
-    assert settings.load_level(1_000) == (320, 0.2, 0.2)
-    assert settings.load_level(10_000) == (512, 0.2, 0.02)
+def test_rate_takes_no_more_memory_if_log_time_stands_still() -> None:
+    log, learner = LogBuilder(), new(SETTINGS_AT_LOW_RATE)
+    for number in range(60):
+        log.write(activity(number), later=0)
+        learner.feed(log.messages[-1])
+    assert list(learner.recent_events) == [(learner.clock.now, learner.learned)]
 
 
 @pytest.mark.parametrize("step", [-3_600_000, 3_600_000])
