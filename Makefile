@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench results chaos fuzz clean
+.PHONY: demo test check bench results chaos fuzz abuse clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo "$$p" && break; done)
@@ -33,6 +33,10 @@ chaos: $(READY)
 fuzz: $(READY)
 	$(BIN)/python -m tests.tools.fuzz $(ARGS)
 
+# Abuse experiment: fake events, invented titles and launch floods against a simulated service. Writes abuse.json (ARGS="--seeds 1").
+abuse: $(READY)
+	$(BIN)/python -m infra.experiments.abuse $(ARGS)
+
 # Run each speed benchmark with its reference (ARGS="--quick"). leave_one_out needs a Python with RecTools: run it by hand.
 BENCHMARKS := ingest latency loss memory publishing sustained training
 bench: $(READY)
@@ -44,7 +48,7 @@ results: $(READY)
 
 # Delete the files written by the commands above, but not the environment.
 clean:
-	rm -rf .premiere build *.egg-info .pytest_cache .mypy_cache .ruff_cache report.json report.html chaos.json
+	rm -rf .premiere build *.egg-info .pytest_cache .mypy_cache .ruff_cache report.json report.html chaos.json abuse.json
 	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

@@ -13,20 +13,23 @@ N requests that are ranked · L events of a history · M a subset of titles · V
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import TARGET_WEIGHTS
-from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.pipeline import NO_RECORD_TIME, RankingPipeline, RankingRequest, RankResult
 from model.sequence.model import SequenceModel, SequenceSettings
 from model.signals import candidates
 from model.signals.gather import gather_user_signals
 from model.signals.inputs import user_query
 from model.signals.ranker import Ranker, RankerSettings
+from model.state.event_evidence import repeat_number
 from model.state.stream_state import History, StreamState, StreamStateSettings, TitleMetadata
 from model.state.untrained_events import UntrainedEvents
+
+_IS_TARGET: Final = np.array(TARGET_WEIGHTS) > 0  # by action code
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class UserUpdate(NamedTuple):
     actions: Sequence[int]  # codes
     new: Sequence[int]  # indices of the new events
     order: Sequence[int]  # sort keys of the new events across users
+    recorded: Sequence[int] = ()  # ms, when the log took each new event; empty: at the time of the event
 
 
 class RankedEvent(NamedTuple):
@@ -175,7 +179,7 @@ class Learner:
             rows_L = self.stream_state.catalog.rows_of(item.titles)
             history = History(item.user, rows_L, np.array(item.times, np.int64), np.array(item.actions, np.int64))
             order = dict(zip(item.new, item.order, strict=True))
-            by_order += [(order[i], _ranking_request(history, i, len(histories))) for i in targets]
+            by_order += [(order[i], self._ranking_request(item, history, i, len(histories))) for i in targets]
             misses += [(order[i], self._miss(item, i, ranked_share)) for i in positives if i not in targets]
             histories.append(history)
             new.append(targets)
@@ -183,6 +187,16 @@ class Learner:
         if ranked_share < 1:
             by_order = [(at, replace(one, ranked=bool(self.rng.random() < ranked_share))) for at, one in by_order]
         return histories, new, by_order, misses
+
+    def _ranking_request(self, update: UserUpdate, history: History, index: int, history_index: int) -> RankingRequest:
+        now, target, action = (int(array_L[index]) for array_L in (history.times_L, history.rows_L, history.actions_L))
+        counted_L = _IS_TARGET[history.actions_L]
+        counted_L[[i for i in update.new if i > index]] = False
+        clock = float(self.stream_state.counters.now_Z[0])
+        repeat = repeat_number(history.rows_L, history.times_L, counted_L, index, clock)
+        recorded = update.recorded[list(update.new).index(index)] if update.recorded else NO_RECORD_TIME
+        before = history.before(index)
+        return RankingRequest(before, now, target, action, history_index, index, repeat=repeat, recorded=recorded)
 
     def _miss(self, update: UserUpdate, index: int, ranked_share: float) -> RankedEvent:
         """A new event on a waiting title. No list can hold the title, so every pipeline ranks it at infinity."""
@@ -254,8 +268,11 @@ class Learner:
         self, request: RankingRequest, ranks: dict[str, float], top_titles: Mapping[str, Sequence[str]]
     ) -> RankedEvent:
         stream_state, target, user = self.stream_state, request.target, request.history.user
-        before = int(stream_state.catalog.count_V[target]), stream_state.user_store.event_count(user)
-        stream_state.count_event(request.history, target, request.now, request.action)
+        title_events = int(stream_state.user_store.interactions.title_count_V[target])
+        before = title_events, stream_state.user_store.event_count(user)
+        stream_state.count_event(
+            request.history, target, min(request.now, request.recorded), request.action, request.repeat
+        )
         return RankedEvent(user, stream_state.catalog.ids[target], request.now, *before, ranks, top_titles)
 
     def state_dict(self) -> dict[str, Any]:
@@ -281,10 +298,3 @@ class Learner:
         self.rng.bit_generator.state = state["training"]["rng"]
         self.micro_batches = state["training"]["steps"]
         self.untrained.load_state_dict(state["training"]["untrained"])
-
-
-def _ranking_request(history: History, event_index: int, history_index: int) -> RankingRequest:
-    now, target, action = (
-        int(array_L[event_index]) for array_L in (history.times_L, history.rows_L, history.actions_L)
-    )
-    return RankingRequest(history.before(event_index), now, target, action, history_index, event_index)

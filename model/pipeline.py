@@ -9,7 +9,7 @@ M a subset of titles · F ranker signals · D width of the backbone
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ from model.state.catalog import NOT_LAUNCHED
 from model.state.counters import CLOCKS
 from model.state.stream_state import History
 
+NO_RECORD_TIME: Final = np.iinfo(np.int64).max  # of an event that comes from no log
+
 
 @dataclass(frozen=True)
 class RankingRequest:
@@ -36,6 +38,8 @@ class RankingRequest:
     history_index: int  # index of the user's history in the batch
     event_index: int  # index of the event in that history
     delay: int = 0  # number of last events that are treated as unknown
+    repeat: int = 1  # number of the event among the user's events on its title within a day
+    recorded: int = NO_RECORD_TIME  # ms, when the log took the event: the counters read no later event time
     ranked: bool = True  # false: the event is counted without being ranked
 
 

@@ -10,16 +10,16 @@ M a subset of titles · E width of a text embedding · D width of the backbone �
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
 from model import checkpoint
 from model.actions import ACTIONS
 from model.learner import LearnerSettings, new_pipeline
+from model.new_titles import MAX_PER_LIST, competing_rows, select_titles
 from model.pipeline import RankingPipeline
 from model.sequence.model import SequenceModel
 from model.sequence.network import Network, NetworkSettings
@@ -29,8 +29,6 @@ from model.signals.gather import gather_user_signals
 from model.signals.inputs import Query, user_query
 from model.signals.scorer import Scorer
 from model.state.stream_state import History, StreamState, TitleMetadata
-
-NEW_TITLE_CANDIDATES: Final = 64  # newest titles without an event, the candidates for the new-title slots of a list
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,6 @@ class RankedLists:
     query: NDArray[np.float32]  # [P] query vector of horizon 0
     top_score: NDArray[np.float32]  # [H] the backbone's highest logit in the shortlist
     query_time: int  # ms
-    new_titles: frozenset[str] = frozenset()  # titles that may fill the new-title slots
 
 
 class Recommender:
@@ -95,7 +92,11 @@ class Recommender:
     def update_titles(self, titles: Sequence[TitleMetadata]) -> None:
         """Apply titles that were launched, changed or withdrawn since the checkpoint was written."""
         self.stream_state.launch(titles)
-        if titles:
+        evicted = self.stream_state.evict_titles()  # a version may serve for long while titles launch
+        if len(evicted):
+            self.sequence.evict_titles(evicted)
+            self._refresh()
+        elif titles:
             self._refresh(self.stream_state.catalog.rows_of(dict.fromkeys(title.title for title in titles)))
 
     def erase_user(self, user: str) -> None:
@@ -121,7 +122,7 @@ class Recommender:
         """The `size` best titles of each user for every horizon.
 
         The query time is `now` (ms), or the user's last event if that is later. `new_title_slots` of the titles are
-        reserved for unseen titles (see `select_top`).
+        reserved for new titles (see `model.new_titles`).
         """
         if not users:
             return []
@@ -132,16 +133,15 @@ class Recommender:
         backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.snapshot, histories)
         static_V = candidates.static_scores(self.snapshot, self.pipeline.ranker)
         shortlist_size = max(self.pipeline.shortlist, size)
-        extra_rows = self.new_rows_M if new_title_slots else self.new_rows_M[:0]
-        listed_V, new_V = np.zeros((2, len(static_V)), bool)
-        new_V[extra_rows] = True
+        new_rows = self.new_rows_M if new_title_slots else self.new_rows_M[:0]
+        listed_V = np.zeros(len(static_V), bool)
         ranked = []
         for b, (user, history, query_time) in enumerate(zip(users, histories, query_times, strict=True)):
             query = self._gather(user, history, query_time)
             scores = text_BV[b], backbone_BV[b], static_V
             ranker, blocked = self.pipeline.ranker, self._blocked(user)
             found = candidates.generate_candidates(
-                self.snapshot, ranker, query, history, *scores, blocked, shortlist_size, extra_rows
+                self.snapshot, ranker, query, history, *scores, blocked, shortlist_size, new_rows, MAX_PER_LIST
             )
             listed = found.rows_C[: found.shortlist_size]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
@@ -149,12 +149,13 @@ class Recommender:
             top_score_H[np.isneginf(top_score_H)] = 0.0
             valid_C = found.score_V[found.rows_C] > -np.inf
             listed_V[listed] = True
+            extra_rows = found.rows_C[found.shortlist_size :]
             valid_C[found.shortlist_size :] &= ~listed_V[extra_rows]  # no duplicates of shortlisted titles
             listed_V[listed] = False
             rows_C = found.rows_C[valid_C]
             score_HC = self.scorer(found.signals_CF[valid_C], backbone_HC[:, valid_C], top_score_H)
-            best = self._select(rows_C, new_V[rows_C], score_HC, size, new_title_slots)
-            ranked.append(RankedLists(*best, query_BHP[b, 0], top_score_H, query_time, self.new_titles))
+            best = self._select(rows_C, score_HC, size, new_title_slots)
+            ranked.append(RankedLists(*best, query_BHP[b, 0], top_score_H, query_time))
         return ranked
 
     def score(
@@ -178,15 +179,22 @@ class Recommender:
         return scores
 
     def _select(
-        self, rows_C: NDArray[np.int64], new_C: NDArray[np.bool_], score_HC: NDArray[np.float32], size: int, slots: int
+        self, rows_C: NDArray[np.int64], score_HC: NDArray[np.float32], size: int, slots: int
     ) -> tuple[dict[int, list[str]], dict[int, NDArray[np.float32]]]:
         """The selected titles and their scores, by horizon."""
         ids, titles, scores = self.stream_state.catalog.ids, {}, {}
         for h, horizon in enumerate(self.horizons):
-            best = select_top(score_HC[h], new_C, size, slots)
+            best = select_titles(self.stream_state.catalog, self.new_V, rows_C, score_HC[h], size, slots)
             titles[horizon] = [ids[row] for row in rows_C[best].tolist()]
             scores[horizon] = score_HC[h][best]
         return titles, scores
+
+    def select(
+        self, titles: Sequence[str], score_C: NDArray[np.float32], size: int, new_title_slots: int
+    ) -> NDArray[np.int64]:
+        """Indices of the titles of a list, best first, of titles that this version knows and their scores."""
+        catalog = self.stream_state.catalog
+        return select_titles(catalog, self.new_V, catalog.rows_of(titles), score_C, size, new_title_slots)
 
     def _history(self, user: UserContext) -> History:
         rows_L = self.stream_state.catalog.rows_of(user.titles)
@@ -223,40 +231,9 @@ class Recommender:
         """Encode the catalog, or only the given rows, and take a new snapshot."""
         self.sequence.refresh(self.stream_state.catalog, rows)
         self.snapshot: CatalogSnapshot = candidates.take_snapshot(self.stream_state)
-        catalog = self.stream_state.catalog
-        unseen_M = np.flatnonzero(self.snapshot.titles.candidate_V & (catalog.count_V[: len(catalog)] == 0))
-        newest = np.argsort(-catalog.launch_sequence_V[unseen_M], kind="stable")[:NEW_TITLE_CANDIDATES]
-        self.new_rows_M = unseen_M[newest]
-        self.new_titles = frozenset(catalog.ids[row] for row in self.new_rows_M.tolist())
-
-
-@njit(cache=True)
-def select_top(
-    score_C: NDArray[np.float32], new_C: NDArray[np.bool_], size: int, new_title_slots: int
-) -> NDArray[np.int64]:
-    """Indices of the `size` best candidates, best first, with slots reserved for unseen titles (`new_C`).
-
-    The last `new_title_slots` positions go to the best unseen titles that are not in the list already, if there are
-    any. Without reserved slots, an unseen title would lose against hundreds of proven titles and never be exposed.
-    """
-    order_C = np.argsort(-score_C, kind="mergesort")
-    unreserved = min(max(size - new_title_slots, 0), order_C.size)
-    reserved = 0  # slots that a new title beyond the unreserved positions fills
-    for c in order_C[unreserved:]:
-        reserved += new_C[c]
-    reserved = min(reserved, new_title_slots)
-    unfilled = min(size, order_C.size) - unreserved - reserved  # slots without a new title, open to any candidate
-    chosen_C, n = np.empty(min(size, order_C.size), np.int64), 0
-    for position, c in enumerate(order_C):
-        if position >= unreserved and new_C[c] and reserved:
-            reserved -= 1
-        elif position >= unreserved and unfilled:
-            unfilled -= 1
-        elif position >= unreserved:
-            continue
-        chosen_C[n] = c
-        n += 1
-    return chosen_C[:n]
+        self.new_rows_M = competing_rows(self.stream_state.catalog)
+        self.new_V = np.zeros(len(self.stream_state.catalog), bool)
+        self.new_V[self.new_rows_M] = True
 
 
 class TitleEncoder:

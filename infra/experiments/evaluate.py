@@ -190,7 +190,9 @@ def _title_metadata(titles: list[Launch], encode: Encoder) -> list[TitleMetadata
     vectors = encode(texts)
     no_text = np.zeros(0, np.float32)
     return [
-        TitleMetadata(t.title, vector if vector.any() else no_text, t.genres, t.year, t.released, False)
+        TitleMetadata(
+            t.title, vector if vector.any() else no_text, t.genres, t.year, t.released, False, recorded=t.ts or 0
+        )
         for t, vector in zip(titles, vectors, strict=True)
     ]
 

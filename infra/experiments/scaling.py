@@ -125,7 +125,10 @@ class DelayedEvaluation(RankingPipeline):
         seen = snapshot.stream_state.user_store.seen_by(request.history.user)
         if n in self.contexts and (self.repeats or request.target not in seen):
             user, stream_state = request.history.user, snapshot.stream_state
-            earlier = int(stream_state.catalog.count_V[request.target]), stream_state.user_store.event_count(user)
+            earlier = (
+                int(stream_state.user_store.interactions.title_count_V[request.target]),
+                stream_state.user_store.event_count(user),
+            )
             event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *earlier, {})
             read = read_list(request, self.contexts[n], seen, self.repeats)
             self.recorded.add(event, self._ranks(snapshot, read, list(self.contexts).index(n)))

@@ -199,7 +199,10 @@ class StaleListEvaluation(RankingPipeline):
 
     def _record(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, ranks: Mapping[str, float]) -> None:
         user, stream_state = request.history.user, snapshot.stream_state
-        earlier = int(stream_state.catalog.count_V[request.target]), stream_state.user_store.event_count(user)
+        earlier = (
+            int(stream_state.user_store.interactions.title_count_V[request.target]),
+            stream_state.user_store.event_count(user),
+        )
         event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *earlier, {})
         times_L = request.history.times_L
         self.gap_hours.append((request.now - int(times_L[-1])) / HOUR_MS if len(times_L) else NOT_RANKED)

@@ -137,6 +137,7 @@ def publish_settings(settings: Settings) -> "PublishSettings":
         new_title_slots=min(settings.new_title_slots, settings.list_size // 2),
         filter_seen=settings.filter_seen,
         max_users=settings.publish_users,
+        max_titles=settings.max_titles,
         launch_fanout=settings.launch_fanout_users,
         refresh_budget=settings.refresh_budget_users_per_second,
     )

@@ -6,8 +6,8 @@
 
 They rank the launched titles that the user has not seen (all launched titles with `repeats`). Ties get the average
 rank. An event is counted only after it was ranked. The live learner runs the baselines beside the model, so their
-memory is bounded. Beyond the limits, the least recently used users are evicted, and all pairs of the least recently
-updated title. New titles beyond `max_titles` are ignored. One rank costs a few passes over the catalog.
+memory is bounded. Beyond the limits, the least recently used users are evicted, all pairs of the least recently updated
+title, and the titles with the fewest events, withdrawn ones first. One rank costs a few passes over the catalog.
 
 V titles
 """
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from model.metrics.ranking import average_rank
 
 BASELINES: Final = ("popularity", "popularity_recent", "cooccurrence")
+EVICTION_SLACK: Final = 50  # an eviction frees 1/50 of the titles, because it rebuilds the state
 _DAY_MS: Final = 86_400_000
 
 
@@ -67,8 +68,8 @@ class Baselines:
 
     def launch(self, title: str) -> None:
         """Make `title` a candidate."""
-        if (row := self._add(title)) >= 0:
-            self._launched[row] = True
+        row = self._add(title)  # may replace the arrays
+        self._launched[row] = True
 
     def withdraw(self, title: str) -> None:
         """Remove `title` from the candidates; its counts stay."""
@@ -104,8 +105,6 @@ class Baselines:
     def count(self, user: str, title: str, ts: int) -> None:
         """Count one event after it was ranked. Actions of weight 0 are context only and must not be counted."""
         row = self._add(title)
-        if row < 0:
-            return
         for _, expired in self._expired(ts):
             self._recent[expired] -= 1
             self._window.popleft()
@@ -147,8 +146,9 @@ class Baselines:
         row = self._row.get(title)
         if row is not None:
             return row
-        if (row := len(self._row)) >= self.max_titles:
-            return -1
+        if len(self._row) >= self.max_titles:
+            self._evict_titles()
+        row = len(self._row)
         self._row[title] = row
         self._ids.append(title)
         if row == len(self._popularity):
@@ -156,6 +156,30 @@ class Baselines:
                 np.concatenate([old, np.zeros_like(old)]) for old in (self._launched, self._popularity, self._recent)
             )
         return row
+
+    def _evict_titles(self) -> None:
+        """Evict the titles with the fewest events, withdrawn ones first; their rows close up."""
+        size = len(self._row)
+        order = np.lexsort((self._popularity[:size], self._launched[:size]))
+        kept_V = np.ones(size, bool)
+        kept_V[order[: max(1, self.max_titles // EVICTION_SLACK)]] = False
+        rows: list[int] = np.where(kept_V, kept_V.cumsum() - 1, -1).tolist()  # by former row, -1 for evicted titles
+        self._ids = [title for title, kept in zip(self._ids, kept_V.tolist(), strict=True) if kept]
+        self._row = {title: row for row, title in enumerate(self._ids)}
+        for values_V in (self._launched, self._popularity, self._recent):
+            values_V[: len(self._ids)] = values_V[:size][kept_V]
+            values_V[len(self._ids) :] = 0
+        self._window = deque((ts, rows[row]) for ts, row in self._window if rows[row] >= 0)
+        for user, state in self._users.items():
+            seen = array("i", (rows[row] for row in state.seen_order if rows[row] >= 0))
+            self._users[user] = _User(rows[state.last] if state.last >= 0 else -1, state.events, seen)
+        self._follows = {
+            rows[a]: {rows[b]: n for b, n in follows.items() if rows[b] >= 0}
+            for a, follows in self._follows.items()
+            if rows[a] >= 0
+        }
+        self._seen_total = sum(len(state.seen) for state in self._users.values())
+        self._pairs = sum(map(len, self._follows.values()))
 
     def _expired(self, ts: int) -> list[tuple[int, int]]:
         """The entries at the front of the window that are too old at `ts`."""

@@ -4,17 +4,21 @@ Without replay, an online backbone forgets what it learned earlier. The buffer i
 windows are sampled more often. A window holds the last `max_history` events of a user. A user's open window is
 rewritten whenever the user has new events. After `max_history` / 2 new events it is closed, and the next update opens
 another one. So a long history is stored in overlapping windows and not only by its end. Each window stores a hash of
-its user, so that all windows of an erased user can be emptied.
+its user, so that all windows of an erased user can be emptied. A user holds at most `max_user_windows`; beyond that
+the user's oldest window is replaced, so that one user with many events does not fill the ring.
 
 N windows of the ring · L events of one window
 """
 
+from collections import OrderedDict
 from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_USER_SHARE: Final = 64  # at most 1/64 of all windows belong to one user
+MIN_USER_WINDOWS: Final = 8  # that a user may hold in a small buffer
 _ARRAYS: Final = ("title_NL", "time_NL", "action_NL", "length_N", "truncated_N", "user_hash_N")
 
 
@@ -26,6 +30,7 @@ class ReplayBuffer:
 
     def __init__(self, capacity: int, max_history: int, mean_age_share: float = 0.4) -> None:
         self.capacity, self.max_history, self.mean_age_share = capacity, max_history, mean_age_share
+        self.max_user_windows = max(MIN_USER_WINDOWS, capacity // MAX_USER_SHARE)
         self.title_NL = np.full((capacity, max_history), -1, np.int32)  # catalog rows; -1: unknown title, padding
         self.time_NL = np.zeros((capacity, max_history), np.int64)  # ms
         self.action_NL = np.zeros((capacity, max_history), np.int8)
@@ -34,7 +39,7 @@ class ReplayBuffer:
         self.user_hash_N = np.zeros(capacity, np.int64)
         self.windows_written = 0  # since the start; a window's number modulo the capacity is its position
         # user -> (number of the window that still grows, the user's event count when it began)
-        self.open_windows: dict[str, tuple[int, int]] = {}
+        self.open_windows: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def __len__(self) -> int:
         return min(self.windows_written, self.capacity)
@@ -47,18 +52,26 @@ class ReplayBuffer:
         held = number >= max(self.windows_written - self.capacity, 0)
         growth = event_count - count_at_start  # negative if the user was evicted meanwhile
         if not held or not 0 <= growth <= self.max_history // 2:
-            number = self.windows_written
-            self.open_windows.pop(user, None)  # re-inserted at the end: the first entry is the oldest window
+            number = self._new_window(user)
             self.open_windows[user] = (number, event_count)
-            self.windows_written += 1
+            self.open_windows.move_to_end(user)  # the first entry is the oldest window
             if len(self.open_windows) > self.capacity:
-                self.open_windows.pop(next(iter(self.open_windows)))
+                self.open_windows.popitem(last=False)
         at, n = number % self.capacity, min(len(rows), self.max_history)
         self._empty(at)
         self.length_N[at], self.truncated_N[at], self.user_hash_N[at] = n, event_count > n, _hash(user)
         if n:
             self.title_NL[at, :n], self.time_NL[at, :n] = rows[-n:], times[-n:]
             self.action_NL[at, :n] = actions[-n:]
+
+    def _new_window(self, user: str) -> int:
+        """The number of the user's next window: that of the oldest one for a user with `max_user_windows`."""
+        last = self.windows_written - 1
+        age_N = (last - np.flatnonzero(self.user_hash_N == _hash(user))) % self.capacity
+        if len(age_N) >= self.max_user_windows:
+            return last - int(age_N.max())
+        self.windows_written += 1
+        return last + 1
 
     def sample(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Positions of `n` sampled windows; ages are exponential with mean `mean_age_share` times the windows held."""
@@ -93,7 +106,7 @@ class ReplayBuffer:
             getattr(self, name)[: len(state[name])] = state[name]
         self.windows_written = state["windows_written"]
         pairs = [(int(number), int(count_at_start)) for number, count_at_start in state["open_windows"]]
-        self.open_windows = dict(zip(state["users"], pairs, strict=True))
+        self.open_windows = OrderedDict(zip(state["users"], pairs, strict=True))
 
 
 def _hash(user: str) -> int:

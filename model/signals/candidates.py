@@ -29,6 +29,7 @@ from model.signals.table import (
 )
 from model.state.stream_state import History, StreamState
 
+NO_LIMIT: Final = np.iinfo(np.int64).max
 TEXT_DECAY: Final = 0.9  # weight of a title's text per event back
 _RECENCY_L: Final = TEXT_DECAY ** np.arange(TEXT_TITLES, dtype=np.float32)
 
@@ -108,14 +109,17 @@ def generate_candidates(
     blocked: NDArray[np.int32],
     limit: int,
     extra_rows: NDArray[np.int64],
+    extra_limit: int = NO_LIMIT,
 ) -> Candidates:
-    """Return the `limit` best candidates and the rows `extra_rows` with all signals.
+    """Return the `limit` best candidates, and the `extra_limit` best of the rows `extra_rows`, with all signals.
 
     `gather_user_signals` must have filled the scratch buffers for the same query.
     """
     scores = (static_V, text_V, backbone_V)
     rows_C, score_V = shortlist(snapshot.titles, snapshot.scratch, ranker.linear_weights_F, scores, blocked, limit)
     size = len(rows_C)
+    if len(extra_rows) > extra_limit:
+        extra_rows = extra_rows[np.argpartition(-score_V[extra_rows], extra_limit)[:extra_limit]]
     rows_C = np.concatenate([rows_C, extra_rows])
     signals_CF = build_signals(snapshot, query, history, rows_C, top_score(backbone_V, rows_C[:size]))
     return Candidates(rows_C, size, signals_CF, score_V)

@@ -33,8 +33,8 @@ class TitleSignals(NamedTuple):
     released_V: NDArray[np.int64]  # release date in ms, UNKNOWN_DATE if unknown
     genres_VG: NDArray[np.int16]  # genre codes, then NO_GENRE
     static_VF: NDArray[np.float32]  # the STATIC_SIGNALS
-    bucket_popularity_BV: NDArray[np.float32]  # log(1 + events) by the users' activity bucket
-    inv_sqrt_count_V: NDArray[np.float32]  # 1 / sqrt(events + 1)
+    bucket_popularity_BV: NDArray[np.float32]  # log(1 + events by evidence) by the users' activity bucket
+    inv_sqrt_count_V: NDArray[np.float32]  # 1 / sqrt(events + 1), of all events, as the pair counts
     idf_V: NDArray[np.float32]  # 1 / (1 + log(1 + events)): the weight of a title that two users share
     text_neighbors_VK: NDArray[np.int32]  # rows, -1 for none
     text_weight_VK: NDArray[np.float32]  # 0 for none
@@ -58,13 +58,12 @@ class Query(NamedTuple):
 def title_signals(state: StreamState) -> TitleSignals:
     """Read the titles' signals as of the counters' present time."""
     catalog, counters, n = state.catalog, state.counters, len(state.catalog)
-    count_V = catalog.count_V[:n]
-    log_count_V1 = np.log1p(count_V)[:, None]
+    count_V, events_V = catalog.count_V[:n], state.user_store.interactions.title_count_V[:n].astype(np.float32)
     static_VF = np.concatenate(
         [
             counting.log_popularity(counters, n),
-            log_count_V1,
-            count_V[:, None] == (0, 1),
+            np.log1p(count_V)[:, None],
+            np.rint(count_V)[:, None] == (0, 1),
             counting.log_hours_since_event(counters, n)[:, None],
             counting.mean_liking(counters, count_V)[:, None],
         ],
@@ -82,8 +81,8 @@ def title_signals(state: StreamState) -> TitleSignals:
         genres_VG=catalog.genres_VG[:n],
         static_VF=static_VF,
         bucket_popularity_BV=np.ascontiguousarray(np.log1p(counters.bucket_count_VB[:n]).T),
-        inv_sqrt_count_V=(1 / np.sqrt(count_V + 1)).astype(np.float32),
-        idf_V=(1 / (1 + log_count_V1[:, 0])).astype(np.float32),
+        inv_sqrt_count_V=(1 / np.sqrt(events_V + 1)).astype(np.float32),
+        idf_V=(1 / (1 + np.log1p(events_V))).astype(np.float32),
         text_neighbors_VK=neighbors_VK,
         text_weight_VK=weight_VK,
         text_neighbor_popularity_V=np.einsum("vk,vk->v", weight_VK, week_V[neighbors_VK]),

@@ -29,6 +29,7 @@ _ARRAYS: Final = (
     "semantic_VE",
     "launch_sequence_V",
     "launched_V",
+    "launched_ms_V",
     "count_V",
     "year_V",
     "released_V",
@@ -47,7 +48,8 @@ class Catalog:
         self.semantic_VE = np.zeros((capacity, d_text), np.float32)  # unit text embeddings, zero without text
         self.launch_sequence_V = np.full(capacity, NOT_LAUNCHED, np.int64)  # log sequence of the first launch
         self.launched_V = np.zeros(capacity, np.bool_)  # whether the title ever launched; stays at a withdrawal
-        self.count_V = np.zeros(capacity, np.float32)  # events so far
+        self.launched_ms_V = np.zeros(capacity, np.int64)  # when the log took the launch
+        self.count_V = np.zeros(capacity, np.float32)  # events so far, each by its evidence
         self.year_V = np.full(capacity, np.nan, np.float32)  # release year, NaN if unknown
         self.released_V = np.full(capacity, UNKNOWN_DATE, np.int64)  # release date in ms
         self.genres_VG = np.full((capacity, GENRES_PER_TITLE), NO_GENRE, np.int16)  # genre codes, then NO_GENRE
@@ -88,12 +90,17 @@ class Catalog:
         year: int | None,
         released: int | None,
         sequence: int,
+        recorded: int = 0,
     ) -> None:
-        """Store the metadata of a launch or a relaunch; a relaunch keeps the sequence of the first launch.
+        """Store the metadata of a launch or a relaunch; a relaunch keeps the sequence and time of the first launch.
+
+        `recorded` is the time at which the log took the launch (ms).
 
         The caller must then call `update_text_neighbors`.
         """
         self.semantic_VE[row] = 0 if semantic_E is None else semantic_E
+        if self.launch_sequence_V[row] == NOT_LAUNCHED:
+            self.launched_ms_V[row] = recorded
         self.launch_sequence_V[row] = min(int(self.launch_sequence_V[row]), sequence)
         self.launched_V[row] = True
         self.year_V[row] = np.nan if year is None else year
@@ -130,7 +137,7 @@ class Catalog:
             del self.rows[self.ids[row]]
             self.ids[row] = ""
         self.semantic_VE[rows], self.launch_sequence_V[rows], self.count_V[rows] = 0, NOT_LAUNCHED, 0
-        self.launched_V[rows], self.stamp_V[rows] = False, 0
+        self.launched_V[rows], self.launched_ms_V[rows], self.stamp_V[rows] = False, 0, 0
         self.year_V[rows], self.released_V[rows], self.genres_VG[rows] = np.nan, UNKNOWN_DATE, NO_GENRE
         self.text_neighbors.remove(rows)
         self.free.extend(rows.tolist())

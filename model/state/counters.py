@@ -15,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from model.state.cooccurrence import PairCounts, add_pair, empty_pair_counts, evict_rows
+from model.state.event_evidence import Evidence
 
 HOUR_MS: Final = 3_600_000.0
 DAY_MS: Final = 24 * HOUR_MS
@@ -27,7 +28,7 @@ SESSION_EVENTS: Final = 10  # preceding events that count as one session
 SESSION_DECAY: Final = 0.8  # weight of a session pair per event between the two titles
 COOCCURRENCE_EVENTS: Final = 100  # preceding events whose titles co-occur with a new event's title
 LIKING_PRIOR_EVENTS: Final = 5  # events with the global mean liking that are added to each title
-_TITLE_ARRAYS: Final = ("popularity_VZ", "bucket_count_VB", "last_event_V", "liking_sum_V")
+_TITLE_ARRAYS: Final = ("popularity_VZ", "evidence_V2", "bucket_count_VB", "last_event_V", "liking_sum_V")
 _PAIR_COUNTS: Final = ("transitions", "session_cooccurrence", "cooccurrence")
 _NO_EVENT: Final = np.iinfo(np.int64).min
 _NO_EVENT_HOURS: Final = 1e5  # hours since the last event, for a title without events
@@ -38,6 +39,7 @@ class Counters(NamedTuple):
     """The arrays that compiled code reads; their rows are catalog rows."""
 
     popularity_VZ: NDArray[np.float32]  # decayed event counts, scaled by 2^((t - landmark) / half-life)
+    evidence_V2: NDArray[np.float32]  # of established and of new users, by the last decay clock
     bucket_count_VB: NDArray[np.float32]  # events by the activity bucket of their users
     last_event_V: NDArray[np.int64]  # ms
     liking_sum_V: NDArray[np.float32]  # sum of the events' liking
@@ -56,6 +58,7 @@ def empty_counters(titles: int, neighbors: tuple[int, int, int] = (48, 96, 192))
     clocks = np.zeros(CLOCKS)
     return Counters(
         np.zeros((titles, CLOCKS), np.float32),
+        np.zeros((titles, 2), np.float32),
         np.zeros((titles, len(ACTIVITY_BUCKETS) + 1), np.float32),
         np.full(titles, _NO_EVENT, np.int64),
         np.zeros(titles, np.float32),
@@ -80,6 +83,8 @@ def advance_clocks(counters: Counters, ts: int, events: int) -> None:
     due = passed > _REBASE_POWER
     if due.any():
         counters.popularity_VZ[:, due] *= np.exp2(-passed[due]).astype(np.float32)
+        if due[-1]:
+            counters.evidence_V2[:] *= np.float32(np.exp2(-passed[-1]))
         counters.landmark_Z[due] = counters.now_Z[due]
 
 
@@ -126,18 +131,20 @@ class EventContext(NamedTuple):
 
     liking: float
     user_events: int  # of the user before this event
+    evidence: Evidence = Evidence()  # what it adds to the counts of its title
 
 
 @njit(cache=True)
 def count_event(
     counters: Counters, weight_Z: NDArray[np.float32], row: int, recent_L: NDArray[np.int32], context: EventContext
-) -> None:
-    """Count one event on `row`; `recent_L` are the user's earlier titles, newest first."""
+) -> float:
+    """Count one event on `row` and return its weight; `recent_L` are the user's earlier titles, newest first."""
+    counted = _count_evidence(counters.evidence_V2[row], weight_Z[-1], context.evidence)
     for z in range(weight_Z.size):
-        counters.popularity_VZ[row, z] += weight_Z[z]
-    counters.bucket_count_VB[row, activity_bucket(context.user_events)] += 1.0
+        counters.popularity_VZ[row, z] += counted * weight_Z[z]
+    counters.bucket_count_VB[row, activity_bucket(context.user_events)] += counted
     counters.last_event_V[row] = np.int64(counters.now_Z[0])
-    counters.liking_sum_V[row] += context.liking
+    counters.liking_sum_V[row] += counted * context.liking
     weight = 1.0
     for j in range(min(recent_L.size, COOCCURRENCE_EVENTS)):
         other = recent_L[j]
@@ -150,11 +157,23 @@ def count_event(
             weight *= SESSION_DECAY
         add_pair(counters.cooccurrence, other, row, 1.0)
         add_pair(counters.cooccurrence, row, other, 1.0)
+    return counted
+
+
+@njit(cache=True)
+def _count_evidence(evidence_2: NDArray[np.float32], scale: float, evidence: Evidence) -> float:
+    """Add an event's evidence to its title's, and return the part of it that counts. `scale` is of the decay clock."""
+    evidence_2[0] += scale * evidence.established
+    room = evidence.max_ratio * (evidence_2[0] / scale + evidence.prior) - evidence_2[1] / scale
+    new = float(min(evidence.new, max(room, 0.0)))
+    evidence_2[1] += scale * new
+    return evidence.established + new
 
 
 def evict_titles(counters: Counters, rows: NDArray[np.int64]) -> None:
     """Clear all counts of evicted titles."""
     counters.popularity_VZ[rows], counters.bucket_count_VB[rows], counters.liking_sum_V[rows] = 0, 0, 0
+    counters.evidence_V2[rows] = 0
     counters.last_event_V[rows] = _NO_EVENT
     for name in _PAIR_COUNTS:
         evict_rows(getattr(counters, name), rows)

@@ -7,7 +7,7 @@ L events of one history · V titles
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from model.actions import LIKING
 from model.state import counters as counting
 from model.state.admission import TitleAdmission
 from model.state.catalog import Catalog
+from model.state.event_evidence import EvidenceRatio, EvidenceSettings
 from model.state.user_store import UserStore
 
 WAITING_SHARE: Final = 20  # at most 1/20 of `max_titles` ids wait for their launch
@@ -33,6 +34,7 @@ class StreamStateSettings:
     max_users: int = 200_000  # users beyond which the least recently active one is evicted
     max_seen: int = 4096  # seen titles per user
     history: int = 100  # events of a history that the signals read
+    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)  # weights of events in the counts of titles
 
 
 class TitleMetadata(NamedTuple):
@@ -45,6 +47,7 @@ class TitleMetadata(NamedTuple):
     released: int | None  # ms, from metadata only
     withdrawn: bool
     stamp: int = 0  # us, orders the records of one title; 0: each record counts
+    recorded: int = 0  # ms, when the log took the launch
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class StreamState:
         self.user_store = UserStore(1024, self.catalog.capacity, settings.max_users, settings.max_seen)
         capacity = max(1, settings.max_titles // WAITING_SHARE)
         self.admission = TitleAdmission(capacity, settings.min_users_before_launch)
+        self.evidence = EvidenceRatio(settings.evidence)
         self.sequence = 0  # records of the learner log so far
         self.events = 0  # events counted so far
         self.waiting_title_events = 0  # events so far on titles that waited for their launch
@@ -117,7 +121,7 @@ class StreamState:
                 self.catalog.withdraw(row)
                 continue
             semantic = title.semantic if len(title.semantic) else None
-            self.catalog.launch(row, semantic, title.genres, title.year, title.released, self.sequence)
+            self.catalog.launch(row, semantic, title.genres, title.year, title.released, self.sequence, title.recorded)
             rows.append(row)
         self.catalog.update_text_neighbors(rows)
 
@@ -140,14 +144,20 @@ class StreamState:
         self.user_store.erase_user(user)
         self.admission.erase_user(user)
 
-    def count_event(self, history: History, row: int, ts: int, action: int = 0) -> None:
-        """Count one event of `history.user` on the title at `row`; `history` ends before the event."""
+    def count_event(self, history: History, row: int, ts: int, action: int = 0, repeat: int = 1) -> None:
+        """Count one event of `history.user` on the title at `row`; `history` ends before the event.
+
+        `ts` is the time of the popularity clock (ms), and `repeat` the event's number among the user's events on the
+        title within a day.
+        """
         self.events += 1
         counting.advance_clocks(self.counters, ts, self.events)
+        user_events = self.user_store.event_count(history.user)
+        evidence = self.evidence.weigh(user_events, repeat)
         recent_L = np.ascontiguousarray(history.rows_L[: -counting.COOCCURRENCE_EVENTS - 1 : -1].astype(np.int32))
-        context = counting.EventContext(float(_LIKING[action]), self.user_store.event_count(history.user))
-        counting.count_event(self.counters, counting.event_weight(self.counters), row, recent_L, context)
-        self.catalog.count_V[row] += 1
+        context = counting.EventContext(float(_LIKING[action]), user_events, evidence)
+        weight = counting.count_event(self.counters, counting.event_weight(self.counters), row, recent_L, context)
+        self.catalog.count_V[row] += weight
         self.user_store.add(history.user, row)
 
     def state_dict(self) -> dict[str, Any]:
@@ -157,6 +167,7 @@ class StreamState:
             "counters": counting.counters_state(self.counters, n),
             "user_store": self.user_store.state_dict(n),
             "admission": self.admission.state_dict(),
+            "evidence": self.evidence.state_dict(),
             "sequence": self.sequence,
             "events": self.events,
             "waiting_title_events": self.waiting_title_events,
@@ -170,5 +181,6 @@ class StreamState:
         self.user_store.grow_titles(self.catalog.capacity)
         self.user_store.load_state_dict(state["user_store"])
         self.admission.load_state_dict(state["admission"])
+        self.evidence.load_state_dict(state["evidence"])
         self.sequence, self.events = state["sequence"], state["events"]
         self.waiting_title_events, self.evicted_titles = state["waiting_title_events"], state["evicted_titles"]

@@ -1,8 +1,8 @@
 """The user store keeps the users that the learner knows, their number of events and the titles that each has seen.
 
 Learner, server and evaluation filter candidates by the same seen titles. They reach further back than the history that
-a model reads. The store is bounded: the least recently active user is evicted, and an interaction index bounds the
-titles of a user and the users of a title.
+a model reads. The store is bounded: a user who came a few times only is evicted before one with PROVEN_EVENTS events,
+and the least recently active one first. An interaction index bounds the titles of a user and the users of a title.
 
 When a user is evicted or erased, the user's events leave the interaction index, because the next user with the same
 index must not inherit them.
@@ -25,6 +25,7 @@ from model.state.interactions import (
     remove_user,
     resized,
 )
+from model.state.segmented_cache import PROVEN_EVENTS, SegmentedCache
 
 UNKNOWN_USER: Final = -1  # index of a user that is not in the store
 MIN_USER_CAPACITY: Final = 8  # events in a new user's ring buffer
@@ -36,7 +37,7 @@ class UserStore:
 
     def __init__(self, users: int = 1024, titles: int = 1024, max_users: int = 200_000, max_seen: int = 4096) -> None:
         self.max_users, self.max_seen = max_users, max_seen
-        self.user_indices: dict[str, int] = {}  # in order of last activity: the first user is evicted next
+        self.user_indices: SegmentedCache[int] = SegmentedCache(max_users)
         self.allocated = 0  # user indices assigned so far
         self.free_indices: list[int] = []  # indices of erased users, sorted
         self.free_blocks: dict[int, list[int]] = {}  # starts of unused arena blocks by their size
@@ -45,7 +46,8 @@ class UserStore:
 
     def user_index(self, user: str) -> int:
         """Return the user's index or UNKNOWN_USER; the store does not change."""
-        return self.user_indices.get(user, UNKNOWN_USER)
+        user_index = self.user_indices.get(user)
+        return UNKNOWN_USER if user_index is None else user_index
 
     def event_count(self, user: str) -> int:
         """Return the number of the user's events so far."""
@@ -94,7 +96,7 @@ class UserStore:
 
     def erase_user(self, user: str) -> None:
         """Remove all data of one user."""
-        user_index = self.user_indices.pop(user, None)
+        user_index = self.user_indices.pop(user)
         if user_index is not None:
             self._clear(user_index)
             insort(self.free_indices, user_index)
@@ -107,13 +109,16 @@ class UserStore:
         return {
             "users": list(self.user_indices),
             "user_indices": np.array(list(self.user_indices.values()), np.int64),
+            "users_on_probation": len(self.user_indices.probation),
             "interactions": index_state(self.interactions, self.allocated, titles),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the state into a store that is still empty."""
         user_count_U = state["interactions"]["user_count_U"]
-        self.user_indices = dict(zip(state["users"], state["user_indices"].tolist(), strict=True))
+        users = zip(state["users"], state["user_indices"].tolist(), strict=True)
+        for n, (user, user_index) in enumerate(users):
+            self.user_indices.put(user, user_index, is_proven=n >= state["users_on_probation"])
         self.allocated = len(user_count_U)
         self.free_indices = sorted(set(range(self.allocated)) - set(self.user_indices.values()))
         while len(self.interactions.user_count_U) < self.allocated:
@@ -129,7 +134,7 @@ class UserStore:
 
     def _touch(self, user: str) -> int:
         """Mark the user as most recently active and return the index, assigned if necessary."""
-        user_index = self.user_indices.pop(user, None)
+        user_index = self.user_indices.pop(user)
         if user_index is None and self.free_indices:
             user_index = self.free_indices.pop(0)
         elif user_index is None and len(self.user_indices) < self.max_users:
@@ -138,9 +143,10 @@ class UserStore:
                 self._grow_users()
             self.allocated += 1
         elif user_index is None:
-            user_index = self.user_indices.pop(next(iter(self.user_indices)))
+            _, user_index = self.user_indices.pop_oldest()
             self._clear(user_index)
-        self.user_indices[user] = user_index
+        events = int(self.interactions.user_count_U[user_index]) + 1
+        self.user_indices.put(user, user_index, is_proven=events >= PROVEN_EVENTS)
         return user_index
 
     def _clear(self, user_index: int) -> None:

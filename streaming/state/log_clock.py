@@ -8,7 +8,9 @@ and `titles` may differ. Log time never decreases. It follows the record times o
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from streaming.records import LogRecord, Title
+from msgspec import structs
+
+from streaming.records import Activity, LogRecord, Title
 
 MAX_STEP_MS: Final = 10_000  # a larger step forward counts as this, a larger step back as none
 
@@ -37,3 +39,14 @@ class LogClock(NamedTuple):
         """The clock of a checkpoint."""
         now, events_shift, titles_shift = state
         return cls(now or 0, events_shift, titles_shift)
+
+
+def recorded_until(activity: Activity, appended: int) -> Activity:
+    """The activity with no record time of an event after its own, `appended`.
+
+    Where a broker keeps the producer's record times, an event can claim any; `features` then sets the only bound.
+    """
+    if all(event.appended <= appended for event in activity.new):
+        return activity
+    new = [structs.replace(event, appended=min(event.appended, appended)) for event in activity.new]
+    return structs.replace(activity, new=new)

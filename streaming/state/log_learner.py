@@ -22,7 +22,7 @@ from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
 from streaming.records import DECODE_ERRORS, Activity, LogRecord, SkippedRange, Tick, Title, UserErasure, decode_log
 from streaming.state.deduplicator import Deduplicator
-from streaming.state.log_clock import LogClock
+from streaming.state.log_clock import LogClock, recorded_until
 from streaming.state.log_settings import LogSettings
 from streaming.state.title_metadata import title_metadata
 from streaming.state.version_gate import GoodPoint, Verdict, VersionGate
@@ -78,6 +78,8 @@ class LogLearner:
             self.next_offset = message.offset + 1
             return False
         clock = self._read_clock.after(record, message.appended)
+        if isinstance(record, Activity):
+            record = recorded_until(record, message.appended)
         if self._pending and clock.now - self._opened_at >= self.settings.linger_ms:
             self._close_batch()
         self.next_offset, self._read_clock = message.offset + 1, clock
@@ -236,8 +238,10 @@ class LogLearner:
         self.recent_events.append((now, before + len(fresh)))
         while now - self.recent_events[0][0] > RATE_WINDOW_MS:
             self.recent_events.popleft()
-        new = sorted(event.index for event in fresh)
-        return UserUpdate(record.user, record.titles, record.times, record.actions, new, [record.times[i] for i in new])
+        fresh.sort(key=lambda event: event.index)
+        new, recorded = [event.index for event in fresh], [event.appended for event in fresh]
+        order = [record.times[index] for index in new]
+        return UserUpdate(record.user, record.titles, record.times, record.actions, new, order, recorded)
 
     def _update_candidates(self, batch: Sequence[TitleMetadata | UserUpdate]) -> None:
         """Give the baselines the candidates of the learner, which skips repeated title records."""

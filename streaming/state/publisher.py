@@ -5,8 +5,8 @@ The publisher takes events (`on_activity`, `on_erasure`, `on_launches`, `serve`)
 
 1. users who acted: one recompute covers all their events since the last one;
 2. launches: users whose lists a new title may enter, within a budget of users per second;
-3. refreshes: users whose lists come from an older version, most recently active first, within the same budget. While
-   users who acted are waiting, a batch refreshes only one user.
+3. refreshes: users whose lists come from an older version, within the same budget: the users with PROVEN_EVENTS events
+   before the others, most recently active first. While users who acted are waiting, a batch refreshes only one user.
 
 A launch is tried on the `launch_fanout` users whose query vectors fit it best. Each vector is compared with the title
 vector of the model version that computed the query vector. The ranker scores the title as it scored the user's list,
@@ -21,6 +21,7 @@ a produced dataset of old events would look like years of inactivity. Nothing is
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from statistics import median_low
 from typing import Final
@@ -46,6 +47,7 @@ class PublishSettings:
     new_title_slots: int = 5  # of these, slots reserved for unseen titles
     filter_seen: bool = True  # whether lists leave out seen titles
     max_users: int = 50_000  # users in the cache
+    max_titles: int = 200_000  # titles in the cache
     launch_fanout: int = 256  # users that a launch is tried on, over all workers
     refresh_budget: float = 200.0  # users per second that are recomputed without having acted
     event_batch: int = 32  # users per batch who acted
@@ -60,7 +62,7 @@ class Publisher:
         self._default_key: tuple[None, ...] = (None,) if self.shard.is_primary else ()
         self.users = UserCache(self.settings.max_users)
         self.default_user = CachedUser(None)  # stands for all unknown users; its lists are the default lists
-        self.titles = TitleCache()
+        self.titles = TitleCache(self.settings.max_titles)
         self.version = NO_VERSION  # the served version
         self.recommender: Recommender | None = None  # loaded from that version
         # The three queues. None stands for the default lists.
@@ -137,7 +139,7 @@ class Publisher:
         cached = sorted(self.users.query_versions())[-MAX_TITLE_ENCODERS:]
         self._title_encoders = {n: encoder for n, encoder in self._title_encoders.items() if n in cached}
         self._title_encoders[version] = recommender.title_encoder()
-        # An unfinished refresh starts over, so that the users who acted last always come first.
+        # An unfinished refresh starts over, so that the users who acted last come first.
         self.refresh_queue = deque([*self._default_key, *self.users.most_recent_first()])
 
     def work(self, now: int) -> list[RedisWrite]:
@@ -265,9 +267,11 @@ class Publisher:
         ranked = [user.ranked for user in users if user.ranked is not None]
         inputs = [user.ranking_input(self.settings.filter_seen) for user in users]
         scores = self.recommender.score(tried, inputs, ranked)
+        size, slots = self.settings.list_size, self.settings.new_title_slots
+        select = partial(self.recommender.select, size=size, new_title_slots=slots)
         writes: list[RedisWrite] = []
         for user, titles, before, score_HT in zip(users, tried, ranked, scores, strict=True):
-            after = insert_titles(before, titles, score_HT, self.settings.list_size, self.settings.new_title_slots)
+            after = insert_titles(before, titles, score_HT, select)
             if after.titles == before.titles:
                 self._finish_launches(user.user, {})
             else:

@@ -9,5 +9,5 @@ from streaming.records import Title
 def title_metadata(title: Title) -> TitleMetadata:
     """The title as the model takes it: its text embedding as a float32 array (empty without text), and its metadata."""
     semantic = np.frombuffer(title.semantic, np.float32)
-    metadata = semantic, title.genres, title.year, title.released
-    return TitleMetadata(title.title, *metadata, title.withdrawn, title.stamp)
+    metadata = title.genres, title.year, title.released, title.withdrawn, title.stamp, title.appended
+    return TitleMetadata(title.title, semantic, *metadata)

@@ -1,8 +1,9 @@
 """The users that `publish` knows: their histories, their current lists, and which of them a new title may suit.
 
-The cache can be rebuilt from the learner log. It is bounded: the least recently active users are evicted. The query
-vectors of all users lie in one array, so that one matrix product compares a new title with every user. A query vector
-can only be compared with title vectors of the model version that computed it.
+The cache can be rebuilt from the learner log. It is bounded: users with fewer than PROVEN_EVENTS events are evicted
+before the others, the least recently active ones first. The query vectors of all users lie in one array, so that one
+matrix product compares a new title with every user. A query vector can only be compared with title vectors of the model
+version that computed it.
 
 Shapes: U rows of the query array (one per user with lists), P dimensions of the output space, H horizons, T titles,
 C candidates.
@@ -10,19 +11,25 @@ C candidates.
 
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from prometheus_client import Counter
 
 from model.actions import TARGET_WEIGHTS
-from model.recommender import RankedLists, UserContext, select_top
+from model.recommender import RankedLists, UserContext
 from model.state.id_table import shared_id
+from model.state.segmented_cache import PROVEN_EVENTS, SegmentedCache
 from streaming.records import Activity
 
+# (titles, their scores) -> indices of the titles of the list
+SelectTitles = Callable[[Sequence[str], NDArray[np.float32]], NDArray[np.int64]]
+
 NO_VERSION: Final = -1
+USER_EVICTIONS: Final = Counter("premiere_publish_user_evictions_total", "Users evicted from the cache of publish.")
 MIN_QUERY_ROWS: Final = 64  # initial rows of the query array; a full array grows to twice its size
 
 
@@ -34,7 +41,7 @@ class CachedUser:
     titles: list[str] = field(default_factory=list)  # oldest first, as are times and actions
     times: "array[int]" = field(default_factory=lambda: array("q"))  # ms
     actions: "array[int]" = field(default_factory=lambda: array("b"))  # codes of ACTIONS
-    seen: dict[str, None] = field(default_factory=dict)  # titles of positive events, least recent first
+    seen: OrderedDict[str, None] = field(default_factory=OrderedDict)  # titles of positive events, least recent first
     events: int = 0  # all events so far, also those no longer in the history
     positives: int = 0  # events with a positive weight so far
     source: str = ""  # identity of the topic `user-events` with the newest event
@@ -54,7 +61,7 @@ class UserCache:
 
     def __init__(self, max_users: int = 50_000, max_seen: int = 4096) -> None:
         self.max_users, self.max_seen = max_users, max_seen
-        self.cached: OrderedDict[str, CachedUser] = OrderedDict()  # least recently active first
+        self.cached: SegmentedCache[CachedUser] = SegmentedCache(max_users)
         self.query_UP = np.zeros((0, 0), np.float32)
         self.version_U = np.full(0, NO_VERSION, np.int64)  # the version of each query vector
         self.user_indices: dict[str, int] = {}  # user -> row of query_UP
@@ -69,7 +76,7 @@ class UserCache:
         return self.cached.get(user)
 
     def most_recent_first(self) -> Iterator[str]:
-        """All users, most recently active first."""
+        """All users, the proven ones before the others, most recently active first."""
         return reversed(self.cached)
 
     def update(self, activity: Activity) -> bool:
@@ -91,7 +98,7 @@ class UserCache:
         cached.events, cached.offset, cached.appended = activity.count, offset, max(cached.appended, appended)
         cached.source = activity.source
         self._count_positives(cached, new)
-        self.cached.move_to_end(activity.user)
+        self.cached.put(activity.user, cached, cached.positives >= PROVEN_EVENTS)
         return True
 
     def erase(self, user: str) -> None:
@@ -132,16 +139,18 @@ class UserCache:
                 cached.seen.pop(cached.titles[i], None)
                 cached.seen[cached.titles[i]] = None
         while len(cached.seen) > self.max_seen:
-            del cached.seen[next(iter(cached.seen))]
+            cached.seen.popitem(last=False)
 
     def _add(self, user: str) -> CachedUser:
         if len(self.cached) >= self.max_users:
             self._remove(next(iter(self.cached)))
-        cached = self.cached[user] = CachedUser(user)
+            USER_EVICTIONS.inc()
+        cached = CachedUser(user)
+        self.cached.put(user, cached, is_proven=False)
         return cached
 
     def _remove(self, user: str) -> None:
-        self.cached.pop(user, None)
+        self.cached.pop(user)
         if (user_index := self.user_indices.pop(user, None)) is not None:
             self.version_U[user_index], self.query_UP[user_index], self.users[user_index] = NO_VERSION, 0, ""
             self.free_indices.append(user_index)
@@ -167,19 +176,15 @@ class UserCache:
 
 
 def insert_titles(
-    ranked: RankedLists, titles: Sequence[str], score_HT: NDArray[np.float32], size: int, new_title_slots: int = 0
+    ranked: RankedLists, titles: Sequence[str], score_HT: NDArray[np.float32], select: SelectTitles
 ) -> RankedLists:
-    """Insert new titles into a user's lists by their scores; a title that is in a list already moves.
-
-    Returns the lists with at most `size` titles, of which `new_title_slots` are reserved for new titles.
-    """
-    lists, scores, new_titles = dict(ranked.titles), dict(ranked.scores), ranked.new_titles | set(titles)
+    """Insert new titles into a user's lists by their scores; a title that is in a list already moves."""
+    lists, scores = dict(ranked.titles), dict(ranked.scores)
     inserted = set(titles)
     for h, horizon in enumerate(ranked.titles):
         old = [i for i, title in enumerate(lists[horizon]) if title not in inserted]
         names = [*(lists[horizon][i] for i in old), *titles]
         score_C = np.concatenate([scores[horizon][old], score_HT[h]])
-        new_C = np.array([title in new_titles for title in names], bool)
-        best = select_top(score_C, new_C, size, new_title_slots)
+        best = select(names, score_C)
         lists[horizon], scores[horizon] = [names[i] for i in best.tolist()], score_C[best]
-    return replace(ranked, titles=lists, scores=scores, new_titles=new_titles)
+    return replace(ranked, titles=lists, scores=scores)

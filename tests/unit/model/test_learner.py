@@ -156,7 +156,7 @@ def test_unlaunched_title_is_learned_once_three_users_have_an_event_on_it() -> N
     ]
     assert all(event.ranks["full"] == math.inf for event in ranked if event.title == "early")
     stream_state = learner.stream_state
-    assert stream_state.catalog.count_V[stream_state.catalog.rows["early"]] == 3
+    assert stream_state.user_store.interactions.title_count_V[stream_state.catalog.rows["early"]] == 3
     assert stream_state.waiting_title_events == 3
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model import checkpoint
 from model.checkpoint import CheckpointError
-from model.recommender import Recommender, UserContext, select_top
+from model.recommender import Recommender, UserContext
 from model.state.stream_state import TitleMetadata
 from streaming.records import Activity
 from streaming.state.title_metadata import title_metadata
@@ -93,10 +94,10 @@ def test_title_encoder_equals_the_versions_encoding() -> None:
 
 def test_withdrawn_title_is_not_a_candidate_until_relaunched() -> None:
     version, title = recommender(), title_metadata(world().titles[7])
-    version.update_titles([title._replace(withdrawn=True)])
+    version.update_titles([title._replace(withdrawn=True, stamp=title.stamp + 1)])
     assert not version.is_candidate(title.title)
     assert all(title.title not in one.titles[0] for one in version.recommend(users(), now(), 60))
-    version.update_titles([title])
+    version.update_titles([title._replace(stamp=title.stamp + 2)])
     assert version.is_candidate(title.title)
 
 
@@ -128,26 +129,6 @@ def test_checkpoint_of_another_network_is_rejected(tmp_path: Path) -> None:
         Recommender.load(url, replace(SETTINGS, sequence=wider))
 
 
-@pytest.mark.parametrize(
-    ("new", "size", "slots", "chosen"),
-    [
-        ("......", 3, 0, "abc"),
-        ("...xxx", 3, 0, "abc"),
-        ("...xxx", 3, 1, "abd"),
-        ("...xxx", 4, 2, "abde"),
-        ("x..x.x", 3, 1, "abd"),  # a new title that is listed anyway fills no slot
-        (".....x", 4, 2, "abcf"),
-        ("......", 4, 2, "abcd"),
-        ("x.x.x.", 9, 2, "abcdef"),
-    ],
-)
-def test_select_top_reserves_slots_for_new_titles(new: str, size: int, slots: int, chosen: str) -> None:
-    names = "fedcba"  # in ascending order of score
-    score_C = np.array(["fedcba".index(name) for name in names], np.float32)
-    new_C = np.array([new["abcdef".index(name)] == "x" for name in names])
-    assert "".join(names[i] for i in select_top(score_C, new_C, size, slots)) == chosen
-
-
 def test_new_title_slots_expose_new_titles_in_every_list() -> None:
     version = recommender()
     new = [title_metadata(world().titles[n])._replace(title=f"new-{n}", year=None) for n in range(6)]
@@ -155,4 +136,22 @@ def test_new_title_slots_expose_new_titles_in_every_list() -> None:
     for ranked in version.recommend(users(), now(), 12, 2):
         for titles in ranked.titles.values():
             assert len(titles) == len(set(titles)) == 12
-            assert sum(title in version.new_titles for title in titles) >= 2
+            assert version.new_V[version.stream_state.catalog.rows_of(titles)].sum() >= 2
+
+
+def test_version_evicts_titles_beyond_the_maximum() -> None:
+    state_settings = replace(SETTINGS.stream_state, max_titles=len(world().titles) + 10)
+    version = Recommender.from_state(state(), replace(SETTINGS, stream_state=state_settings))
+    flood = [TitleMetadata(f"flood {n}", world_text(n), (), None, None, False, recorded=now() + n) for n in range(200)]
+    for start in range(0, len(flood), 20):
+        version.update_titles(flood[start : start + 20])
+    assert len(version.stream_state.catalog.rows) <= state_settings.max_titles
+    assert version.is_candidate("flood 199")
+    for ranked in version.recommend(users(), now(), 12, 2):
+        assert len(set(ranked.titles[0])) == 12
+        assert set(ranked.titles[0]) <= set(version.stream_state.catalog.rows)
+
+
+def world_text(n: int) -> NDArray[np.float32]:
+    """The text embedding of one of the world's titles."""
+    return title_metadata(world().titles[n % len(world().titles)]).semantic

@@ -178,6 +178,33 @@ def test_memory_limits_evict_least_recently_active_users() -> None:
     assert baselines.user_events(state["users"][-1]) > 0
 
 
+def test_full_baselines_evict_the_titles_with_the_fewest_events() -> None:
+    """The other titles keep all counts, so their ranks are those of baselines that never held the evicted ones."""
+    full, expected = Baselines(max_titles=4), Baselines()
+    events = [("ann", "a"), ("bob", "a"), ("ann", "b"), ("bob", "b"), ("cid", "a"), ("cid", "b")]
+    for baselines in (full, expected):
+        for title in "ab":
+            baselines.launch(title)
+        for ts, (user, title) in enumerate(events[:2]):
+            baselines.count(user, title, ts)
+    for n in range(20):
+        full.launch(f"invented {n}")
+        full.count("eve", f"invented {n}", 2)
+        full.withdraw(f"invented {n}")
+    for baselines in (full, expected):
+        for ts, (user, title) in enumerate(events[2:], 3):
+            baselines.count(user, title, ts)
+        baselines.launch("late")
+    assert full.rank("dan", "late", 9)["popularity"] == 3
+    for user, title in (("dan", "a"), ("dan", "b"), ("ann", "late")):
+        assert full.rank(user, title, 9) == expected.rank(user, title, 9)
+    restored = Baselines(max_titles=4)
+    restored.load_state_dict(full.state_dict())
+    for baselines in (full, restored):
+        baselines.launch("later")
+    assert restored.rank("dan", "late", 9) == full.rank("dan", "late", 9)
+
+
 def test_metrics_equal_published_numbers() -> None:
     if ML_SMALL.name != "ml-small-2016":
         pytest.skip("PREMIERE_DATA does not name a folder ml-small-2016")

@@ -47,6 +47,18 @@ def test_full_buffer_overwrites_the_oldest_window() -> None:
     assert len(buffer.open_windows) <= 3
 
 
+def test_user_with_many_events_holds_a_bounded_number_of_windows() -> None:
+    buffer = ReplayBuffer(1_024, 4)
+    for n in range(30):
+        add(buffer, f"u{n}", 2, first=10 * n)
+    for events in range(1, 300):
+        add(buffer, "heavy", events)
+    held = windows(buffer)
+    assert (buffer.max_user_windows, len(held)) == (16, 30 + 16)
+    assert held[:30] == [[10 * n, 10 * n + 1] for n in range(30)]
+    assert [295, 296, 297, 298] in held
+
+
 def test_returning_evicted_user_starts_a_new_window() -> None:
     buffer = ReplayBuffer(8, 6)
     add(buffer, "u", 9)

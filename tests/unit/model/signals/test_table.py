@@ -52,7 +52,7 @@ class World:
         return [float(value) for value in signals_CF[:, COLUMN[name]]]
 
     def idf(self, row: int) -> float:
-        return 1 / (1 + log1p(self.stream_state.catalog.count_V[row]))
+        return 1 / (1 + log1p(self.stream_state.user_store.interactions.title_count_V[row]))
 
 
 def test_repeat_signals_count_the_users_own_events() -> None:

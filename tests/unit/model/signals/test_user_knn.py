@@ -81,7 +81,7 @@ class World:
         return [n for n, event in enumerate(self.events) if event.user == user][-self.max_seen :]
 
     def idf(self, row: int) -> float:
-        return 1 / (1 + float(np.log1p(self.stream_state.catalog.count_V[row])))
+        return 1 / (1 + float(np.log1p(self.stream_state.user_store.interactions.title_count_V[row])))
 
 
 @dataclass
@@ -109,7 +109,8 @@ def answer_of(world: World, history: History, scratch: Scratch | None = None) ->
     assert not s.weight_V.any()
     found = s.touched_U[: list(s.touched_U).index(-1)].tolist()
     assert sorted(found) == np.flatnonzero(s.similarity_U).tolist()
-    names = {user_index: user for user, user_index in stream_state.user_store.user_indices.items()}
+    indices = stream_state.user_store.user_indices
+    names = dict(zip(indices.values(), indices, strict=True))
     return Answer(s.summed_VF.T.copy(), {names[user_index]: float(s.similarity_U[user_index]) for user_index in found})
 
 

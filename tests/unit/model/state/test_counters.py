@@ -27,6 +27,7 @@ from model.state.counters import (
     mean_liking,
     resized,
 )
+from model.state.event_evidence import Evidence
 
 HOUR_MS = 3_600_000
 NOTHING = np.zeros(0, np.int32)
@@ -118,6 +119,37 @@ def test_pairs_reach_back_a_bounded_number_of_events() -> None:
     assert [a for a, _ in dictionary_of(counters.session_cooccurrence)] == list(range(SESSION_EVENTS))
     cooccurrence = dictionary_of(counters.cooccurrence)
     assert sorted(b for a, b in cooccurrence if a == 299) == list(range(COOCCURRENCE_EVENTS))
+
+
+def test_new_users_count_only_as_far_as_established_users_back_the_title() -> None:
+    counters = empty_counters(2)
+    advance_clocks(counters, 1, 1)
+    new = EventContext(1.0, 0, Evidence(established=0.0, new=1.0, max_ratio=0.5, prior=1.0))
+    established = EventContext(1.0, 30, Evidence(established=1.0, max_ratio=0.5, prior=1.0))
+
+    def weights(contexts: list[EventContext]) -> list[float]:
+        return [count_event(counters, event_weight(counters), 0, NOTHING, context) for context in contexts]
+
+    assert weights([new] * 4) == pytest.approx([0.5, 0, 0, 0])
+    assert weights([established] * 2) == [1, 1]
+    assert weights([new] * 2) == pytest.approx([1, 0])  # half of the two, and half of the prior was used
+    assert log_popularity(counters, 1)[0] == pytest.approx([np.log1p(3.5)] * CLOCKS)
+    assert counters.liking_sum_V[0] == pytest.approx(3.5)
+    for name in ("evidence_V2", "popularity_VZ"):
+        assert not getattr(counters, name)[1].any()
+
+
+def test_evidence_of_a_title_decays() -> None:
+    counters, half_life = empty_counters(1), round(HALF_LIVES_EVENTS[-1])
+    new = EventContext(1.0, 0, Evidence(established=0.0, new=1.0, max_ratio=1.0, prior=0.0))
+    advance_clocks(counters, 1, 1)
+    for _ in range(8):
+        count_event(counters, event_weight(counters), 0, NOTHING, PLAY_CONTEXT)
+    for events in (1 + half_life, 1 + 50 * half_life):  # the second moves the landmark
+        advance_clocks(counters, 1, events)
+        scale = event_weight(counters)[-1]
+        assert counters.evidence_V2[0, 0] / scale == pytest.approx(8 * 0.5 ** ((events - 1) / half_life), rel=1e-4)
+    assert count_event(counters, event_weight(counters), 0, NOTHING, new) < 1e-6
 
 
 def random_counters() -> Counters:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from model.state.interactions import USERS_PER_TITLE, recent_titles_of
+from model.state.segmented_cache import PROVEN_EVENTS
 from model.state.user_store import UNKNOWN_USER, UserStore
 from tests.support.learner import state_differences
 
@@ -79,6 +80,20 @@ def test_least_recently_active_user_is_evicted() -> None:
     assert recent(user_store, "d") == [5]
     user_store.add("b", 9)  # returns as a new user, and c is evicted
     assert (user_store.event_count("b"), user_store.event_count("c"), len(user_store.user_indices)) == (1, 0, 3)
+
+
+def test_users_of_one_event_evict_no_proven_user() -> None:
+    user_store = UserStore(max_users=20)
+    for _ in range(PROVEN_EVENTS):
+        for n in range(10):
+            user_store.add(f"known{n}", n)
+    restored = UserStore(max_users=20)
+    restored.load_state_dict(user_store.state_dict(50))
+    for one in (user_store, restored):
+        for n in range(500):
+            one.add(f"visitor{n}", 30)
+        assert [one.event_count(f"known{n}") for n in range(10)] == [PROVEN_EVENTS] * 10
+        assert [n for n in range(500) if one.event_count(f"visitor{n}")] == list(range(490, 500))
 
 
 def test_erased_user_leaves_no_data_and_others_keep_theirs() -> None:
@@ -170,8 +185,8 @@ def test_removed_user_leaves_index_and_others_keep_their_order(count: int, evict
             user_store.add("removed", n)
         user_store.add(f"u{n}", 0)
         user_store.add("removed", 0)
-    for n in range(count):  # then "removed" is the least recently active user
-        user_store.add(f"u{n}", 13)
+    for n in range((PROVEN_EVENTS - 1) * count):  # then "removed" is the least recently active user
+        user_store.add(f"u{n % count}", 13)
     user_index = user_store.user_index("removed")
     if evicted:
         user_store.add("next", 99)
@@ -183,7 +198,7 @@ def test_removed_user_leaves_index_and_others_keep_their_order(count: int, evict
     held = min(count, USERS_PER_TITLE // 2)  # the removed user had every second entry
     assert users_of(user_store, 0) == [user_store.user_index(f"u{n}") for n in range(count - 1, count - held - 1, -1)]
     assert [row for row in range(1, 12) if users_of(user_store, row)] == []
-    assert recent(user_store, "u1") == [13, 0]
+    assert recent(user_store, "u1") == [13] * (PROVEN_EVENTS - 1) + [0]
     user_store.add("u1", 0)
     assert users_of(user_store, 0)[0] == user_store.user_index("u1")
 

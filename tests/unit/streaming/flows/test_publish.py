@@ -292,5 +292,5 @@ def test_restored_title_equals_the_written_one() -> None:
     assert isinstance(title, Title)
     publisher = Publisher(ROOMY)
     restore(publisher, messages("titles", [to_msgpack(title)]), [], [])
-    assert publisher.titles.titles == {title.title: title}
+    assert dict(publisher.titles.titles.items()) == {title.title: title}
     assert publisher.titles.newer_than(0) == []  # a version trained on the whole log knows it

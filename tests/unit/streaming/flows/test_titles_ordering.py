@@ -67,6 +67,6 @@ def test_withdrawal_applies_to_launches_appended_before_it_whichever_topic_is_re
     publisher = Publisher()
     publisher.on_launches(run_flow(encode, *records).written())
     assert publisher.titles.withdrawn == {"1"}
-    assert publisher.titles.titles["1"].name == "Toy Story 1"  # histories contain the title
+    assert dict(publisher.titles.titles.items())["1"].name == "Toy Story 1"  # histories contain the title
     publisher.on_launches(run_flow(encode, *records, launch("1", 3, **TOY)).written())
     assert publisher.titles.withdrawn == set()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from streaming.records import LogRecord, Tick, Title
-from streaming.state.log_clock import MAX_STEP_MS, LogClock
+from streaming.records import Activity, LogRecord, NewEvent, Tick, Title
+from streaming.state.log_clock import MAX_STEP_MS, LogClock, recorded_until
 
 HOUR_MS = 3_600_000
 NOON = 1_700_000_000_000
@@ -48,3 +48,10 @@ def test_hosts_an_hour_apart_do_not_speed_up_log_time() -> None:
 def test_restored_clock_continues_alike() -> None:
     clock = LogClock().after(TICK, NOON).after(TITLE, NOON + HOUR_MS).after(TICK, NOON - HOUR_MS)
     assert LogClock.restored(list(clock)) == clock
+
+
+def test_record_time_of_an_event_is_at_most_that_of_its_activity() -> None:
+    new = [NewEvent(0, 0, 1, NOON - 5), NewEvent(1, 0, 2, NOON + 100 * HOUR_MS)]
+    activity = Activity(user="u", count=2, titles=["a", "b"], times=[1, 2], actions=[3, 3], new=new)
+    assert [event.appended for event in recorded_until(activity, NOON).new] == [NOON - 5, NOON]
+    assert recorded_until(activity, NOON + 200 * HOUR_MS) is activity

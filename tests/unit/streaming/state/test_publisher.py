@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from model.recommender import Recommender
+from model.state.segmented_cache import PROVEN_EVENTS
 from streaming.records import Activity, Launch, Title
 from streaming.state.publisher import Publisher, PublishSettings
 from streaming.stores.redis_lists import LaunchCompleted, Prediction, WithdrawnTitles
@@ -30,10 +31,13 @@ def test_nothing_is_ranked_before_the_first_version() -> None:
     assert publisher.seconds_until_work(NOW) is None
 
 
-def test_new_version_refreshes_all_users_most_recent_first() -> None:
+def test_new_version_refreshes_proven_users_first_and_the_most_recent_of_them() -> None:
     predictions = [item for item in work_until_idle(serving_publisher()) if isinstance(item, Prediction)]
     most_recent_first = list(dict.fromkeys(one.user for one in reversed(world().activities)))
-    assert [one.user for one in predictions] == [None, *most_recent_first]
+    events = {user: one.count for user, one in world().newest().items()}
+    in_order = sorted(most_recent_first, key=lambda user: events[user] < PROVEN_EVENTS)
+    assert in_order != most_recent_first
+    assert [one.user for one in predictions] == [None, *in_order]
     for one in predictions:
         assert set(one.lists) == {0, 2}
         assert all(len(set(titles)) == len(titles) for titles in one.lists.values())
@@ -188,9 +192,10 @@ def test_withdrawn_title_is_in_no_new_list_until_relaunched() -> None:
     publisher.serve(1, recommender(), [])
     lists = predictions_by_user(work_until_idle(publisher))
     assert not any(withdrawn.title in titles for one in lists.values() for titles in one.lists.values())
-    publisher.on_launches([later_record(withdrawn, 700, withdrawn=False)])
+    relaunched = later_record(withdrawn, 700, withdrawn=False)
+    publisher.on_launches([relaunched])
     items = work_until_idle(publisher)
-    assert items[0] == WithdrawnTitles(frozenset(), 700)
+    assert items[0] == WithdrawnTitles(frozenset(), relaunched.stamp)
     assert any(withdrawn.title in one.lists[0] for one in predictions_by_user(items).values())
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from streaming.state.title_cache import TitleCache
+from streaming.state.title_cache import TITLE_EVICTIONS, TitleCache
 from tests.support.publish import later_record, recommender, world
 from tests.support.publisher import new_title
 
@@ -60,3 +60,18 @@ def test_only_changes_are_returned_and_withdrawals_are_tracked() -> None:
     assert (cache.withdrawn, cache.newest_stamp) == (frozenset({title.title}), withdrawn.stamp)
     cache.update([later_record(withdrawn, 800, withdrawn=False)])
     assert cache.withdrawn == frozenset()
+
+
+def test_full_cache_evicts_withdrawn_titles_first_then_the_longest_unchanged() -> None:
+    cache = TitleCache(max_titles=20)
+    titles = [new_title(f"T{n}", offset=n + 1) for n in range(20)]
+    cache.update(titles)
+    cache.update([later_record(titles[n], 100 + n, withdrawn=True) for n in (7, 9)])
+    cache.set_log_offset(titles[0], 5)
+    cache.update([new_title("late 1", offset=200), new_title("late 2", offset=201)])
+    assert (len(cache.titles), cache.withdrawn, titles[0].title in cache.titles) == (20, frozenset(), True)
+    evicted = TITLE_EVICTIONS._value.get()
+    cache.update([new_title(f"flood {n}", offset=300 + n) for n in range(5)])
+    assert [title.title in cache.titles for title in titles[:7]] == [False] * 5 + [True] * 2
+    assert (len(cache.titles), len(cache.newer_than(0)), len(cache._logged)) == (20, 20, 0)
+    assert TITLE_EVICTIONS._value.get() == evicted + 5

@@ -16,7 +16,7 @@ def record(semantic: bytes, withdrawn: bool = False) -> Title:
 def test_title_record_becomes_metadata() -> None:
     vector = np.array([0.25, -0.5, 1e-20], "<f4")
     title, semantic, *others = title_metadata(record(vector.tobytes()))
-    assert (title, *others) == ("t7", ["Horror", "SciFi"], 1979, 296_000_000_000, False)
+    assert (title, *others) == ("t7", ["Horror", "SciFi"], 1979, 296_000_000_000, False, 2, 3)
     assert semantic.dtype == np.float32
     assert semantic.tolist() == vector.tolist()
 

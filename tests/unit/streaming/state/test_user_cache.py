@@ -1,10 +1,14 @@
 """The cache of users, and the insertion of new titles into their lists."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from msgspec import structs
+from numpy.typing import NDArray
 
 from model.actions import ACTIONS
 from model.recommender import RankedLists
+from model.state.segmented_cache import PROVEN_EVENTS
 from streaming.state.user_cache import UserCache, insert_titles
 from tests.support.publish import activity
 from tests.support.publisher import DISLIKE, PLAY
@@ -45,6 +49,18 @@ def test_least_recently_active_user_is_evicted() -> None:
     assert list(users.most_recent_first()) == ["c", "a"]
 
 
+def test_users_of_one_event_evict_no_proven_user() -> None:
+    users = UserCache(max_users=1_000)
+    for offset in range(500):
+        users.update(
+            activity(f"known{offset}", [("t", ts, PLAY) for ts in range(PROVEN_EVENTS)], offset, PROVEN_EVENTS)
+        )
+    for offset in range(50_000):
+        users.update(activity(f"visitor{offset}", [("t", offset, PLAY)], 500 + offset))
+    assert [n for n in range(500) if users.get(f"known{n}") is None] == []
+    assert (len(users), next(users.most_recent_first())) == (1_000, "known499")
+
+
 def test_seen_titles_are_bounded_to_the_most_recent() -> None:
     users = UserCache(max_seen=2)
     users.update(activity("u", [(title, ts, PLAY) for ts, title in enumerate("abca")], 0, 4))
@@ -58,7 +74,11 @@ def test_new_titles_are_inserted_by_their_scores() -> None:
     ranked = RankedLists(
         {0: ["a", "b", "c"], 5: ["a", "b", "c"]}, scores, np.zeros(1, np.float32), np.zeros(2, np.float32), 0
     )
-    after = insert_titles(ranked, ["x", "b"], np.array([[2.5, 0.5], [0, 9]], np.float32), 3)
+
+    def best_three(_titles: Sequence[str], score_C: NDArray[np.float32]) -> NDArray[np.int64]:
+        return np.argsort(-score_C, kind="stable")[:3]
+
+    after = insert_titles(ranked, ["x", "b"], np.array([[2.5, 0.5], [0, 9]], np.float32), best_three)
     assert after.titles == {0: ["a", "x", "c"], 5: ["b", "a", "c"]}
     assert after.scores[0].tolist() == [3, 2.5, 1]
-    assert insert_titles(ranked, [], np.zeros((2, 0), np.float32), 3).titles == ranked.titles
+    assert insert_titles(ranked, [], np.zeros((2, 0), np.float32), best_three).titles == ranked.titles

@@ -1,0 +1,129 @@
+"""Which new titles compete for the new-title slots of a list, and how they share the slots.
+
+A new title is launched and has less than the evidence of one event of an established user. Anyone who can launch titles
+could fill all slots, so the slots are shared:
+
+- Of the titles launched within one minute, the first MAX_PER_MINUTE compete. The next ones follow when these have
+  events, so a bulk import loses none.
+- A list takes one title per launch minute, the one that fits best, before it takes a second one of a minute.
+- A list takes one of several new titles with near-identical texts.
+
+M new titles · C candidates of a list · V titles of the catalog · E width of a text embedding
+"""
+
+from typing import Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from model.state.catalog import Catalog
+
+MAX_PER_LIST: Final = 64  # new titles that the ranker scores for a list: the best by the linear score
+MAX_PER_MINUTE: Final = 64  # launches of one minute that compete at a time
+MAX_NEW_TITLES: Final = 4096  # that compete at a time: bounds the work per version
+NEW_TITLE_MS: Final = 86_400_000  # time since launch, against the newest launch; fewer than MAX_PER_LIST stay longer
+MIN_EVIDENCE: Final = 1.0  # of a title that is no longer new
+NEAR_IDENTICAL: Final = 0.97  # cosine of two text embeddings; two parts of one series have less in ml-small-2016
+_MINUTE_MS: Final = 60_000
+
+
+def competing_rows(catalog: Catalog) -> NDArray[np.int64]:
+    """The rows of the new titles that compete now, newest first: [M]."""
+    unseen_M = np.flatnonzero(catalog.candidate_V & (catalog.count_V[: len(catalog)] < MIN_EVIDENCE))
+    oldest_first_M = unseen_M[np.argsort(catalog.launch_sequence_V[unseen_M], kind="stable")]
+    within_quota_M = _rank_in_group(launch_minutes(catalog, oldest_first_M)) < MAX_PER_MINUTE
+    newest_first_M = oldest_first_M[within_quota_M][::-1]
+    launched_M = catalog.launched_ms_V[newest_first_M]
+    recent_M = launched_M > launched_M.max(initial=0) - NEW_TITLE_MS
+    recent_M[:MAX_PER_LIST] = True
+    competing_M: NDArray[np.int64] = newest_first_M[recent_M][:MAX_NEW_TITLES]
+    return competing_M
+
+
+def launch_minutes(catalog: Catalog, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The minute in which each title launched."""
+    minute_M: NDArray[np.int64] = catalog.launched_ms_V[rows_M] // _MINUTE_MS
+    return minute_M
+
+
+def _rank_in_group(group_M: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The position of each entry among the entries of its group."""
+    order_M = np.argsort(group_M, kind="stable")
+    sorted_M = group_M[order_M]
+    rank_M = np.empty(len(group_M), np.int64)
+    rank_M[order_M] = np.arange(len(group_M)) - np.searchsorted(sorted_M, sorted_M)
+    return rank_M
+
+
+def select_titles(
+    catalog: Catalog,
+    new_V: NDArray[np.bool_],
+    rows_C: NDArray[np.int64],
+    score_C: NDArray[np.float32],
+    size: int,
+    slots: int,
+) -> NDArray[np.int64]:
+    """Indices of the `size` best candidates, best first, with `slots` reserved for new titles (`new_V`).
+
+    A row below 0 is a title that the catalog has evicted.
+    """
+    new_M = np.flatnonzero(new_V[rows_C] & (rows_C >= 0))
+    new_M = new_M[np.argsort(-score_C[new_M], kind="stable")]
+    text_ME = catalog.semantic_VE[rows_C[new_M]]
+    repeated_M, sharing_M = _share(text_ME @ text_ME.T, launch_minutes(catalog, rows_C[new_M]), slots)
+    kept_C, sharing_C = np.ones(len(rows_C), bool), np.zeros(len(rows_C), bool)
+    kept_C[new_M[repeated_M]] = False
+    sharing_C[new_M[sharing_M]] = True
+    kept_K = np.flatnonzero(kept_C)
+    return kept_K[select_top(score_C[kept_K], sharing_C[kept_K], size, slots)]
+
+
+@njit(cache=True)
+def _share(
+    cosine_MM: NDArray[np.float32], minute_M: NDArray[np.int64], slots: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of new titles, best first: those that repeat the text of a better one, and those that may fill a slot."""
+    repeated_M, first_M = np.zeros(minute_M.size, np.bool_), np.zeros(minute_M.size, np.bool_)
+    for m in range(minute_M.size):
+        first_M[m] = True
+        for better in range(m):
+            if not repeated_M[better]:
+                repeated_M[m] = repeated_M[m] or cosine_MM[m, better] >= NEAR_IDENTICAL
+                first_M[m] = first_M[m] and minute_M[better] != minute_M[m]
+        first_M[m] = first_M[m] and not repeated_M[m]
+    sharing_M, missing = first_M.copy(), slots - first_M.sum()
+    for m in range(minute_M.size):  # slots that would stay empty go to further titles of a minute
+        if missing > 0 and not (first_M[m] or repeated_M[m]):
+            sharing_M[m] = True
+            missing -= 1
+    return repeated_M, sharing_M
+
+
+@njit(cache=True)
+def select_top(
+    score_C: NDArray[np.float32], new_C: NDArray[np.bool_], size: int, new_title_slots: int
+) -> NDArray[np.int64]:
+    """Indices of the `size` best candidates, best first, with slots reserved for unseen titles (`new_C`).
+
+    The last `new_title_slots` positions go to the best unseen titles that are not in the list already, if there are
+    any. Without reserved slots, an unseen title would lose against hundreds of proven titles and never be exposed.
+    """
+    order_C = np.argsort(-score_C, kind="mergesort")
+    unreserved = min(max(size - new_title_slots, 0), order_C.size)
+    reserved = 0  # slots that a new title beyond the unreserved positions fills
+    for c in order_C[unreserved:]:
+        reserved += new_C[c]
+    reserved = min(reserved, new_title_slots)
+    unfilled = min(size, order_C.size) - unreserved - reserved  # slots without a new title, open to any candidate
+    chosen_C, n = np.empty(min(size, order_C.size), np.int64), 0
+    for position, c in enumerate(order_C):
+        if position >= unreserved and new_C[c] and reserved:
+            reserved -= 1
+        elif position >= unreserved and unfilled:
+            unfilled -= 1
+        elif position >= unreserved:
+            continue
+        chosen_C[n] = c
+        n += 1
+    return chosen_C[:n]

@@ -1,0 +1,46 @@
+"""The goals of the abuse experiment and its report."""
+
+from infra.experiments import abuse, abuse_attacks
+from infra.experiments.abuse import goals, lines, without_limits
+from model.learner import LearnerSettings
+from model.state.event_evidence import EvidenceRatio
+
+
+def means() -> dict[str, dict[str, float]]:
+    """Results that reach every goal."""
+    results: dict[str, dict[str, float]] = {f"100 fake events, {kind}": {"top10": 0.05} for kind in abuse_attacks.KINDS}
+    for texts in (abuse_attacks.IDENTICAL_TEXTS, abuse_attacks.DISTINCT_TEXTS):
+        results[f"64 invented launches, {texts}"] = {"displaced": 1.0}
+    results["invented ids"] = {"evicted_launched": 0}
+    results["one-event users"] = {"evicted_users": 0}
+    for count in abuse.PREMIERE_EVENTS:
+        results[f"premiere, {count} first events"] = {"lists": 9, "lists_without_limits": 10}
+    return results
+
+
+def test_each_goal_is_missed_beyond_its_limit() -> None:
+    assert all(goal["passed"] for goal in goals(means()))
+    worse: dict[str, dict[str, float]] = {
+        "100 fake events, one user repeatedly": {"top10": 0.06},
+        "64 invented launches, distinct texts": {"displaced": 1.1},
+        "invented ids": {"evicted_launched": 1.0},
+        "one-event users": {"evicted_users": 1.0},
+        "premiere, 100 first events": {"lists": 8, "lists_without_limits": 10},
+    }
+    for name, cells in worse.items():
+        assert [goal["passed"] for goal in goals(means() | {name: cells})].count(False) == 1
+
+
+def test_report_shows_each_attack_with_the_figures_before_limits() -> None:
+    attacks = {name: {**cells, "before": abuse.BEFORE.get(name, "-")} for name, cells in means().items()}
+    result = {"users": 300, "titles": 400, "events": 5_000, "seeds": [0], "attacks": attacks, "goals": goals(means())}
+    text = "\n".join(lines(result))
+    assert "before there were limits: 100 % of lists, 47 % of top tens" in text
+    assert "MISSED" not in text
+
+
+def test_reference_counts_every_event_in_full() -> None:
+    ratio = EvidenceRatio(without_limits(LearnerSettings()).stream_state.evidence)
+    for user_events, repeat in ((0, 1), (0, 9), (50, 1)):
+        evidence = ratio.weigh(user_events, repeat)
+        assert (evidence.established, evidence.new) == (1, 0)

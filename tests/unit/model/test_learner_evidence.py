@@ -1,0 +1,61 @@
+"""What one user, new users and wrong clocks can do to the popularity of titles."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.learner import Learner
+from model.state.counters import HALF_LIVES_MS, log_popularity
+from tests.support.learner import LARGE_STATE, SETTINGS, title_metadata, update
+
+torch.set_num_threads(1)
+HOUR_MS = 3_600_000
+HOUR_CLOCK, EVENTS_CLOCK = 0, len(HALF_LIVES_MS)
+
+
+def new_learner(titles: int, min_users: int = 3) -> Learner:
+    state = replace(LARGE_STATE, min_users_before_launch=min_users)
+    learner = Learner(replace(SETTINGS, stream_state=state))
+    learner.observe([title_metadata(f"t{n}") for n in range(titles)])
+    return learner
+
+
+def popularity_of(learner: Learner, title: str, clock: int) -> float:
+    state = learner.stream_state
+    return float(log_popularity(state.counters, len(state.catalog))[state.catalog.rows[title], clock])
+
+
+def test_repeated_event_of_one_user_counts_like_a_few_events() -> None:
+    learner = new_learner(3)
+    for first in range(0, 100, 10):  # in several micro-batches
+        titles = ["t0"] * (first + 10)
+        learner.observe([update("one user", titles, 10)], ranked_share=0.0)
+    assert learner.stream_state.catalog.count_V[0] == pytest.approx(1 + 1 / 4 + 1 / 9)
+    assert popularity_of(learner, "t0", EVENTS_CLOCK) <= math.log1p(1 + 1 / 4 + 1 / 9)
+    user_store = learner.stream_state.user_store
+    assert (user_store.interactions.title_count_V[0], user_store.event_count("one user")) == (100, 100)
+
+
+def test_events_of_new_users_count_less_than_those_of_established_users() -> None:
+    learner = new_learner(2, min_users=1)
+    own = {n: [f"own {n}-{i}" for i in range(20)] for n in range(30)}
+    for n, titles in own.items():
+        learner.observe([update(f"known {n}", titles, 20)], ranked_share=0.0)
+    for n in range(10):
+        learner.observe([update(f"known {n}", [*own[n], "t0"], 1), update(f"new {n}", ["t1"], 1)], ranked_share=0.0)
+    assert learner.stream_state.catalog.count_V[0] == pytest.approx(10)
+    assert 0 < learner.stream_state.catalog.count_V[1] < 2
+
+
+@pytest.mark.parametrize("ahead_ms", [HOUR_MS, 70 * 365 * 24 * HOUR_MS])
+def test_event_ahead_of_its_record_time_does_not_age_other_titles(ahead_ms: int) -> None:
+    learner = new_learner(2)
+    for n in range(20):
+        learner.observe([update(f"u{n}", ["t0"], 1)])
+    before = popularity_of(learner, "t0", HOUR_CLOCK)
+    learner.observe([update("fast clock", ["t1"], 1, start=1_000 + ahead_ms)._replace(recorded=[1_000])])
+    assert popularity_of(learner, "t0", HOUR_CLOCK) == pytest.approx(before, rel=1e-4)
+    learner.observe([update("later", ["t1"], 1, start=1_000 + HOUR_MS)])
+    assert popularity_of(learner, "t0", HOUR_CLOCK) == pytest.approx(math.log1p(math.expm1(before) / 2), rel=1e-3)

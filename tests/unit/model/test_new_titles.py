@@ -1,0 +1,93 @@
+"""New titles: which compete for the slots of a list, and how the slots are shared."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from model.new_titles import MAX_PER_LIST, MAX_PER_MINUTE, competing_rows, select_titles, select_top
+from model.state.catalog import Catalog
+
+MINUTE_MS = 60_000
+D_TEXT = 16
+
+
+def launched(minutes: list[int], text_ME: NDArray[np.float32] | None = None) -> Catalog:
+    """A catalog whose titles launched in these minutes, in this order."""
+    catalog = Catalog(D_TEXT)
+    for n, minute in enumerate(minutes):
+        text_E = np.eye(D_TEXT, dtype=np.float32)[n % D_TEXT] if text_ME is None else text_ME[n]
+        catalog.launch(catalog.ensure_row(f"t{n}", n), text_E, (), None, None, n, minute * MINUTE_MS)
+    return catalog
+
+
+def select(catalog: Catalog, score_C: list[float], size: int, slots: int, old: int = 0) -> list[int]:
+    """The rows of the list; the first `old` titles are not new."""
+    rows_C, new_V = np.arange(len(catalog)), np.arange(len(catalog)) >= old
+    chosen = select_titles(catalog, new_V, rows_C, np.array(score_C, np.float32), size, slots)
+    return [int(row) for row in rows_C[chosen]]
+
+
+def test_titles_without_evidence_compete_newest_first() -> None:
+    catalog = launched([0, 1, 2, 3, 4])
+    catalog.count_V[[0, 1]] = 1.0, 0.9  # one event of an established user, some of new users
+    catalog.withdraw(3)
+    assert competing_rows(catalog).tolist() == [4, 2, 1]
+    assert competing_rows(Catalog()).tolist() == []
+
+
+def test_launches_beyond_the_quota_of_a_minute_wait_for_events_of_the_first() -> None:
+    catalog = launched([5] * (MAX_PER_MINUTE + 10) + [6])
+    assert sorted(competing_rows(catalog)) == [*range(MAX_PER_MINUTE), MAX_PER_MINUTE + 10]
+    catalog.count_V[:3] = 1.0
+    assert sorted(competing_rows(catalog)) == [*range(3, MAX_PER_MINUTE + 3), MAX_PER_MINUTE + 10]
+
+
+def test_old_titles_compete_only_where_few_are_new() -> None:
+    minutes = [0] * 10 + list(range(2_000, 2_000 + MAX_PER_LIST - 4))  # the first ones are more than a day old
+    assert len(competing_rows(launched(minutes))) == MAX_PER_LIST
+    assert 0 not in competing_rows(launched(minutes))
+
+
+def test_flood_of_launches_in_a_minute_gets_one_slot() -> None:
+    catalog = launched([1, 1, 1, 1, 7, 8, 9])
+    assert select(catalog, [9, 8, 7, 6, 3, 2, 1], 3, 3) == [0, 4, 5]
+
+
+def test_slots_that_would_stay_empty_go_to_more_titles_of_a_minute() -> None:
+    catalog = launched([0, 0, 1, 1, 1, 1])  # two old titles
+    assert select(catalog, [9, 8, 7, 6, 5, 4], 5, 3, old=2) == [0, 1, 2, 3, 4]
+
+
+def test_list_has_one_of_new_titles_with_near_identical_texts() -> None:
+    text_ME = np.eye(D_TEXT, dtype=np.float32)[[0, 1, 1, 1, 2]]
+    text_ME[2, 5] = 0.1
+    text_ME /= np.linalg.norm(text_ME, axis=1, keepdims=True)
+    catalog = launched([1, 2, 3, 4, 5], text_ME)
+    assert select(catalog, [5, 4, 3, 2, 1], 5, 5) == [0, 1, 4]
+    assert select(catalog, [5, 4, 3, 2, 1], 5, 5, old=4) == [0, 1, 2, 3, 4]  # proven titles may have any text
+
+
+def test_evicted_title_of_a_stored_list_is_no_new_title() -> None:
+    catalog = launched([0, 1])
+    rows_C, score_C = np.array([-1, 0]), np.array([2, 1], np.float32)
+    assert select_titles(catalog, np.array([False, True]), rows_C, score_C, 2, 1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("new", "size", "slots", "chosen"),
+    [
+        ("......", 3, 0, "abc"),
+        ("...xxx", 3, 0, "abc"),
+        ("...xxx", 3, 1, "abd"),
+        ("...xxx", 4, 2, "abde"),
+        ("x..x.x", 3, 1, "abd"),  # a new title that is listed anyway fills no slot
+        (".....x", 4, 2, "abcf"),
+        ("......", 4, 2, "abcd"),
+        ("x.x.x.", 9, 2, "abcdef"),
+    ],
+)
+def test_select_top_reserves_slots_for_new_titles(new: str, size: int, slots: int, chosen: str) -> None:
+    names = "fedcba"  # in ascending order of score
+    score_C = np.array(["fedcba".index(name) for name in names], np.float32)
+    new_C = np.array([new["abcdef".index(name)] == "x" for name in names])
+    assert "".join(names[i] for i in select_top(score_C, new_C, size, slots)) == chosen
