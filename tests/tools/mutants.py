@@ -1,10 +1,10 @@
-"""Mutation test of the loss kernels: each mutant of the source must make a test fail.
+"""Mutation test of the loss kernels and of the streaming code: each mutant of the source must make a test fail.
 
     python -m tests.tools.mutants [--only WORD]         takes some minutes; exits with 1 if a mutant survives
 
-A mutant replaces a piece of source text. It is applied to a copy of the project, in which the tests of the CPU
-implementation and of the Triton kernels run. Equivalent mutants, which change no result, are listed in EQUIVALENT with
-the reason.
+A mutant replaces a piece of source text. It is applied to a copy of the project, in which a test runs: all tests of a
+kernel, or the one test that a mutant of the streaming code names. `test_streaming_mutants.py` runs the latter in CI.
+Equivalent mutants, which change no result, are listed in EQUIVALENT with the reason.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 
 CPU, GPU = "kernels/cpu.py", "kernels/triton_kernel.py"
 TESTS: Final = {CPU: "tests/unit/kernels/test_cpu.py", GPU: "tests/unit/kernels/test_triton_kernel.py"}
-NEEDED: Final = ("kernels", "tests", "pyproject.toml")
+NEEDED: Final = ("kernels", "model", "features", "streaming", "infra", "tests", "pyproject.toml")
 EQUIVALENT: Final = {
     "blocks of another size": "the same sums in another order",
     "rows beyond the last have a slope": "their lse is infinite, so their p is 0 in any case",
@@ -37,9 +37,10 @@ class Mutant:
     old: str
     new: str
     times: int = 1  # occurrences of `old` in the file
+    killed_by: str = ""  # the test that must fail; default: all tests of the file in TESTS
 
 
-MUTANTS: Final = (
+KERNEL_MUTANTS: Final = (
     Mutant("accidental hits are not masked", CPU, '] = float("-inf")', "] += 0.0"),
     Mutant("only single hits are masked", CPU, "torch.searchsorted(sorted_S, pos_id_N, right=True) - first_N",
            "(torch.searchsorted(sorted_S, pos_id_N, right=True) - first_N).clamp(max=1)"),
@@ -97,6 +98,95 @@ MUTANTS: Final = (
     Mutant("the upcast is missing", GPU, "a = a.to(tl.float32)\n        b = b.to(tl.float32)", "pass"),
 )  # fmt: skip
 
+_STREAMING_TESTS: Final = "tests/unit/streaming/"
+STREAMING_MUTANTS: Final = (
+    Mutant(
+        "duplicates are learned again",
+        "streaming/state/deduplicator.py",
+        "return seen.add(offset)",
+        "return seen.add(offset) or True",
+        killed_by="state/test_deduplicator.py::test_reprocessing_more_than_the_window_takes_no_event_twice",
+    ),
+    Mutant(
+        "the deduplication window is 1",
+        "streaming/state/deduplicator.py",
+        "self.window = window",
+        "self.window = 1",
+        killed_by="state/test_deduplicator.py::test_out_of_order_event_within_the_window_is_new_once",
+    ),
+    Mutant(
+        "publish commits a position before its lists are written",
+        "streaming/flows/publish.py",
+        'self.done_offsets["activity"] = {0: pending}',
+        "pass",
+        killed_by="flows/test_publish.py::test_group_commits_what_is_written",
+    ),
+    Mutant(
+        "an older list replaces a newer one",
+        "streaming/stores/redis_lists.py",
+        "known[2] > ARGV[2] then return 0",
+        "false then return 0",
+        killed_by="stores/test_redis_lists.py::test_older_revision_never_overwrites_a_newer_one",
+    ),
+    Mutant(
+        "the marker of an erased user has no revision",
+        "streaming/stores/redis_lists.py",
+        "Revision(write.appended, MAX_OFFSET, 0, 0)",
+        "Revision(0, 0, 0, 0)",
+        killed_by="stores/test_redis_lists.py::test_tombstone_of_erased_user_blocks_older_writes",
+    ),
+    Mutant(
+        "an older set of withdrawn titles is written",
+        "streaming/stores/withdrawn_set.py",
+        "if stored(known[2]) > revision then return 'newer' end",
+        "",
+        killed_by="stores/test_withdrawn_set.py::test_late_write_of_an_older_set_changes_nothing",
+    ),
+    Mutant(
+        "rotation deletes later checkpoints",
+        "streaming/state/checkpoints.py",
+        " and written_as <= step and",
+        " and",
+        killed_by="state/test_checkpoints_rotation.py::test_later_checkpoints_are_never_deleted",
+    ),
+    Mutant(
+        "the offline log is published before its epoch is durable",
+        "streaming/stores/parquet_log.py",
+        "self._snapshots += 1",
+        "self._snapshots += 1\n        self._publish()",
+        killed_by="stores/test_parquet_log.py::test_rows_are_published_only_after_their_epoch_is_durable",
+    ),
+    Mutant(
+        "an erasure is not in the learner log",
+        "streaming/flows/features.py",
+        "for record in update.records\n",
+        "for record in update.records if isinstance(record, Activity)\n",
+        killed_by="flows/test_features_erasure.py::test_unknown_user_leaves_only_the_request",
+    ),
+    Mutant(
+        "a version that failed the gate is announced",
+        "streaming/flows/learn.py",
+        "if version.step in self.passed:",
+        "if True:",
+        killed_by="flows/test_learn_gate.py::test_state_that_is_not_finite_is_saved_but_not_announced",
+    ),
+    Mutant(
+        "an epoch ends before the broker has its records",
+        "streaming/kafka/sink.py",
+        "while self.producer.flush(_FLUSH_INTERVAL_S):",
+        "while False:",
+        killed_by="kafka/test_sink.py::test_sink_delivers_before_its_epoch_ends",
+    ),
+)
+MUTANTS: Final = KERNEL_MUTANTS + STREAMING_MUTANTS
+
+
+def copy_project(folder: Path) -> None:
+    """Copy what the tests need into a folder."""
+    for name in NEEDED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+
 
 def survives(mutant: Mutant, folder: Path) -> bool:
     """Whether the tests pass with the mutant. Raises SystemExit if `old` does not occur as often as expected."""
@@ -105,7 +195,8 @@ def survives(mutant: Mutant, folder: Path) -> bool:
     if source.count(mutant.old) != mutant.times:
         raise SystemExit(f"{mutant.file} does not contain {mutant.old!r} {mutant.times} time(s): update the mutant.")
     path.write_text(source.replace(mutant.old, mutant.new))
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "--noconftest", "-p", "no:cacheprovider", TESTS[mutant.file]]
+    test = f"{_STREAMING_TESTS}{mutant.killed_by}" if mutant.killed_by else TESTS[mutant.file]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", test]
     try:
         environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
@@ -124,9 +215,7 @@ def main() -> int:
     only, survivors = options.parse_args().only, 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        for name in NEEDED:
-            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-            copy(ROOT / name, folder / name)
+        copy_project(folder)
         for mutant in MUTANTS:
             if only not in f"{mutant.file} {mutant.name}":
                 continue
