@@ -1,23 +1,28 @@
-"""Health check of a flow's container: exits with 0 if the flow's metrics show that it reads its topics, else with 1.
+"""Health check of a flow's container: exits with 0 if the flow's metrics show that its dataflow makes steps, else with 1.
 
-An open port is not enough: a flow serves metrics before it connects to Kafka. The metric of a read offset appears only
-when a source has been built. The script uses only the standard library, since it runs every few seconds.
+An open port is not enough: a flow serves metrics before it connects to Kafka, and also while a step hangs. The limit is
+above the five minutes for which a flow waits for Redis. The script uses only the standard library, since it runs every
+few seconds.
 """
 
+import re
 import sys
+import time
 from urllib.request import urlopen
 
-READ_OFFSET = "\npremiere_read_offset{"
+HEARTBEAT = re.compile(r"^premiere_heartbeat_timestamp_seconds (\S+)$", re.M)
+MAX_AGE_S = 360.0
 TIMEOUT_S = 4.0
 
 
 def healthy(port: int) -> bool:
-    """Whether the flow that serves metrics on this port reads a topic."""
+    """Whether the flow that serves metrics on this port has made a step lately."""
     try:
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=TIMEOUT_S) as response:
-            return READ_OFFSET in response.read().decode()
+            heartbeat = HEARTBEAT.search(response.read().decode())
     except OSError:
         return False
+    return heartbeat is not None and time.time() - float(heartbeat[1]) < MAX_AGE_S
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from infra.local import data_lock
 from infra.monitor import lag_exporter, metrics_server
 from infra.monitor.lag import FLOW_TOPICS
 from infra.operate.compaction_schedule import event_retention_days, start_compaction_thread
+from infra.run.clock_watch import start_clock_watch
 from infra.run.flow import Flow
 from infra.run.learn import learn
 from infra.run.prune_recovery import prune_recovery_store
@@ -57,6 +58,7 @@ def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
         dataflow, sources = FLOW_BUILDERS[flow](settings, stop, worker)
         if worker.index == 0 and settings.metrics_port:  # the workers share one consumer group
             lag_exporter.start_lag_exporter(settings.kafka_config(), flow, stop)
+        start_clock_watch(stop)
         gc.freeze()  # objects loaded so far are permanent: garbage collections skip them
         cli_main(dataflow, epoch_interval=epoch, recovery_config=store, **_cluster_options(worker))
         if not stop.is_set():  # a cluster's engine can return without an error before its work is done (measured)

@@ -26,6 +26,7 @@ from model import checkpoint
 from model.checkpoint import CheckpointError
 from streaming.errors import StreamError
 from streaming.flows import learner_metrics as metrics
+from streaming.heartbeat import beat
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
@@ -173,6 +174,7 @@ class _Step:
         for message in messages:
             if self.stop.is_set():  # nothing is saved: the next start comes to the same decision
                 return True
+            beat()
             learner.feed(message)
         self._write_checkpoint()
         return True

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from streaming.commit_metrics import PartitionMetrics
 from streaming.errors import OffsetOutOfRangeError, StreamError
+from streaming.heartbeat import beat
 from streaming.kafka import client, reconnect
 from streaming.kafka.commit_position import DurablePosition
 from streaming.kafka.group_offsets import GroupPosition, commit_offsets
@@ -137,6 +138,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
 
     def next_batch(self) -> list[list[Message]]:
         """One list of new messages, or none. Raises StreamError if waiting cannot help."""
+        beat()
         if self.ended or self.source.stop.is_set():
             raise StopIteration
         messages = self._poll()

@@ -119,7 +119,7 @@ STREAMING_MUTANTS: Final = (
         "streaming/flows/publish.py",
         'self.done_offsets["activity"] = {0: pending}',
         "pass",
-        killed_by="flows/test_publish.py::test_group_commits_what_is_written",
+        killed_by="flows/test_publish_commit.py::test_position_is_never_ahead_of_the_written_lists",
     ),
     Mutant(
         "an older list replaces a newer one",
@@ -175,7 +175,7 @@ STREAMING_MUTANTS: Final = (
         "streaming/kafka/sink.py",
         "while self.producer.flush(_FLUSH_INTERVAL_S):",
         "while False:",
-        killed_by="kafka/test_sink.py::test_sink_delivers_before_its_epoch_ends",
+        killed_by="kafka/test_sink.py::test_undelivered_record_raises",
     ),
 )
 MUTANTS: Final = KERNEL_MUTANTS + STREAMING_MUTANTS

@@ -1,12 +1,15 @@
-"""A flow's container is healthy once the flow's metrics show that it reads its topics."""
+"""A flow's container is healthy while the heartbeat in the flow's metrics advances."""
 
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Final
 
 import pytest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from tests.support.paths import ROOT
 
@@ -30,16 +33,19 @@ def exit_code(port: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("page", "code"),
-    [
-        (b'# HELP premiere_read_offset x\npremiere_read_offset{partition="0",topic="activity"} 7.0\n', 0),
-        (b"# HELP premiere_read_offset x\n# TYPE premiere_read_offset gauge\n", 1),
-    ],
-    ids=["topic is read", "no source yet"],
+    ("heartbeat", "code"),
+    [(time.time, 0), (lambda: time.time() - 3600, 1), (lambda: 0.0, 1), (lambda: None, 1)],
+    ids=["makes steps", "hangs", "no step yet", "no heartbeat"],
 )
-def test_flow_is_healthy_once_it_reads_topics(page: bytes, code: int) -> None:
+def test_flow_is_healthy_while_it_makes_steps(heartbeat: Callable[[], float | None], code: int) -> None:
+    registry = CollectorRegistry()
+    gauge = Gauge("premiere_heartbeat_timestamp_seconds", "x", registry=registry)
+    if (value := heartbeat()) is None:
+        registry.unregister(gauge)
+    else:
+        gauge.set(value)
     with HTTPServer(("127.0.0.1", 0), Page) as server:
-        server.page = page  # type: ignore[attr-defined]
+        server.page = generate_latest(registry)  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         assert exit_code(server.server_port) == code

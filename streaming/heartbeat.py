@@ -1,0 +1,17 @@
+"""The heartbeat of a flow: it advances only while the dataflow makes steps, with or without input.
+
+The engine polls the sources in the thread that runs all steps of a worker. So a step or a sink that hangs stops it.
+"""
+
+from typing import Final
+
+from prometheus_client import Gauge
+
+HEARTBEAT: Final = Gauge(
+    "premiere_heartbeat_timestamp_seconds", "Unix time of the flow's last step, with or without input; 0 before it."
+)
+
+
+def beat() -> None:
+    """The flow makes a step."""
+    HEARTBEAT.set_to_current_time()
