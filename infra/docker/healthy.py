@@ -1,4 +1,4 @@
-"""Health check of a flow's container: exits with 0 if the flow's metrics show that its dataflow makes steps, else with 1.
+"""Health check of a flow's container: exits with 0 if the flow's metrics show that it makes steps, else with 1.
 
 An open port is not enough: a flow serves metrics before it connects to Kafka, and also while a step hangs. The limit is
 above the five minutes for which a flow waits for Redis. The script uses only the standard library, since it runs every

@@ -27,7 +27,6 @@ from streaming.kafka.commit_position import DurablePosition
 from streaming.kafka.group_offsets import GroupPosition, commit_offsets
 
 log: Final = logging.getLogger(__name__)
-
 POLL_INTERVAL_S: Final = 0.01  # between two polls of a partition whose queue was empty
 CLOSE_TIMEOUT_S: Final = 0.5  # for all consumers of a source together
 OUT_OF_RANGE_TIMEOUT: Final = timedelta(seconds=10)  # because a new leader may lag for a moment
@@ -94,8 +93,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         return _Partition(self, partition, _offset(resume_state, self.start.get(partition)))
 
     def commit(self) -> None:
-        """Commit the final offsets. Call it after the dataflow has ended without an error: only then the last epoch is
-        durable."""
+        """Commit the final offsets. Call it after the dataflow has ended without an error: then all is durable."""
         offsets = self.end_offsets
         if self.position is not None:
             known = {partition: self.position.get(partition) for partition in offsets}
