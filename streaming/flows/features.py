@@ -113,9 +113,11 @@ def build(
     rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [UserRow]), as the one above
     erased = op.flat_map_batch("erased", updates, lambda batch: _erasures(batch, keys))  # (shard, [UserRow])
     # A Parquet sink publishes its files at a snapshot, and the engine takes none of a sink that gets no items.
+    # The online sink writes the rows that it held during an outage.
     empty_batches = op.flat_map("empty_batches", silence, lambda _: [(key, list[UserRow]()) for key in keys])
     op.output("activity", op.merge("log", records, ticks), activity)
-    op.output("online", online_rows, online)
+    retries = op.flat_map("online_retries", silence, lambda _: [(key, list[UserRow]()) for key in online_keys])
+    op.output("online", op.merge("online_batches", online_rows, retries), online)
     op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
     op.output("erasures", op.merge("erasure_rows", erased, empty_batches), erasures)
     op.output("dead_letters", op.flat_map("letters", parsed, partial(_letters, LetterBudget())), dead_letters)

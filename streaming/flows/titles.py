@@ -111,10 +111,11 @@ def build(
     rows = op.map("rows", embedded, lambda batch: (SINGLE_WRITER, [title_row(title) for title in batch]))
     silence = op.filter("silence", parsed_launches, lambda poll: not (poll.titles or poll.letters))
     # A Parquet sink publishes its files at a snapshot, and the engine takes none of a sink that gets no items.
+    # The online sink writes the rows that it held during an outage.
     empty_batches = op.map("empty_batches", silence, lambda _: (SINGLE_WRITER, list[TitleRow]()))
     op.output("titles", records, titles)
     op.output("activity", log, activity)
-    op.output("online", rows, online)
+    op.output("online", op.merge("online_batches", rows, empty_batches), online)
     op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
     op.output("dead_letters", letters, dead_letters)
     return flow

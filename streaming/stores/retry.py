@@ -1,9 +1,11 @@
 """Retry a write to Redis with bounded exponential back-off.
 
-A flow waits while Redis is unavailable: it does not answer, or it answers that it cannot write now (out of memory,
-read-only, failing over, loading). This holds the whole flow back, so no record is lost and none is skipped. After
-`max_outage_s`, or when the flow is asked to stop, the flow ends with an error and resumes at the next start. Any other
-answer, such as a refused password, would not change by waiting: the flow ends at once.
+Redis is unavailable if it does not answer, or if it answers that it cannot write now (out of memory, read-only, failing
+over, loading). A `CircuitBreaker` makes an attempt only after the back-off, so that a caller with other work does not
+wait for the time-out of each. `retry_until_available` waits instead. This holds the whole flow back, so no record is
+lost and none is skipped. After `max_outage_s`, or when the flow is asked to stop, the flow ends with an error and
+resumes at the next start. Any other answer, such as a refused password, would not change by waiting: the flow ends at
+once.
 """
 
 import logging
@@ -88,6 +90,61 @@ class RedisRefusedError(StreamError):
     """Redis refused a write for a reason that does not pass. The message names the remedy."""
 
 
+class CircuitBreaker:
+    """Attempts writes to Redis, and tells when the next attempt is due. `name` stands in its log messages."""
+
+    def __init__(self, name: str, max_wait_s: float = MAX_WAIT_S) -> None:
+        self.name, self.max_wait_s = name, max_wait_s
+        self.wait_s, self.since, self.retry_at = FIRST_WAIT_S, 0.0, 0.0  # monotonic seconds
+        self.error: RedisError | None = None  # of the last attempt, if Redis is unavailable
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the next attempt is not due yet."""
+        return self.error is not None and time.monotonic() < self.retry_at
+
+    def attempt(self, write: Callable[[], object]) -> bool:
+        """Call `write`. Returns False if Redis is unavailable.
+
+        Raises RedisRefusedError for an answer that does not pass, and every error of `write` that is not Redis's.
+        """
+        started = time.monotonic()
+        try:
+            write()
+        except RedisError as error:
+            self._fail(error, started)
+            return False
+        if self.error is not None:
+            log.warning("%s: Redis answers again after %.1f s.", self.name, time.monotonic() - self.since)
+            self.error = None
+        return True
+
+    def wait(self, max_outage_s: float, stop: threading.Event) -> None:
+        """Wait for the next attempt. Raises RedisUnavailableError if the outage is too long, or once `stop` is set."""
+        outage = time.monotonic() - self.since
+        if outage >= max_outage_s or stop.is_set():
+            assert self.error is not None, "there is no outage"
+            cause = _cause(self.error) or NO_ANSWER
+            raise RedisUnavailableError(
+                f"Redis has accepted no write for {outage:.0f} s, because it {cause.state} ({_answer(self.error)}): "
+                f"{cause.remedy}; then start this flow again, which resumes where it stopped."
+            ) from self.error
+        stop.wait(min(self.retry_at - time.monotonic(), max_outage_s - outage))
+
+    def _fail(self, error: RedisError, started: float) -> None:
+        cause = _cause(error)
+        if cause is None:
+            raise _refused(error) from error
+        if self.error is None:
+            self.wait_s, self.since = FIRST_WAIT_S, started
+            log.warning(
+                "%s: Redis %s (%s); waiting for it. Remedy: %s.", self.name, cause.state, _answer(error), cause.remedy
+            )
+        else:
+            self.wait_s = min(2 * self.wait_s, self.max_wait_s)
+        self.error, self.retry_at = error, time.monotonic() + self.wait_s
+
+
 def retry_until_available(
     write: Callable[[], T],
     name: str,
@@ -97,35 +154,14 @@ def retry_until_available(
 ) -> T:
     """Call `write` until Redis can write, and return its result; `write` must be idempotent.
 
-    `name` stands in log messages, `on_retry` is called before each retry. Raises RedisUnavailableError after
-    `max_outage_s` seconds or once `stop` is set, RedisRefusedError for an answer that does not pass, and every error
-    of `write` that is not Redis's.
+    `on_retry` is called before each retry. Raises RedisUnavailableError after `max_outage_s` seconds or once `stop` is
+    set, and the errors of `CircuitBreaker.attempt`.
     """
-    stop = stop or threading.Event()
-    wait, since = FIRST_WAIT_S, time.monotonic()
-    while True:
-        try:
-            result = write()
-        except RedisError as error:
-            cause, outage = _cause(error), time.monotonic() - since
-            if cause is None:
-                raise _refused(error) from error
-            if outage >= max_outage_s or stop.is_set():
-                raise RedisUnavailableError(
-                    f"Redis has accepted no write for {outage:.0f} s, because it {cause.state} ({_answer(error)}): "
-                    f"{cause.remedy}; then start this flow again, which resumes where it stopped."
-                ) from error
-            if wait == FIRST_WAIT_S:
-                log.warning(
-                    "%s: Redis %s (%s); waiting for it. Remedy: %s.", name, cause.state, _answer(error), cause.remedy
-                )
-            on_retry()
-            stop.wait(min(wait, max_outage_s - outage))
-            wait = min(2 * wait, MAX_WAIT_S)
-        else:
-            if wait > FIRST_WAIT_S:
-                log.warning("%s: Redis answers again after %.1f s.", name, time.monotonic() - since)
-            return result
+    breaker, results, stop = CircuitBreaker(name), list[T](), stop or threading.Event()
+    while not breaker.attempt(lambda: results.append(write())):
+        breaker.wait(max_outage_s, stop)
+        on_retry()
+    return results[0]
 
 
 def error_code(error: RedisError) -> str:

@@ -35,6 +35,8 @@ STEPS = {
     "features.silence",
     "features.ticks",
     "features.records",
+    "features.online_batches",
+    "features.online_retries",
     "features.online_rows",
     "features.rows",
     "features.erased",
@@ -127,8 +129,8 @@ def test_duplicate_event_is_dropped_and_counted() -> None:
 def test_silence_is_a_tick_and_an_empty_batch_per_shard() -> None:
     run = run_flow([[]], shards=3, clock=lambda: 12.3456)
     assert run.log() == [Tick(ts=12_345)]
-    assert run.offline.items == {"0": [[]], "1": [[]], "2": [[]]}
-    assert run.online.all() == run.letters.all() == []
+    assert run.offline.items == run.online.items == {"0": [[]], "1": [[]], "2": [[]]}
+    assert run.letters.all() == []
 
 
 def test_rows_are_sharded_by_the_partition_of_their_event() -> None:

@@ -151,11 +151,11 @@ def test_unknown_fields_and_any_key_are_valid(encode: Encoder) -> None:
     assert [title.name for title in run_flow(encode, message).written()] == ["x"]
 
 
-def test_silence_is_an_empty_batch_for_the_offline_sink_only(encode: Encoder) -> None:
+def test_silence_is_an_empty_batch_for_the_sinks_of_rows_only(encode: Encoder) -> None:
     run = TitlesRun(encode)
     run_main(run.flow(TestingSource([[launch("1")], []])))
-    assert run.offline.items["0"] == [run.offline.all(), []]
-    assert len(run.online.items["0"]) == len(run.titles.items["0"]) == 1
+    assert run.offline.items["0"] == run.online.items["0"] == [run.offline.all(), []]
+    assert len(run.titles.items["0"]) == len(run.activity.items["0"]) == 1
 
 
 def test_texts_of_a_poll_are_encoded_in_one_call() -> None:
