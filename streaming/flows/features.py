@@ -21,9 +21,9 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 import bytewax.operators as op
-from bytewax.dataflow import Dataflow
+from bytewax.dataflow import Dataflow, Stream
 from bytewax.inputs import Source
-from bytewax.operators import StatefulBatchLogic
+from bytewax.operators import KeyedStream, StatefulBatchLogic
 from bytewax.outputs import Sink
 from msgspec import structs
 
@@ -112,16 +112,23 @@ def build(
     online_rows = op.flat_map_batch("online_rows", updates, lambda batch: _online_rows(batch, online_keys))
     rows = op.flat_map_batch("rows", updates, lambda batch: _rows(batch, keys))  # (shard, [UserRow]), as the one above
     erased = op.flat_map_batch("erased", updates, lambda batch: _erasures(batch, keys))  # (shard, [UserRow])
-    # A Parquet sink publishes its files at a snapshot, and the engine takes none of a sink that gets no items.
-    # The online sink writes the rows that it held during an outage.
-    empty_batches = op.flat_map("empty_batches", silence, lambda _: [(key, list[UserRow]()) for key in keys])
+    empty_batches = _empty_batches("empty_batches", silence, keys)
     op.output("activity", op.merge("log", records, ticks), activity)
-    retries = op.flat_map("online_retries", silence, lambda _: [(key, list[UserRow]()) for key in online_keys])
+    retries = _empty_batches("online_retries", silence, online_keys)
     op.output("online", op.merge("online_batches", online_rows, retries), online)
     op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
     op.output("erasures", op.merge("erasure_rows", erased, empty_batches), erasures)
     op.output("dead_letters", op.flat_map("letters", parsed, partial(_letters, LetterBudget())), dead_letters)
     return flow
+
+
+def _empty_batches(step_id: str, silence: Stream[ParsedPoll], keys: list[str]) -> KeyedStream[list[UserRow]]:
+    """An empty batch for each key of a sink after a while without events.
+
+    A Parquet sink publishes its files at a snapshot, and the engine takes none of a sink that gets no items. The online
+    sink writes the rows that it held during an outage.
+    """
+    return op.flat_map(step_id, silence, lambda _: [(key, list[UserRow]()) for key in keys])
 
 
 def _letters(budget: LetterBudget, poll: ParsedPoll) -> list[tuple[str, list[Outgoing]]]:
