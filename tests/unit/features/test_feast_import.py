@@ -14,3 +14,12 @@ def test_feast_does_not_import_torch(imports: str, has_torch: bool) -> None:
     code = f"import sys, {imports}; print('feast' in sys.modules, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == f"True {has_torch}\n"
+
+
+def test_feast_is_imported_without_runtime_type_checks() -> None:
+    code = (
+        "import features.feast_import, feast, typeguard; "
+        "print('check_argument_types' in feast.Field.__init__.__code__.co_names, typeguard.typechecked.__module__)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False typeguard._decorators\n"
