@@ -6,6 +6,7 @@ the process exits with 0. Each flow has one recovery store (state and offsets) p
 flow would wait forever without an error.
 """
 
+import errno
 import gc
 import shutil
 import tempfile
@@ -79,8 +80,19 @@ def _cluster_options(worker: Worker) -> dict[str, Any]:
 def _expected_error(error: BaseException | None) -> BaseException | None:
     """The named error in the exception chain, which has a message for the operator; None if there is none."""
     while error is not None and not isinstance(error, PremiereError | StreamError):
+        if _is_disk_full(error):
+            return PremiereError(
+                "The disk of the data folder is full: free space on it. The next start continues where it stopped."
+            )
         error = error.__cause__ or error.__context__
     return error
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether the offline log or the engine's recovery store could not be written. The engine has no class for it."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return isinstance(error, RuntimeError) and "DiskFull" in str(error)
 
 
 def recovery_store(settings: Settings, flow: str) -> RecoveryConfig:
