@@ -213,13 +213,17 @@ def fault_rows(case: str, log: FaultyLog, breaks: Callable[[LogLearner], None] |
     without, with_gate = (run_fault(log, has_gate, breaks) for has_gate in (False, True))
     return [
         make_row(case, "served faulty, no gate", [without.faulty_s], "s"),
-        make_row(case, "served faulty, gate", [with_gate.faulty_s], "s", with_gate.faulty_s / without.faulty_s),
+        make_row(case, "served faulty, gate", [with_gate.faulty_s], "s", _ratio(with_gate.faulty_s, without.faulty_s)),
         make_row(case, "MRR after, no gate", [without.mrr_after], "MRR"),
         make_row(
             case, "MRR after, gate", [with_gate.mrr_after], "MRR", with_gate.mrr_after / max(without.mrr_after, 1e-9)
         ),
         make_row(case, "returns", [with_gate.returns], "returns"),
     ]
+
+
+def _ratio(value: float, reference: float) -> float:
+    return value / reference if reference else float("nan")
 
 
 def main() -> None:
