@@ -10,6 +10,7 @@ import json
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -28,6 +29,7 @@ from streaming.stores.withdrawn_set import WithdrawnSet
 HASH_FORMAT: Final = 1  # fields may be added; a changed meaning needs a new number
 WRITES_PER_ROUND_TRIP: Final = 256
 LIST_TTL: Final = timedelta(days=30)
+MAX_REPEATED_ERASURES: Final = 10_000  # after a reconnect
 MAX_OFFSET: Final = 2**63 - 1  # of a request in a revision: it also covers the events appended in the same millisecond
 
 _BUCKETS: Final = tuple(round(0.005 * 1.25**i, 4) for i in range(47))  # 5 ms to 143 s
@@ -139,6 +141,8 @@ class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
         self.sink, self.step_id, self.client = sink, step_id, list_client.connect(sink.url)
         self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity, sink.namespace)
         self.script_hash = ""  # of _WRITE_IF_NEWER, once Redis has loaded it
+        self.erasures: deque[ErasedUser] = deque(maxlen=MAX_REPEATED_ERASURES)  # the newest that are written
+        self.erasures_checked_at = 0  # number of reconnects at their last write
 
     def write_batch(self, values: list[list[RedisWrite]]) -> None:
         """Write everything. Raises RedisUnavailableError, RedisRefusedError."""
@@ -165,16 +169,26 @@ class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
 
         Returns one answer per write, 0 if a newer revision was stored.
         """
+        self.withdrawn_set.watch_connection()
         for newest in [write for write in writes if isinstance(write, WithdrawnTitles)][-1:]:
             self.withdrawn_set.write(newest.titles, newest.revision)
         while True:
             try:
                 answers = self._execute(writes)
+                self._repeat_erasures()
             except NoScriptError:  # Redis was restarted and lost the script
                 self.script_hash = ""
             else:
                 self.withdrawn_set.repeat_after_reconnect()
+                self.erasures += [write for write in writes if isinstance(write, ErasedUser)]
                 return answers
+
+    def _repeat_erasures(self) -> None:
+        """Write the newest erasures again if the connection is a new one: Redis may have lost its last second."""
+        reconnects = self.withdrawn_set.reconnects
+        if reconnects != self.erasures_checked_at:
+            self._execute(list(self.erasures))
+            self.erasures_checked_at = reconnects
 
     def _execute(self, writes: Sequence[RedisWrite]) -> list[Any]:
         if not self.script_hash:

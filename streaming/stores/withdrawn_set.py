@@ -48,12 +48,12 @@ class WithdrawnSet:
         self.key, self.revision_key = withdrawn_key(namespace), withdrawn_revision_key(namespace)
         self.written: tuple[frozenset[str], int] | None = None  # the last titles and their revision
         self._update_script = client.register_script(_UPDATE)
-        self._reconnects, self._checked_at = 0, 0  # reconnects so far, and their number at the last check of the set
+        self.reconnects, self._checked_at = 0, 0  # reconnects so far, and their number at the last check of the set
+        self._is_watched = False
 
     def write(self, titles: frozenset[str], revision: int) -> None:
         """Make `titles` the withdrawn titles, unless Redis has a later revision."""
-        if self.written is None:
-            self._watch_connection()
+        self.watch_connection()
         before, base = self.written or (titles, NO_BASE)
         added, removed = titles - before, before - titles
         answer = "missing"
@@ -67,20 +67,24 @@ class WithdrawnSet:
 
     def repeat_after_reconnect(self) -> None:
         """Write the whole set again if the connection is a new one."""
-        if self.written is not None and self._reconnects != self._checked_at:
+        if self.written is not None and self.reconnects != self._checked_at:
             self._write_all(*self.written)
 
-    def _watch_connection(self) -> None:
+    def watch_connection(self) -> None:
+        """Count the reconnects from now on."""
+        if self._is_watched:
+            return
         pool: Any = self.client.connection_pool
         connection = pool.get_connection()
         connection.register_connect_callback(self._on_reconnect)
         pool.release(connection)
+        self._is_watched = True
 
     def _on_reconnect(self, _connection: Any) -> None:
-        self._reconnects += 1
+        self.reconnects += 1
 
     def _write_all(self, titles: frozenset[str], revision: int) -> str:
-        answer, reconnects = self._update(revision), self._reconnects
+        answer, reconnects = self._update(revision), self.reconnects
         if answer == "newer":
             self._checked_at = reconnects
             return answer

