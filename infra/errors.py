@@ -8,6 +8,14 @@ keeps its traceback. The message is one sentence that states the problem and its
 class PremiereError(Exception):
     """Something outside the program prevents the operation; the message states the problem and its remedy."""
 
+    exit_code = 1  # of the command line
+
+
+class FlowOwnedError(PremiereError):
+    """Another process owns the flow. A supervisor must not start it again at once."""
+
+    exit_code = 3
+
 
 class ServiceError(PremiereError):
     """A service or a child process did not start, does not answer, or died."""

@@ -167,6 +167,9 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=1, ge=1, description="threads for numeric code in each flow")
     seed: int = Field(default=0, ge=0, description="random seed")
+    lease_seconds: float = Field(
+        default=15, gt=0, description="seconds of silence after which another process may take over a flow"
+    )
     epoch_seconds: float = Field(default=1, gt=0, description="seconds between two snapshots of state and offsets")
     metrics_host: str = Field(default="127.0.0.1", description="address on which flows serve metrics")
     metrics_port: int = Field(

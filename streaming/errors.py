@@ -28,6 +28,14 @@ class DeliveryError(StreamError):
     """The broker did not accept a record."""
 
 
+class OwnershipError(StreamError):
+    """Kafka does not confirm that this process owns its worker of the flow."""
+
+
+class OwnedElsewhereError(OwnershipError):
+    """Another process owns this worker of the flow."""
+
+
 def stream_error(error: BaseException | None) -> StreamError | None:
     """Return the StreamError that caused an exception of the engine, or None.
 

@@ -159,6 +159,30 @@ class Version(Struct, frozen=True, kw_only=True):
     original_version: int | None = None  # the number of the version that a rollback or rollforward announces again
     automatic: bool = False  # a rollback by the gate, which the next learned version ends
     skipped: list[SkippedRange] = []  # the last ranges that it was not trained on
+    owner: int = 0  # fencing number of the learner that announced it; of a rollback, of the original version
+
+
+class OwnerClaim(Struct, frozen=True, kw_only=True):
+    """A process owns a worker of a flow from here on (topic `owners`, compacted by worker)."""
+
+    flow: str
+    worker: int
+    workers: int  # processes of the flow
+    number: int  # fencing number: higher than that of any earlier claim
+    instance: str  # identity of its data folder
+    process: str  # identity of the process
+    host: str
+    renewal: int = 0  # how often it was renewed
+    released: bool = False  # the process has ended
+
+    @property
+    def key(self) -> bytes:
+        """The worker."""
+        return f"{self.flow}/{self.worker}".encode()
+
+    def replaces(self, other: "OwnerClaim") -> bool:
+        """Whether the two workers cannot run at once: the same one, or of groups that divide the work differently."""
+        return self.flow == other.flow and (self.worker == other.worker or self.workers != other.workers)
 
 
 def action_code(event: Event) -> int:
@@ -216,6 +240,7 @@ decode_launch = msgspec.json.Decoder(Launch).decode
 decode_withdrawal = msgspec.json.Decoder(TitleWithdrawal).decode
 _decode_log = msgspec.msgpack.Decoder(LogRecord).decode
 _decode_title = msgspec.msgpack.Decoder(Title).decode
+decode_owner = msgspec.json.Decoder(OwnerClaim).decode
 decode_version = msgspec.json.Decoder(Version).decode  # JSON: operators read it
 to_json = msgspec.json.Encoder().encode
 to_msgpack = msgspec.msgpack.Encoder().encode

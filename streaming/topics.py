@@ -10,6 +10,7 @@ ACTIVITY: Final = "activity"
 TITLES: Final = "titles"
 MODEL_VERSIONS: Final = "model-versions"
 DEAD_LETTERS: Final = "dead-letters"
+OWNERS: Final = "owners"
 
 # Schema versions of the JSON topics. A version increases if a valid record would become invalid or change its meaning.
 SCHEMA_VERSIONS: Final = {
@@ -50,6 +51,7 @@ def topics(event_partitions: int = 8) -> list[Topic]:
         Topic(TITLES, 1, compacted),
         Topic(MODEL_VERSIONS, 1, _kept(30)),  # a version's number is its record's offset
         Topic(DEAD_LETTERS, 1, _kept(DEAD_LETTER_DAYS, 2048)),
+        Topic(OWNERS, 1, compacted),
     ]
 
 

@@ -1,10 +1,12 @@
 """The command line `premiere`.
 
 Each command is a thin function that imports what it needs when it runs, so `--help` is fast. A PremiereError is printed
-to stderr as one sentence without a traceback, with exit code 1. Wrong usage is exit code 2. Any other exception is a
+to stderr as one sentence without a traceback, with exit code 1, or 3 if
+another process owns the flow. Wrong usage is exit code 2. Any other exception is a
 bug and keeps its traceback.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,11 +22,12 @@ class _CommandGroup(TyperGroup):
     """Prints expected errors without a traceback."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        os.umask(0o077)  # histories of users are in most files: only their owner may read them
         try:
             return super().invoke(ctx)
         except PremiereError as error:
             typer.echo(f"premiere: {error}", err=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(error.exit_code) from None
 
 
 app = typer.Typer(

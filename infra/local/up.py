@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from infra.local.services import start_services
+from infra.local.services import REDIS_URL_FILE, start_services
 from infra.local.supervisor import Supervisor
 from infra.monitor.metrics_server import metrics_port
 from infra.settings import Settings
@@ -20,7 +20,7 @@ def up(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with start_services(settings) as ready, Supervisor(ready) as flows:
-            _print_addresses(ready)
+            _print_addresses(ready, has_own_redis=not settings.redis_url)
             while True:
                 flows.check()
                 time.sleep(CHECK_INTERVAL_S)
@@ -28,10 +28,11 @@ def up(settings: Settings) -> None:
         typer.echo("Stopped.")
 
 
-def _print_addresses(settings: Settings) -> None:
+def _print_addresses(settings: Settings, has_own_redis: bool) -> None:
     visible = masked_values(settings)
     typer.echo(f"Kafka    {visible['bootstrap_servers']}")
-    typer.echo(f"Redis    {visible['redis_url']}")
+    own_redis = f"URL with password in {settings.data_dir / REDIS_URL_FILE}"
+    typer.echo(f"Redis    {own_redis if has_own_redis else visible['redis_url']}")
     for flow in Supervisor(settings).flows:
         port = metrics_port(settings, flow)
         metrics = f"metrics http://{settings.metrics_host}:{port}/metrics  " if port else ""

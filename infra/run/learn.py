@@ -21,6 +21,7 @@ from streaming import topics as t
 from streaming.errors import StreamError
 from streaming.kafka.client import consumer_config, earliest_offset, topic_name
 from streaming.kafka.commit_position import CommitPosition
+from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, Message, read_all
 from streaming.records import Version
@@ -43,7 +44,7 @@ class LogTruncatedError(PremiereError):
     """Retention has deleted the start of the learner log, and there is no checkpoint that covers it."""
 
 
-def learn(settings: Settings, stop: threading.Event) -> Flow:
+def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS) -> Flow:
     """Build the flow. It continues from the newest complete checkpoint, else from the start of the learner log.
 
     Raises SettingsError if the checkpoint has other model settings or all have another format, LogTruncatedError if
@@ -58,7 +59,7 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
     set_threads(settings.threads)
     config = settings.kafka_config()
     log_id = log_identity(config, [t.ACTIVITY])
-    checkpoints = _open_checkpoints(settings, log_id)
+    checkpoints = _open_checkpoints(settings, log_id, owner)
     learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
     unannounced = None
     found, first = _load_newest(checkpoints), first_offset(config)
@@ -84,7 +85,7 @@ def learn(settings: Settings, stop: threading.Event) -> Flow:
     )  # fmt: skip
     dataflow = build(
         activity=source,
-        versions=KafkaSink(config, stop=stop),
+        versions=KafkaSink(config, stop=stop, owner=owner),
         learner=learner,
         checkpoints=checkpoints,
         commit_position=commit_position,
@@ -135,12 +136,12 @@ def first_offset(config: Mapping[str, str]) -> int:
         consumer.close()
 
 
-def _open_checkpoints(settings: Settings, log_id: str) -> "CheckpointStore":
+def _open_checkpoints(settings: Settings, log_id: str, owner: Owner) -> "CheckpointStore":
     from streaming.state.checkpoints import SHORT_RETENTION_HOURS, CheckpointStore
 
     retention_hours = (*SHORT_RETENTION_HOURS, settings.long_term_checkpoint_hours)
     url = settings.checkpoints_url()
-    return CheckpointStore(url, settings.keep_checkpoints, log_id, retention_hours, EMBEDDED_LOGS)
+    return CheckpointStore(url, settings.keep_checkpoints, log_id, retention_hours, EMBEDDED_LOGS, owner=owner)
 
 
 def _load_newest(checkpoints: "CheckpointStore") -> tuple[dict[str, Any], dict[str, Any], str] | None:

@@ -24,6 +24,7 @@ from infra.topics import log_identity, partition_counts
 from streaming import topics as t
 from streaming.kafka.client import consumer_config, topic_name
 from streaming.kafka.commit_position import CommitPosition
+from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.kafka.source import POLL_INTERVAL_S, KafkaSource, Message
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ POLL_RECORDS: Final = 256  # limits how long a poll delays the next batch of lis
 BROKER_TIMEOUT_S: Final = 15.0  # per request to the broker
 
 
-def publish(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
+def publish(
+    settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER, owner: Owner = SOLE_PROCESS
+) -> Flow:
     """Build the flow. A worker keeps the caches and writes the lists of its shard of the users."""
     from model.recommender import warm_up
     from streaming.flows.publish import build, restore
@@ -71,14 +74,13 @@ def publish(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_W
 
     sources = [source(kind) for kind in kinds]
     logs = log_identity(config, [t.USER_EVENTS, t.TITLE_LAUNCHES, t.MODEL_VERSIONS])
-    ttl = timedelta(days=settings.list_ttl_days)
+    ttl, url = timedelta(days=settings.list_ttl_days), settings.require_redis_url()
+    lists = RedisSink(url, log_identity=logs, ttl=ttl, stop=stop, namespace=settings.namespace, owner=owner)
     dataflow = build(
         activity=sources[0],
         titles=sources[1],
         versions=sources[2],
-        lists=RedisSink(
-            settings.require_redis_url(), log_identity=logs, ttl=ttl, stop=stop, namespace=settings.namespace
-        ),
+        lists=lists,
         publisher=publisher,
         load=partial(_load_recommender, model, settings.checkpoints_url()),
         clock=time.time,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.run import cli_main
 
-from infra.errors import PremiereError, SettingsError
+from infra.errors import FlowOwnedError, PremiereError, SettingsError
 from infra.local import data_lock
 from infra.monitor import lag_exporter, metrics_server
 from infra.monitor.lag import FLOW_TOPICS
@@ -28,13 +28,15 @@ from infra.operate.compaction_schedule import event_retention_days, start_compac
 from infra.run.clock_watch import start_clock_watch
 from infra.run.flow import Flow
 from infra.run.learn import learn
+from infra.run.owner import own_worker
 from infra.run.prune_recovery import prune_recovery_store
 from infra.run.publish import publish
 from infra.run.workers import SINGLE_WORKER, Worker, stop_on_signals
 from infra.settings import Settings
 from infra.topics import log_identity
 from streaming import topics as t
-from streaming.errors import StreamError
+from streaming.errors import OwnedElsewhereError, StreamError
+from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource
 
@@ -49,25 +51,30 @@ EMBEDDED_CLUSTER_PREFIX: Final = "premiere-"  # of the embedded broker's cluster
 
 def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
     """Run one flow, or a worker of it, until SIGTERM or Ctrl-C. Raises PremiereError if it cannot continue."""
-    _locks = data_lock.hold_shared(settings.data_dir), data_lock.hold_flow(settings.data_dir, flow, worker.index)
+    _lock = data_lock.hold_shared(settings.data_dir)
+    worker_lock = data_lock.hold_flow(settings.data_dir, flow, worker.index)
     stop = threading.Event()
     stop_on_signals(stop)
     metrics_server.start_metrics_server(settings, flow, worker.index)
     epoch = timedelta(seconds=settings.epoch_seconds)
     try:
-        store = recovery_store(settings, flow) if flow in RECOVERABLE_FLOWS else None
-        dataflow, sources = FLOW_BUILDERS[flow](settings, stop, worker)
-        if worker.index == 0 and settings.metrics_port:  # the workers share one consumer group
-            lag_exporter.start_lag_exporter(settings.kafka_config(), flow, stop)
-        start_clock_watch(stop)
-        gc.freeze()  # objects loaded so far are permanent: garbage collections skip them
-        cli_main(dataflow, epoch_interval=epoch, recovery_config=store, **_cluster_options(worker))
-        if not stop.is_set():  # a cluster's engine can return without an error before its work is done (measured)
-            raise PremiereError("It ended without a request to stop. Start it again to continue.")
-        for source in sources:
-            source.commit()
+        with own_worker(settings, flow, worker, stop, worker_lock is not None) as owner:
+            store = recovery_store(settings, flow) if flow in RECOVERABLE_FLOWS else None
+            dataflow, sources = FLOW_BUILDERS[flow](settings, stop, worker, owner)
+            if worker.index == 0 and settings.metrics_port:  # the workers share one consumer group
+                lag_exporter.start_lag_exporter(settings.kafka_config(), flow, stop)
+            start_clock_watch(stop)
+            gc.freeze()  # objects loaded so far are permanent: garbage collections skip them
+            cli_main(dataflow, epoch_interval=epoch, recovery_config=store, **_cluster_options(worker))
+            if not stop.is_set():  # a cluster's engine can return without an error before its work is done (measured)
+                raise PremiereError("It ended without a request to stop. Start it again to continue.")
+            owner.check()
+            for source in sources:
+                source.commit()
     except Exception as error:
-        if (expected := _expected_error(error)) is not None:
+        if isinstance(expected := _expected_error(error), OwnedElsewhereError):
+            raise FlowOwnedError(f"The flow {flow} cannot continue. {expected}") from error
+        if expected is not None:
             raise PremiereError(f"The flow {flow} cannot continue. {expected}") from error
         raise
 
@@ -114,7 +121,9 @@ def recovery_store(settings: Settings, flow: str) -> RecoveryConfig:
     return RecoveryConfig(store, timedelta(0))
 
 
-def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
+def features(
+    settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER, owner: Owner = SOLE_PROCESS
+) -> Flow:
     """Build the flow `features`: user events to histories in Feast's user_activity and in the learner log."""
     from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES, USER_ERASURES_SCHEMA
     from features.store import offline_folder, write_user_activity
@@ -125,14 +134,15 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_
     config = settings.kafka_config()
     events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE_INTERVAL, stop=stop)
     requests = KafkaSource(config, t.ERASURE_REQUESTS, "features", stop=stop)
+    write = partial(write_user_activity, _open_feature_store(settings))
     dataflow = build(
         events=events,
         requests=requests,
-        activity=KafkaSink(config, stop=stop),
-        online=FeastSink(partial(write_user_activity, _open_feature_store(settings)), SINK_PARTITIONS, stop=stop),
+        activity=KafkaSink(config, stop=stop, owner=owner),
+        online=FeastSink(write, SINK_PARTITIONS, stop=stop, owner=owner),
         offline=ParquetSink(offline_folder(_feast_folder(settings), "user_activity"), 1, USER_ACTIVITY_SCHEMA),
         erasures=ParquetSink(offline_folder(_feast_folder(settings), USER_ERASURES), 1, USER_ERASURES_SCHEMA),
-        dead_letters=KafkaSink(config, stop=stop),
+        dead_letters=KafkaSink(config, stop=stop, owner=owner),
         history=settings.activity_history,
         online_shards=worker.count,
         events_id=log_identity(config, [t.USER_EVENTS]),
@@ -144,7 +154,9 @@ def features(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_
     return Flow(dataflow, [events, requests])
 
 
-def titles(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER) -> Flow:
+def titles(
+    settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER, owner: Owner = SOLE_PROCESS
+) -> Flow:
     """Build the flow `titles`: launches to titles in Feast's title_semantics, the catalog and the learner log."""
     from features.definitions import TITLE_SEMANTICS_SCHEMA
     from features.store import offline_folder, write_title_semantics
@@ -163,11 +175,11 @@ def titles(settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WO
     dataflow = build(
         launches=launches,
         withdrawals=withdrawals,
-        titles=KafkaSink(config, stop=stop),
-        activity=KafkaSink(config, stop=stop),
-        online=FeastSink(partial(write_title_semantics, _open_feature_store(settings)), stop=stop),
+        titles=KafkaSink(config, stop=stop, owner=owner),
+        activity=KafkaSink(config, stop=stop, owner=owner),
+        online=FeastSink(partial(write_title_semantics, _open_feature_store(settings)), stop=stop, owner=owner),
         offline=ParquetSink(offline_folder(_feast_folder(settings), "title_semantics"), 1, TITLE_SEMANTICS_SCHEMA),
-        dead_letters=KafkaSink(config, stop=stop),
+        dead_letters=KafkaSink(config, stop=stop, owner=owner),
         encode=encode,
         lifetime_ms=_lifetimes(settings).user_ms,
         max_titles=2 * settings.max_titles,
@@ -199,10 +211,10 @@ def _open_feature_store(settings: Settings) -> "FeatureStore":
         raise SettingsError(str(error)) from error
 
 
-FLOW_BUILDERS: Final[Mapping[str, Callable[[Settings, threading.Event, Worker], Flow]]] = {
+FLOW_BUILDERS: Final[Mapping[str, Callable[[Settings, threading.Event, Worker, Owner], Flow]]] = {
     "features": features,
     "titles": titles,
-    "learn": lambda settings, stop, _: learn(settings, stop),
+    "learn": lambda settings, stop, _, owner: learn(settings, stop, owner),
     "publish": publish,
 }
 RECOVERABLE_FLOWS: Final = ("features", "titles")  # the others' state is a checkpoint, or a cache made from the topics

@@ -14,7 +14,7 @@ import threading
 from contextlib import ExitStack
 from typing import Final
 
-from infra.errors import ServiceError, SettingsError
+from infra.errors import FlowOwnedError, ServiceError, SettingsError
 from infra.local.embedded import LOOPBACK
 from infra.local.processes import spawn, stop
 from infra.run.workers import Worker, stop_on_signals
@@ -62,6 +62,8 @@ def run_group(flow: str, settings: Settings, count: int) -> None:
     codes = [child.returncode for child in children] if stopping.is_set() else codes_before_stop
     # Killed workers (negative codes) come first: the other workers of a cluster exit with 1 because of them.
     failed = sorted((code, i) for i, code in enumerate(codes) if code or (code == 0 and not stopping.is_set()))
+    if FlowOwnedError.exit_code in codes:
+        raise FlowOwnedError(f"Another process owns a worker of {flow}, and all workers were stopped.")
     if failed:
         raise ServiceError(_describe_exit(flow, *failed[0]))
 

@@ -111,7 +111,8 @@ class _Step:
         if time.monotonic() - self.reported_at >= self.report_interval_s:
             self.metrics.report()
             self.reported_at = time.monotonic()
-        ready, self.ready = self.ready, []
+        owner = self.checkpoints.owner.number
+        ready, self.ready = [msgspec.structs.replace(version, owner=owner) for version in self.ready], []
         return [(SINGLE_WRITER, [Outgoing(MODEL_VERSIONS, None, to_json(version))]) for version in ready]
 
     def _collect(self, wait: bool) -> None:

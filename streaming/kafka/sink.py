@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from streaming.commit_metrics import SNAPSHOT_SECONDS
 from streaming.errors import DeliveryError
 from streaming.kafka import client, reconnect
+from streaming.kafka.ownership import SOLE_PROCESS, Owner
 
 STOP_GRACE_S: Final = 3.0  # how long a flow that is asked to stop waits for a broker that accepts nothing
 _FLUSH_INTERVAL_S: Final = 0.2  # between two checks of `stop`
@@ -41,8 +42,14 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], None]):
     most `STOP_GRACE_S` for a broker that accepts nothing.
     """
 
-    def __init__(self, config: Mapping[str, str], shards: int = 1, stop: threading.Event | None = None) -> None:
-        self.config, self.shards, self.stop = config, shards, stop or threading.Event()
+    def __init__(
+        self,
+        config: Mapping[str, str],
+        shards: int = 1,
+        stop: threading.Event | None = None,
+        owner: Owner = SOLE_PROCESS,
+    ) -> None:
+        self.config, self.shards, self.stop, self.owner = config, shards, stop or threading.Event(), owner
 
     def list_parts(self) -> list[str]:
         """The names of the shards."""
@@ -50,13 +57,14 @@ class KafkaSink(FixedPartitionedSink[list[Outgoing], None]):
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> "_Shard":
         """Create a producer."""
-        return _Shard(self.config, self.stop)
+        return _Shard(self.config, self.stop, self.owner)
 
 
 class _Shard(StatefulSinkPartition[list[Outgoing], None]):
     """One producer. It sends while the flow continues; `snapshot` waits for the last delivery."""
 
-    def __init__(self, config: Mapping[str, str], stop: threading.Event) -> None:
+    def __init__(self, config: Mapping[str, str], stop: threading.Event, owner: Owner) -> None:
+        self.owner = owner
         self.kafka_config, self.config, self.stop = config, client.producer_config(config), stop
         self.outage, self.broker_probe = reconnect.Outage("Kafka sink"), reconnect.BrokerProbe(config)
         # All times are monotonic seconds.
@@ -70,7 +78,8 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
         return Producer({**self.config, "error_cb": self.outage.begin, "on_delivery": self._on_delivery})
 
     def write_batch(self, values: list[list[Outgoing]]) -> None:
-        """Queue records in the client. Raises DeliveryError, also for earlier records."""
+        """Queue records in the client. Raises DeliveryError, also for earlier records, and OwnershipError."""
+        self.owner.check()
         if self.outage.count > self.outages_before_client and not len(self.producer):
             self.producer = self._new_client()  # a client that lived through an outage may be stale: see `reconnect`
         for records in values:

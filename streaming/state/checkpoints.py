@@ -11,12 +11,11 @@ problems that are noticed later. Its successor is kept as well: it becomes the o
 Rotation deletes only checkpoints of this format and this log, of no later step than the one just written, that this
 process wrote or found at its start. So a stalled process that wakes deletes nothing of the process that replaced it,
 and checkpoints of another release or log stay; those of logs that cannot return are deleted too. The same holds for
-partial writes, which are deleted before each write.
+partial writes, which are deleted before each write. A process that was replaced (`streaming/kafka/ownership.py`) writes
+and deletes nothing. The manifest contains its fencing number, beside the files that are compared byte for byte.
 """
 
-import atexit
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -29,23 +28,18 @@ from prometheus_client import Counter
 from model import checkpoint
 from model.checkpoint import FORMAT, CheckpointError, CheckpointFormatError, CheckpointWriteError
 from streaming.commit_metrics import SNAPSHOT_SECONDS
+from streaming.errors import OwnedElsewhereError, OwnershipError
+from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.records import SkippedRange, Version
+from streaming.state.background_write import start_write
 
 SHORT_RETENTION_HOURS: Final = (1 / 6, 1.0)  # besides the long-term period of the settings
 WRITE_TIMEOUT_S: Final = 60.0  # for which the learner waits for the previous checkpoint
-EXIT_TIMEOUT_S: Final = 10.0  # for which the process's exit waits for a checkpoint
 FAILURES: Final = Counter(
     "premiere_checkpoint_failures_total", "Checkpoints that failed, or were skipped because the storage hangs."
 )
 
 log: Final = logging.getLogger(__name__)
-
-_running: Final[set[Future[Version]]] = set()  # writes of this process
-
-
-@atexit.register
-def _wait_at_exit() -> None:
-    futures.wait(list(_running), EXIT_TIMEOUT_S)
 
 
 class CheckpointStore:
@@ -60,6 +54,7 @@ class CheckpointStore:
         ended_logs: str = "",
         clock: Callable[[], float] = time.time,
         write_timeout_s: float = WRITE_TIMEOUT_S,
+        owner: Owner = SOLE_PROCESS,
     ) -> None:
         """Keeps the newest `keep` checkpoints, and one with its successor for each of the periods that is not 0.
 
@@ -67,7 +62,7 @@ class CheckpointStore:
         """
         self.url, self.keep, self.log_identity = url.rstrip("/"), keep, log_identity
         self.retention_hours, self.clock = [hours for hours in retention_hours if hours], clock
-        self.ended_logs, self.write_timeout_s = ended_logs, write_timeout_s
+        self.ended_logs, self.write_timeout_s, self.owner = ended_logs, write_timeout_s, owner
         self._known = set(checkpoint.folders(self.url))  # found at the start, or written by this process
         self._writing: Future[Version] | None = None
         self._overdue = False  # whether the write in progress has exceeded the time limit
@@ -141,7 +136,7 @@ class CheckpointStore:
             self._report_failure(f"The checkpoint of step {manifest['step']} was skipped: the one before is unfinished")
             return
         assert self._writing is None, "call `take_finished` first"
-        self._writing, self._behind = _start(lambda: self._write(state, manifest, last_good_step)), False
+        self._writing, self._behind = start_write(lambda: self._write(state, manifest, last_good_step)), False
 
     @property
     def idle(self) -> bool:
@@ -182,14 +177,27 @@ class CheckpointStore:
     @SNAPSHOT_SECONDS.labels("checkpoint").time()
     def _write(self, state: Mapping[str, Any], manifest: Mapping[str, Any], last_good_step: int | None) -> Version:
         url, created = self._folder(manifest["step"]), int(self.clock() * 1000)
+        manifest = {**manifest, "owner": self.owner.number, "created": created}
+        self._check_owner()
         try:
             with checkpoint.storage_errors(url):
                 self._delete_partial_writes(url)
                 self._claim(url)
-            checkpoint.save(url, state, {**manifest, "log": self.log_identity, "created": created})
+            checkpoint.save(url, state, {**manifest, "log": self.log_identity})
         finally:
             self._rotate(manifest["step"], created, last_good_step)
-        return version_record(url, {**manifest, "created": created})
+        return version_record(url, manifest)
+
+    def _check_owner(self) -> None:
+        """Raises OwnershipError if another process has taken over, or has written a checkpoint of this log."""
+        self.owner.check()
+        for url in checkpoint.list_checkpoints(self.url) if self.owner.number else ():
+            try:
+                manifest = checkpoint.read_manifest(url)
+            except CheckpointError:
+                continue
+            if manifest.get("log") == self.log_identity and manifest.get("owner", 0) > self.owner.number:
+                raise OwnedElsewhereError(f"A newer process of learn has written {url}: this one writes no more.")
 
     def _folder(self, step: int) -> str:
         return f"{self.url}/{step:012d}"
@@ -218,6 +226,7 @@ class CheckpointStore:
     def _rotate(self, step: int, now: int, last_good_step: int | None) -> None:
         """Delete old checkpoints, up to this step. Errors of the storage are only logged: the next write repeats it."""
         try:
+            self._check_owner()
             rotatable = self._rotatable(step)
             old = [url for url in sorted(rotatable)[: -self.keep] if not checkpoint.is_pinned(url)]
             created = {url: at for url in old if (at := rotatable[url]) is not None}
@@ -225,6 +234,8 @@ class CheckpointStore:
             if last_good_step is not None:
                 kept.add(self._folder(last_good_step))
             self._delete([url for url in old if url not in kept])
+        except OwnershipError:
+            raise
         except Exception as error:  # object stores have error classes of their own
             log.warning("Old checkpoints in %s could not be listed (%s).", self.url, error)
 
@@ -250,6 +261,7 @@ class CheckpointStore:
         for url in urls:
             if checkpoint.is_pinned(url):  # pinned since the list was made
                 continue
+            self.owner.check()
             try:
                 checkpoint.remove(url)
                 self._known.discard(url)
@@ -277,19 +289,3 @@ def version_record(url: str, manifest: Mapping[str, Any]) -> Version:
 
 def _megabytes(urls: Sequence[str]) -> float:
     return sum(checkpoint.size(url) for url in urls) / 1e6
-
-
-def _start(work: Callable[[], Version]) -> Future[Version]:
-    """Run `work` in a daemon thread, because a hanging storage must not keep the process from exiting."""
-    future: Future[Version] = Future()
-    _running.add(future)
-    future.add_done_callback(_running.discard)
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="checkpoint", daemon=True).start()
-    return future

@@ -18,6 +18,7 @@ from prometheus_client import Counter, Gauge
 from model.checkpoint import CheckpointError
 from model.recommender import Recommender
 from streaming.records import Title, Version
+from streaming.state.model_versions import VersionFence
 from streaming.state.publisher import Publisher
 
 LOADING_CHECK_INTERVAL_S: Final = 0.02  # between two checks whether a version has been loaded
@@ -94,6 +95,7 @@ class VersionLoader:
         self.publisher, self.load, self.timeout_s, self.clock = publisher, load, timeout_s, clock
         self.rollback: Announced | None = None  # the active one
         self.queue: deque[Announced] = deque(maxlen=MAX_QUEUED_VERSIONS)  # to load, oldest first
+        self.fence = VersionFence()
         self.held_back: deque[Announced] = deque(maxlen=MAX_QUEUED_VERSIONS)  # until the rollback ends
         history = list(announced)  # the whole history, because the active rollback may be long ago
         self.add(history)
@@ -112,6 +114,8 @@ class VersionLoader:
     def add(self, announced: Iterable[Announced]) -> None:
         """Apply new announcements, in their order."""
         for announcement in announced:
+            if not self.fence.accepts(announcement.version):
+                continue
             cause, automatic = announcement.version.cause, announcement.version.automatic
             is_held = self.rollback is not None and not self.rollback.version.automatic
             if is_held and (cause == "learned" or automatic):

@@ -17,6 +17,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from prometheus_client import Counter, Gauge
 
 from streaming.errors import StreamError
+from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.stores.retry import MAX_OUTAGE_S, CircuitBreaker
 
 Rows = list[dict[str, Any]]
@@ -49,10 +50,16 @@ class FeastSink(FixedPartitionedSink[Rows, SinkState | None]):
         max_outage_s: float = MAX_OUTAGE_S,
         stop: threading.Event | None = None,
         max_held_rows: int = MAX_HELD_ROWS,
+        owner: Owner = SOLE_PROCESS,
     ) -> None:
-        self.write, self.partitions = write, partitions
-        self.max_outage_s, self.max_held_rows = max_outage_s, max_held_rows
+        self.partitions, self.max_outage_s, self.max_held_rows = partitions, max_outage_s, max_held_rows
         self.stop = stop or threading.Event()
+
+        def write_as_owner(rows: Sequence[dict[str, Any]]) -> None:
+            owner.check()
+            write(rows)
+
+        self.write = write_as_owner
 
     def list_parts(self) -> list[str]:
         return [f"p{number:03d}" for number in range(self.partitions)]

@@ -19,6 +19,7 @@ This file needs only the package `redis`, so an application can copy it.
                           revision, complete         newest title's stamp that a writer began to write to the set, and
                                                      newest one whose withdrawals are all in it
                           log                        identity of the logs that these stamps belong to
+    premiere:owners       a field per worker         fencing number of the newest process that writes
 
 The key of an erased user has only the fields log and revision, with the append time of the request. A deployment with
 the setting `prefix` has this prefix instead of `premiere` in the names of its keys.
@@ -63,6 +64,11 @@ def withdrawn_key(namespace: str = NAMESPACE) -> str:
 def withdrawn_revision_key(namespace: str = NAMESPACE) -> str:
     """The key of the revision of that set."""
     return f"{namespace}:withdrawn:revision"
+
+
+def owners_key(namespace: str = NAMESPACE) -> str:
+    """The key of the fencing numbers of the processes that write lists, by worker."""
+    return f"{namespace}:owners"
 
 
 def launch_channel(namespace: str = NAMESPACE) -> str:

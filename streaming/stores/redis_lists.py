@@ -1,9 +1,10 @@
 """Writes users' lists to Redis. Keys and fields are described in `streaming/stores/list_client.py`, which reads them.
 
 A script inside Redis compares the revision of each write with the stored one, so an older write never overwrites a
-newer one, whatever is reprocessed. Revisions of different logs cannot be compared: the writer's log wins. Each call
-writes everything at once, so a snapshot has nothing left to flush. While Redis is unavailable the sink retries, which
-holds the flow back (`streaming/stores/retry.py`).
+newer one, whatever is reprocessed. Revisions of different logs cannot be compared: the writer's log wins. The script
+refuses a process that was replaced (`streaming/stores/fence.py`), of whatever log. Each call writes everything at once,
+so a snapshot has nothing left to flush. While Redis is unavailable the sink retries, which holds the flow back
+(`streaming/stores/retry.py`).
 """
 
 import json
@@ -21,7 +22,9 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from prometheus_client import Counter, Histogram
 from redis.exceptions import NoScriptError
 
+from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.stores import list_client
+from streaming.stores.fence import FENCE, fence_arguments, raise_if_refused
 from streaming.stores.list_client import HORIZON_FIELD_PREFIX, NAMESPACE, Revision, format_revision
 from streaming.stores.retry import MAX_OUTAGE_S, retry_until_available
 from streaming.stores.withdrawn_set import WithdrawnSet
@@ -45,7 +48,7 @@ STALE_LIST_WRITES: Final = Counter(
 )
 WRITE_RETRIES: Final = Counter("premiere_redis_retries_total", "Retried writes to Redis.")
 
-_WRITE_IF_NEWER: Final = """
+_WRITE_IF_NEWER: Final = f"""{FENCE}
 local known = redis.call('HMGET', KEYS[1], 'log', 'revision')
 if known[1] == ARGV[1] and known[2] and known[2] > ARGV[2] then return 0 end
 if #ARGV == 3 and not known[2] then return 1 end -- an erased user without lists needs no marker
@@ -118,6 +121,7 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
         stop: threading.Event | None = None,
         clock: Callable[[], float] = time.time,
         namespace: str = NAMESPACE,
+        owner: Owner = SOLE_PROCESS,
     ) -> None:
         """`log_identity` names the logs that the revisions belong to.
 
@@ -126,6 +130,7 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
         """
         self.url, self.log_identity, self.ttl, self.max_outage_s = url, log_identity, ttl.total_seconds(), max_outage_s
         self.stop, self.clock, self.namespace = stop or threading.Event(), clock, namespace
+        self.owner = owner
 
     def list_parts(self) -> list[str]:
         """One partition: there is one writer."""
@@ -139,13 +144,13 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
 class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
     def __init__(self, sink: RedisSink, step_id: str) -> None:
         self.sink, self.step_id, self.client = sink, step_id, list_client.connect(sink.url)
-        self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity, sink.namespace)
+        self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity, sink.namespace, sink.owner)
         self.script_hash = ""  # of _WRITE_IF_NEWER, once Redis has loaded it
         self.erasures: deque[ErasedUser] = deque(maxlen=MAX_REPEATED_ERASURES)  # the newest that are written
         self.erasures_checked_at = 0  # number of reconnects at their last write
 
     def write_batch(self, values: list[list[RedisWrite]]) -> None:
-        """Write everything. Raises RedisUnavailableError, RedisRefusedError."""
+        """Write everything. Raises RedisUnavailableError, RedisRefusedError, OwnershipError."""
         writes = [one for batch in values for one in batch]
         for start in range(0, len(writes), WRITES_PER_ROUND_TRIP):
             chunk = writes[start : start + WRITES_PER_ROUND_TRIP]
@@ -169,6 +174,7 @@ class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
 
         Returns one answer per write, 0 if a newer revision was stored.
         """
+        self.sink.owner.check()
         self.withdrawn_set.watch_connection()
         for newest in [write for write in writes if isinstance(write, WithdrawnTitles)][-1:]:
             self.withdrawn_set.write(newest.titles, newest.revision)
@@ -193,21 +199,24 @@ class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
     def _execute(self, writes: Sequence[RedisWrite]) -> list[Any]:
         if not self.script_hash:
             self.script_hash = str(self.client.script_load(_WRITE_IF_NEWER))
+        owners, fence = list_client.owners_key(self.sink.namespace), fence_arguments(self.sink.owner)
         channel = list_client.launch_channel(self.sink.namespace)
         pipeline, firsts = self.client.pipeline(transaction=False), list[int | None]()  # first command of each write
         for write in writes:
             firsts.append(None if isinstance(write, WithdrawnTitles) else len(pipeline))
             if isinstance(write, Prediction):
                 arguments = self._prediction_arguments(write)
-                pipeline.evalsha(self.script_hash, 1, self._key(write), *arguments)
+                pipeline.evalsha(self.script_hash, 2, self._key(write), owners, *arguments, *fence)
             elif isinstance(write, ErasedUser):
                 arguments = self._revision_arguments(write, Revision(write.appended, MAX_OFFSET, 0, 0))
-                pipeline.evalsha(self.script_hash, 1, self._key(write), *arguments)
+                pipeline.evalsha(self.script_hash, 2, self._key(write), owners, *arguments, *fence)
             elif isinstance(write, LaunchCompleted):
                 pipeline.publish(channel, json.dumps(asdict(write)))
             for message in _launch_messages(write):
                 pipeline.publish(channel, json.dumps(message))
         answers = pipeline.execute()
+        for answer in answers:
+            raise_if_refused(answer)
         return [1 if first is None else answers[first] for first in firsts]
 
     def _key(self, write: Prediction | ErasedUser) -> str:

@@ -16,12 +16,14 @@ from typing import Any, Final
 
 from redis import Redis
 
-from streaming.stores.list_client import NAMESPACE, withdrawn_key, withdrawn_revision_key
+from streaming.kafka.ownership import SOLE_PROCESS, Owner
+from streaming.stores.fence import FENCE, fence_arguments, raise_if_refused
+from streaming.stores.list_client import NAMESPACE, owners_key, withdrawn_key, withdrawn_revision_key
 
 MAX_CHUNK_TITLES: Final = 1000  # per call of the script
 NO_BASE: Final = -1  # the call needs no earlier change in Redis
 
-_UPDATE: Final = """
+_UPDATE: Final = f"""{FENCE}
 local known = redis.call('HMGET', KEYS[2], 'log', 'revision', 'complete')
 local same_log = known[1] == ARGV[1]
 local revision, base, added = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
@@ -42,9 +44,12 @@ log: Final = logging.getLogger(__name__)
 class WithdrawnSet:
     """The writer of the set. All methods are idempotent and raise redis errors."""
 
-    def __init__(self, client: Redis, log_identity: str, namespace: str = NAMESPACE) -> None:
+    def __init__(
+        self, client: Redis, log_identity: str, namespace: str = NAMESPACE, owner: Owner = SOLE_PROCESS
+    ) -> None:
         """`log_identity` names the log of the launches. Only one thread uses `client`, so it has one connection."""
         self.client, self.log_identity = client, log_identity
+        self.owner, self.owners_key = owner, owners_key(namespace)
         self.key, self.revision_key = withdrawn_key(namespace), withdrawn_revision_key(namespace)
         self.written: tuple[frozenset[str], int] | None = None  # the last titles and their revision
         self._update_script = client.register_script(_UPDATE)
@@ -111,7 +116,10 @@ class WithdrawnSet:
         `last` marks the set as complete at this revision.
         """
         arguments: list[str | int] = [self.log_identity, revision, base, int(last), len(added), *added, *removed]
-        answer: Any = self._update_script(keys=[self.key, self.revision_key], args=arguments)
+        answer: Any = self._update_script(
+            keys=[self.key, self.revision_key, self.owners_key], args=arguments + fence_arguments(self.owner)
+        )
+        raise_if_refused(answer)
         return answer.decode() if isinstance(answer, bytes) else str(answer)
 
 

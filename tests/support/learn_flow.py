@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 
 from infra.run.learn import learn
 from infra.settings import Settings
+from streaming.kafka.client import producer_config, topic_name
 from streaming.kafka.source import Message, read_all
 from streaming.records import Version, decode_version
 from streaming.topics import ACTIVITY, MODEL_VERSIONS
@@ -20,9 +21,10 @@ TIME_SHIFT_MS: Final = round(time.time() * 1000) - 2 * 86_400_000 - LogBuilder()
 
 
 def produce(settings: Settings, messages: Sequence[Message]) -> None:
-    producer = Producer(settings.kafka_config())
+    config = settings.kafka_config()
+    producer, name = Producer(producer_config(config)), topic_name(config, ACTIVITY)
     for message in messages:
-        producer.produce(ACTIVITY, message.value, message.key, 0, timestamp=message.appended + TIME_SHIFT_MS)
+        producer.produce(name, message.value, message.key, 0, timestamp=message.appended + TIME_SHIFT_MS)
     assert producer.flush(10) == 0
 
 

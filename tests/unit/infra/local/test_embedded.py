@@ -1,6 +1,7 @@
 """The embedded services start, work and leave no process behind, however their parent ends."""
 
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,22 @@ def test_broker_returns_produced_record(kafka: str, topic: str) -> None:
     assert message is not None
     assert (message.key(), message.value(), message.headers()) == (b"key", b"value", [("h", b"1")])
     consumer.close()
+
+
+def test_redis_with_password_refuses_strangers_and_commands_that_write_files(tmp_path: Path) -> None:
+    refused = ("CONFIG GET dir", "SAVE", "BGSAVE", "DEBUG SLEEP 0", "SLAVEOF no one", "REPLICAOF no one", "MODULE LIST")
+    with start_redis(tmp_path, password="secret-of-test") as url, redis.Redis.from_url(url) as client:
+        stranger = redis.Redis.from_url(url.replace(":secret-of-test@", ""))
+        with pytest.raises(redis.AuthenticationError):
+            stranger.get("k")
+        assert client.set("k", "v")
+        for command in refused:
+            with pytest.raises(redis.ResponseError, match="unknown command"):
+                client.execute_command(command)
+        config = tmp_path / "redis.conf"
+        assert stat.S_IMODE(config.stat().st_mode) == 0o600
+        process = next(one for one in Path("/proc").glob("[0-9]*/cmdline") if str(config).encode() in one.read_bytes())
+        assert b"secret-of-test" not in process.read_bytes()
 
 
 def test_redis_returns_stored_value(redis_url: str) -> None:

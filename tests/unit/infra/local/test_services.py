@@ -10,7 +10,7 @@ import pytest
 from infra.errors import SettingsError
 from infra.local.address_file import ADDRESS_FILE, with_local_services
 from infra.local.embedded import kafka_answers, redis_answers
-from infra.local.services import start_services
+from infra.local.services import REDIS_URL_FILE, start_services
 from infra.settings import Settings
 from infra.topics import partition_counts
 from streaming.topics import topics
@@ -21,6 +21,8 @@ def test_services_run_and_are_found_during_the_context(broker: str, tmp_path: Pa
     with start_services(settings) as ready:
         assert kafka_answers(ready.bootstrap_servers)
         assert redis_answers(ready.redis_url)
+        url_file = tmp_path / REDIS_URL_FILE
+        assert (url_file.read_text().strip(), stat.S_IMODE(url_file.stat().st_mode)) == (ready.redis_url, 0o600)
         found = partition_counts(ready.kafka_config())
         assert {topic.name: found[topic.name] for topic in topics()} == {t.name: t.partitions for t in topics()}
         assert with_local_services(settings) == ready
@@ -32,6 +34,7 @@ def test_services_run_and_are_found_during_the_context(broker: str, tmp_path: Pa
     assert not (tmp_path / ADDRESS_FILE).exists()
     assert not kafka_answers(ready.bootstrap_servers)
     assert not redis_answers(ready.redis_url)
+    assert not url_file.exists()
 
 
 def test_named_services_are_used(broker: str, redis_url: str, tmp_path: Path) -> None:

@@ -101,3 +101,13 @@ def test_no_flow_outlives_its_supervisor(tmp_path: Path, end: signal.Signals) ->
         parent.send_signal(end)
     assert len(pids) == 4
     _until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_flow_that_another_process_owns_is_not_restarted(tmp_path: Path) -> None:
+    program = "import sys; print('premiere: The flow learn cannot continue. It is running elsewhere.'); sys.exit(3)"
+    command = (sys.executable, "-c", program)
+    with Supervisor(Settings(data_dir=tmp_path), flows=["learn"], command=command) as flows:
+        _until(lambda: not flows.pids())
+        with pytest.raises(ServiceError, match="Another process owns the flow learn"):
+            flows.check()
+        assert flows.restarts() == {"learn": 0}

@@ -1,5 +1,7 @@
 """Runs a flow: its recovery store, and the errors that end it."""
 
+import os
+import stat
 import subprocess
 import sys
 import threading
@@ -76,3 +78,13 @@ def test_missing_text_encoder_is_a_settings_error(tmp_path: Path) -> None:
 
 def test_every_flow_can_be_built() -> None:
     assert set(FLOW_BUILDERS) == set(FLOWS)
+
+
+def test_files_of_a_command_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    env = {**os.environ, **Settings(data_dir=tmp_path / "data", bootstrap_servers="127.0.0.1:1").environment()}
+    command = [sys.executable, "-P", "-m", "infra.cli.main", "run", "titles"]
+    subprocess.run(command, env={**env, "PREMIERE_METRICS_PORT": "0"}, capture_output=True, umask=0o022)
+    created = [tmp_path / "data", *(tmp_path / "data").iterdir()]
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in created}
+    assert len(modes) >= 3
+    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in zip(created, modes.values(), strict=True))

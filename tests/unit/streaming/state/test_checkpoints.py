@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.checkpoint import FORMAT, CheckpointFormatError, list_checkpoints
+from model.checkpoint import FORMAT, CheckpointFormatError, list_checkpoints, read_manifest
+from streaming.errors import OwnedElsewhereError
 from streaming.state.checkpoints import CheckpointStore, version_record
-from tests.support.checkpoint_storage import change_format, steps, write
+from tests.support.checkpoint_storage import FaultyFileSystem, change_format, faulty_url, steps, write
+from tests.support.ownership import FixedOwner
 
 
 def test_newest_checkpoints_are_kept(tmp_path: Path) -> None:
@@ -93,3 +95,43 @@ def test_checkpoint_of_another_format_is_reported_with_its_size(
     assert found is not None
     assert found[1]["step"] == 1
     assert [("1.2 MB" in text, "000000000002" in text) for text in caplog.messages] == [(True, True)]
+
+
+def test_replaced_learner_writes_and_deletes_nothing(tmp_path: Path) -> None:
+    older = FixedOwner(7)
+    first = CheckpointStore(str(tmp_path), keep=2, log_identity="log", owner=older)
+    for step in (1, 2):
+        write(first, step)
+    second = CheckpointStore(str(tmp_path), keep=9, log_identity="log", owner=FixedOwner(8))
+    write(second, 3)  # the other learner does not know yet that it was replaced
+    with pytest.raises(OwnedElsewhereError, match="000000000003"):
+        write(first, 4)
+    assert steps(second) == [1, 2, 3]
+    older.replaced = True
+    with pytest.raises(OwnedElsewhereError, match="taken over"):
+        write(first, 4)
+    assert steps(second) == [1, 2, 3]
+
+
+def test_learner_that_is_replaced_during_a_write_deletes_nothing(tmp_path: Path) -> None:
+    owner = FixedOwner(7)
+    checkpoints = CheckpointStore(faulty_url(tmp_path), keep=1, log_identity="log", owner=owner)
+    write(checkpoints, 1)
+
+    def replace_owner(path: str) -> None:
+        owner.replaced = True
+
+    FaultyFileSystem.on_write = replace_owner
+    with pytest.raises(OwnedElsewhereError):
+        write(checkpoints, 2)
+    assert steps(checkpoints)[0] == 1
+
+
+def test_number_of_the_owner_stands_beside_the_compared_files(tmp_path: Path) -> None:
+    manifests = []
+    for number in (7, 8):
+        folder = tmp_path / str(number)
+        write(CheckpointStore(str(folder), log_identity="log", owner=FixedOwner(number)), 1)
+        manifests.append(read_manifest(f"{folder}/000000000001"))
+    assert [manifest["owner"] for manifest in manifests] == [7, 8]
+    assert manifests[0]["files"] == manifests[1]["files"]

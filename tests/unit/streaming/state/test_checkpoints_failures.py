@@ -150,9 +150,9 @@ def test_process_exits_while_a_write_hangs(tmp_path: Path) -> None:
     program = f"""
 import threading
 from pathlib import Path
-from streaming.state import checkpoints
+from streaming.state import background_write, checkpoints
 from tests.support.checkpoint_storage import FaultyFileSystem, faulty_url, start_write
-checkpoints.EXIT_TIMEOUT_S = 0.01
+background_write.EXIT_TIMEOUT_S = 0.01
 store = checkpoints.CheckpointStore(faulty_url(Path({str(tmp_path)!r})))
 FaultyFileSystem.on_write = lambda path: threading.Event().wait()
 start_write(store, 1)

@@ -4,6 +4,7 @@ from typing import Literal
 
 import pytest
 from confluent_kafka import Producer
+from msgspec import structs
 
 from streaming.records import Version, to_json
 from streaming.state.model_versions import active_rollback, read_versions
@@ -44,3 +45,11 @@ def test_numbers_are_offsets_and_invalid_records_are_skipped(new_kafka: dict[str
     announce(new_kafka, to_json(version(4)), b"no JSON", b'{"path": 1}', to_json(version(9, "rollback")))
     assert read_versions(new_kafka) == {0: version(4), 3: version(9, "rollback")}
     assert list(read_versions(new_kafka)) == [0, 3]
+
+
+def test_versions_of_a_replaced_learner_are_left_out(new_kafka: dict[str, str]) -> None:
+    owners: list[tuple[int, Cause]] = [(5, "learned"), (7, "learned"), (5, "learned"), (5, "rollback"), (7, "learned")]
+    found = [structs.replace(version(n, cause), owner=owner) for n, (owner, cause) in enumerate(owners)]
+    found.append(structs.replace(found[0], cause="rollback", automatic=True))
+    announce(new_kafka, *map(to_json, found))
+    assert list(read_versions(new_kafka)) == [0, 1, 3, 4]  # an operator may announce an old version again
