@@ -22,7 +22,7 @@ from infra.local.processes import log_tail, spawn, stop
 from infra.monitor.lag import FLOW_TOPICS, read_lag
 from infra.settings import Settings
 from streaming import topics as t
-from streaming.kafka.client import producer_config
+from streaming.kafka.client import producer_config, topic_name
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, decode_log, to_json
 from streaming.state.deduplicator import Deduplicator
@@ -83,9 +83,10 @@ def run_flow_process(settings: Settings, flow: str, workers: int) -> Iterator[Fl
 
 def send_records(settings: Settings, topic: str, records: Sequence[tuple[str, bytes]]) -> None:
     """Send records (key, value) and wait for their delivery."""
-    producer = Producer(producer_config({**settings.kafka_config(), "linger.ms": "20"}))
+    config = settings.kafka_config()
+    producer = Producer(producer_config({**config, "linger.ms": "20"}))
     for name, value in records:
-        producer.produce(topic, value, name)
+        producer.produce(topic_name(config, topic), value, name)
         producer.poll(0)
     assert producer.flush(30) == 0
 
