@@ -66,7 +66,7 @@ class FlowProcess:
     def end(self) -> None:
         """Send SIGTERM: the flow drains and exits with 0."""
         stop(self.process)
-        assert self.process.returncode == 0, log_tail(self.log, 30)
+        assert self.process.returncode == 0, (self.process.returncode, log_tail(self.log, 30))
 
 
 @contextmanager
