@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.errors import SettingsError
+from infra.local import data_lock
 from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 
@@ -19,7 +20,7 @@ ADDRESS_FILE_FORMAT: Final = 1
 def write_addresses(settings: Settings) -> Iterator[None]:
     """Keep the addresses in the data folder during the context, readable by the owner: a URL may contain a password."""
     path = settings.data_dir / ADDRESS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = data_lock.hold_up(settings.data_dir)  # also creates the folder
     new = path.with_suffix(".new")
     new.touch(mode=0o600)
     workers = [f"{flow}_workers" for flow in FLOWS if settings.worker_count(flow) > 1]
@@ -31,6 +32,8 @@ def write_addresses(settings: Settings) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+        if lock is not None:
+            lock.close()
 
 
 def with_local_services(settings: Settings) -> Settings:
@@ -44,13 +47,17 @@ def with_local_services(settings: Settings) -> Settings:
 def local_services(data_dir: Path) -> dict[str, Any]:
     """The settings that a running `premiere up` on `data_dir` wrote; empty if none runs.
 
-    Raises SettingsError if the file is of another release.
+    Raises SettingsError if the file is of another release, or damaged.
     """
+    if not data_lock.is_up(data_dir):
+        return {}
     try:
         found: dict[str, Any] = json.loads((data_dir / ADDRESS_FILE).read_text())
-        os.kill(int(found.pop("pid")), 0)
-    except (FileNotFoundError, ProcessLookupError):
+    except FileNotFoundError:  # it is starting or ending
         return {}
+    except ValueError:
+        raise SettingsError(f"{data_dir / ADDRESS_FILE} is damaged: stop `premiere up` and start it again.") from None
+    found.pop("pid", None)
     if (version := found.pop("format", ADDRESS_FILE_FORMAT)) != ADDRESS_FILE_FORMAT:
         raise SettingsError(
             f"The `premiere up` on {data_dir} is of another release ({ADDRESS_FILE} has format {version}): "

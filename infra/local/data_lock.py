@@ -16,6 +16,7 @@ from typing import IO, Final
 from infra.errors import SettingsError
 
 LOCK_FILE: Final = ".in-use"
+UP_LOCK_FILE: Final = f"{LOCK_FILE}-up"
 
 
 def hold_shared(data_dir: Path) -> IO[bytes] | None:
@@ -39,6 +40,23 @@ def hold_flow(data_dir: Path, flow: str, worker: int) -> IO[bytes] | None:
         f"Worker {worker} of the flow {flow} is already running on {data_dir}. Stop that process first, or set "
         "PREMIERE_DATA_DIR to another folder.",
     )
+
+
+def hold_up(data_dir: Path) -> IO[bytes] | None:
+    """Hold the lock of `premiere up`, as `hold_flow` does."""
+    return _hold(data_dir / UP_LOCK_FILE, fcntl.LOCK_EX, f"`premiere up` is already running on {data_dir}.")
+
+
+def is_up(data_dir: Path) -> bool:
+    """Whether a `premiere up` runs on the folder. A process id would not tell: another process may have it by now."""
+    try:
+        with (data_dir / UP_LOCK_FILE).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass  # no file, or another user's folder
+    return False
 
 
 def _hold(path: Path, operation: int, refused: str) -> IO[bytes] | None:

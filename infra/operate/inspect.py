@@ -69,9 +69,10 @@ def print_recommendations(
         return
     if known:
         age = time.time() - int(facts["written_ms"]) / 1000
-        print_line(f"{user}: {facts['events']} known events, version {facts['version']}, written {age:.1f} s ago.")
+        seen = f"{facts['events']} known events, version {facts['version']}, written {age:.1f} s ago"
+        print_line(printable(f"{user}: {seen}."))
     else:
-        print_line(f"{user} is an unknown user, who gets the default list.")
+        print_line(printable(f"{user} is an unknown user, who gets the default list."))
     print_titles(titles, names, print_line)
 
 
@@ -83,7 +84,7 @@ def launch_title(settings: Settings, record: Launch, timeout: float, print_line:
         started = _produce(settings, TITLE_LAUNCHES, record.title, to_json(record))
         entries = list(_list_entries(channel, record.title, started, timeout))
     entries.sort(key=lambda entry: (entry.position, entry.ms))
-    print_line(f"{record.name or record.title} ({record.title}) entered {len(entries)} lists.")
+    print_line(printable(f"{record.name or record.title} ({record.title}) entered {len(entries)} lists."))
     if entries:
         first, last = min(entry.ms for entry in entries), max(entry.ms for entry in entries)
         print_line(f"First after {first:.0f} ms, last after {last:.0f} ms. Position, user, recent titles of the user:")
@@ -91,7 +92,8 @@ def launch_title(settings: Settings, record: Launch, timeout: float, print_line:
     history = recent_titles(settings, [entry.user for entry in printed if entry.user is not None])
     for entry in printed:
         user = "unknown users" if entry.user is None else entry.user
-        print_line(f"{entry.position:>4}  {user:<16} {', '.join(history.get(entry.user or '', ()))}".rstrip())
+        titles = ", ".join(history.get(entry.user or "", ()))
+        print_line(printable(f"{entry.position:>4}  {user:<16} {titles}".rstrip()))
     return entries
 
 
@@ -113,7 +115,7 @@ def send_event(settings: Settings, event: Event, timeout: float, print_line: Pri
         after = list_client.read(client, event.user, namespace=namespace)
     head = before[:PRINTED_TITLES]
     names = title_names(settings, [*head, *after[:PRINTED_TITLES], event.title])
-    print_line(f"{event.user}: {names[event.title]}. The list after {ms:.0f} ms (+ marks new entries):")
+    print_line(printable(f"{event.user}: {names[event.title]}. The list after {ms:.0f} ms (+ marks new entries):"))
     print_titles(after, names, print_line, {*after} - {*head})
     return ms
 
@@ -123,7 +125,12 @@ def print_titles(
 ) -> None:
     """Print the first titles of a list, one a line."""
     for position, title in enumerate(titles[:PRINTED_TITLES], 1):
-        print_line(f"{position:>4} {'+' if title in (marked or ()) else ' '} {names[title]}  [{title}]")
+        print_line(printable(f"{position:>4} {'+' if title in (marked or ()) else ' '} {names[title]}  [{title}]"))
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a name from a producer must not send commands to the terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def title_names(settings: Settings, titles: Sequence[str]) -> dict[str, str]:

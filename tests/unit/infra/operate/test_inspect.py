@@ -13,6 +13,7 @@ from infra.operate.inspect import (
     InspectError,
     open_redis,
     print_recommendations,
+    print_titles,
     recent_titles,
     send_event,
     slug,
@@ -106,3 +107,12 @@ def test_slug_derives_id_from_name() -> None:
         "amélie",
         "title-104394872",
     ]
+
+
+def test_names_cannot_control_the_terminal() -> None:
+    lines: list[str] = []
+    names = {"t\n1": "Red \x1b[31m\x9b2J\u202e name"}
+    print_titles(["t\n1"], names, lines.append)
+    assert len(lines) == 1
+    assert lines[0].isprintable()
+    assert "Red" in lines[0]

@@ -1,7 +1,6 @@
 """A reset deletes all state of the project, after a confirmation, and nothing else."""
 
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from redis import Redis
 from features.store import open_store, write_title_semantics, write_user_activity
 from infra.errors import PremiereError, ServiceError, SettingsError
 from infra.local import data_lock
-from infra.local.address_file import ADDRESS_FILE
+from infra.local.address_file import ADDRESS_FILE, write_addresses
 from infra.local.embedded import start_redis
 from infra.operate.reset import delete_state, kept_state
 from infra.settings import Settings
@@ -132,9 +131,9 @@ def test_reset_is_refused_while_flows_run(folder: Path) -> None:
     for file in (held, other):
         assert file is not None
         file.close()
-    (folder / ADDRESS_FILE).write_text(json.dumps({"pid": os.getpid(), "bootstrap_servers": "x"}))
-    with pytest.raises(SettingsError, match="is running"):
-        reset(settings)
+    with write_addresses(settings.model_copy(update={"bootstrap_servers": "x"})):
+        with pytest.raises(SettingsError, match="is running"):
+            reset(settings)
     assert "recovery" in remaining(folder)
 
 
