@@ -131,9 +131,9 @@ def test_reset_is_refused_while_flows_run(folder: Path) -> None:
     for file in (held, other):
         assert file is not None
         file.close()
-    with write_addresses(settings.model_copy(update={"bootstrap_servers": "x"})):
-        with pytest.raises(SettingsError, match="is running"):
-            reset(settings)
+    running = write_addresses(settings.model_copy(update={"bootstrap_servers": "x"}))
+    with running, pytest.raises(SettingsError, match="is running"):
+        reset(settings)
     assert "recovery" in remaining(folder)
 
 
