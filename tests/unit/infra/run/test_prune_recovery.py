@@ -13,27 +13,34 @@ from bytewax.testing import TestingSource, run_main
 
 from infra.run.prune_recovery import prune_recovery_store
 from streaming.kafka.source import Message
+from streaming.state.expiry import DAY_MS
+from streaming.state.user_state import Lifetimes
 from tests.support.features import NOW, FeaturesRun, erasure_request, event
 
 
-def test_erased_user_leaves_nothing_in_the_recovery_store(tmp_path: Path) -> None:
+def test_ended_state_of_an_erased_user_leaves_nothing_in_the_recovery_store(tmp_path: Path) -> None:
     init_db_dir(tmp_path, 1)
     config = RecoveryConfig(str(tmp_path), timedelta(0))
     user, run = uuid.uuid4().hex, FeaturesRun()
-    inputs: list[Any] = [[event(user, "a", NOW, 0)], [event("v", "a", NOW, 1)], [erasure_request(user, 2)]]
+    inputs: list[Any] = [[event(user, "a", NOW, 0)], [event("v", "a", NOW, 1)], []]
+    requests: list[Any] = [[], [], [erasure_request(user, 2)], TestingSource.EOF()]
 
     def run_more(messages: list[list[Message]]) -> None:
         inputs.extend([*messages, TestingSource.EOF()])
-        run_main(run.flow(TestingSource(inputs)), epoch_interval=timedelta(0), recovery_config=config)
+        flow = run.flow(TestingSource(inputs), TestingSource(requests))
+        run_main(flow, epoch_interval=timedelta(0), recovery_config=config)
 
     run_more([[event("v", f"t{n}", NOW, 3 + n)] for n in range(9)])
+    assert prune_recovery_store(tmp_path) == 0  # the time of the request is kept while Kafka may deliver earlier events
+    later = Lifetimes().event_ms + DAY_MS
+    run_more([[event("v", f"u{n}", NOW, later + n)] for n in range(9)])
     assert prune_recovery_store(tmp_path) == 1
     assert prune_recovery_store(tmp_path) == 0
     stored = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     assert b"features.histories" in stored
     assert user.encode() not in stored
-    run_more([[event(user, "b", NOW, 20), event("v", "b", NOW, 21)]])
-    assert [run.rows()[0, offset]["event_count"] for offset in (20, 21)] == [1, 11]
+    run_more([[event(user, "b", NOW, later + 20), event("v", "b", NOW, later + 21)]])
+    assert [run.rows()[0, later + offset]["event_count"] for offset in (20, 21)] == [1, 20]
 
 
 @pytest.mark.parametrize(
