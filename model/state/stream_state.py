@@ -107,11 +107,12 @@ class StreamState:
         """Apply launches, changes and withdrawals of titles, one record of the learner log each.
 
         A record is skipped if one of its title with the same or a newer stamp was applied: a flow repeats records
-        after a crash, and an old one would bring a withdrawn title back.
+        after a crash, and an old one would bring a withdrawn title back. A withdrawal of a title without a row is
+        skipped too: such a title is not recommended, and anyone who can withdraw can invent titles.
         """
         rows = []
         for title in titles:
-            if self._is_repeated(title):
+            if self._is_repeated(title) or (title.withdrawn and title.title not in self.catalog.rows):
                 continue
             self.sequence += 1
             row = self.ensure_row(title.title)

@@ -2,7 +2,8 @@
 
 The state is a function of the records' content, order and record times, so reading the log twice gives the same weights
 bit for bit. A checkpoint leaves out the pending micro-batch, which is read again after a restart. A request to erase a
-user closes the micro-batch and takes effect at its place in the log, once, even if `features` writes it several times.
+user takes effect at the end of its micro-batch, once, even if `features` writes it several times. It closes no
+micro-batch, so that many requests do not cut the training into small steps. Only a later activity of the user does.
 
 Whenever a checkpoint is due, the gate checks the state. If it demands so, the caller loads an earlier state with
 `return_to` and feeds the log again from there; the learner does not train on the range that failed.
@@ -46,12 +47,13 @@ class LogLearner:
         self.deduplicator = Deduplicator(settings.dedup_window)
         self.position = 0  # next log offset that is not in the state
         self.clock = LogClock()  # log time at `position`
-        self.batches = 0  # micro-batches and erasures so far
+        self.batches = 0  # micro-batches so far
         self.learned, self.duplicates, self.unknown_title_events = 0, 0, 0  # events so far
         self.recent_events: deque[tuple[int, int]] = deque()  # log time and number of new events
         self.batch_events, self.replay_ratio, self.eval_ratio = settings.load_level(0)
         self.losses: dict[str, float] = {}  # nats, of the last micro-batch
-        self._pending: list[tuple[Title | Activity, int]] = []  # records of the open micro-batch, and log times
+        self._pending: list[tuple[Title | Activity | UserErasure, int]] = []  # of the open micro-batch, with log times
+        self._erased_users: set[str] = set()  # whose erasure is in the open micro-batch
         self._pending_events, self._opened_at, self.next_offset = 0, 0, 0  # the next offset to feed
         self.skipped: list[SkippedRange] = []  # ranges of the log without training, oldest first
         self._range: SkippedRange | None = None  # the one that is being read
@@ -80,16 +82,19 @@ class LogLearner:
         clock = self._read_clock.after(record, message.appended)
         if isinstance(record, Activity):
             record = recorded_until(record, message.appended)
-        if self._pending and clock.now - self._opened_at >= self.settings.linger_ms:
+        is_over = clock.now - self._opened_at >= self.settings.linger_ms
+        follows_erasure = isinstance(record, Activity) and record.user in self._erased_users
+        if self._pending and (is_over or follows_erasure):
             self._close_batch()
         self.next_offset, self._read_clock = message.offset + 1, clock
-        if isinstance(record, UserErasure):
-            self._erase_user(record)
-        elif not isinstance(record, Tick):
+        if not isinstance(record, Tick):
             if not self._pending:
                 self._opened_at = clock.now
             self._pending.append((record, clock.now))
-            self._pending_events += len(record.new) if isinstance(record, Activity) else 0
+            if isinstance(record, Activity):
+                self._pending_events += len(record.new)
+            elif isinstance(record, UserErasure):
+                self._erased_users.add(record.user)
         if self._pending_events >= self.batch_events or len(self._pending) >= self.settings.max_batch_records:
             self._close_batch()
         elif not self._pending:
@@ -158,7 +163,7 @@ class LogLearner:
         """Continue from a checkpoint. On another log, the weights continue and the position and duplicates restart."""
         self.learner.load_state_dict({part: state[part] for part in ("stream_state", "served", "training")})
         log = state["log"]
-        self._pending, self._pending_events, self._range = [], 0, None
+        self._pending, self._pending_events, self._erased_users, self._range = [], 0, set(), None
         self.batches = log["batches"]  # names the checkpoints, so it continues on another log
         self.baselines.load_state_dict(log["baselines"])
         for name, ranking in self.rankings.items():
@@ -197,17 +202,14 @@ class LogLearner:
         self._range = None
 
     def _erase_user(self, erasure: UserErasure) -> None:
-        if self._pending:
-            self._close_batch()
         if self.deduplicator.is_new(erasure.partition, erasure.offset, erasure.source):
             self.learner.erase_user(erasure.user)
             self.baselines.erase_user(erasure.user)
             self.gate.erase_user(erasure.user)
             self._changed = True
-            self.batches += 1  # a step of its own: a checkpoint must not replace the one from before the erasure
 
     def _close_batch(self) -> None:
-        """Learn the pending records. The state changes only here, in `_erase_user` and behind a skipped range."""
+        """Learn the pending records, then erase users. The state changes only here and behind a skipped range."""
         batch = [item for record, now in self._pending if (item := self._model_input(record, now)) is not None]
         self.batch_events, self.replay_ratio, self.eval_ratio = self.settings.load_level(self.events_per_second())
         result = self.learner.observe(batch, self.replay_ratio, self.eval_ratio, trains=self._range is None)
@@ -216,13 +218,18 @@ class LogLearner:
         if self._range is None:
             self.gate.add_updates([item for item in batch if isinstance(item, UserUpdate)])
         self._changed = self._changed or bool(batch)
-        self._pending, self._pending_events = [], 0
+        for record, _ in self._pending:
+            if isinstance(record, UserErasure):
+                self._erase_user(record)
+        self._pending, self._pending_events, self._erased_users = [], 0, set()
         self.position, self.clock = self.next_offset, self._read_clock
         self.batches += 1
         self._batches_since_checkpoint += 1
 
-    def _model_input(self, record: Title | Activity, now: int) -> TitleMetadata | UserUpdate | None:
-        return self._user_update(record, now) if isinstance(record, Activity) else title_metadata(record)
+    def _model_input(self, record: Title | Activity | UserErasure, now: int) -> TitleMetadata | UserUpdate | None:
+        if isinstance(record, Activity):
+            return self._user_update(record, now)
+        return title_metadata(record) if isinstance(record, Title) else None
 
     def _user_update(self, record: Activity, now: int) -> UserUpdate | None:
         """The activity without its duplicate events; None if all of them are duplicates."""
@@ -247,7 +254,8 @@ class LogLearner:
         """Give the baselines the candidates of the learner, which skips repeated title records."""
         catalog = self.learner.stream_state.catalog
         for title in (item.title for item in batch if isinstance(item, TitleMetadata)):
-            is_candidate = catalog.candidate_V[catalog.rows[title]]
+            row = catalog.rows.get(title)
+            is_candidate = row is not None and catalog.candidate_V[row]
             (self.baselines.launch if is_candidate else self.baselines.withdraw)(title)
 
     def _evaluate(self, result: BatchResult) -> None:

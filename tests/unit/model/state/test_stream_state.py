@@ -76,6 +76,13 @@ def test_launch_gives_a_waiting_title_its_row_at_once() -> None:
     assert stream_state.admit("early", "a")
 
 
+def test_withdrawal_of_an_unknown_title_gives_it_no_row() -> None:
+    stream_state = state_with_titles(2)
+    stream_state.launch([title_metadata("invented", withdrawn=True), title_metadata("t1", withdrawn=True)])
+    assert list(stream_state.catalog.rows) == ["t0", "t1"]
+    assert stream_state.catalog.candidate_V.tolist() == [True, False]
+
+
 def test_waiting_titles_are_bounded_by_max_titles() -> None:
     stream_state = StreamState(StreamStateSettings(d_text=D_TEXT, max_titles=200))
     for n in range(500):
