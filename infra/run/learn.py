@@ -15,6 +15,7 @@ from confluent_kafka import Consumer
 from infra.errors import PremiereError, SettingsError
 from infra.learner_settings import learner_settings, set_threads
 from infra.run.flow import Flow
+from infra.run.log_retention import start_retention_watch
 from infra.settings import Settings
 from infra.topics import log_identity
 from streaming import topics as t
@@ -45,10 +46,10 @@ class LogTruncatedError(PremiereError):
 
 
 def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS) -> Flow:
-    """Build the flow. It continues from the newest complete checkpoint, else from the start of the learner log.
+    """Build the flow, and watch the retention of the log that it reads.
 
-    Raises SettingsError if the checkpoint has other model settings or all have another format, LogTruncatedError if
-    records are missing.
+    It continues from the newest complete checkpoint, else from the start of the learner log. Raises SettingsError if
+    the checkpoint has other model settings or all have another format, LogTruncatedError if records are missing.
     """
     from model.learner import Learner
     from streaming.flows.learn import build
@@ -64,11 +65,7 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
     unannounced = None
     found, first = _load_newest(checkpoints), first_offset(config)
     if found is None and first > 0:
-        raise LogTruncatedError(
-            f"The topic {t.ACTIVITY} starts at offset {first}, and there is no checkpoint. Copy one to "
-            f"{settings.checkpoints_url()} (from a checkpoint of another log only the weights are used), or delete the "
-            "topic and run `premiere topics --create` to learn only from new events."
-        )
+        raise _log_truncated_error(settings, first)
     if found is not None:
         state, manifest, url = found
         check_checkpoint_settings(manifest, learner.learner.settings, url)
@@ -78,9 +75,10 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
         newest = version_record(url, manifest)
         unannounced = _unannounced(read_versions(config), newest, manifest["passed"], learner.gate, checkpoints)
         _skip_lost_records(learner, first, same_log)
-    commit_position = CommitPosition({0: learner.position} if learner.position else None)
+    start = {0: learner.position} if learner.position else None
+    commit_position = CommitPosition(start)
     source = KafkaSource(
-        config, t.ACTIVITY, "learn", start={0: learner.position} if learner.position else "earliest",
+        config, t.ACTIVITY, "learn", start=start or "earliest",
         idle=IDLE_INTERVAL, batch=POLL_RECORDS, position=commit_position, stop=stop,
     )  # fmt: skip
     dataflow = build(
@@ -93,7 +91,16 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
         unannounced=unannounced,
         stop=stop,
     )
+    start_retention_watch(config, settings.checkpoints_url(), log_id, stop)
     return Flow(dataflow, [source])
+
+
+def _log_truncated_error(settings: Settings, first: int) -> LogTruncatedError:
+    return LogTruncatedError(
+        f"The topic {t.ACTIVITY} starts at offset {first}, and there is no checkpoint. Copy one to "
+        f"{settings.checkpoints_url()} (from a checkpoint of another log only the weights are used), or delete the "
+        "topic and run `premiere topics --create` to learn only from new events."
+    )
 
 
 def _unannounced(
