@@ -1,17 +1,18 @@
-"""Which new titles compete for the new-title slots of a list, and how they share the slots.
+"""Which new titles a list takes, and which of them compete for its new-title slots.
 
 A new title is launched and has less than the evidence of one event of an established user. Anyone who can launch titles
-could fill all slots, so the slots are shared:
+could fill lists with them, so new titles share the places:
 
-- Of the titles launched within one minute, the first MAX_PER_MINUTE compete. The next ones follow when these have
-  events, so a bulk import loses none.
-- A list takes one title per launch minute, the one that fits best, before it takes a second one of a minute.
+- Of the titles launched within one minute, the first MAX_PER_MINUTE compete for slots. The next ones follow when these
+  have events, so a bulk import loses none.
+- A list takes one new title per launch minute, the one that fits best. It takes further ones of a minute only for slots
+  or places that would stay empty.
 - A list takes one of several new titles with near-identical texts.
 
 M new titles · C candidates of a list · V titles of the catalog · E width of a text embedding
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -28,17 +29,29 @@ NEAR_IDENTICAL: Final = 0.97  # cosine of two text embeddings; two parts of one 
 _MINUTE_MS: Final = 60_000
 
 
-def competing_rows(catalog: Catalog) -> NDArray[np.int64]:
-    """The rows of the new titles that compete now, newest first: [M]."""
-    unseen_M = np.flatnonzero(catalog.candidate_V & (catalog.count_V[: len(catalog)] < MIN_EVIDENCE))
-    oldest_first_M = unseen_M[np.argsort(catalog.launch_sequence_V[unseen_M], kind="stable")]
+class NewTitles(NamedTuple):
+    """The new titles of a catalog."""
+
+    new_V: NDArray[np.bool_]
+    competing_V: NDArray[np.bool_]  # those that compete for slots
+    competing_M: NDArray[np.int64]  # their rows, newest first
+
+
+def find_new_titles(catalog: Catalog) -> NewTitles:
+    """The new titles of the catalog now."""
+    titles = len(catalog)
+    unproven_V = catalog.candidate_V & (catalog.count_V[:titles] < MIN_EVIDENCE)
+    unproven_M = np.flatnonzero(unproven_V)
+    oldest_first_M = unproven_M[np.argsort(catalog.launch_sequence_V[unproven_M], kind="stable")]
     within_quota_M = _rank_in_group(launch_minutes(catalog, oldest_first_M)) < MAX_PER_MINUTE
     newest_first_M = oldest_first_M[within_quota_M][::-1]
     launched_M = catalog.launched_ms_V[newest_first_M]
     recent_M = launched_M > launched_M.max(initial=0) - NEW_TITLE_MS
     recent_M[:MAX_PER_LIST] = True
-    competing_M: NDArray[np.int64] = newest_first_M[recent_M][:MAX_NEW_TITLES]
-    return competing_M
+    competing_M = newest_first_M[recent_M][:MAX_NEW_TITLES]
+    competing_V = np.zeros(titles, bool)
+    competing_V[competing_M] = True
+    return NewTitles(unproven_V & catalog.launched_V[:titles], competing_V, competing_M)
 
 
 def launch_minutes(catalog: Catalog, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -58,32 +71,42 @@ def _rank_in_group(group_M: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def select_titles(
     catalog: Catalog,
-    new_V: NDArray[np.bool_],
+    new_titles: NewTitles,
     rows_C: NDArray[np.int64],
     score_C: NDArray[np.float32],
     size: int,
     slots: int,
 ) -> NDArray[np.int64]:
-    """Indices of the `size` best candidates, best first, with `slots` reserved for new titles (`new_V`).
+    """Indices of the `size` best candidates, best first, with `slots` reserved for new titles.
 
     A row below 0 is a title that the catalog has evicted.
     """
-    new_M = np.flatnonzero(new_V[rows_C] & (rows_C >= 0))
+    known_C = rows_C >= 0
+    new_M = np.flatnonzero(new_titles.new_V[rows_C] & known_C)
     new_M = new_M[np.argsort(-score_C[new_M], kind="stable")]
+    competing_C = new_titles.competing_V[rows_C] & known_C
     text_ME = catalog.semantic_VE[rows_C[new_M]]
-    repeated_M, sharing_M = _share(text_ME @ text_ME.T, launch_minutes(catalog, rows_C[new_M]), slots)
-    kept_C, sharing_C = np.ones(len(rows_C), bool), np.zeros(len(rows_C), bool)
-    kept_C[new_M[repeated_M]] = False
-    sharing_C[new_M[sharing_M]] = True
+    repeated_M, first_M = _first_of_each(text_ME @ text_ME.T, launch_minutes(catalog, rows_C[new_M]))
+    further_M, competing_M = ~(first_M | repeated_M), competing_C[new_M]
+    empty_slots = slots - int(np.count_nonzero(first_M & competing_M))
+    empty_places = size - (len(rows_C) - len(new_M)) - int(np.count_nonzero(first_M))
+    kept_C = np.ones(len(rows_C), bool)
+    kept_C[new_M] = first_M | _best(further_M, empty_places) | _best(further_M & competing_M, empty_slots)
     kept_K = np.flatnonzero(kept_C)
-    return kept_K[select_top(score_C[kept_K], sharing_C[kept_K], size, slots)]
+    return kept_K[select_top(score_C[kept_K], competing_C[kept_K], size, slots)]
+
+
+def _best(chosen_M: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    """The first `count` of the chosen entries."""
+    best_M: NDArray[np.bool_] = chosen_M & (np.cumsum(chosen_M) <= count)
+    return best_M
 
 
 @njit(cache=True)
-def _share(
-    cosine_MM: NDArray[np.float32], minute_M: NDArray[np.int64], slots: int
+def _first_of_each(
+    cosine_MM: NDArray[np.float32], minute_M: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of new titles, best first: those that repeat the text of a better one, and those that may fill a slot."""
+    """Of new titles, best first: those that repeat the text of a better one, and the first other one of each minute."""
     repeated_M, first_M = np.zeros(minute_M.size, np.bool_), np.zeros(minute_M.size, np.bool_)
     for m in range(minute_M.size):
         first_M[m] = True
@@ -92,12 +115,7 @@ def _share(
                 repeated_M[m] = repeated_M[m] or cosine_MM[m, better] >= NEAR_IDENTICAL
                 first_M[m] = first_M[m] and minute_M[better] != minute_M[m]
         first_M[m] = first_M[m] and not repeated_M[m]
-    sharing_M, missing = first_M.copy(), slots - first_M.sum()
-    for m in range(minute_M.size):  # slots that would stay empty go to further titles of a minute
-        if missing > 0 and not (first_M[m] or repeated_M[m]):
-            sharing_M[m] = True
-            missing -= 1
-    return repeated_M, sharing_M
+    return repeated_M, first_M
 
 
 @njit(cache=True)

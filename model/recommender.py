@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model import checkpoint
 from model.actions import ACTIONS
 from model.learner import LearnerSettings, new_pipeline
-from model.new_titles import MAX_PER_LIST, competing_rows, select_titles
+from model.new_titles import MAX_PER_LIST, find_new_titles, select_titles
 from model.pipeline import RankingPipeline
 from model.sequence.model import SequenceModel
 from model.sequence.network import Network, NetworkSettings
@@ -133,7 +133,7 @@ class Recommender:
         backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.snapshot, histories)
         static_V = candidates.static_scores(self.snapshot, self.pipeline.ranker)
         shortlist_size = max(self.pipeline.shortlist, size)
-        new_rows = self.new_rows_M if new_title_slots else self.new_rows_M[:0]
+        new_rows = self.new_titles.competing_M if new_title_slots else self.new_titles.competing_M[:0]
         listed_V = np.zeros(len(static_V), bool)
         ranked = []
         for b, (user, history, query_time) in enumerate(zip(users, histories, query_times, strict=True)):
@@ -184,7 +184,7 @@ class Recommender:
         """The selected titles and their scores, by horizon."""
         ids, titles, scores = self.stream_state.catalog.ids, {}, {}
         for h, horizon in enumerate(self.horizons):
-            best = select_titles(self.stream_state.catalog, self.new_V, rows_C, score_HC[h], size, slots)
+            best = select_titles(self.stream_state.catalog, self.new_titles, rows_C, score_HC[h], size, slots)
             titles[horizon] = [ids[row] for row in rows_C[best].tolist()]
             scores[horizon] = score_HC[h][best]
         return titles, scores
@@ -194,7 +194,7 @@ class Recommender:
     ) -> NDArray[np.int64]:
         """Indices of the titles of a list, best first, of titles that this version knows and their scores."""
         catalog = self.stream_state.catalog
-        return select_titles(catalog, self.new_V, catalog.rows_of(titles), score_C, size, new_title_slots)
+        return select_titles(catalog, self.new_titles, catalog.rows_of(titles), score_C, size, new_title_slots)
 
     def _history(self, user: UserContext) -> History:
         rows_L = self.stream_state.catalog.rows_of(user.titles)
@@ -231,9 +231,7 @@ class Recommender:
         """Encode the catalog, or only the given rows, and take a new snapshot."""
         self.sequence.refresh(self.stream_state.catalog, rows)
         self.snapshot: CatalogSnapshot = candidates.take_snapshot(self.stream_state)
-        self.new_rows_M = competing_rows(self.stream_state.catalog)
-        self.new_V = np.zeros(len(self.stream_state.catalog), bool)
-        self.new_V[self.new_rows_M] = True
+        self.new_titles = find_new_titles(self.stream_state.catalog)
 
 
 class TitleEncoder:

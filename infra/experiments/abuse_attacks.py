@@ -20,6 +20,7 @@ from infra.experiments.abuse_world import (
     World,
     WorldEvent,
     entered,
+    mean_lost,
     mean_overlap,
     unit_vectors,
 )
@@ -36,7 +37,7 @@ INVENTED_IDS: Final = 200
 SPARE_ROWS: Final = 20  # rows of the catalog that are free when the invented ids arrive
 ONE_EVENT_USERS: Final = 1_000
 SPARE_USERS: Final = 100  # places in the user store that are free when the one-event users arrive
-FLOOD_RANKED_SHARE: Final = 0.1  # of the events that a learner under load ranks before it learns them
+RANKED_SHARE: Final = 0.1  # of the events that the learner ranks before it learns them, as one under load
 HUGE_TEXT: Final = 65_536  # characters of a field, the most that a record may have
 _MINUTE_MS: Final = 60_000
 _DAY_MS: Final = 86_400_000
@@ -68,7 +69,7 @@ def new_scene(world: World, later: Sequence[WorldEvent], users: int, random: np.
     known = sorted(user for user, history in world.histories.items() if len(history) >= 3)
     asked = [known[i] for i in random.permutation(len(known))[:users].tolist()]
     honest = world.copy()
-    honest.learn(later)
+    honest.learn(later, ranked_share=RANKED_SHARE)
     return Scene(
         world,
         asked,
@@ -99,7 +100,7 @@ def fake_events(scene: Scene, kind: str, count: int) -> dict[str, Any]:
     attacked.learn(events)
     lists = attacked.lists(scene.users)
     grown = attacked.state_bytes() - before
-    attacked.learn(scene.later)
+    attacked.learn(scene.later, ranked_share=RANKED_SHARE)
     recovered = attacked.lists(scene.users)
     size = len(scene.users)
     return {
@@ -123,7 +124,7 @@ def invented_ids(scene: Scene) -> dict[str, Any]:
         for title in range(INVENTED_IDS)
         for user in range(users)
     ]
-    attacked.learn(events, ranked_share=FLOOD_RANKED_SHARE)
+    attacked.learn(events, ranked_share=RANKED_SHARE)
     attacked.learn(scene.later[:1])  # the next micro-batch evicts
     grown = attacked.state_bytes() - before
     return {"evicted_launched": len(launched - attacked.candidates()), "state_kib": grown / 1024}
@@ -136,7 +137,7 @@ def one_event_users(scene: Scene) -> dict[str, Any]:
     before, start = attacked.state_bytes(), attacked.now + 1000
     popular = scene.popular
     events = [WorldEvent(f"fake{i}", popular[i % len(popular)], start + i) for i in range(ONE_EVENT_USERS)]
-    attacked.learn(events, ranked_share=FLOOD_RANKED_SHARE)
+    attacked.learn(events, ranked_share=RANKED_SHARE)
     lists = attacked.lists(scene.users)
     proven = {user for user in honest if len(scene.world.histories[user]) >= PROVEN_EVENTS}
     return {
@@ -149,7 +150,8 @@ def one_event_users(scene: Scene) -> dict[str, Any]:
 def launch_flood(scene: Scene, texts: str, random: np.random.Generator) -> dict[str, Any]:
     """Honest launches over a day, then a flood of invented ones within seconds: who is in the lists?
 
-    `displaced` is the number of new-title slots, the last places of a list, that invented titles hold.
+    `displaced` is the number of titles that a list has in its last places, the new-title slots, before the flood and
+    lacks after it.
     """
     attacked, now = scene.world.copy(), scene.world.now
     semantic_VE = _texts_like(attacked, NEW_TITLES + FLOOD_LAUNCHES, random)
@@ -165,12 +167,12 @@ def launch_flood(scene: Scene, texts: str, random: np.random.Generator) -> dict[
     attacked.learn([], [_title(f"fake{i}", flood_E, now + i) for i, flood_E in enumerate(flood_VE)])
     grown = attacked.state_bytes() - size
     after = attacked.lists(scene.users)
-    attacked.learn(scene.later)
+    attacked.learn(scene.later, ranked_share=RANKED_SHARE)
     later = attacked.lists(scene.users)
     return {
         "new_titles": _mean_count(before, "new"),
         "new_titles_after": _mean_count(after, "new"),
-        "displaced": _mean_count({user: one[-NEW_TITLE_SLOTS:] for user, one in after.items()}, "fake"),
+        "displaced": mean_lost({user: one[-NEW_TITLE_SLOTS:] for user, one in before.items()}, after),
         "fakes": _mean_count(after, "fake"),
         "fakes_later": _mean_count(later, "fake"),
         "state_kib": grown / 1024,

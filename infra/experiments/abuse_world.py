@@ -137,6 +137,11 @@ def entered(title: str, lists: Lists, without: Lists, size: int) -> int:
     return sum(title in lists[user][:size] and title not in without[user][:size] for user in lists)
 
 
+def mean_lost(lists: Lists, others: Lists) -> float:
+    """The mean number of each user's titles that are not in the user's other list."""
+    return float(np.mean([len(set(lists[user]) - set(others[user])) for user in lists]))
+
+
 def _sizes(value: Any) -> Iterator[int]:
     if isinstance(value, np.ndarray):
         yield int(value.nbytes)

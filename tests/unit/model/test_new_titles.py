@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.new_titles import MAX_PER_LIST, MAX_PER_MINUTE, competing_rows, select_titles, select_top
+from model.new_titles import MAX_PER_LIST, MAX_PER_MINUTE, find_new_titles, select_titles, select_top
 from model.state.catalog import Catalog
 
 MINUTE_MS = 60_000
@@ -22,17 +22,24 @@ def launched(minutes: list[int], text_ME: NDArray[np.float32] | None = None) -> 
 
 def select(catalog: Catalog, score_C: list[float], size: int, slots: int, old: int = 0) -> list[int]:
     """The rows of the list; the first `old` titles are not new."""
-    rows_C, new_V = np.arange(len(catalog)), np.arange(len(catalog)) >= old
-    chosen = select_titles(catalog, new_V, rows_C, np.array(score_C, np.float32), size, slots)
+    catalog.count_V[:old] = 1.0
+    rows_C = np.arange(len(catalog))
+    chosen = select_titles(catalog, find_new_titles(catalog), rows_C, np.array(score_C, np.float32), size, slots)
     return [int(row) for row in rows_C[chosen]]
+
+
+def competing_rows(catalog: Catalog) -> list[int]:
+    found = find_new_titles(catalog)
+    assert sorted(found.competing_M) == np.flatnonzero(found.competing_V).tolist()
+    return [int(row) for row in found.competing_M]
 
 
 def test_titles_without_evidence_compete_newest_first() -> None:
     catalog = launched([0, 1, 2, 3, 4])
     catalog.count_V[[0, 1]] = 1.0, 0.9  # one event of an established user, some of new users
     catalog.withdraw(3)
-    assert competing_rows(catalog).tolist() == [4, 2, 1]
-    assert competing_rows(Catalog()).tolist() == []
+    assert competing_rows(catalog) == [4, 2, 1]
+    assert competing_rows(Catalog()) == []
 
 
 def test_launches_beyond_the_quota_of_a_minute_wait_for_events_of_the_first() -> None:
@@ -53,6 +60,27 @@ def test_flood_of_launches_in_a_minute_gets_one_slot() -> None:
     assert select(catalog, [9, 8, 7, 6, 3, 2, 1], 3, 3) == [0, 4, 5]
 
 
+def test_flood_of_launches_in_a_minute_gets_one_place_of_a_list_with_proven_titles() -> None:
+    catalog = launched([1, 2, 3, 3, 3, 3, 4])
+    assert select(catalog, [1, 2, 9, 8, 7, 6, 3], 4, 2, old=2) == [2, 6, 1, 0]
+
+
+def test_launches_beyond_the_quota_have_no_more_places() -> None:
+    catalog = launched([1, 2] + [3] * (MAX_PER_MINUTE + 10))
+    rest = list(range(len(catalog) - 2))
+    assert select(catalog, [2, 1, *(100 + n for n in rest)], 3, 1, old=2) == [len(catalog) - 1, rest[-11] + 2, 0]
+
+
+def test_catalog_without_events_fills_whole_lists() -> None:
+    assert select(launched([1] * 6), [6, 5, 4, 3, 2, 1], 5, 1) == [0, 1, 2, 3, 4]
+
+
+def test_title_that_only_events_brought_is_no_new_title() -> None:
+    catalog = launched([0])
+    row = catalog.ensure_row("only events", 1)
+    assert not find_new_titles(catalog).new_V[row]
+
+
 def test_slots_that_would_stay_empty_go_to_more_titles_of_a_minute() -> None:
     catalog = launched([0, 0, 1, 1, 1, 1])  # two old titles
     assert select(catalog, [9, 8, 7, 6, 5, 4], 5, 3, old=2) == [0, 1, 2, 3, 4]
@@ -70,7 +98,7 @@ def test_list_has_one_of_new_titles_with_near_identical_texts() -> None:
 def test_evicted_title_of_a_stored_list_is_no_new_title() -> None:
     catalog = launched([0, 1])
     rows_C, score_C = np.array([-1, 0]), np.array([2, 1], np.float32)
-    assert select_titles(catalog, np.array([False, True]), rows_C, score_C, 2, 1).tolist() == [0, 1]
+    assert select_titles(catalog, find_new_titles(catalog), rows_C, score_C, 2, 1).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_new_title_slots_expose_new_titles_in_every_list() -> None:
     for ranked in version.recommend(users(), now(), 12, 2):
         for titles in ranked.titles.values():
             assert len(titles) == len(set(titles)) == 12
-            assert version.new_V[version.stream_state.catalog.rows_of(titles)].sum() >= 2
+            assert version.new_titles.competing_V[version.stream_state.catalog.rows_of(titles)].sum() >= 2
 
 
 def test_version_evicts_titles_beyond_the_maximum() -> None:

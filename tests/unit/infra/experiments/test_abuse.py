@@ -1,8 +1,7 @@
 """The goals of the abuse experiment and its report."""
 
-from infra.experiments import abuse, abuse_attacks
-from infra.experiments.abuse import goals, lines, without_limits
-from model.learner import LearnerSettings
+from infra.experiments import abuse, abuse_attacks, abuse_flows
+from infra.experiments.abuse import EVERY_EVENT, goals, lines
 from model.state.event_evidence import EvidenceRatio
 
 
@@ -13,6 +12,8 @@ def means() -> dict[str, dict[str, float]]:
         results[f"64 invented launches, {texts}"] = {"displaced": 1.0}
     results["invented ids"] = {"evicted_launched": 0}
     results["one-event users"] = {"evicted_users": 0}
+    results |= {name: {"crashes": 0, "grown_mib": abuse.MAX_GROWTH_MIB} for name in abuse_flows.FLOODS}
+    results[abuse_flows.AFTER_FLOODS] = {"lost": 0}
     for count in abuse.PREMIERE_EVENTS:
         results[f"premiere, {count} first events"] = {"lists": 9, "lists_without_limits": 10}
     return results
@@ -25,6 +26,9 @@ def test_each_goal_is_missed_beyond_its_limit() -> None:
         "64 invented launches, distinct texts": {"displaced": 1.1},
         "invented ids": {"evicted_launched": 1.0},
         "one-event users": {"evicted_users": 1.0},
+        abuse_flows.ERASURE_FLOOD: {"crashes": 1, "grown_mib": 0},
+        abuse_flows.HUGE_TEXT_FLOOD: {"crashes": 0, "grown_mib": abuse.MAX_GROWTH_MIB + 1},
+        abuse_flows.AFTER_FLOODS: {"lost": 1},
         "premiere, 100 first events": {"lists": 8, "lists_without_limits": 10},
     }
     for name, cells in worse.items():
@@ -40,7 +44,7 @@ def test_report_shows_each_attack_with_the_figures_before_limits() -> None:
 
 
 def test_reference_counts_every_event_in_full() -> None:
-    ratio = EvidenceRatio(without_limits(LearnerSettings()).stream_state.evidence)
+    ratio = EvidenceRatio(EVERY_EVENT)
     for user_events, repeat in ((0, 1), (0, 9), (50, 1)):
         evidence = ratio.weigh(user_events, repeat)
         assert (evidence.established, evidence.new) == (1, 0)
