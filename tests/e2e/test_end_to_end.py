@@ -32,6 +32,7 @@ from streaming.kafka.source import read_all
 from streaming.records import Event, Launch, to_json
 from streaming.stores.list_client import key, read
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
+from tests.support.feast_client import feast_client
 from tests.support.paths import ROOT
 from tests.support.session import TIMEOUT_S, send_records, wait_for
 
@@ -107,26 +108,16 @@ def test_unknown_user_gets_the_default_list(loop: Session, runner: DemoRunner) -
     assert read(loop.redis, "nobody has seen me")
 
 
-def store(loop: Session) -> object:
-    """A plain Feast client."""
-    import features.feast_import  # noqa: F401 - Feast comes sooner without torch
-
-    # isort: split
-    from feast import FeatureStore
-
-    return FeatureStore(repo_path=str(loop.settings.data_dir / "feast"))
-
-
 def test_feast_client_reads_online_features(loop: Session, runner: DemoRunner, data: Dataset) -> None:
     last = len(data) - 1
     user, title = data.event(last).user, data.launches[0]
     features = ["user_activity:event_count", "user_activity:last_title", "user_activity:recent_titles"]
-    rows = store(loop).get_online_features(features, [{"user_id": user}]).to_dict()  # type: ignore[attr-defined]
+    rows = feast_client(loop.settings).get_online_features(features, [{"user_id": user}]).to_dict()
     assert rows["last_title"] == [data.event(last).title]
     assert rows["event_count"] == [int((data.user == data.user[last]).sum())]
     assert rows["recent_titles"][0][0] == data.event(last).title
     features = ["title_semantics:name", "title_semantics:genres", "title_semantics:semantic"]
-    rows = store(loop).get_online_features(features, [{"title_id": title.title}]).to_dict()  # type: ignore[attr-defined]
+    rows = feast_client(loop.settings).get_online_features(features, [{"title_id": title.title}]).to_dict()  # type: ignore[attr-defined]
     assert rows["name"] == [title.name]
     assert len(rows["semantic"][0]) == 256
 
@@ -145,7 +136,7 @@ def test_historical_features_are_point_in_time_correct(loop: Session, runner: De
     features = ["user_activity:event_count", "user_activity:last_title"]
 
     def known() -> list[pd.DataFrame]:
-        job = store(loop).get_historical_features(asked, features)  # type: ignore[attr-defined]
+        job = feast_client(loop.settings).get_historical_features(asked, features)  # type: ignore[attr-defined]
         rows = job.to_df().sort_values("event_timestamp")
         return [] if rows["event_count"].isna().any() else [rows]
 

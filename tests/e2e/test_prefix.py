@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 from confluent_kafka.admin import AdminClient
+from redis import Redis
 
 from features.store import has_user, open_store
 from infra.local.session import Session, run_session
@@ -32,6 +33,7 @@ def sessions(
 ) -> Iterator[dict[str, tuple[ExitStack, Session]]]:
     """The running deployments by prefix. The titles of a deployment begin with its namespace."""
     folder, started = tmp_path_factory.mktemp("prefix"), dict[str, tuple[ExitStack, Session]]()
+    Redis.from_url(redis_url).flushdb()  # other tests use this Redis too
     with start_broker(folder / "kafka") as address, ExitStack() as all_stacks:
         for prefix in PREFIXES:
             settings = Settings(

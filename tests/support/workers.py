@@ -26,6 +26,7 @@ from streaming.kafka.client import producer_config, topic_name
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, decode_log, to_json
 from streaming.state.deduplicator import Deduplicator
+from tests.support.feast_client import feast_client
 from tests.support.features import FeaturesRun
 
 TIMEOUT_S: Final = 120.0  # for any effect: interpreters start on a busy machine
@@ -159,9 +160,7 @@ def learned_counts(log: Sequence[Activity]) -> Counter[tuple[int, int]]:
 
 def online_features(settings: Settings, users: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     """User -> values of `ACTIVITY_FIELDS` in Feast's online store."""
-    from feast import FeatureStore
-
-    store = FeatureStore(repo_path=str(settings.data_dir / "feast"))
+    store = feast_client(settings)
     entities: list[dict[str, Any]] = [{"user_id": user} for user in users]
     rows = store.get_online_features([f"user_activity:{field}" for field in ACTIVITY_FIELDS], entities).to_dict()
     return dict(zip(users, zip(*(rows[field] for field in ACTIVITY_FIELDS), strict=True), strict=True))

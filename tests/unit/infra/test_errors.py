@@ -41,5 +41,5 @@ def test_error_is_printed_without_a_traceback(error: type[PremiereError]) -> Non
         """With one command only, typer would make no group."""
 
     result = CliRunner().invoke(failing, ["fail"])
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (getattr(error, "exit_code", 1), "")
     assert result.stderr == "premiere: Redis does not answer: start it.\n"
