@@ -77,27 +77,36 @@ def write_user_activity(store: FeatureStore, rows: Sequence[Row]) -> None:
 
     A row of USER_ERASURES_SCHEMA deletes its user's features; only the rows after it are written.
     """
-    erased_at = {row["user_id"]: index for index, row in enumerate(rows) if "event_timestamp" not in row}
-    if erased_at:
-        delete_users(store, list(erased_at))
-        rows = [row for index, row in enumerate(rows) if index > erased_at.get(row["user_id"], -1)]
     _write_online(store, _with_ttl(store, USER_TTL), user_activity, rows)
+
+
+def write_title_semantics(store: FeatureStore, rows: Sequence[Row]) -> None:
+    """Write rows of `title_semantics` to the online store, the newest of each title. Raises RowError, redis errors.
+
+    A row with only a `title_id` deletes the title's features; only the rows after it are written.
+    """
+    _write_online(store, store.config, title_semantics, rows)
 
 
 def delete_users(store: FeatureStore, users: Sequence[str]) -> None:
     """Delete all features of these users from the online store. Raises redis errors."""
-    for start in range(0, len(users), ROWS_PER_WRITE):
-        _redis(store).delete(*(_user_key(store, user) for user in users[start : start + ROWS_PER_WRITE]))
+    _delete(store, user_activity, users)
 
 
 def has_user(store: FeatureStore, user: str) -> bool:
     """Whether the online store has features of this user. Raises redis errors."""
-    return bool(_redis(store).exists(_user_key(store, user)))
+    return bool(_redis(store).exists(_redis_key_of(store, user_activity, user)))
 
 
-def _user_key(store: FeatureStore, user: str) -> bytes:
-    """The Redis key of a user's features. Feast can only delete whole views, so users are deleted by key."""
-    entity = EntityKey(join_keys=[VIEW_SCHEMAS[user_activity.name].names[0]], entity_values=[Value(string_val=user)])
+def _delete(store: FeatureStore, view: FeatureView, ids: Sequence[str]) -> None:
+    """Delete all features of these users or titles. Feast can only delete whole views, so they are deleted by key."""
+    for start in range(0, len(ids), ROWS_PER_WRITE):
+        _redis(store).delete(*(_redis_key_of(store, view, one) for one in ids[start : start + ROWS_PER_WRITE]))
+
+
+def _redis_key_of(store: FeatureStore, view: FeatureView, entity_id: str) -> bytes:
+    """The Redis key of the features of a user or title."""
+    entity = EntityKey(join_keys=[VIEW_SCHEMAS[view.name].names[0]], entity_values=[Value(string_val=entity_id)])
     return _redis_key(store.config.project, entity, store.config.entity_key_serialization_version)
 
 
@@ -106,15 +115,15 @@ def _redis(store: FeatureStore) -> Any:
     return online._get_client(store.config.online_store)
 
 
-def write_title_semantics(store: FeatureStore, rows: Sequence[Row]) -> None:
-    """Write rows of `title_semantics` to the online store, the newest of each title. Raises RowError, redis errors."""
-    _write_online(store, store.config, title_semantics, rows)
-
-
 def _write_online(store: FeatureStore, config: RepoConfig, view: FeatureView, rows: Sequence[Row]) -> None:
+    """Write the newest row of each id. A row without a time deletes the id's features and cancels the rows before."""
     key = VIEW_SCHEMAS[view.name].names[0]
+    deleted_at = {row[key]: index for index, row in enumerate(rows) if "event_timestamp" not in row}
+    _delete(store, view, list(deleted_at))
     newest: dict[str, Row] = {}
-    for row in rows:
+    for index, row in enumerate(rows):
+        if index <= deleted_at.get(row[key], -1):
+            continue
         other = newest.get(row[key])
         if other is None or row["event_timestamp"] > other["event_timestamp"]:
             newest[row[key]] = row
@@ -125,7 +134,7 @@ def _write_online(store: FeatureStore, config: RepoConfig, view: FeatureView, ro
 
 @lru_cache(maxsize=8)
 def _with_ttl(store: FeatureStore, ttl: timedelta) -> RepoConfig:
-    """The store's configuration with expiring keys. Feast has one expiry per store, but titles must not expire."""
+    """The store's configuration with expiring keys. Feast has one expiry per store, but titles have none."""
     settings = _settings(store.config.online_store.connection_string, store.config.project)
     settings["online_store"]["key_ttl_seconds"] = int(ttl.total_seconds())
     return RepoConfig(**settings)

@@ -76,6 +76,19 @@ class ParsedPoll(NamedTuple):
     letters: list[Outgoing]  # dead letters
 
 
+class Ended(NamedTuple):
+    """The state of a title ended."""
+
+    title: str
+
+
+class Embedded(NamedTuple):
+    """What became of a batch of changes."""
+
+    titles: list[Title]  # in the order of their stamps
+    ended: list[str]  # titles whose state ended after their changes
+
+
 def build(
     *,
     launches: Source[list[Message]],
@@ -94,6 +107,7 @@ def build(
     """The flow. Both sources yield polls; an empty one of `launches` means that no message arrived for a while.
 
     The state of a title ends after `lifetime_ms` without records, or earlier if a process has more than `max_titles`.
+    The title's row in Feast's online store is then deleted, so that Redis holds no more titles than the flow.
     """
     flow = Dataflow("titles")
     polls = op.input("title_launches", flow, launches)  # [Message]
@@ -105,17 +119,18 @@ def build(
     expiry = Expiry(max_titles)
     by_title = op.flat_map("by_title", parsed, lambda poll: _by_title(poll, expiry, clock()))  # (title, [TitleItem])
     changes = op.stateful_batch("catalog", by_title, lambda saved: _TitleLogic(lifetime_ms, expiry, saved))
-    embedded = op.flat_map_batch("embedded", changes, lambda batch: [embed([c for _, c in batch], encode)])  # [Title]
-    records = op.map("records", embedded, lambda batch: (SINGLE_WRITER, [_record(TITLES, title) for title in batch]))
-    log = op.map("log", embedded, lambda batch: (SINGLE_WRITER, [_record(ACTIVITY, title) for title in batch]))
-    rows = op.map("rows", embedded, lambda batch: (SINGLE_WRITER, [title_row(title) for title in batch]))
+    embedded = op.flat_map_batch("embedded", changes, lambda batch: [_embedded(batch, encode)])  # Embedded
+    records = op.map("records", embedded, lambda done: (SINGLE_WRITER, [_record(TITLES, one) for one in done.titles]))
+    log = op.map("log", embedded, lambda done: (SINGLE_WRITER, [_record(ACTIVITY, one) for one in done.titles]))
+    rows = op.map("rows", embedded, lambda done: (SINGLE_WRITER, [title_row(one) for one in done.titles]))
+    online_rows = op.map("online_rows", embedded, lambda done: (SINGLE_WRITER, _online_rows(done)))
     silence = op.filter("silence", parsed_launches, lambda poll: not (poll.titles or poll.letters))
     # A Parquet sink publishes its files at a snapshot, and the engine takes none of a sink that gets no items.
     # The online sink writes the rows that it held during an outage.
     empty_batches = op.map("empty_batches", silence, lambda _: (SINGLE_WRITER, list[TitleRow]()))
     op.output("titles", records, titles)
     op.output("activity", log, activity)
-    op.output("online", op.merge("online_batches", rows, empty_batches), online)
+    op.output("online", op.merge("online_batches", online_rows, empty_batches), online)
     op.output("offline", op.merge("offline_rows", rows, empty_batches), offline)
     op.output("dead_letters", letters, dead_letters)
     return flow
@@ -195,7 +210,7 @@ def _content(launch: Launch) -> TitleContent:
     return TitleContent(name, tuple(genres), launch.year, launch.released, text)
 
 
-class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleChange, tuple[Any, ...]]):
+class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleChange | Ended, tuple[Any, ...]]):
     """Keeps the state of one title in the engine."""
 
     __slots__ = ("expiry", "lifetime_ms", "state")
@@ -206,9 +221,9 @@ class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleChange, tuple[Any, ..
         if self.state is not None:
             expiry.add(self.state.title, self.state.ends_at(lifetime_ms))
 
-    def on_batch(self, values: list[list[TitleItem]]) -> tuple[list[TitleChange], bool]:
+    def on_batch(self, values: list[list[TitleItem]]) -> tuple[list[TitleChange | Ended], bool]:
         """Apply the title's launches and withdrawals of one or several polls, and end the state if it is due."""
-        changes, is_new, items = list[TitleChange](), self.state is None, list(chain.from_iterable(values))
+        changes, is_new, items = list[TitleChange | Ended](), self.state is None, list(chain.from_iterable(values))
         for item in items:
             if not isinstance(item, Expiration):
                 self.state, change = apply(self.state, item)
@@ -220,13 +235,19 @@ class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleChange, tuple[Any, ..
             self.expiry.add(self.state.title, ends_at)
         for item in items:
             if isinstance(item, Expiration) and self.expiry.ends(self.state.title, ends_at, 0, item):
-                return changes, StatefulBatchLogic.DISCARD
+                return [*changes, Ended(self.state.title)], StatefulBatchLogic.DISCARD
         return changes, StatefulBatchLogic.RETAIN
 
     def snapshot(self) -> tuple[Any, ...]:
         """The state as plain values."""
         assert self.state is not None
         return tuple(self.state)
+
+
+def _embedded(batch: list[tuple[str, TitleChange | Ended]], encode: Encoder) -> Embedded:
+    changes = [change for _, change in batch if isinstance(change, TitleChange)]
+    newest = dict(batch)
+    return Embedded(embed(changes, encode), [title for title, last in newest.items() if isinstance(last, Ended)])
 
 
 def embed(changes: Sequence[TitleChange], encode: Encoder) -> list[Title]:
@@ -256,6 +277,11 @@ def _title(change: TitleChange, vector: np.ndarray[Any, np.dtype[np.float32]]) -
 
 def _record(topic: str, title: Title) -> Outgoing:
     return Outgoing(topic, title.title.encode(), to_msgpack(title))
+
+
+def _online_rows(done: Embedded) -> list[TitleRow]:
+    """Rows for `features.store.write_title_semantics`: the ended titles are deleted."""
+    return [*map(title_row, done.titles), *({"title_id": title} for title in done.ended)]
 
 
 def title_row(title: Title) -> TitleRow:

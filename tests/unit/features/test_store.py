@@ -71,6 +71,14 @@ def test_erased_user_is_deleted_and_restarts_with_older_times(store: FeatureStor
     assert online(store, name, "event_count", "recent_titles") == {"event_count": 1, "recent_titles": ["d"]}
 
 
+def test_ended_title_is_deleted_and_can_return(store: FeatureStore, redis_url: str, name: str) -> None:
+    write_title_semantics(store, [title_row(name), {"title_id": name}])
+    with redis.Redis.from_url(redis_url) as client:
+        assert list(client.scan_iter(f"*{name}*")) == []
+        write_title_semantics(store, [{"title_id": name}, title_row(name)])
+        assert len(list(client.scan_iter(f"*{name}*"))) == 1
+
+
 def test_unknown_user_has_no_features(store: FeatureStore, name: str) -> None:
     assert online(store, name, "event_count", "recent_titles") == {"event_count": None, "recent_titles": None}
 
