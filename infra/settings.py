@@ -170,6 +170,10 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         default=15, gt=0, description="seconds of silence after which another process may take over a flow"
     )
+    transactions: bool = Field(
+        default=True,
+        description="let Kafka fence a replaced process of features or titles; false: for brokers without transactions",
+    )
     epoch_seconds: float = Field(default=1, gt=0, description="seconds between two snapshots of state and offsets")
     metrics_host: str = Field(default="127.0.0.1", description="address on which flows serve metrics")
     metrics_port: int = Field(

@@ -22,6 +22,7 @@ from streaming.topics import Topic
 log: Final = logging.getLogger(__name__)
 
 TIMESTAMP_TYPE: Final = "message.timestamp.type"
+EMBEDDED_LOGS: Final = "premiere-"  # start of the log identities of embedded brokers, which never return
 ADMIN_TIMEOUT_S: Final = 15.0  # also the client's own timeout: it crashes if the program ends before that
 
 

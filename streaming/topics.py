@@ -11,6 +11,7 @@ TITLES: Final = "titles"
 MODEL_VERSIONS: Final = "model-versions"
 DEAD_LETTERS: Final = "dead-letters"
 OWNERS: Final = "owners"
+PUBLIC_TOPICS: Final = (USER_EVENTS, ERASURE_REQUESTS, TITLE_LAUNCHES, TITLE_WITHDRAWALS)  # that producers write
 
 # Schema versions of the JSON topics. A version increases if a valid record would become invalid or change its meaning.
 SCHEMA_VERSIONS: Final = {

@@ -8,6 +8,9 @@ record is committed. Both records are fetched.
 Tansu reports a wrong end offset: the base offset of the last batch + 1 (measured: 11 for 17 records). Its fetch
 responses carry the right one. A consumer therefore fetches from the reported end and uses the end offset of the
 response. Offsets that have not moved since the last read are not requested again.
+
+The markers of Kafka's transactions occupy offsets but are not records. They count as lag between records. If only
+markers follow a committed offset, the lag is 0.
 """
 
 import time
@@ -35,7 +38,8 @@ _SMALL_FETCHES: Final = {  # a consumer prefetches, but only single records are 
     "queued.min.messages": "1",
     "fetch.queue.backoff.ms": "10",  # the default waits one second once the queue is full
 }
-_LATE_RECORD_TIMEOUT_S: Final = 3.0  # how long to wait for a record after a partition end beyond its offset
+_TAIL_OFFSETS: Final = 16  # at the end of a partition, of which one is a record: each producer ends with one marker
+_LATE_RECORD_TIMEOUT_S: Final = 0.5  # for a record after a partition end beyond its offset: there may be only markers
 _TRANSIENT_ERRORS: Final = (
     KafkaError.NOT_COORDINATOR,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -70,7 +74,8 @@ class LagReader:
         self._client_config, self._config = config, {**config, **_SMALL_FETCHES}
         self._connect()
         self._ends: dict[_Partition, tuple[int, int]] = {}  # reported end offset, true end offset
-        self._times: dict[str, dict[_Partition, tuple[int, int]]] = {}  # by consumer: offset, its record time (ms)
+        # By consumer: offsets, and the time (ms) of a record in them
+        self._times: dict[str, dict[_Partition, tuple[range, int]]] = {}
 
     def _connect(self) -> None:
         self._consumer = Consumer(consumer_config(self._config, "premiere-lag"))
@@ -108,29 +113,30 @@ class LagReader:
     def _with_seconds(self, rows: Sequence[PartitionLag]) -> list[PartitionLag]:
         """The rows with their lag in seconds."""
         behind = [row for row in rows if row.records]
-        last = self._record_times("", self._consumer, {row[1:3]: row.end_offset - 1 for row in behind})
+        ends = {row[1:3]: row.end_offset for row in behind}
+        last = self._record_times(
+            "", self._consumer, {at: range(max(0, end - _TAIL_OFFSETS), end) for at, end in ends.items()}
+        )
         first = {
             group: self._record_times(
                 group,
                 self._groups[group],
-                {row[1:3]: row.end_offset - row.records for row in behind if row.group == group},
+                {row[1:3]: _first_of(row.end_offset - row.records) for row in behind if row.group == group},
             )
             for group in {row.group for row in behind}
         }
-        return [
-            row._replace(seconds=_seconds_between(first[row.group], last, row[1:3])) if row.records else row
-            for row in rows
-        ]
+        return [_add_seconds(row, first[row.group], last) if row.records else row for row in rows]
 
-    def _record_times(self, name: str, consumer: Consumer, offsets: Mapping[_Partition, int]) -> dict[_Partition, int]:
-        """The time (ms) of the first record from each offset on, without records that do not arrive in time."""
+    def _record_times(
+        self, name: str, consumer: Consumer, offsets: Mapping[_Partition, range]
+    ) -> dict[_Partition, int | None]:
+        """The time (ms) of a record in each range, as `_fetch` finds it; None if there is none."""
         cached = self._times.get(name, {})
-        found = {at: cached[at] for at, offset in offsets.items() if cached.get(at, (-1, 0))[0] == offset}
-        missing = {at: offset for at, offset in offsets.items() if at not in found}
-        records = _fetch(consumer, missing)
-        found |= {at: (missing[at], records[at].timestamp()[1]) for at in missing if at in records}
+        found = {at: cached[at] for at, span in offsets.items() if at in cached and cached[at][0] == span}
+        records = _fetch(consumer, {at: span for at, span in offsets.items() if at not in found})
+        found |= {at: (offsets[at], record.timestamp()[1]) for at, record in records.items() if record is not None}
         self._times[name] = found
-        return {at: time for at, (_, time) in found.items()}
+        return {**dict.fromkeys(records), **{at: time for at, (_, time) in found.items()}}
 
     def _bounds(self, partitions: Iterable[_Partition]) -> dict[_Partition, tuple[int, int]]:
         """The first offset and the true end offset (the offset of the next record) of each partition."""
@@ -143,15 +149,13 @@ class LagReader:
         return {at: (start, self._ends.get(at, (end, end))[1]) for at, (start, end) in reported.items()}
 
     def _true_ends(self, reported: Mapping[_Partition, int]) -> dict[_Partition, int]:
-        """The true end offsets: the response to a fetch from just before the reported end carries them."""
-        if not reported:
-            return {}
+        """The true end offsets: the response to a fetch from the reported end carries them."""
         ends: dict[_Partition, int] = {}
 
         def on_response(at: _Partition) -> None:
             ends[at] = self._consumer.get_watermark_offsets(TopicPartition(*at), cached=True)[1]
 
-        _fetch(self._consumer, {at: max(0, end - 1) for at, end in reported.items()}, on_response)
+        _fetch(self._consumer, {at: _first_of(end) for at, end in reported.items()}, on_response)
         return {at: max(end, reported[at]) for at, end in ends.items()}
 
     def _committed(self, group: str, partitions: Iterable[_Partition]) -> dict[_Partition, int]:
@@ -186,37 +190,54 @@ def _end_and_lag(committed: int | None, start: int, end: int) -> tuple[int, int]
     return end, max(0, end - max(start, committed or 0))
 
 
-def _seconds_between(first: Mapping[_Partition, int], last: Mapping[_Partition, int], at: _Partition) -> float | None:
-    """Never negative: producers may set record times that decrease."""
-    return max(0, last[at] - first[at]) / 1000 if at in first and at in last else None
+def _add_seconds(
+    row: PartitionLag, first: Mapping[_Partition, int | None], last: Mapping[_Partition, int | None]
+) -> PartitionLag:
+    """The row with its lag in seconds. Never negative: producers may set record times that decrease."""
+    at = row[1:3]
+    began, ended = first.get(at), last.get(at)
+    if at in first and began is None:
+        return row._replace(records=0)  # only markers of transactions follow the committed offset
+    return row._replace(seconds=None if began is None or ended is None else max(0, ended - began) / 1000)
+
+
+def _first_of(offset: int) -> range:
+    """For the first record from an offset on."""
+    return range(offset, offset + 1)
 
 
 def _fetch(
-    consumer: Consumer, offsets: Mapping[_Partition, int], on_response: Callable[[_Partition], None] = lambda at: None
-) -> dict[_Partition, Message]:
-    """The first record of each partition from an offset on, if any. `on_response` gets each partition that answered."""
+    consumer: Consumer, offsets: Mapping[_Partition, range], on_response: Callable[[_Partition], None] = lambda at: None
+) -> dict[_Partition, Message | None]:
+    """The last record of each range, else the first one behind it; None if there is none.
+
+    Partitions without an answer are missing. `on_response` gets the others.
+    """
     if not offsets:
         return {}
     records: dict[_Partition, Message] = {}
     deadline = time.monotonic() + BROKER_TIMEOUT_S
-    consumer.assign([TopicPartition(*at, offset) for at, offset in offsets.items()])
+    consumer.assign([TopicPartition(*at, span.start) for at, span in offsets.items()])
     deadlines = dict.fromkeys(offsets, deadline)  # of the partitions that have not answered
     while deadlines and time.monotonic() < max(deadlines.values()):
         for message in consumer.consume(1000, 0.05):
             at, offset = (str(message.topic()), int(message.partition() or 0)), int(message.offset() or 0)
-            if (error := message.error()) is None and offset >= offsets[at]:
-                records.setdefault(at, message)
-                deadlines.pop(at, None)
-            elif error is not None and error.code() == KafkaError._PARTITION_EOF and at in deadlines:
+            if at not in deadlines:
+                continue
+            if (error := message.error()) is None and offset >= offsets[at].start:
+                records[at] = message
+                if offset >= offsets[at][-1]:
+                    deadlines.pop(at)
+            elif error is not None and error.code() == KafkaError._PARTITION_EOF:
                 # An end beyond the offset may belong to an earlier fetch; then the record is still on its way.
-                deadlines[at] = min(
-                    deadlines[at], time.monotonic() + (_LATE_RECORD_TIMEOUT_S if offset > offsets[at] else 0)
-                )
+                is_early = offset > offsets[at].start and at not in records
+                deadlines[at] = min(deadlines[at], time.monotonic() + (_LATE_RECORD_TIMEOUT_S if is_early else 0))
             # Other errors are transient: a new topic has no leader for a moment.
-    for at in offsets.keys() - deadlines.keys() | {at for at, end in deadlines.items() if end < deadline}:
+    answered = offsets.keys() - deadlines.keys() | {at for at, end in deadlines.items() if end < deadline}
+    for at in answered:
         on_response(at)
     consumer.unassign()
-    return records
+    return {at: records.get(at) for at in answered}
 
 
 def retry_during_election(request: Callable[[], T]) -> T:

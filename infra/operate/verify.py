@@ -145,11 +145,12 @@ def _load(learner: LogLearner, start_point: _StartPoint, first: int) -> None:
 
 def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Version) -> None:
     """Learn from the learner log up to the version's offset. Raises VerifyError."""
+    start = learner.position
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("records", total=version.position - learner.position)
-        for message in read_all(config, ACTIVITY, {0: learner.position}):
+        task = progress.add_task("offsets", total=version.position - start)
+        for message in read_all(config, ACTIVITY, {0: start}):
             is_due = learner.feed(message)  # the state of a version includes the check at which it was written
-            progress.update(task, advance=1)
+            progress.update(task, completed=message.offset + 1 - start)
             if is_due and learner.position >= version.position:
                 break
     if learner.position < version.position:

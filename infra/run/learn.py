@@ -17,7 +17,7 @@ from infra.learner_settings import learner_settings, set_threads
 from infra.run.flow import Flow
 from infra.run.log_retention import start_retention_watch
 from infra.settings import Settings
-from infra.topics import log_identity
+from infra.topics import EMBEDDED_LOGS, log_identity
 from streaming import topics as t
 from streaming.errors import StreamError
 from streaming.kafka.client import consumer_config, earliest_offset, topic_name
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_RECORDS: Final = 8  # with up to 100 events each; a poll is learned before SIGTERM is handled, so it must be short
-EMBEDDED_LOGS: Final = "premiere-"  # start of their identities: an embedded broker keeps nothing, so they never return
 IDLE_INTERVAL: Final = timedelta(milliseconds=500)  # without records, after which a finished checkpoint is announced
 
 

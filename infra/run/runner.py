@@ -33,7 +33,7 @@ from infra.run.prune_recovery import prune_recovery_store
 from infra.run.publish import publish
 from infra.run.workers import SINGLE_WORKER, Worker, stop_on_signals
 from infra.settings import Settings
-from infra.topics import log_identity
+from infra.topics import EMBEDDED_LOGS, log_identity
 from streaming import topics as t
 from streaming.errors import OwnedElsewhereError, StreamError
 from streaming.kafka.ownership import SOLE_PROCESS, Owner
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from streaming.state.user_state import Lifetimes
 
 IDLE_INTERVAL: Final = timedelta(seconds=1)  # without records, after which a source emits an idle marker
-EMBEDDED_CLUSTER_PREFIX: Final = "premiere-"  # of the embedded broker's cluster ids
 
 
 def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
@@ -106,7 +105,7 @@ def recovery_store(settings: Settings, flow: str) -> RecoveryConfig:
     """The flow's recovery store for the current log, created if missing. Deletes those of former embedded brokers."""
     root = settings.data_dir / "recovery" / flow
     store = root / log_identity(settings.kafka_config(), FLOW_TOPICS[flow])
-    for other in root.glob(f"{EMBEDDED_CLUSTER_PREFIX}*"):
+    for other in root.glob(f"{EMBEDDED_LOGS}*"):
         if other != store:
             shutil.rmtree(other, ignore_errors=True)
     if not store.exists():
@@ -134,15 +133,16 @@ def features(
     config = settings.kafka_config()
     events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE_INTERVAL, stop=stop)
     requests = KafkaSource(config, t.ERASURE_REQUESTS, "features", stop=stop)
+    sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=_use_transactions(settings))
     write = partial(write_user_activity, _open_feature_store(settings))
     dataflow = build(
         events=events,
         requests=requests,
-        activity=KafkaSink(config, stop=stop, owner=owner),
+        activity=sink(),
         online=FeastSink(write, SINK_PARTITIONS, stop=stop, owner=owner),
         offline=ParquetSink(offline_folder(_feast_folder(settings), "user_activity"), 1, USER_ACTIVITY_SCHEMA),
         erasures=ParquetSink(offline_folder(_feast_folder(settings), USER_ERASURES), 1, USER_ERASURES_SCHEMA),
-        dead_letters=KafkaSink(config, stop=stop, owner=owner),
+        dead_letters=sink(),
         history=settings.activity_history,
         online_shards=worker.count,
         events_id=log_identity(config, [t.USER_EVENTS]),
@@ -168,6 +168,7 @@ def titles(
     config = settings.kafka_config()
     launches = KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE_INTERVAL, stop=stop)
     withdrawals = KafkaSource(config, t.TITLE_WITHDRAWALS, "titles", stop=stop)
+    sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=_use_transactions(settings))
     try:
         encode = load_encoder(settings.text_encoder)
     except EncoderError as error:
@@ -175,16 +176,21 @@ def titles(
     dataflow = build(
         launches=launches,
         withdrawals=withdrawals,
-        titles=KafkaSink(config, stop=stop, owner=owner),
-        activity=KafkaSink(config, stop=stop, owner=owner),
+        titles=sink(),
+        activity=sink(),
         online=FeastSink(partial(write_title_semantics, _open_feature_store(settings)), stop=stop, owner=owner),
         offline=ParquetSink(offline_folder(_feast_folder(settings), "title_semantics"), 1, TITLE_SEMANTICS_SCHEMA),
-        dead_letters=KafkaSink(config, stop=stop, owner=owner),
+        dead_letters=sink(),
         encode=encode,
         lifetime_ms=_lifetimes(settings).user_ms,
         max_titles=2 * settings.max_titles,
     )
     return Flow(dataflow, [launches, withdrawals])
+
+
+def _use_transactions(settings: Settings) -> bool:
+    """Whether Kafka fences replaced processes. With the embedded broker all run on one machine: its lock suffices."""
+    return settings.transactions and not log_identity(settings.kafka_config(), [t.ACTIVITY]).startswith(EMBEDDED_LOGS)
 
 
 def _lifetimes(settings: Settings) -> "Lifetimes":

@@ -16,10 +16,12 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ClusterMetadata, TopicMetadata
 
 from streaming.errors import BrokerAccessError, BrokerUnavailableError, StreamError, TopicMissingError
+from streaming.topics import PUBLIC_TOPICS
 
 PREFIX_KEY: Final = "premiere.prefix"  # of a configuration; missing: no prefix
 BROKER_TIMEOUT_S: Final = 15.0  # for the broker's answer
 DELIVERY_TIMEOUT_S: Final = 300.0  # how long a record may wait for its broker
+TRANSACTION_TIMEOUT_S: Final = 600.0  # after which the broker ends a transaction; longer than any wait for a delivery
 
 _CONSUMER: Final[dict[str, Any]] = {
     "fetch.wait.max.ms": 40,  # Tansu delays an answer by up to this, and each partition fetches this often
@@ -52,7 +54,7 @@ _NO_TOPIC: Final = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC,
 
 
 def topic_name(config: Mapping[str, Any], topic: str) -> str:
-    """The name of a topic on the broker, and of a consumer group: with the deployment's prefix."""
+    """The name of a topic on the broker, and of a group or a transactional id: with the deployment's prefix."""
     prefix = config.get(PREFIX_KEY)
     return f"{prefix}.{topic}" if prefix else topic
 
@@ -62,14 +64,26 @@ def client_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != PREFIX_KEY}
 
 
-def consumer_config(config: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """A consumer's settings: our defaults, the caller's, and the fixed ones that nobody may override."""
-    return {**_CONSUMER, **client_config(config), **_CONSUMER_FIXED, "group.id": topic_name(config, group)}
+def consumer_config(config: Mapping[str, Any], group: str, topic: str = "") -> dict[str, Any]:
+    """A consumer's settings: our defaults, the caller's, and the fixed ones that nobody may override.
+
+    Producers of a public topic may use transactions, so only committed records of it are read. The flows' transactions
+    only fence replaced processes (see `sink`): records of internal topics are read at once, even if not committed.
+    """
+    fixed = {**_CONSUMER_FIXED, "isolation.level": f"read_{'' if topic in PUBLIC_TOPICS else 'un'}committed"}
+    return {**_CONSUMER, **client_config(config), **fixed, "group.id": topic_name(config, group)}
 
 
-def producer_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A producer's settings: our defaults, the caller's, and the fixed ones that nobody may override."""
-    return {**_PRODUCER, **client_config(config), **_PRODUCER_FIXED}
+def producer_config(config: Mapping[str, Any], transactional_id: str = "") -> dict[str, Any]:
+    """A producer's settings: our defaults, the caller's, and the fixed ones that nobody may override.
+
+    Writes in transactions if it has a transactional id.
+    """
+    fixed = dict(_PRODUCER_FIXED)
+    if transactional_id:
+        fixed["transactional.id"] = topic_name(config, transactional_id)
+        fixed["transaction.timeout.ms"] = int(TRANSACTION_TIMEOUT_S * 1000)
+    return {**_PRODUCER, **client_config(config), **fixed}
 
 
 def topic_partitions(config: Mapping[str, Any], topic: str, timeout_s: float = BROKER_TIMEOUT_S) -> list[int]:

@@ -17,6 +17,26 @@ class DurablePosition(Protocol):
         """The next offset to commit for a partition, or None if it is unknown."""
 
 
+class ReadPosition:
+    """How far a source has read a partition."""
+
+    def __init__(self, offset: int) -> None:
+        self.next = offset  # the offset to read next
+        self.delivered = offset  # one after the last record
+
+    def deliver(self, offset: int) -> None:
+        """The record at `offset` is read."""
+        self.next = self.delivered = offset + 1
+
+    def reach_end(self, offset: int) -> None:
+        """The log ends at `offset`. Between it and the last record are only markers of transactions."""
+        self.next = max(self.next, offset)
+
+    def committable(self, position: int | None) -> int | None:
+        """What to commit if all effects before `position` are durable: the end of the log, if no record follows."""
+        return self.next if position == self.delivered else position
+
+
 class CommitPosition:
     """The next offset of each partition: the effects of all records before it are durable.
 

@@ -23,7 +23,7 @@ from streaming.commit_metrics import PartitionMetrics
 from streaming.errors import OffsetOutOfRangeError, StreamError
 from streaming.heartbeat import beat
 from streaming.kafka import client, reconnect
-from streaming.kafka.commit_position import DurablePosition
+from streaming.kafka.commit_position import DurablePosition, ReadPosition
 from streaming.kafka.group_offsets import GroupPosition, commit_offsets
 
 log: Final = logging.getLogger(__name__)
@@ -73,13 +73,13 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         position: DurablePosition | None = None,
         out_of_range_timeout: timedelta = OUT_OF_RANGE_TIMEOUT,
     ) -> None:
-        self.kafka_config, self.config = config, client.consumer_config(config, group)
+        self.kafka_config, self.config = config, client.consumer_config(config, group, topic)
         self.topic, self.tail, self.batch, self.position = topic, tail, batch, position
         self.start = {} if start == "earliest" else dict(start)
         self.stop, self.out_of_range_timeout_s = stop or threading.Event(), out_of_range_timeout.total_seconds()
         self.idle_s = idle.total_seconds() if idle is not None else float("inf")
         self.last_message_at = time.monotonic()  # in any partition that this process reads
-        self.end_offsets: dict[int, int] = {}  # next offset of each closed partition, for `commit`
+        self.ends: dict[int, ReadPosition] = {}  # of each closed partition, for `commit`
         self.close_deadline = float("inf")  # monotonic seconds
         self.broker_probe = reconnect.BrokerProbe(self.config)
 
@@ -94,11 +94,13 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
 
     def commit(self) -> None:
         """Commit the final offsets. Call it after the dataflow has ended without an error: then all is durable."""
-        offsets = self.end_offsets
-        if self.position is not None:
-            known = {partition: self.position.get(partition) for partition in offsets}
-            offsets = {partition: offset for partition, offset in known.items() if offset is not None}
-        commit_offsets(self.config, client.topic_name(self.kafka_config, self.topic), offsets)
+        offsets = ((partition, self.committable(partition, end, end.next)) for partition, end in self.ends.items())
+        known = {partition: offset for partition, offset in offsets if offset is not None}
+        commit_offsets(self.config, client.topic_name(self.kafka_config, self.topic), known)
+
+    def committable(self, partition: int, read: ReadPosition, saved: int) -> int | None:
+        """The offset to commit: without a `position`, up to which the engine has saved its state; None: nothing."""
+        return saved if self.position is None else read.committable(self.position.get(partition))
 
 
 class _Partition(StatefulSourcePartition[list[Message], _Position]):
@@ -110,13 +112,14 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         self.outage = reconnect.Outage(f"{self.topic}[{partition}]")
         self.client_count = 0  # clients created so far
         self.consumer = self._new_client()
-        self.offset = client.earliest_offset(self.consumer, self.topic_name, partition) if offset is None else offset
-        self.consumer.assign([TopicPartition(self.topic_name, partition, self.offset)])
-        self.previous_offset = self.offset  # at the end of the previous epoch
+        offset = client.earliest_offset(self.consumer, self.topic_name, partition) if offset is None else offset
+        self.consumer.assign([TopicPartition(self.topic_name, partition, offset)])
+        self.read = ReadPosition(offset)
+        self.previous_offset = offset  # at the end of the previous epoch
         self.drained = self.ended = self.closed = False
         self.checked_at = time.monotonic()
         self.out_of_range_s = 0.0
-        self.metrics = PartitionMetrics(self.topic, partition, self.offset)
+        self.metrics = PartitionMetrics(self.topic, partition, offset)
 
     def _new_client(self) -> Consumer:
         """Create a client. Callbacks of the client that it replaces are ignored from now on."""
@@ -142,7 +145,10 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         messages = self._poll()
         self.drained = len(messages) < self.source.batch
         if messages:
-            self._advance(messages[-1].offset + 1)
+            self.out_of_range_s = 0.0
+            self.outage.end()
+            self.source.last_message_at = time.monotonic()
+            self.metrics.read_offset.set(self.read.next)
             return [messages]
         self._check()
         if self.partition > 0 or time.monotonic() - self.source.last_message_at < self.source.idle_s:
@@ -161,19 +167,17 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
 
     def snapshot(self) -> _Position:
         """The next offset. Also commits the offset of the previous epoch, which is durable by now."""
-        position = self.source.position
-        offset = self.previous_offset if position is None else position.get(self.partition)
-        if offset is not None:
+        if (offset := self.source.committable(self.partition, self.read, self.previous_offset)) is not None:
             self.group.commit(self.consumer, offset)
-        self.previous_offset = self.offset
+        self.previous_offset = self.read.next
         self.metrics.end_epoch()
-        return _FORMAT, self.offset
+        return _FORMAT, self.read.next
 
     def close(self) -> None:
         """Close the consumer."""
         if not self.closed:
             self.closed = True
-            self.source.end_offsets[self.partition] = self.offset
+            self.source.ends[self.partition] = self.read
             closing = threading.Thread(target=self.consumer.close, daemon=True)
             closing.start()
             # `close` waits for the answer to a commit, which an unavailable broker never gives. All partitions share
@@ -186,18 +190,14 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         for record in self.consumer.consume(self.source.batch, 0):  # timeout 0: never block the worker
             if (error := record.error()) is None:
                 messages.append(_message(record, self.topic))
+                self.read.deliver(messages[-1].offset)
             elif error.code() == KafkaError._PARTITION_EOF:
+                self.read.reach_end(int(record.offset() or 0))
                 self.ended = not self.source.tail
                 self.outage.end()
             else:
                 self._handle_error(error)
         return messages
-
-    def _advance(self, offset: int) -> None:
-        self.offset, self.out_of_range_s = offset, 0.0
-        self.outage.end()
-        self.source.last_message_at = time.monotonic()
-        self.metrics.read_offset.set(offset)
 
     def _log_end(self) -> int:
         """The log's end as of the last fetch; negative before the first. A query to Tansu returns a lower offset."""
@@ -212,7 +212,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         if (passed := now - self.checked_at) < 1:
             return
         self.checked_at = now
-        beyond_end = 0 <= self._log_end() < self.offset
+        beyond_end = 0 <= self._log_end() < self.read.next
         self.out_of_range_s = self.out_of_range_s + min(passed, 2) if beyond_end else 0.0
         if self.out_of_range_s > self.source.out_of_range_timeout_s:
             raise self._out_of_range_error(f"lies beyond its end, {self._log_end()}")
@@ -238,7 +238,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
             log.warning("%s: the client is stale (the broker answers a new client); replacing it.", self.outage.name)
         threading.Thread(target=self.consumer.close, daemon=True).start()
         self.consumer, self.outage.since = self._new_client(), now
-        self.consumer.assign([TopicPartition(self.topic_name, self.partition, self.offset)])
+        self.consumer.assign([TopicPartition(self.topic_name, self.partition, self.read.next)])
 
     def _handle_error(self, error: KafkaError) -> None:
         """Wait, because the client retries with back-off, or raise StreamError."""
@@ -249,7 +249,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
 
     def _out_of_range_error(self, how: str) -> OffsetOutOfRangeError:
         return OffsetOutOfRangeError(
-            f"Offset {self.offset} of {self.topic}[{self.partition}] {how}: retention deleted it, or the topic was "
+            f"Offset {self.read.next} of {self.topic}[{self.partition}] {how}: retention deleted it, or the topic was "
             "recreated. Remove the flow's recovery folder to restart it from the beginning of the log, or give it an "
             "offset that exists."
         )
@@ -260,7 +260,8 @@ def read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int] | N
 
     Order is kept within a partition. Raises StreamError.
     """
-    consumer, name = Consumer(client.consumer_config(config, "premiere-read-all")), client.topic_name(config, topic)
+    consumer = Consumer(client.consumer_config(config, "premiere-read-all", topic))
+    name = client.topic_name(config, topic)
     try:
         unfinished, given = set(client.topic_partitions(config, topic)), start or {}
         offsets = {n: given[n] if n in given else client.earliest_offset(consumer, name, n) for n in unfinished}

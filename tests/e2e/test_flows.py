@@ -14,6 +14,7 @@ from infra.local.processes import log_tail, spawn, stop
 from infra.local.services import start_services
 from infra.monitor.lag import FLOW_TOPICS, read_lag
 from infra.settings import Settings
+from infra.topics import EMBEDDED_LOGS, log_identity
 from streaming import topics as t
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Launch, LogRecord, Title, decode_log, to_json
@@ -80,7 +81,9 @@ def test_restarted_flows_process_each_record_once(services: Settings) -> None:
     _produce(services, more, [Launch(title="t2", name="Aliens")])
     _run(services, {"features": 21, "titles": 2})
 
-    log = _log(services)
+    log, messages = _log(services), list(read_all(services.kafka_config(), t.ACTIVITY))
+    has_markers = messages[-1].offset >= len(messages)  # of transactions
+    assert has_markers != log_identity(services.kafka_config(), [t.ACTIVITY]).startswith(EMBEDDED_LOGS)
     assert sorted(_learned(log)) == sorted((event.user, event.title) for event in first + more)
     assert [title.name for title in log if isinstance(title, Title)] == ["Alien", "Aliens"]
     store = FeatureStore(repo_path=str(services.data_dir / "feast"))

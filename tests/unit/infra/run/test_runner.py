@@ -11,11 +11,14 @@ import pytest
 
 from infra.errors import SettingsError
 from infra.local import data_lock
+from infra.local.embedded import start_kafka
 from infra.local.services import start_services
 from infra.local.supervisor import FLOWS
-from infra.run.runner import FLOW_BUILDERS, _expected_error, recovery_store, run, titles
+from infra.run.runner import FLOW_BUILDERS, _expected_error, _use_transactions, recovery_store, run, titles
 from infra.settings import Settings
+from infra.topics import create_topics
 from streaming.errors import StreamError
+from streaming.topics import topics
 
 RUN_EACH_FLOW = """
 import sys
@@ -40,6 +43,20 @@ def test_recovery_store_belongs_to_one_log(broker: str, tmp_path: Path) -> None:
             recovery_store(settings, "features")
             stores.append([path.name for path in (tmp_path / "recovery" / "features").iterdir()])
     assert [len(found) for found in stores] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["embedded", "apache"])
+def test_transactions_are_used_unless_they_are_off_or_the_broker_is_embedded(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    home = request.getfixturevalue("kafka_home") if kind == "apache" else None
+    with start_kafka(tmp_path, home, kind) as address:
+        create_topics({"bootstrap.servers": address}, topics(1))
+        used = [
+            _use_transactions(Settings(bootstrap_servers=address, data_dir=tmp_path, transactions=transactions))
+            for transactions in (True, False)
+        ]
+    assert used == [kind == "apache", False]
 
 
 def test_flow_does_not_start_during_reset(tmp_path: Path) -> None:

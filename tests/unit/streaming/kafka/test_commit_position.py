@@ -1,6 +1,6 @@
 """A step advances its commit position; the source that commits it reads the offsets."""
 
-from streaming.kafka.commit_position import CommitPosition
+from streaming.kafka.commit_position import CommitPosition, ReadPosition
 
 
 def test_position_is_unknown_before_the_first_advance() -> None:
@@ -21,3 +21,15 @@ def test_position_does_not_share_the_offsets_it_was_created_from() -> None:
     position = CommitPosition(offsets)
     position.advance(0, 2)
     assert offsets == {0: 1}
+
+
+def test_markers_behind_the_last_durable_record_are_committed() -> None:
+    read = ReadPosition(5)
+    assert (read.committable(None), read.committable(4), read.committable(5)) == (None, 4, 5)
+    read.deliver(7)
+    read.reach_end(10)
+    assert (read.next, read.committable(5), read.committable(8)) == (10, 5, 10)
+    read.deliver(12)  # the end was that of then
+    assert (read.next, read.committable(8), read.committable(13)) == (13, 8, 13)
+    read.reach_end(11)  # of an earlier answer
+    assert read.next == 13
