@@ -168,11 +168,11 @@ def titles(
     config = settings.kafka_config()
     launches = KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE_INTERVAL, stop=stop)
     withdrawals = KafkaSource(config, t.TITLE_WITHDRAWALS, "titles", stop=stop)
-    sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=_use_transactions(settings))
     try:
         encode = load_encoder(settings.text_encoder)
     except EncoderError as error:
         raise SettingsError(str(error)) from error
+    sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=_use_transactions(settings))
     dataflow = build(
         launches=launches,
         withdrawals=withdrawals,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from feast import FeatureStore
 
 from infra.local.processes import log_tail, spawn, stop
 from infra.local.services import start_services
@@ -18,6 +17,7 @@ from infra.topics import EMBEDDED_LOGS, log_identity
 from streaming import topics as t
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Launch, LogRecord, Title, decode_log, to_json
+from tests.support.feast_client import feast_client
 
 pytestmark = pytest.mark.long
 
@@ -86,7 +86,7 @@ def test_restarted_flows_process_each_record_once(services: Settings) -> None:
     assert has_markers != log_identity(services.kafka_config(), [t.ACTIVITY]).startswith(EMBEDDED_LOGS)
     assert sorted(_learned(log)) == sorted((event.user, event.title) for event in first + more)
     assert [title.name for title in log if isinstance(title, Title)] == ["Alien", "Aliens"]
-    store = FeatureStore(repo_path=str(services.data_dir / "feast"))
+    store = feast_client(services)
     wanted = ["user_activity:recent_titles", "user_activity:event_count"]
     row = store.get_online_features(wanted, [{"user_id": "u0"}]).to_dict()
     assert row["recent_titles"] == [["t99", "t15", "t10", "t5", "t0"]]

@@ -67,7 +67,7 @@ class Machines:
 
 @pytest.fixture
 def machines(address: str, redis_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Machines]:
-    made = Machines(address, redis_url, tmp_path, request.node.name.removeprefix("test_")[:20])
+    made = Machines(address, redis_url, tmp_path, request.node.originalname.removeprefix("test_")[:20])
     yield made
     for process in made.processes:
         if process.poll() is None:
