@@ -106,7 +106,8 @@ def test_stalled_learner(machines: Machines) -> None:
     owners = [version.owner for version in versions]
     assert owners == sorted(owners)
     assert owners[0] < owners[-1]
-    assert list(read_versions(settings.kafka_config()).values()) == versions  # none is left out
+    accepted = list(read_versions(settings.kafka_config()).values())
+    assert accepted[: len(versions)] == versions  # none is left out
     manifests = [checkpoint.read_manifest(url) for url in checkpoint.list_checkpoints(settings.checkpoints_url())]
     assert manifests[-1]["owner"] == owners[-1]
     second.end()
