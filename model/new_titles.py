@@ -5,9 +5,13 @@ could fill lists with them, so new titles share the places:
 
 - Of the titles launched within one minute, the first MAX_PER_MINUTE compete for slots. The next ones follow when these
   have events, so a bulk import loses none.
+- The number of titles that compete and of those that are scored for a list is limited. The places are given to the
+  launch minutes in turn, so many launches in one minute push out no title of another one.
 - A list takes one new title per launch minute, the one that fits best. It takes further ones of a minute only for slots
   or places that would stay empty.
-- A list takes one of several new titles with near-identical texts.
+- Of several new titles with near-identical texts, one is scored for a list, and a list takes one.
+
+Titles launched one by one over many minutes share the slots by fit alone: nothing tells them from real launches.
 
 M new titles · C candidates of a list · V titles of the catalog · E width of a text embedding
 """
@@ -20,10 +24,11 @@ from numpy.typing import NDArray
 
 from model.state.catalog import Catalog
 
-MAX_PER_LIST: Final = 64  # new titles that the ranker scores for a list: the best by the linear score
+MAX_PER_LIST: Final = 64  # new titles that the ranker scores for a list
 MAX_PER_MINUTE: Final = 64  # launches of one minute that compete at a time
-MAX_NEW_TITLES: Final = 4096  # that compete at a time: bounds the work per version
-NEW_TITLE_MS: Final = 86_400_000  # time since launch, against the newest launch; fewer than MAX_PER_LIST stay longer
+MAX_NEW_TITLES: Final = 2048  # that compete at a time, one of each minute of a day or more: bounds the work per version
+NEW_TITLE_MS: Final = 86_400_000  # time since launch, against the newest launch, for which a title competes
+MIN_MINUTES: Final = 64  # the newest launch minutes of distinct new titles, which compete for longer
 MIN_EVIDENCE: Final = 1.0  # of a title that is no longer new
 NEAR_IDENTICAL: Final = 0.97  # cosine of two text embeddings; two parts of one series have less in ml-small-2016
 _MINUTE_MS: Final = 60_000
@@ -34,7 +39,9 @@ class NewTitles(NamedTuple):
 
     new_V: NDArray[np.bool_]
     competing_V: NDArray[np.bool_]  # those that compete for slots
-    competing_M: NDArray[np.int64]  # their rows, newest first
+    competing_M: NDArray[np.int64]  # their rows
+    minute_M: NDArray[np.int64]  # of their launches
+    text_M: NDArray[np.int64]  # equal for those with near-identical texts
 
 
 def find_new_titles(catalog: Catalog) -> NewTitles:
@@ -43,15 +50,32 @@ def find_new_titles(catalog: Catalog) -> NewTitles:
     unproven_V = catalog.candidate_V & (catalog.count_V[:titles] < MIN_EVIDENCE)
     unproven_M = np.flatnonzero(unproven_V)
     oldest_first_M = unproven_M[np.argsort(catalog.launch_sequence_V[unproven_M], kind="stable")]
-    within_quota_M = _rank_in_group(launch_minutes(catalog, oldest_first_M)) < MAX_PER_MINUTE
-    newest_first_M = oldest_first_M[within_quota_M][::-1]
-    launched_M = catalog.launched_ms_V[newest_first_M]
-    recent_M = launched_M > launched_M.max(initial=0) - NEW_TITLE_MS
-    recent_M[:MAX_PER_LIST] = True
-    competing_M = newest_first_M[recent_M][:MAX_NEW_TITLES]
+    turn_M = _rank_in_group(launch_minutes(catalog, oldest_first_M))
+    eligible_M = np.flatnonzero(turn_M < MAX_PER_MINUTE)
+    eligible_M = eligible_M[np.lexsort((-eligible_M, turn_M[eligible_M]))][:MAX_NEW_TITLES]
+    rows_M = oldest_first_M[eligible_M]
+    minute_M, launched_M = launch_minutes(catalog, rows_M), catalog.launched_ms_V[rows_M]
+    text_M = _first_similar(catalog.semantic_VE[rows_M])
+    unrepeated_M = text_M == np.arange(len(text_M))
+    competing_M = launched_M > launched_M.max(initial=0) - NEW_TITLE_MS
+    competing_M |= np.isin(minute_M, np.unique(minute_M[unrepeated_M])[-MIN_MINUTES:])
     competing_V = np.zeros(titles, bool)
-    competing_V[competing_M] = True
-    return NewTitles(unproven_V & catalog.launched_V[:titles], competing_V, competing_M)
+    competing_V[rows_M[competing_M]] = True
+    new_V = unproven_V & catalog.launched_V[:titles]
+    return NewTitles(new_V, competing_V, rows_M[competing_M], minute_M[competing_M], text_M[competing_M])
+
+
+def choose_scored(new_titles: NewTitles, score_M: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Rows of the competing titles that the ranker scores for a list, given the linear score of each.
+
+    They are the best of each launch minute, then the second best of each, up to MAX_PER_LIST titles.
+    """
+    best_first_M = np.argsort(-score_M, kind="stable")[: np.count_nonzero(score_M > -np.inf)]
+    best_first_M = best_first_M[_rank_in_group(new_titles.text_M[best_first_M]) == 0]
+    turn_M = _rank_in_group(new_titles.minute_M[best_first_M])
+    in_turn_M = best_first_M[np.argsort(turn_M, kind="stable")]
+    row_M: NDArray[np.int64] = new_titles.competing_M[in_turn_M[:MAX_PER_LIST]]
+    return row_M
 
 
 def launch_minutes(catalog: Catalog, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -67,6 +91,23 @@ def _rank_in_group(group_M: NDArray[np.int64]) -> NDArray[np.int64]:
     rank_M = np.empty(len(group_M), np.int64)
     rank_M[order_M] = np.arange(len(group_M)) - np.searchsorted(sorted_M, sorted_M)
     return rank_M
+
+
+def _first_similar(text_ME: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The first text that each text is near-identical to; that one is not near-identical to an earlier first one."""
+    first_M: NDArray[np.int64] = _first_similar_of(text_ME @ text_ME.T)
+    return first_M
+
+
+@njit(cache=True)
+def _first_similar_of(cosine_MM: NDArray[np.float32]) -> NDArray[np.int64]:
+    first_M = np.arange(len(cosine_MM))
+    for m in range(len(cosine_MM)):
+        for earlier in range(m):
+            if first_M[earlier] == earlier and cosine_MM[m, earlier] >= NEAR_IDENTICAL:
+                first_M[m] = earlier
+                break
+    return first_M
 
 
 def select_titles(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model import checkpoint
 from model.actions import ACTIONS
 from model.learner import LearnerSettings, new_pipeline
-from model.new_titles import MAX_PER_LIST, find_new_titles, select_titles
+from model.new_titles import choose_scored, find_new_titles, select_titles
 from model.pipeline import RankingPipeline
 from model.sequence.model import SequenceModel
 from model.sequence.network import Network, NetworkSettings
@@ -133,7 +133,7 @@ class Recommender:
         backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.snapshot, histories)
         static_V = candidates.static_scores(self.snapshot, self.pipeline.ranker)
         shortlist_size = max(self.pipeline.shortlist, size)
-        new_rows = self.new_titles.competing_M if new_title_slots else self.new_titles.competing_M[:0]
+        extra_rows = self._scored_new_titles if new_title_slots else np.zeros(0, np.int64)
         listed_V = np.zeros(len(static_V), bool)
         ranked = []
         for b, (user, history, query_time) in enumerate(zip(users, histories, query_times, strict=True)):
@@ -141,7 +141,7 @@ class Recommender:
             scores = text_BV[b], backbone_BV[b], static_V
             ranker, blocked = self.pipeline.ranker, self._blocked(user)
             found = candidates.generate_candidates(
-                self.snapshot, ranker, query, history, *scores, blocked, shortlist_size, new_rows, MAX_PER_LIST
+                self.snapshot, ranker, query, history, *scores, blocked, shortlist_size, extra_rows
             )
             listed = found.rows_C[: found.shortlist_size]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
@@ -149,8 +149,8 @@ class Recommender:
             top_score_H[np.isneginf(top_score_H)] = 0.0
             valid_C = found.score_V[found.rows_C] > -np.inf
             listed_V[listed] = True
-            extra_rows = found.rows_C[found.shortlist_size :]
-            valid_C[found.shortlist_size :] &= ~listed_V[extra_rows]  # no duplicates of shortlisted titles
+            scored_M = found.rows_C[found.shortlist_size :]
+            valid_C[found.shortlist_size :] &= ~listed_V[scored_M]  # no duplicates of shortlisted titles
             listed_V[listed] = False
             rows_C = found.rows_C[valid_C]
             score_HC = self.scorer(found.signals_CF[valid_C], backbone_HC[:, valid_C], top_score_H)
@@ -177,6 +177,9 @@ class Recommender:
             signals_CF = candidates.build_signals(self.snapshot, query, history, rows_C, float(one.top_score[0]))
             scores.append(self.scorer(signals_CF, backbone_HC, one.top_score))
         return scores
+
+    def _scored_new_titles(self, score_V: NDArray[np.float32]) -> NDArray[np.int64]:
+        return choose_scored(self.new_titles, score_V[self.new_titles.competing_M])
 
     def _select(
         self, rows_C: NDArray[np.int64], score_HC: NDArray[np.float32], size: int, slots: int

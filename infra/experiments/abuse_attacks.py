@@ -45,6 +45,12 @@ _DAY_MS: Final = 86_400_000
 MANY_USERS, ONE_USER, POPULAR_FIRST = "many new users", "one user repeatedly", "popular title first"
 KINDS: Final = (MANY_USERS, ONE_USER, POPULAR_FIRST)
 IDENTICAL_TEXTS, DISTINCT_TEXTS = "near-identical texts", "distinct texts"
+LAUNCH_FLOODS: Final = {  # name -> texts, and the time between two launches (ms)
+    f"{FLOOD_LAUNCHES} invented launches, {texts}{spread}": (texts, gap_ms)
+    for spread, gap_ms in (("", 1), (", one per minute", _MINUTE_MS))
+    for texts in (IDENTICAL_TEXTS, DISTINCT_TEXTS)
+}
+LIKE_REAL_LAUNCHES: Final = f"{FLOOD_LAUNCHES} invented launches, {DISTINCT_TEXTS}, one per minute"
 
 
 @dataclass(frozen=True)
@@ -147,8 +153,8 @@ def one_event_users(scene: Scene) -> dict[str, Any]:
     }
 
 
-def launch_flood(scene: Scene, texts: str, random: np.random.Generator) -> dict[str, Any]:
-    """Honest launches over a day, then a flood of invented ones within seconds: who is in the lists?
+def launch_flood(scene: Scene, texts: str, gap_ms: int, random: np.random.Generator) -> dict[str, Any]:
+    """Honest launches over a day, then invented ones every `gap_ms`: who is in the lists after the last one?
 
     `displaced` is the number of titles that a list has in its last places, the new-title slots, before the flood and
     lacks after it.
@@ -158,13 +164,14 @@ def launch_flood(scene: Scene, texts: str, random: np.random.Generator) -> dict[
     gap = _DAY_MS // NEW_TITLES
     honest = [_title(f"new{i}", semantic_VE[i], now - i * gap) for i in range(NEW_TITLES)]
     attacked.learn([], honest)
+    attacked.now += FLOOD_LAUNCHES * gap_ms
     before = attacked.lists(scene.users)
     flood_VE = semantic_VE[NEW_TITLES:]
     if texts == IDENTICAL_TEXTS:
         flood_VE = flood_VE[:1] + 0.02 * unit_vectors(random, FLOOD_LAUNCHES, flood_VE.shape[1])
         flood_VE /= np.linalg.norm(flood_VE, axis=1, keepdims=True)
     size = attacked.state_bytes()
-    attacked.learn([], [_title(f"fake{i}", flood_E, now + i) for i, flood_E in enumerate(flood_VE)])
+    attacked.learn([], [_title(f"fake{i}", flood_E, now + i * gap_ms) for i, flood_E in enumerate(flood_VE)])
     grown = attacked.state_bytes() - size
     after = attacked.lists(scene.users)
     attacked.learn(scene.later, ranked_share=RANKED_SHARE)

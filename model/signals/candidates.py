@@ -7,7 +7,7 @@ V titles · C candidates · N queries · E width of a text embedding · F ranker
 first
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -29,9 +29,10 @@ from model.signals.table import (
 )
 from model.state.stream_state import History, StreamState
 
-NO_LIMIT: Final = np.iinfo(np.int64).max
 TEXT_DECAY: Final = 0.9  # weight of a title's text per event back
 _RECENCY_L: Final = TEXT_DECAY ** np.arange(TEXT_TITLES, dtype=np.float32)
+
+ExtraRows = Callable[[NDArray[np.float32]], NDArray[np.int64]]  # linear score of every title -> rows
 
 
 class CatalogSnapshot(NamedTuple):
@@ -108,19 +109,17 @@ def generate_candidates(
     static_V: NDArray[np.float32],
     blocked: NDArray[np.int32],
     limit: int,
-    extra_rows: NDArray[np.int64],
-    extra_limit: int = NO_LIMIT,
+    extra_rows: NDArray[np.int64] | ExtraRows,
 ) -> Candidates:
-    """Return the `limit` best candidates, and the `extra_limit` best of the rows `extra_rows`, with all signals.
+    """Return the `limit` best candidates and the extra rows, with all signals.
 
-    `gather_user_signals` must have filled the scratch buffers for the same query.
+    `extra_rows` may be a function of the linear scores. `gather_user_signals` must have filled the scratch buffers for
+    the same query.
     """
     scores = (static_V, text_V, backbone_V)
     rows_C, score_V = shortlist(snapshot.titles, snapshot.scratch, ranker.linear_weights_F, scores, blocked, limit)
     size = len(rows_C)
-    if len(extra_rows) > extra_limit:
-        extra_rows = extra_rows[np.argpartition(-score_V[extra_rows], extra_limit)[:extra_limit]]
-    rows_C = np.concatenate([rows_C, extra_rows])
+    rows_C = np.concatenate([rows_C, extra_rows(score_V) if callable(extra_rows) else extra_rows])
     signals_CF = build_signals(snapshot, query, history, rows_C, top_score(backbone_V, rows_C[:size]))
     return Candidates(rows_C, size, signals_CF, score_V)
 

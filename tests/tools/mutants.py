@@ -4,6 +4,8 @@
 
 A mutant replaces a piece of source text. It is applied to a copy of the project, in which a test runs: all tests of a
 kernel, or the one test that a mutant of the streaming code names. `test_streaming_mutants.py` runs the latter in CI.
+`tests/tools/limit_mutants.py` does the same for the limits that stop hostile producers.
+
 Equivalent mutants, which change no result, are listed in EQUIVALENT with the reason.
 """
 
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -37,7 +40,7 @@ class Mutant:
     old: str
     new: str
     times: int = 1  # occurrences of `old` in the file
-    killed_by: str = ""  # the test that must fail; default: all tests of the file in TESTS
+    killed_by: str = ""  # the test below tests/unit that must fail; default: all tests of the file in TESTS
 
 
 KERNEL_MUTANTS: Final = (
@@ -98,84 +101,84 @@ KERNEL_MUTANTS: Final = (
     Mutant("the upcast is missing", GPU, "a = a.to(tl.float32)\n        b = b.to(tl.float32)", "pass"),
 )  # fmt: skip
 
-_STREAMING_TESTS: Final = "tests/unit/streaming/"
+_UNIT_TESTS: Final = "tests/unit/"
 STREAMING_MUTANTS: Final = (
     Mutant(
         "duplicates are learned again",
         "streaming/state/deduplicator.py",
         "return seen.add(offset)",
         "return seen.add(offset) or True",
-        killed_by="state/test_deduplicator.py::test_reprocessing_more_than_the_window_takes_no_event_twice",
+        killed_by="streaming/state/test_deduplicator.py::test_reprocessing_more_than_the_window_takes_no_event_twice",
     ),
     Mutant(
         "the deduplication window is 1",
         "streaming/state/deduplicator.py",
         "self.window = window",
         "self.window = 1",
-        killed_by="state/test_deduplicator.py::test_out_of_order_event_within_the_window_is_new_once",
+        killed_by="streaming/state/test_deduplicator.py::test_out_of_order_event_within_the_window_is_new_once",
     ),
     Mutant(
         "publish commits a position before its lists are written",
         "streaming/flows/publish.py",
         'self.done_offsets["activity"] = {0: pending}',
         "pass",
-        killed_by="flows/test_publish_commit.py::test_position_is_never_ahead_of_the_written_lists",
+        killed_by="streaming/flows/test_publish_commit.py::test_position_is_never_ahead_of_the_written_lists",
     ),
     Mutant(
         "an older list replaces a newer one",
         "streaming/stores/redis_lists.py",
         "known[2] > ARGV[2] then return 0",
         "false then return 0",
-        killed_by="stores/test_redis_lists.py::test_older_revision_never_overwrites_a_newer_one",
+        killed_by="streaming/stores/test_redis_lists.py::test_older_revision_never_overwrites_a_newer_one",
     ),
     Mutant(
         "the marker of an erased user has no revision",
         "streaming/stores/redis_lists.py",
         "Revision(write.appended, MAX_OFFSET, 0, 0)",
         "Revision(0, 0, 0, 0)",
-        killed_by="stores/test_redis_lists.py::test_tombstone_of_erased_user_blocks_older_writes",
+        killed_by="streaming/stores/test_redis_lists.py::test_tombstone_of_erased_user_blocks_older_writes",
     ),
     Mutant(
         "an older set of withdrawn titles is written",
         "streaming/stores/withdrawn_set.py",
         "if stored(known[2]) > revision then return 'newer' end",
         "",
-        killed_by="stores/test_withdrawn_set.py::test_late_write_of_an_older_set_changes_nothing",
+        killed_by="streaming/stores/test_withdrawn_set.py::test_late_write_of_an_older_set_changes_nothing",
     ),
     Mutant(
         "rotation deletes later checkpoints",
         "streaming/state/checkpoints.py",
         " and written_as <= step and",
         " and",
-        killed_by="state/test_checkpoints_rotation.py::test_later_checkpoints_are_never_deleted",
+        killed_by="streaming/state/test_checkpoints_rotation.py::test_later_checkpoints_are_never_deleted",
     ),
     Mutant(
         "the offline log is published before its epoch is durable",
         "streaming/stores/parquet_log.py",
         "self._snapshots += 1",
         "self._snapshots += 1\n        self._publish()",
-        killed_by="stores/test_parquet_log.py::test_rows_are_published_only_after_their_epoch_is_durable",
+        killed_by="streaming/stores/test_parquet_log.py::test_rows_are_published_only_after_their_epoch_is_durable",
     ),
     Mutant(
         "an erasure is not in the learner log",
         "streaming/flows/features.py",
         "for record in update.records\n",
         "for record in update.records if isinstance(record, Activity)\n",
-        killed_by="flows/test_features_erasure.py::test_unknown_user_leaves_only_the_request",
+        killed_by="streaming/flows/test_features_erasure.py::test_unknown_user_leaves_only_the_request",
     ),
     Mutant(
         "a version that failed the gate is announced",
         "streaming/flows/learn.py",
         "if version.step in self.passed:",
         "if True:",
-        killed_by="flows/test_learn_gate.py::test_state_that_is_not_finite_is_saved_but_not_announced",
+        killed_by="streaming/flows/test_learn_gate.py::test_state_that_is_not_finite_is_saved_but_not_announced",
     ),
     Mutant(
         "an epoch ends before the broker has its records",
         "streaming/kafka/sink.py",
         "while self.producer.flush(_FLUSH_INTERVAL_S):",
         "while False:",
-        killed_by="kafka/test_sink.py::test_undelivered_record_raises",
+        killed_by="streaming/kafka/test_sink.py::test_undelivered_record_raises",
     ),
 )
 MUTANTS: Final = KERNEL_MUTANTS + STREAMING_MUTANTS
@@ -195,7 +198,7 @@ def survives(mutant: Mutant, folder: Path) -> bool:
     if source.count(mutant.old) != mutant.times:
         raise SystemExit(f"{mutant.file} does not contain {mutant.old!r} {mutant.times} time(s): update the mutant.")
     path.write_text(source.replace(mutant.old, mutant.new))
-    test = f"{_STREAMING_TESTS}{mutant.killed_by}" if mutant.killed_by else TESTS[mutant.file]
+    test = f"{_UNIT_TESTS}{mutant.killed_by}" if mutant.killed_by else TESTS[mutant.file]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", test]
     try:
         environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -209,14 +212,15 @@ def survives(mutant: Mutant, folder: Path) -> bool:
     return done.returncode == 0
 
 
-def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(mutants: Sequence[Mutant] = MUTANTS, description: str | None = __doc__) -> int:
+    """Apply each mutant and print whether a test kills it. Returns 1 if one survives."""
+    options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--only", default="", help="run only mutants with this word in their file or name")
     only, survivors = options.parse_args().only, 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         copy_project(folder)
-        for mutant in MUTANTS:
+        for mutant in mutants:
             if only not in f"{mutant.file} {mutant.name}":
                 continue
             alive = survives(mutant, folder)

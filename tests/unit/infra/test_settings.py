@@ -7,6 +7,8 @@ import pytest
 
 from infra.errors import SettingsError
 from infra.settings import load
+from streaming.records import to_msgpack
+from tests.support.largest_activity import largest_activity, max_activity_history
 
 
 @pytest.fixture(autouse=True)
@@ -111,3 +113,10 @@ def test_missing_addresses_name_the_remedy() -> None:
         load().kafka_config()
     with pytest.raises(SettingsError, match="premiere up"):
         load().require_redis_url()
+
+
+def test_largest_activity_fits_into_a_kafka_record() -> None:
+    size = max_activity_history()
+    record = largest_activity(size)
+    assert len(record.titles) == size * 3 // 2
+    assert 700_000 < len(to_msgpack(record)) < 1_000_000

@@ -1,4 +1,4 @@
-"""The mutants of `tests/tools/mutants.py` match the current source. Running them takes minutes: not here."""
+"""The mutants of `tests/tools/` match the current source. Running them takes minutes: not here."""
 
 import ast
 from collections import Counter
@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+from tests.tools.limit_mutants import LIMIT_MUTANTS
 from tests.tools.mutants import CPU, KERNEL_MUTANTS, MUTANTS, TESTS, Mutant, survives
 
+ALL = MUTANTS + LIMIT_MUTANTS
 TEST_OF_ONE = "from kernels.cpu import ONE\n\n\ndef test_one():\n    assert ONE == 1\n"
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[f"{one.file}: {one.name}" for one in MUTANTS])
+@pytest.mark.parametrize("mutant", ALL, ids=[f"{one.file}: {one.name}" for one in ALL])
 def test_mutant_matches_the_source(mutant: Mutant) -> None:
     assert (ROOT / mutant.file).read_text().count(mutant.old) == mutant.times
     assert mutant.new != mutant.old
@@ -32,6 +34,6 @@ def test_mutant_survives_unless_a_test_fails(tmp_path: Path) -> None:
 
 
 def test_every_kernel_has_mutants_with_unique_names() -> None:
-    named = Counter((one.file, one.name) for one in MUTANTS)
+    named = Counter((one.file, one.name) for one in ALL)
     assert max(named.values()) == 1
     assert {one.file for one in KERNEL_MUTANTS} == set(TESTS)

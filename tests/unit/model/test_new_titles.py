@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.new_titles import MAX_PER_LIST, MAX_PER_MINUTE, find_new_titles, select_titles, select_top
+from model.new_titles import (
+    MAX_NEW_TITLES,
+    MAX_PER_LIST,
+    MAX_PER_MINUTE,
+    MIN_MINUTES,
+    choose_scored,
+    find_new_titles,
+    select_titles,
+    select_top,
+)
 from model.state.catalog import Catalog
 
 MINUTE_MS = 60_000
-D_TEXT = 16
+D_TEXT = 128
 
 
 def launched(minutes: list[int], text_ME: NDArray[np.float32] | None = None) -> Catalog:
@@ -34,6 +43,12 @@ def competing_rows(catalog: Catalog) -> list[int]:
     return [int(row) for row in found.competing_M]
 
 
+def scored_rows(catalog: Catalog, score_V: list[float]) -> list[int]:
+    """The rows that the ranker scores for a list, given the linear score of every row."""
+    found = find_new_titles(catalog)
+    return [int(row) for row in choose_scored(found, np.array(score_V, np.float32)[found.competing_M])]
+
+
 def test_titles_without_evidence_compete_newest_first() -> None:
     catalog = launched([0, 1, 2, 3, 4])
     catalog.count_V[[0, 1]] = 1.0, 0.9  # one event of an established user, some of new users
@@ -50,9 +65,50 @@ def test_launches_beyond_the_quota_of_a_minute_wait_for_events_of_the_first() ->
 
 
 def test_old_titles_compete_only_where_few_are_new() -> None:
-    minutes = [0] * 10 + list(range(2_000, 2_000 + MAX_PER_LIST - 4))  # the first ones are more than a day old
-    assert len(competing_rows(launched(minutes))) == MAX_PER_LIST
-    assert 0 not in competing_rows(launched(minutes))
+    minutes = [0] * 10 + list(range(2_000, 2_000 + MIN_MINUTES))  # the first ones are more than a day old
+    assert sorted(competing_rows(launched(minutes[:-1]))) == list(range(len(minutes) - 1))
+    assert sorted(competing_rows(launched(minutes))) == list(range(10, len(minutes)))
+
+
+def test_flood_of_a_minute_ends_the_time_of_no_older_title() -> None:
+    assert 0 in competing_rows(launched([0] + [2_000] * (MAX_PER_LIST + 10)))
+
+
+def test_near_identical_titles_of_many_minutes_end_the_time_of_no_older_title() -> None:
+    text_ME = np.eye(D_TEXT, dtype=np.float32)[[0, *[1] * (MIN_MINUTES + 10)]]
+    catalog = launched([0, *range(2_000, 2_000 + MIN_MINUTES + 10)], text_ME)
+    assert 0 in competing_rows(catalog)
+
+
+def test_floods_of_many_minutes_leave_room_for_a_title_of_another_minute() -> None:
+    catalog = launched([0] + [minute for minute in range(1, 41) for _ in range(MAX_PER_MINUTE)])
+    competing = competing_rows(catalog)
+    assert 0 in competing
+    assert len(competing) == MAX_NEW_TITLES < len(catalog)
+
+
+def test_flood_of_a_minute_leaves_other_minutes_their_scored_titles() -> None:
+    catalog = launched([*range(30), *[30] * MAX_PER_MINUTE])
+    scored = scored_rows(catalog, [*[1.0] * 30, *np.arange(MAX_PER_MINUTE) + 2.0])
+    best_first = list(reversed(range(30, 30 + MAX_PER_MINUTE)))
+    assert scored[0] == best_first[0]
+    assert sorted(scored[1:31]) == list(range(30))
+    assert scored[31:] == best_first[1 : MAX_PER_LIST - 30]
+
+
+def test_near_identical_titles_take_one_of_the_scored_places() -> None:
+    text_ME = np.eye(D_TEXT, dtype=np.float32)[[*range(30), *[30] * 100]]
+    text_ME[30:] += 0.01 * np.random.default_rng(1).normal(size=(100, D_TEXT)).astype(np.float32)
+    text_ME /= np.linalg.norm(text_ME, axis=1, keepdims=True)
+    catalog = launched(list(range(130)), text_ME)
+    scored = scored_rows(catalog, [*[1.0] * 30, *[2.0] * 99, 3.0])
+    assert scored[0] == 129
+    assert sorted(scored[1:]) == list(range(30))
+
+
+def test_titles_that_are_no_candidates_of_the_user_are_not_scored() -> None:
+    assert scored_rows(launched([0, 1, 2]), [1.0, -np.inf, 2.0]) == [2, 0]
+    assert scored_rows(Catalog(D_TEXT), []) == []
 
 
 def test_flood_of_launches_in_a_minute_gets_one_slot() -> None:

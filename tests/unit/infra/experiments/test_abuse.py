@@ -8,8 +8,7 @@ from model.state.event_evidence import EvidenceRatio
 def means() -> dict[str, dict[str, float]]:
     """Results that reach every goal."""
     results: dict[str, dict[str, float]] = {f"100 fake events, {kind}": {"top10": 0.05} for kind in abuse_attacks.KINDS}
-    for texts in (abuse_attacks.IDENTICAL_TEXTS, abuse_attacks.DISTINCT_TEXTS):
-        results[f"64 invented launches, {texts}"] = {"displaced": 1.0}
+    results |= {name: {"displaced": 1.0} for name in abuse_attacks.LAUNCH_FLOODS}
     results["invented ids"] = {"evicted_launched": 0}
     results["one-event users"] = {"evicted_users": 0}
     results |= {name: {"crashes": 0, "grown_mib": abuse.MAX_GROWTH_MIB} for name in abuse_flows.FLOODS}
@@ -24,6 +23,7 @@ def test_each_goal_is_missed_beyond_its_limit() -> None:
     worse: dict[str, dict[str, float]] = {
         "100 fake events, one user repeatedly": {"top10": 0.06},
         "64 invented launches, distinct texts": {"displaced": 1.1},
+        "64 invented launches, near-identical texts, one per minute": {"displaced": 1.1},
         "invented ids": {"evicted_launched": 1.0},
         "one-event users": {"evicted_users": 1.0},
         abuse_flows.ERASURE_FLOOD: {"crashes": 1, "grown_mib": 0},

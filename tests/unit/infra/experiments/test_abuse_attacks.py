@@ -1,7 +1,7 @@
 """The attacks of the abuse experiment, on a tiny world."""
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -43,11 +43,13 @@ def test_invented_ids_evict_no_launched_title() -> None:
     assert attacks.invented_ids(scene())["evicted_launched"] == 0
 
 
-def test_flood_of_one_text_is_at_most_once_in_a_list() -> None:
-    identical, distinct = (
-        attacks.launch_flood(scene(), texts, np.random.default_rng(1))
-        for texts in (attacks.IDENTICAL_TEXTS, attacks.DISTINCT_TEXTS)
-    )
+def flood(texts: str, gap_ms: int) -> dict[str, Any]:
+    return attacks.launch_flood(scene(), texts, gap_ms, np.random.default_rng(1))
+
+
+@pytest.mark.parametrize("gap_ms", [1, 60_000])
+def test_flood_of_one_text_is_at_most_once_in_a_list(gap_ms: int) -> None:
+    identical, distinct = flood(attacks.IDENTICAL_TEXTS, gap_ms), flood(attacks.DISTINCT_TEXTS, gap_ms)
     assert identical["fakes"] <= 1
     assert 0 <= identical["displaced"] <= distinct["displaced"] <= NEW_TITLE_SLOTS
     assert identical["new_titles"] == distinct["new_titles"] > 0

@@ -10,11 +10,12 @@ from streaming.kafka.dead_letters import (
     MAX_REASON_CHARS,
     InvalidRecord,
     LetterBudget,
+    check_id,
     dead_letter,
     decode,
 )
 from streaming.kafka.source import Message
-from streaming.records import Event, decode_event
+from streaming.records import MAX_ID_BYTES, Event, decode_event
 from streaming.topics import DEAD_LETTERS
 
 VALID = b'{"user":"u","title":"t","ts":1}'
@@ -94,6 +95,12 @@ def test_unknown_fields_are_ignored() -> None:
 def test_undecodable_record_is_invalid_with_a_reason_type(value: bytes | None, reason: str) -> None:
     with pytest.raises(InvalidRecord, match=f"^{reason}: "):
         decode(decode_event, message(value), 1_000)
+
+
+def test_id_is_bounded_in_bytes() -> None:
+    check_id("the title", "é" * (MAX_ID_BYTES // 2))
+    with pytest.raises(InvalidRecord, match="the title has 258 bytes"):
+        check_id("the title", "é" * (MAX_ID_BYTES // 2 + 1))
 
 
 def test_deeply_nested_json_is_invalid() -> None:
