@@ -16,6 +16,10 @@ from msgspec import Meta, Struct
 from model.actions import ACTIONS, rating_action
 
 MAX_ID_BYTES: Final = 256  # of an id in UTF-8; the types below limit the characters, the flows check the bytes
+MAX_RATING: Final = 5
+MAX_LAUNCH_BYTES: Final = 1_048_576
+MAX_GENRES: Final = 100  # in a launch
+MAX_GENRE_CHARS: Final = 256
 Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES)]
 Text = Annotated[str, Meta(max_length=65_536)]
 
@@ -43,7 +47,7 @@ class Event(Struct, frozen=True, kw_only=True):
     title: Id
     ts: int  # when it happened, ms
     action: str = "play"
-    rating: Annotated[float, Meta(ge=0, le=5)] | None = None  # if present, it determines the action
+    rating: Annotated[float, Meta(ge=0, le=MAX_RATING)] | None = None  # if present, it determines the action
     event_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None  # default: topic, partition, offset
 
 

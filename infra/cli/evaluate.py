@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from infra.cli.options import (
+    DEFAULT_RATING_MAX,
     Events,
     Figure,
     Limit,
+    RatingMax,
     Repeats,
     Report,
     Text,
@@ -20,6 +22,7 @@ from infra.cli.options import (
     print_progress,
     print_report,
 )
+from infra.output_files import check_writable
 
 if TYPE_CHECKING:
     from model.metrics.ranking import PrequentialMetrics
@@ -50,6 +53,7 @@ def evaluate(
     events: Events = None,
     titles: Titles = None,
     text: Text = None,
+    rating_max: RatingMax = DEFAULT_RATING_MAX,
     report: Report = None,
     repeats: Repeats = False,
     limit: Limit = None,
@@ -63,8 +67,9 @@ def evaluate(
     from infra.learner_settings import learner_settings
     from infra.settings import load
 
+    check_writable(report, ranks)
     settings = load()
-    data = load_dataset(settings, events, titles, text or (), limit)
+    data = load_dataset(settings, events, titles, text or (), rating_max, limit)
     learner = learner_settings(settings)
     learner = replace(learner, repeats=learner.repeats or repeats)
     encode = load_encoder(settings.text_encoder)
@@ -77,6 +82,7 @@ def leave_one_out(
     events: Events = None,
     titles: Titles = None,
     text: Text = None,
+    rating_max: RatingMax = DEFAULT_RATING_MAX,
     report: Report = None,
     limit: Limit = None,
     minutes: Annotated[float, typer.Option(min=0.01, help="Maximum training time in minutes.")] = 120,
@@ -88,11 +94,12 @@ def leave_one_out(
     from infra.experiments import user_sequences
     from infra.settings import load
 
+    check_writable(report, figure)
     settings = load()
     if events is not None:
-        sequences = user_sequences.load(events, titles, text or (), limit)
+        sequences = user_sequences.load(events, titles, text or (), limit, rating_max)
     else:
-        sequences = user_sequences.from_dataset(load_dataset(settings, events, titles, text or (), limit))
+        sequences = user_sequences.from_dataset(load_dataset(settings, None, titles, text or (), rating_max, limit))
     encode = load_encoder(settings.text_encoder) if any(sequences.texts) else None
     epochs = evaluation.EpochSettings(max_seconds=60 * minutes, seed=settings.seed)
     found = evaluation.report(sequences, encode, print_progress, evaluation.SEQUENCE, epochs, settings.threads)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from infra.cli.options import Figure, Inputs, Report, experiment_command, print_progress, print_report
+from infra.output_files import check_writable
 
 Result = tuple[ModuleType, dict[str, Any]]  # the module that prints and draws the report, and the report
 Variant = Annotated[
@@ -24,6 +25,7 @@ def flops(
     from infra.learner_settings import learner_settings, set_threads
     from infra.settings import load
 
+    check_writable(report, figure)
     settings = load()
     set_threads(settings.threads)
     found = experiment.report(settings.model_size, learner_settings(settings).sequence, titles)

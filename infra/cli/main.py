@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from infra.cli import evaluate, experiments, operations
-from infra.cli.options import AsJson, Events, Text, Titles
+from infra.cli.check import check
+from infra.cli.options import DEFAULT_RATING_MAX, AsJson, Events, RatingMax, Text, Titles
 from infra.errors import PremiereError
 
 
@@ -112,6 +113,7 @@ def demo(
     events: Events = None,
     titles: Titles = None,
     text: Text = None,
+    rating_max: RatingMax = DEFAULT_RATING_MAX,
     full: Annotated[bool, typer.Option("--full", help="Run the whole dataset, however long it takes.")] = False,
     speed: Speed = None,
     minutes: Annotated[float, typer.Option(min=0, help="End the live part when this many minutes have passed.")] = 7.0,
@@ -126,13 +128,16 @@ def demo(
 
     from infra.demo.command import Options, locate_or_download
     from infra.demo.command import demo as run_demo
+    from infra.demo.report import HTML, JSON
     from infra.demo.screen import Screen
+    from infra.output_files import check_writable
     from infra.settings import load
 
+    check_writable(report / JSON, report / HTML)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     screen = Screen()
     try:
-        data = locate_or_download(load(), events, titles, tuple(text or ()), screen.print_line)
+        data = locate_or_download(load(), events, titles, tuple(text or ()), rating_max, screen.print_line)
         run_demo(load(broker=broker), data, Options(full, speed, minutes, keep=keep, report=report), screen)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
@@ -144,24 +149,27 @@ def produce(
     events: Events = None,
     titles: Titles = None,
     text: Text = None,
+    rating_max: RatingMax = DEFAULT_RATING_MAX,
     last: Annotated[
         float, typer.Option(min=0.001, max=100, help="Produce only the last events, this many percent.")
     ] = 100,
     speed: Speed = None,
-    rate: Annotated[float | None, typer.Option(min=1e-9, help="Events per second.")] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=1e-9, help="Events per second; default, without --speed: as fast as the flows process them."),
+    ] = None,
 ) -> None:
-    """Send a dataset into the running flows; without --speed or --rate, as fast as they process it."""
-    from infra.cli.produce import produce_dataset
+    """Send a dataset into the running flows, and report how many records they took; exits 1 if they took no event."""
+    from infra.cli.produce import print_accounts, produce_dataset
     from infra.demo.command import locate_or_download
     from infra.local.address_file import with_local_services
     from infra.settings import load
 
     settings = with_local_services(load())
     settings.kafka_config()  # raises SettingsError before a large dataset is read
-    data = locate_or_download(settings, events, titles, tuple(text or ()), typer.echo)
+    data = locate_or_download(settings, events, titles, tuple(text or ()), rating_max, typer.echo)
     part = data.slice(int(len(data) * (1 - last / 100)))
-    count = produce_dataset(settings, part, typer.echo, speed, rate)
-    typer.echo(f"Produced {count:,} events of {data.name}.")
+    print_accounts(produce_dataset(settings, part, typer.echo, speed, rate), typer.echo)
 
 
 @app.command()
@@ -247,7 +255,7 @@ def send_event(
     inspect.send_event(with_local_services(load()), event, wait, typer.echo)
 
 
-for command in (*operations.COMMANDS, *evaluate.COMMANDS, *experiments.COMMANDS):
+for command in (check, *operations.COMMANDS, *evaluate.COMMANDS, *experiments.COMMANDS):
     app.command()(command)
 
 if __name__ == "__main__":

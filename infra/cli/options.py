@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
+
+from infra.output_files import check_writable, output_errors
 
 if TYPE_CHECKING:
     from features.text_encoders import Encoder
@@ -21,11 +23,16 @@ Events = Annotated[
 ]
 Titles = Annotated[Path | None, typer.Option(help="Titles: a CSV or Parquet file with the columns item and title.")]
 Text = Annotated[list[str] | None, typer.Option(help="Additional column of the titles file to embed; can be repeated.")]
+RatingMax = Annotated[
+    float, typer.Option(min=1e-9, help="Highest rating of the files' scale, which begins at 0; converted to 0 to 5.")
+]
 Repeats = Annotated[bool, typer.Option("--repeats", help="Users repeat titles: rank seen titles too.")]
 Limit = Annotated[int | None, typer.Option(min=10, help="Use only this number of events, from the beginning.")]
 Report = Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")]
 Figure = Annotated[Path | None, typer.Option(help="Draw the results to this PNG file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+DEFAULT_RATING_MAX: Final = 5.0
 
 
 class Inputs(NamedTuple):
@@ -43,21 +50,23 @@ class ExperimentOptions:
     events: Events = None
     titles: Titles = None
     text: Text = None
+    rating_max: RatingMax = DEFAULT_RATING_MAX
     repeats: Repeats = False
     limit: Limit = None
     report: Report = None
     figure: Figure = None
 
     def load_inputs(self) -> Inputs:
-        """Read the settings, the dataset and the encoder. Raises PremiereError."""
+        """Check the paths of the results; read the settings, the dataset and the encoder. Raises PremiereError."""
         from features.text_encoders import load_encoder
         from infra.learner_settings import learner_settings
         from infra.settings import load
 
+        check_writable(self.report, self.figure)
         settings = load()
         learner = learner_settings(settings)
         learner = replace(learner, repeats=learner.repeats or self.repeats)
-        data = load_dataset(settings, self.events, self.titles, self.text or (), self.limit)
+        data = load_dataset(settings, self.events, self.titles, self.text or (), self.rating_max, self.limit)
         return Inputs(data, load_encoder(settings.text_encoder), learner)
 
 
@@ -85,12 +94,18 @@ def experiment_command(experiment: Callable[..., tuple[ModuleType, dict[str, Any
 
 
 def load_dataset(
-    settings: "Settings", events: Path | None, titles: Path | None, text: Sequence[str], limit: int | None
+    settings: "Settings",
+    events: Path | None,
+    titles: Path | None,
+    text: Sequence[str],
+    rating_max: float,
+    limit: int | None,
 ) -> "Dataset":
     """The dataset of a command, or its first `limit` events. Raises PremiereError."""
     from infra.data.locate import locate
 
-    data = locate(events, titles, text, data_dir=settings.data_dir, folder=settings.data, seed=settings.seed)
+    where = {"data_dir": settings.data_dir, "folder": settings.data, "seed": settings.seed}
+    data = locate(events, titles, text, **where, rating_max=rating_max)  # type: ignore[arg-type]
     return data if limit is None else data.slice(0, limit)
 
 
@@ -101,9 +116,11 @@ def print_report(module: ModuleType, report: dict[str, Any], file: Path | None, 
     for line in module.lines(report):
         typer.echo(line)
     if file is not None:
-        write(report, file)
+        with output_errors(file):
+            write(report, file)
     if figure is not None:
-        module.draw(report, figure)
+        with output_errors(figure):
+            module.draw(report, figure)
 
 
 def print_progress(line: str) -> None:

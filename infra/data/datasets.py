@@ -14,15 +14,16 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.data.tables import DataError, Table, actions, dates, genres, ids, ratings, read_table, texts, times, years
+from infra.data.columns import actions, dates, genres, ids, ratings, texts, times, years
+from infra.data.tables import DataError, Table, read_table
 from model.actions import ACTIONS, TARGET_WEIGHTS
-from streaming.records import Event, Launch
+from streaming.records import MAX_LAUNCH_BYTES, MAX_RATING, Event, Launch, to_json
 
 __all__ = ["DataError", "Dataset", "from_tables", "load"]
 
@@ -80,30 +81,77 @@ class Dataset:
         return [launch for launch in self.launches if launch.title in known]
 
 
-def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), name: str | None = None) -> Dataset:
+class EventColumns(NamedTuple):
+    """The columns of an events file, in the order of its rows N."""
+
+    users: list[str]
+    items: list[str]
+    user_N: NDArray[np.int32]  # rows of `users`
+    item_N: NDArray[np.int32]  # rows of `items`
+    ts_N: NDArray[np.float64]  # ms
+    rating_N: NDArray[np.float64]  # 0 to 5; NaN: none
+    action_N: NDArray[np.uint8]  # codes of ACTIONS
+
+
+KnownTitles = dict[str, tuple[Launch, int | None]]  # item -> its launch, and the launch date (ms) if there is one
+
+
+def load(
+    events: Path,
+    titles: Path | None = None,
+    text: Sequence[str] = (),
+    name: str | None = None,
+    rating_max: float = MAX_RATING,
+) -> Dataset:
     """A dataset from CSV or Parquet; without titles, every title launches at the start and has no text.
 
-    `text` names further columns of the titles to embed. The dataset is named after the folder if the file is called
-    `events`, else after the file. Raises DataError.
+    `text` names further columns of the titles to embed. Ratings are from 0 to `rating_max`. The dataset is named after
+    the folder if the file is called `events`, else after the file. Raises DataError.
     """
+    table = read_table(events)
+    name = name or default_name(events)
+    return from_tables(table, read_table(titles) if titles else None, text, name=name, rating_max=rating_max)
+
+
+def default_name(events: Path) -> str:
+    """The name of the folder if the file is called `events`, else of the file."""
     stem = events.name.split(".")[0]
-    name = name or (events.resolve().parent.name if stem == "events" else stem)
-    return from_tables(read_table(events), read_table(titles) if titles else None, text, name=name)
+    return events.resolve().parent.name if stem == "events" else stem
 
 
 def from_tables(
-    events: Table, titles: Table | None, text: Sequence[str] = (), *, name: str, simulated: bool = False
+    events: Table,
+    titles: Table | None,
+    text: Sequence[str] = (),
+    *,
+    name: str,
+    simulated: bool = False,
+    rating_max: float = MAX_RATING,
 ) -> Dataset:
     """A dataset from tables: user, item, ts (Unix seconds), rating, action; item, title and other metadata."""
-    if events.rows.empty:
-        raise DataError(f"{events.file} contains no event.")
+    return assemble(
+        read_events(events, rating_max), read_titles(titles, text) if titles else {}, name=name, simulated=simulated
+    )
+
+
+def read_events(events: Table, rating_max: float = MAX_RATING) -> EventColumns:
+    """The columns of the events. Raises DataError for the first problem, unless the table collects its findings."""
+    for name in ("user", "item", "ts"):
+        events.column(name)
+    if events.rows.empty and not (events.findings and events.findings.problems):
+        events.fail("", f"{events.file} contains no event.")
     user_N, users = ids(events, "user")
     item_N, items = ids(events, "item")
     events.reject("ts", events.column("ts").isna().to_numpy(), "expected a time in Unix seconds")
-    ts_N = times(events, "ts").astype(np.int64)
-    order = np.lexsort((_tie_break(users, user_N, items, item_N), ts_N))
-    ts_N, item_N = ts_N[order], item_N[order]
-    known = read_titles(titles, text) if titles else {}
+    ts_N, rating_N, action_N = times(events, "ts"), ratings(events, "rating", rating_max), actions(events, "action")
+    return EventColumns(users, items, user_N, item_N, ts_N, rating_N, action_N)
+
+
+def assemble(events: EventColumns, known: KnownTitles, *, name: str, simulated: bool = False) -> Dataset:
+    """The dataset of valid columns and titles."""
+    users, items, user_N = events.users, events.items, events.user_N
+    order = np.lexsort((_tie_break(users, user_N, items, events.item_N), events.ts_N))
+    ts_N, item_N = events.ts_N[order].astype(np.int64), events.item_N[order]
     launches = sorted(_launches(known, items, item_N, ts_N), key=lambda launch: launch.ts or 0)
     return Dataset(
         name=name,
@@ -113,8 +161,8 @@ def from_tables(
         user=user_N[order],
         title=item_N,
         ts=ts_N,
-        rating=ratings(events, "rating")[order],
-        action=actions(events, "action")[order],
+        rating=events.rating_N[order],
+        action=events.action_N[order],
         launches=launches,
         launched=np.array([launch.ts for launch in launches], np.int64),
     )
@@ -128,18 +176,26 @@ def _tie_break(
     return np.frombuffer(digests, ">u8").astype(np.uint64)  # big-endian numbers sort like their bytes
 
 
-def read_titles(titles: Table, text: Sequence[str]) -> dict[str, tuple[Launch, int | None]]:
-    """Launch and launch date (ms) of each title; the last row of a repeated item is used."""
+def read_titles(titles: Table, text: Sequence[str]) -> KnownTitles:
+    """Launch and launch date of each title; the last row of a repeated item is used.
+
+    Raises DataError for the first problem. A table that collects its findings gives no titles if there is one.
+    """
     code_R, items = ids(titles, "item")
     for name in ("title", *text):
         titles.column(name)
     further = {name: texts(titles, name) for name in text if name not in _EMBEDDED}
     columns = (texts(titles, "title"), genres(titles, "genres"), texts(titles, "overview"), *_released(titles))
-    known = {}
+    if titles.findings is not None and titles.findings.problems:
+        return {}
+    known, large_R = {}, np.zeros(len(code_R), bool)
     for row, (name, kinds, overview, year, released, date) in enumerate(zip(*columns, strict=True)):
         item, more = items[code_R[row]], {key: column[row] for key, column in further.items() if column[row]}
         launch = Launch(title=item, name=name, genres=kinds, overview=overview, text=more, year=year, released=released)
-        known[item] = launch, date
+        known[item], large_R[row] = (launch, date), len(to_json(launch)) > MAX_LAUNCH_BYTES
+    titles.reject("item", large_R, f"the title's texts have more than {MAX_LAUNCH_BYTES:,} bytes in a launch")
+    repeated_R = np.bincount(code_R, minlength=len(items))[code_R] > 1
+    titles.note("item", repeated_R, "the last row of a repeated item is used")
     return known
 
 
@@ -158,7 +214,7 @@ def _optional_ints(value_R: NDArray[np.float64]) -> list[int | None]:
 
 
 def _launches(
-    known: dict[str, tuple[Launch, int | None]],
+    known: KnownTitles,
     items: list[str],
     item_N: NDArray[np.int32],
     ts_N: NDArray[np.int64],

@@ -15,23 +15,26 @@ from typing import Any, Final, NamedTuple, Self
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from infra.data.datasets import Dataset
+from infra.data.offset_ranges import OffsetRanges
 from infra.errors import PremiereError
 from streaming.kafka.client import client_config, topic_name
-from streaming.records import Event, to_json
+from streaming.kafka.dead_letters import MAX_FUTURE
+from streaming.records import MAX_LAUNCH_BYTES, Event, to_json
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
 _DELIVERY_TIMEOUT_S: Final = 30.0  # of one record
 _MIN_POLL_S: Final = 0.005  # first interval between two checks of the events in flight
 _MAX_POLL_S: Final = 0.2  # longest interval; also the delay of a stop
 _PROGRESS_INTERVAL_S: Final = 0.25
+_MAX_SHOWN_MS: Final = 253_402_300_799_000  # the last second of the year 9999
 _PRODUCER_CONFIG: Final[dict[str, Any]] = {
     "enable.idempotence": True,
     "acks": "all",
     "linger.ms": 2,
     "compression.type": "lz4",
+    "message.max.bytes": MAX_LAUNCH_BYTES + 4096,  # a record with its key and headers; the default is smaller
     "partitioner": "murmur2_random",  # the default of Kafka's Java clients
     "queue.buffering.max.messages": 20_000,
-    "delivery.report.only.error": True,
     "log_level": 2,  # errors are reported by this module
 }
 
@@ -67,7 +70,10 @@ class ProduceRate:
 
 
 class Delivery:
-    """A Kafka producer that checks every delivery. Raises ProduceError after the broker has refused a record."""
+    """A Kafka producer that checks every delivery and keeps the offsets of the delivered records.
+
+    Raises ProduceError after the broker has refused a record.
+    """
 
     def __init__(self, config: Mapping[str, Any], timeout_s: float = _DELIVERY_TIMEOUT_S) -> None:
         self._kafka_config = config
@@ -76,6 +82,7 @@ class Delivery:
         calls = {"on_delivery": self._on_delivery, "error_cb": self._on_error}
         self._config: dict[str, Any] = {**timeout, **_PRODUCER_CONFIG, **client_config(config), **calls}
         self._lost, self._reason = 0, ""
+        self._offsets: dict[tuple[str, int], OffsetRanges] = {}  # by topic's full name and partition
         self._connect()
 
     def _connect(self) -> None:
@@ -101,6 +108,11 @@ class Delivery:
                 self._reason = error.args[0].str()
                 raise self._error(1) from error
 
+    def offsets(self, topic: str) -> dict[int, OffsetRanges]:
+        """The offsets of the records delivered to a topic, by partition."""
+        name = topic_name(self._kafka_config, topic)
+        return {partition: ranges for (full, partition), ranges in self._offsets.items() if full == name}
+
     def check(self, seconds: float = 0.0) -> None:
         """Process delivery reports."""
         self._producer.poll(seconds)
@@ -124,10 +136,23 @@ class Delivery:
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:
             self._lost, self._reason = self._lost + 1, error.str()
+        elif message.offset() >= 0:  # a broker that recognizes a repeated batch may not know its offset any more
+            self._offsets.setdefault((message.topic(), message.partition()), OffsetRanges()).add(message.offset())
 
     def _error(self, lost: int) -> ProduceError:
         why = f" ({self._reason})" if self._reason else ""
         return ProduceError(f"Kafka at {self._address} did not accept {lost} records{why}: is it running?")
+
+
+def check_not_ahead(data: Dataset, now: float) -> None:
+    """Raise ProduceError if the flows would refuse events because they are later than now (Unix seconds)."""
+    ahead = len(data) - int(data.ts.searchsorted((now + MAX_FUTURE.total_seconds()) * 1000, "right"))
+    if ahead:
+        last = time.strftime("%Y-%m-%d %H:%M", time.gmtime(min(int(data.ts[-1]), _MAX_SHOWN_MS) / 1000))
+        raise ProduceError(
+            f"{ahead:,} of {len(data):,} events are later than now, the last one at {last} UTC: the flows would refuse "
+            "them, so nothing was sent. Shift the times in the file, or leave these events out."
+        )
 
 
 class DatasetProducer:
@@ -145,6 +170,7 @@ class DatasetProducer:
         user_events: str = USER_EVENTS,
         title_launches: str = TITLE_LAUNCHES,
     ) -> None:
+        check_not_ahead(data, time.time())
         self.events = self.launches = 0  # produced so far
         self.data, self.ahead, self.stop = data, ahead, stop or threading.Event()
         self._delivery, self._user_events, self._title_launches = Delivery(config), user_events, title_launches
@@ -156,6 +182,10 @@ class DatasetProducer:
 
     def __exit__(self, *failure: object) -> None:
         self.close()
+
+    def offsets(self) -> dict[str, dict[int, OffsetRanges]]:
+        """The offsets of the delivered records, by the topic of events and of launches, and by partition."""
+        return {topic: self._delivery.offsets(topic) for topic in (self._user_events, self._title_launches)}
 
     def close(self) -> None:
         """Close the Kafka producer."""

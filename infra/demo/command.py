@@ -49,10 +49,11 @@ def locate_or_download(
     events: Path | None,
     titles: Path | None,
     text: tuple[str, ...],
+    rating_max: float,
     print_line: Callable[[str], object],
 ) -> Dataset:
     """The given files, else PREMIERE_DATA, else a download, else simulated users. Raises DataError."""
-    where = {"data_dir": settings.data_dir, "folder": settings.data, "seed": settings.seed}
+    where = {"data_dir": settings.data_dir, "folder": settings.data, "seed": settings.seed, "rating_max": rating_max}
     data = locate(events, titles, text, **where)  # type: ignore[arg-type]
     if not data.simulated:
         return data
@@ -82,7 +83,7 @@ def demo(settings: Settings, data: Dataset, options: Options, screen: Screen) ->
             runner.run()
             result = outcome(runner, seconds())
         screen.print_line(f"Stopped everything after {clock(seconds())}.")
-    _report(result, options, screen)
+    report(result, options, screen)
     return result
 
 
@@ -160,9 +161,11 @@ def user_reports(runner: DemoRunner) -> list[UserReport]:
     return found
 
 
-def _report(outcome: Outcome, options: Options, screen: Screen) -> None:
-    files, print_line = write(outcome, options.report), screen.print_line
+def report(outcome: Outcome, options: Options, screen: Screen) -> None:
+    """Print the outcome, then write its files. Raises OutputError."""
+    print_line = screen.print_line
     screen.results(as_json(outcome))
     print_line(summary(outcome))
     print_line("Time by phase: " + ", ".join(f"{name} {clock(took)}" for name, took in outcome.phases.items()) + ".")
+    files = write(outcome, options.report)
     print_line(f"Written: {files[0]}, {files[1]}.")

@@ -21,6 +21,7 @@ from infra.demo.screen import LABELS, clock
 from infra.monitor.metric_totals import MetricTotals, mean_table, totals_since
 from infra.monitor.scrape import Histogram
 from infra.monitor.status import QUANTILES, RECORD_KINDS, quantiles_ms
+from infra.output_files import output_errors
 from model.metrics.beyond_accuracy import BEYOND_ACCURACY_METRICS, TOP_K
 from model.metrics.ranking import NEW_TITLE_EVENTS
 
@@ -120,10 +121,11 @@ def quantile(counts: Mapping[int, int], q: float) -> int | None:
 
 
 def write(outcome: Outcome, folder: Path) -> tuple[Path, Path]:
-    """Write report.json and report.html into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / JSON).write_text(json.dumps(as_json(outcome), indent=2) + "\n")
-    (folder / HTML).write_text(page(outcome))
+    """Write report.json and report.html into `folder`. Raises OutputError."""
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / JSON).write_text(json.dumps(as_json(outcome), indent=2) + "\n")
+        (folder / HTML).write_text(page(outcome))
     return folder / JSON, folder / HTML
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.text_encoders import launch_text
+from infra.data.columns import actions, ids, numbers, ratings, times
 from infra.data.datasets import Dataset, read_titles
-from infra.data.tables import DataError, actions, ids, numbers, ratings, read_table, times
+from infra.data.tables import DataError, read_table
 from model.actions import TARGET_WEIGHTS
-from streaming.records import Launch
+from streaming.records import MAX_RATING, Launch
 
 POSITION_COLUMN: Final = "pos"
 
@@ -39,12 +40,19 @@ class UserSequences:
         return sum(map(len, self.sequences.values()))
 
 
-def load(events: Path, titles: Path | None = None, text: Sequence[str] = (), limit: int | None = None) -> UserSequences:
+def load(
+    events: Path,
+    titles: Path | None = None,
+    text: Sequence[str] = (),
+    limit: int | None = None,
+    rating_max: float = MAX_RATING,
+) -> UserSequences:
     """Read the first `limit` interactions from CSV or Parquet with columns user, item, and `pos` or ts (unix seconds).
     If a user returns to a title, only the first event counts. `text` names further columns of the titles to embed.
-    Raises DataError."""
+    Ratings are from 0 to `rating_max`. Raises DataError."""
     table = read_table(events)
-    table = table._replace(rows=table.rows[_is_interaction(actions(table, "action"), ratings(table, "rating"))][:limit])
+    interaction_N = _is_interaction(actions(table, "action"), ratings(table, "rating", rating_max))
+    table = table._replace(rows=table.rows[interaction_N][:limit])
     if table.rows.empty:
         raise DataError(f"{table.file} holds no interaction: every event is context only, such as an impression.")
     user_N, users = ids(table, "user")

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from infra.errors import PremiereError
 from infra.learner_settings import learner_settings, set_threads
 from infra.operate.versions import find_version
+from infra.output_files import check_writable_folder
 from infra.run.learn import check_checkpoint_settings, first_offset, log_settings
 from infra.settings import Settings
 from infra.topics import log_identity
@@ -52,7 +53,7 @@ def verify(settings: Settings, number: int, start: int | None, to: str | None, p
     """Recompute version `number` and compare it with its checkpoint.
 
     Starts from version `start`, by default from the closest older checkpoint. With `to`, writes the result to that URL.
-    Raises VerifyError, VersionError.
+    Raises VerifyError, VersionError, OutputError.
     """
     set_threads(settings.threads)
     config = settings.kafka_config()
@@ -61,8 +62,10 @@ def verify(settings: Settings, number: int, start: int | None, to: str | None, p
     expected = _manifest(version.path)
     if expected is None and to is None:
         raise VerifyError(f"The checkpoint of version {number} was removed: use --to to write it again.")
-    if to is not None and _is_complete(to):
-        raise VerifyError(f"There is already a checkpoint at {to}: choose another location.")
+    if to is not None:
+        check_writable_folder(to)
+        if _is_complete(to):
+            raise VerifyError(f"There is already a checkpoint at {to}: choose another location.")
     if expected is not None and expected.get("log") != log_id:
         raise VerifyError(f"Version {number} was learned from a log that no longer exists: it cannot be recomputed.")
     learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
@@ -173,10 +176,16 @@ def _manifest_fields(learner: LogLearner, version: Version, log_id: str) -> dict
 
 
 def _write(settings: Settings, to: str, learner: LogLearner, manifest: dict[str, Any]) -> None:
-    """Write the checkpoint. In the learner's folder pin it first, else rotation could remove it while it is written."""
+    """Write the checkpoint. In the learner's folder pin it first, else rotation could remove it while it is written.
+
+    Raises VerifyError.
+    """
     if to.startswith(f"{settings.checkpoints_url()}/"):
         checkpoint.pin(to)
-    checkpoint.save(to, learner.state_dict(), {**manifest, "settings": asdict(learner.learner.settings)})
+    try:
+        checkpoint.save(to, learner.state_dict(), {**manifest, "settings": asdict(learner.learner.settings)})
+    except CheckpointError as error:
+        raise VerifyError(str(error)) from None
 
 
 def _compare(number: int, start: str, sums: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -39,24 +39,23 @@ from streaming.kafka.dead_letters import (
 )
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
-from streaming.records import Launch, Title, decode_launch, decode_withdrawal, to_msgpack
-from streaming.state.expiry import DAY_MS, Expiration, Expiry
-from streaming.state.title_state import (
-    TitleChange,
-    TitleContent,
-    TitleLaunch,
-    Withdrawal,
-    apply,
-    check_format,
+from streaming.records import (
+    MAX_GENRE_CHARS,
+    MAX_GENRES,
+    MAX_LAUNCH_BYTES,
+    Launch,
+    Title,
+    decode_launch,
+    decode_withdrawal,
+    to_msgpack,
 )
+from streaming.state.expiry import DAY_MS, Expiration, Expiry
+from streaming.state.title_state import TitleChange, TitleContent, TitleLaunch, Withdrawal, apply, check_format
 from streaming.state.user_history import UNIX_EPOCH
 from streaming.topics import ACTIVITY, TITLE_WITHDRAWALS, TITLES
 
-MAX_LAUNCH_BYTES: Final = 1_048_576
 MAX_WITHDRAWAL_BYTES: Final = 65_536
 MAX_NAME_BYTES: Final = 1_024  # of a name, and of all genres together, that are stored; the embedded text has more
-MAX_GENRES: Final = 100  # in a launch
-MAX_GENRE_CHARS: Final = 256
 VALID_YEARS: Final = range(10_000)
 VALID_RELEASE_MS: Final = range(-62_135_596_800_000, 253_402_300_800_000)  # the years 1 to 9999
 LIFETIME_MS: Final = 365 * DAY_MS  # of a title's state without records

@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from infra.cli.produce import produce_dataset
+from infra.cli.produce import print_accounts, produce_dataset
 from infra.data.datasets import Dataset
+from infra.data.producer import ProduceError
 from infra.data.simulate import simulate
 from infra.demo.command import dead_events, outcome
 from infra.demo.report import Outcome, as_json
@@ -26,6 +30,7 @@ from infra.local.session import Session, run_session
 from infra.local.supervisor import FLOWS
 from infra.monitor.metrics_server import free_base_port
 from infra.monitor.status import processed_events
+from infra.operate.produced import Account, FlowCounts
 from infra.settings import Settings
 from model.metrics.ranking import RANKING_METRICS, SLICES
 from streaming.kafka.source import read_all
@@ -191,9 +196,32 @@ def test_launched_title_enters_lists(loop: Session, runner: DemoRunner, data: Da
 
 def test_data_set_can_be_produced_into_running_flows(loop: Session, found: Outcome, data: Dataset) -> None:
     before, said = processed_events(loop.settings), list[str]()
-    assert produce_dataset(loop.settings, data.slice(len(data) - 40), said.append, None, None) == 40
+    accounts = produce_dataset(loop.settings, data.slice(len(data) - 40), said.append, None, None)
+    assert accounts == {
+        USER_EVENTS: Account(sent=40, counts=FlowCounts(0, 0)),
+        TITLE_LAUNCHES: Account(sent=150, counts=FlowCounts(0, 0)),
+    }
+    assert (accounts[USER_EVENTS].taken, accounts[TITLE_LAUNCHES].taken) == (40, 150)
     wait_for(loop, "40 events more", lambda: processed_events(loop.settings) >= before + 40)
     assert said[-1].startswith("40 of 40 events, 150 titles, ")
+
+
+def test_produce_accounts_for_dead_letters_by_kind(loop: Session, found: Outcome, data: Dataset) -> None:
+    """Also without metrics, beside the dead letters of other records."""
+    part = data.slice(len(data) - 8)
+    users = [*data.users[:-1], "é" * 200]  # 400 bytes
+    user_N = np.array([len(users) - 1] * 5 + [0] * 3)
+    broken = replace(part, users=users, user=user_N, launches=[], launched=np.array([], np.int64))
+    send_records(loop, (USER_EVENTS, "bad", b"{this is not JSON"))
+    blind = loop.settings.model_copy(update={"metrics_port": 0})
+    events = produce_dataset(blind, broken, print, None, None)[USER_EVENTS]
+    assert events == Account(sent=8, dead_letters=Counter({"out of range": 5}), counts=None)
+    assert events.taken == 3
+    all_broken = replace(broken, user=np.full(8, len(users) - 1))
+    accounts = produce_dataset(loop.settings, all_broken, print, None, None)
+    assert accounts[USER_EVENTS].taken == 0
+    with pytest.raises(ProduceError, match="None of the 8 events was taken"):
+        print_accounts(accounts, print)
 
 
 def lives(pid: int, parent: int | None = None) -> bool:

@@ -15,11 +15,11 @@ from confluent_kafka import Producer
 from features.text_encoders import load_encoder
 from infra.operate.dead_letters import DeadLetter
 from infra.topics import create_topics
-from streaming.flows import features, titles
+from streaming.flows import features
 from streaming.kafka.dead_letters import MAX_KEPT_BYTES
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, read_all
-from streaming.records import MIN_TIME_MS, Activity, Title, decode_log
+from streaming.records import MAX_LAUNCH_BYTES, MIN_TIME_MS, Activity, Title, decode_log
 from streaming.topics import ACTIVITY, DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS, topics
 from tests.support.features import FeaturesRun
 from tests.support.titles import TitlesRun
@@ -171,4 +171,4 @@ def test_invalid_launches_become_letters_and_valid_ones_titles(config: dict[str,
     known = [(title.title, title.name, bool(title.semantic)) for title in log if isinstance(title, Title)]
     assert sorted(known[:-1]) == [("1", "Alien", True), ("2", "", False), ("3", "🎬", True), ("4", "Big", True)]
     assert known[-1][:2] == ("1", "Aliens")
-    assert titles.MAX_LAUNCH_BYTES >= 1_048_576
+    assert MAX_LAUNCH_BYTES >= 1_048_576

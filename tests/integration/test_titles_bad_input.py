@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 
 from features.text_encoders import Encoder, load_encoder
-from streaming.flows.titles import MAX_GENRES, MAX_LAUNCH_BYTES
 from streaming.kafka.source import Message
-from streaming.records import MIN_TIME_MS
+from streaming.records import MAX_GENRES, MAX_LAUNCH_BYTES, MIN_TIME_MS
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES
 from tests.support.titles import NOW, launch, run_flow
 

@@ -3,8 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from infra.cli.main import app
@@ -63,3 +65,38 @@ def test_help_imports_no_heavy_library() -> None:
     script = "import sys, infra.cli.main; print({'torch', 'feast', 'bytewax', 'pydantic', 'pandas'} & set(sys.modules))"
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert child.stdout == "set()\n"
+
+
+DATASET_COMMANDS: Final = {
+    *("demo", "produce", "check", "evaluate", "leave-one-out"),
+    *("scaling", "coldstart", "staleness", "compare", "multitask"),
+}
+
+
+def test_every_command_that_reads_files_has_the_options_of_files() -> None:
+    commands = typer.main.get_group(app).commands
+    readers = {name for name, command in commands.items() if "--events" in _options(command)}
+    assert readers == DATASET_COMMANDS
+    for name in readers:
+        assert {"--events", "--titles", "--text", "--rating-max"} <= _options(commands[name]), name
+
+
+def _options(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}
+
+
+def test_every_path_of_a_result_is_checked_before_the_run(tmp_path: Path) -> None:
+    """Each command fails on its path, not on the missing dataset."""
+    (tmp_path / "file").touch()
+    bad, tried = str(tmp_path / "file" / "r"), 0
+    for name, command in typer.main.get_group(app).commands.items():
+        for option in _options(command) & {"--report", "--figure", "--ranks"}:
+            values = ["x=1"] * sum(parameter.param_type_name == "argument" for parameter in command.params)
+            data = ["--events", "absent.csv"] if "--events" in _options(command) else []
+            result = cli.invoke(app, [name, *data, option, bad, *values])
+            assert result.exit_code == 1, (name, option, result.output)
+            (line,) = result.stderr.splitlines()
+            assert line.startswith(f"premiere: {bad}"), (name, option, line)
+            assert "cannot be written" in line
+            tried += 1
+    assert tried == 17

@@ -11,6 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from infra.cli.options import Inputs, experiment_command
+from infra.data.tables import DataError
+from infra.output_files import OutputError
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
@@ -46,6 +48,28 @@ def test_experiment_command_prints_writes_and_draws_report(app: typer.Typer) -> 
     assert (result.exit_code, result.output) == (0, "events 25\n")
     assert json.loads(Path("r.json").read_text()) == {"events": 25, "repeats": True}
     assert Path("f.png").read_text() == "25"
+
+
+def test_unwritable_result_is_refused_before_the_dataset_is_read(app: typer.Typer) -> None:
+    Path("file").touch()
+    for option in ("--report", "--figure"):
+        result = CliRunner().invoke(app, ["--events", "absent.csv", option, "file/r", "2"])
+        assert isinstance(result.exception, OutputError)
+
+
+def test_results_are_printed_before_a_file_fails(app: typer.Typer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.cli.options.check_writable", lambda *files: None)  # the folder vanished during the run
+    result = CliRunner().invoke(app, ["--events", "e.csv", "--report", "gone/r.json", "2"])
+    assert isinstance(result.exception, OutputError)
+    assert result.output == "events 40\n"
+
+
+def test_ratings_on_another_scale_are_read(app: typer.Typer) -> None:
+    Path("e.csv").write_text("user,item,ts,rating\n" + "".join(f"u,t{n},{n},10\n" for n in range(20)))
+    refused = CliRunner().invoke(app, ["--events", "e.csv", "2"])
+    assert isinstance(refused.exception, DataError)
+    assert "--rating-max 10" in str(refused.exception)
+    assert CliRunner().invoke(app, ["--events", "e.csv", "--rating-max", "10", "2"]).output == "events 40\n"
 
 
 def test_missing_argument_is_wrong_usage(app: typer.Typer) -> None:

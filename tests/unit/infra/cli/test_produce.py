@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.cli.produce import ProgressPrinter, produce_dataset
+from infra.cli.produce import ProgressPrinter, print_accounts, produce_dataset
 from infra.data.producer import ProduceError, ProduceProgress
 from infra.data.simulate import simulate
 from infra.settings import Settings
@@ -35,7 +35,13 @@ def test_progress_has_remaining_time_only_if_events_remain() -> None:
 def test_all_events_and_launches_are_produced(new_kafka: dict[str, str], tmp_path: Path) -> None:
     settings = Settings(bootstrap_servers=new_kafka["bootstrap.servers"], data_dir=tmp_path, metrics_port=0)
     lines: list[str] = []
-    assert produce_dataset(settings, DATA, lines.append, None, None) == len(DATA)
+    accounts = produce_dataset(settings, DATA, lines.append, None, None, standstill_s=0.5)
+    assert [(one.sent, one.unread, one.taken) for one in accounts.values()] == [
+        (len(DATA), len(DATA), 0),
+        (len(DATA.launches), len(DATA.launches), 0),
+    ]
+    with pytest.raises(ProduceError, match=f"None of the {len(DATA)} events was taken"):
+        print_accounts(accounts, print)
     assert lines[-1].startswith(f"{len(DATA)} of {len(DATA)} events, {len(DATA.launches)} titles, ")
     assert len(list(read_all(new_kafka, USER_EVENTS))) == len(DATA)
     assert len(list(read_all(new_kafka, TITLE_LAUNCHES))) == len(DATA.launches)

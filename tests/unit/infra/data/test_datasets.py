@@ -117,7 +117,7 @@ def test_slice_keeps_all_launches_up_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({"user": [1], "ts": [1]}, "events.csv has no column 'item': it has user, ts."),
+        ({"user": [1], "ts": [1]}, "events.csv has no column 'item': it has 'user', 'ts'."),
         ({"user": [1, 2], "item": [1, 2], "ts": [1, None]}, "'ts' .* has no value in row 2"),
         ({"user": [1], "item": [1], "ts": [1], "rating": [9]}, "'rating' .* has '9' in row 1: .*0 to 5"),
         ({"user": [], "item": [], "ts": []}, "events.csv contains no event"),

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 import uuid
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -14,7 +15,7 @@ from infra.data.simulate import simulate
 from infra.local.embedded import LOOPBACK, free_port
 from infra.topics import create_topics
 from streaming.kafka.source import read_all
-from streaming.records import Event, Launch, decode_event, decode_launch
+from streaming.records import MAX_LAUNCH_BYTES, Event, Launch, decode_event, decode_launch
 from streaming.topics import Topic
 
 
@@ -183,3 +184,32 @@ def test_invalid_rate_is_refused() -> None:
         ProduceRate(speed=2, rate=2)
     with pytest.raises(ProduceError, match="above 0"):
         ProduceRate(rate=0)
+
+
+def test_offsets_of_delivered_records_are_kept(log: Log, data: Dataset) -> None:
+    with log.producer(data) as producer:
+        producer.produce()
+    for topic, sent in ((log.events, len(data)), (log.launches, len(data.launches))):
+        (offsets,) = producer.offsets()[topic].values()
+        found = [message.offset for message in read_all(log.config, topic)]
+        assert all(offset in offsets for offset in found)
+        assert (offsets.count_from(found[0]), offsets.count_from(found[-1] + 1)) == (sent, 0)
+
+
+def test_events_later_than_now_are_refused_before_the_first_is_sent(log: Log, data: Dataset) -> None:
+    late = replace(data, ts=data.ts - data.ts[-3] + round((time.time() + 3600) * 1000) - 60_000)
+    with pytest.raises(ProduceError, match=r"600 events are later than now, .* nothing was sent"):
+        log.producer(replace(late, ts=late.ts + 10**10))
+    ahead = int((late.ts > (time.time() + 3600) * 1000).sum())
+    with pytest.raises(ProduceError, match=f"^{ahead} of 600 events are later than now"):
+        log.producer(late)
+    log.producer(replace(late, ts=late.ts - 10**10)).close()
+    assert (log.read_events(), log.read_launches()) == ([], [])
+
+
+def test_launch_of_the_largest_size_is_delivered(log: Log) -> None:
+    delivery = Delivery(log.config)
+    delivery.send(log.launches, "large", b"x" * MAX_LAUNCH_BYTES)
+    delivery.flush()
+    delivery.close()
+    assert [len(message.value or b"") for message in read_all(log.config, log.launches)] == [MAX_LAUNCH_BYTES]

@@ -1,113 +1,121 @@
-"""Columns are read strictly: an invalid value is refused with file, column and row."""
+"""Files become tables without any repair: a row or a name that does not fit is refused with file, row and column."""
 
-from collections.abc import Callable
+import gzip
 from pathlib import Path
-from typing import Any, Final
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from infra.data import tables
-from infra.data.tables import DataError, Table, read_table
-from model.actions import ACTIONS
+from infra.data.tables import DataError, Findings, read_table
 from tests.support.tables import write_table
 
-READERS: Final[dict[str, Callable[[Table, str], Any]]] = {
-    "user": tables.ids,
-    "item": tables.ids,
-    "ts": tables.times,
-    "rating": tables.ratings,
-    "action": tables.actions,
-    "year": tables.years,
-}
 
-
-def read(folder: Path, column: str, values: list[Any], name: str = "events.csv") -> Any:
-    """The column after a round trip through a file."""
-    return READERS[column](read_table(write_table(folder, name, {column: values, "other": [1] * len(values)})), column)
-
-
-@pytest.mark.parametrize("item", [[12, 7, 12], ["12", "7", "12"], [12.0, 7.0, 12.0]])
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_equal_ids_of_different_types_have_the_same_name(tmp_path: Path, item: list[Any], kind: str) -> None:
-    code_N, names = read(tmp_path, "item", item, f"events.{kind}")
-    assert (code_N.tolist(), names) == ([0, 1, 0], ["12", "7"])
-
-
-def test_csv_ids_keep_leading_zeros_and_words(tmp_path: Path) -> None:
-    assert read(tmp_path, "user", ["007", "NA"])[1] == ["007", "NA"]
-    assert read(tmp_path, "item", ["null", "1.50"])[1] == ["null", "1.50"]
-
-
-def test_values_are_converted_to_the_units_of_the_project(tmp_path: Path) -> None:
-    np.testing.assert_array_equal(read(tmp_path, "ts", [1.25, None, 1_600_000_000]), [1250, np.nan, 1.6e12])
-    np.testing.assert_array_equal(read(tmp_path, "rating", [0, None, 4.5]), [0, np.nan, 4.5])
-    np.testing.assert_array_equal(read(tmp_path, "year", [1999, None, "2001.0"]), [1999, np.nan, 2001])
-    assert read(tmp_path, "action", ["finish", None]).tolist() == [ACTIONS["finish"].code, ACTIONS["play"].code]
-
-
-def test_missing_optional_column_is_read_as_empty(tmp_path: Path) -> None:
-    table = read_table(write_table(tmp_path, "events.csv", {"item": [1, 2]}))
-    for reader in (tables.numbers, tables.dates):
-        assert np.isnan(reader(table, "absent")).tolist() == [True, True]
-    assert tables.actions(table, "absent").tolist() == [ACTIONS["play"].code] * 2
-    assert tables.texts(table, "absent") == ["", ""]
-    assert tables.genres(table, "absent") == [[], []]
-
-
-def test_unreadable_or_ancient_date_is_empty(tmp_path: Path) -> None:
-    dates = ["2006-07-08", "unknown", "1850-01-01", None]
-    date_N = tables.dates(read_table(write_table(tmp_path, "titles.csv", {"date": dates})), "date")
-    np.testing.assert_array_equal(date_N, [1_152_316_800_000, np.nan, np.nan, np.nan])
-
-
-@pytest.mark.parametrize("genres", [["Drama| War", "(no genres listed)"], [["Drama", "War"], []]])
-def test_genres_are_split_and_empty_genres_dropped(tmp_path: Path, genres: list[Any]) -> None:
-    table = read_table(write_table(tmp_path, "titles.parquet", {"genres": genres}))
-    assert tables.genres(table, "genres") == [["Drama", "War"], []]
+def csv(folder: Path, text: str | bytes, name: str = "events.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "message"),
+    ("text", "message"),
     [
-        ("user", [1, None], "'user' of .* has no value in row 2"),
-        ("user", ["x" * 300], "'user' .* 1 to 256 characters"),
-        ("ts", ["noon"], "'ts' of .*events.csv has 'noon' in row 1"),
-        ("ts", [1_500_000_000_000], r"has '1500000000000' .*\(divide milliseconds by 1000\)"),
-        ("ts", ["inf"], "has 'inf' in row 1"),
-        ("rating", [4, 9], "'rating' .* has '9' in row 2: .*0 to 5"),
-        ("action", ["ate"], "has 'ate' in row 1: expected one of impression,"),
-        ("year", [0], "'year' of .*events.csv has '0' in row 1"),
-        ("year", [1999.5], "has '1999.5' in row 1"),
-        ("year", ["MCMXC"], "has 'MCMXC' in row 1"),
+        ("user,item,ts\na,x,1,\n", "Row 1 of .*events.csv has 4 cells, but the header has 3"),
+        ("user,item,ts\na,x,1\n\nb,y,2\nc,The Good, the Bad,3\n", "Row 3 of .* has 4 cells, but the header has 3"),
+        ("user,item,ts\na,x,1,2,3\nb,y\n", "Row 1 of .* has 5 cells"),
+        ("user,item,ts\na,x,1\nb,y\n", "Row 2 of .* has 2 cells, but the header has 3 .*: write each missing value"),
+        ('user,item\n"a\nb",x\nc\n', "Row 2 of .* has 1 cell, but the header has 2 .'user', 'item'."),
+        ("user,item,ts,ts\na,x,1,2\n", "has the column 'ts' twice"),
+        ("user,item,ts\na,x,1,\n", "remove the comma at its end"),
+        ('user,item\na,"x\nb,y\n', "has a wrong quote .* in line 3"),
+        ('user,item\na,x\nb,"x"y\n', "has a wrong quote .* in line 3"),
+        (b"PAR1\x15", "is a Parquet file: name it .parquet"),
+        (gzip.compress(b"user,item\n", mtime=0), "is compressed: name it .csv.gz"),
+        (b"PK\x03\x04\x14", "is a zip archive or a spreadsheet"),
+        ("", "is empty: the first row must name the columns"),
+        ("\n\n", "is empty: the first row must name the columns"),
+        ("user,item\na,x\n".encode("utf-16"), "not UTF-8 text in line 1: save it as UTF-8"),
+        (b"user,item\na,x\nb,\xe9t\xe9\n", "not UTF-8 text in line 3: save it as UTF-8"),
     ],
 )
-def test_invalid_value_is_refused_with_file_column_and_row(
-    tmp_path: Path, column: str, values: list[Any], message: str
-) -> None:
+def test_csv_that_would_need_repair_is_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read(tmp_path, column, values)
+        read_table(csv(tmp_path, text))
 
 
-def test_missing_required_column_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"events.csv has no column 'item': it has user, ts\."):
-        tables.ids(read_table(write_table(tmp_path, "events.csv", {"user": [1], "ts": [1]})), "item")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user,item\na,x y\nb,\n",
+        '\ufeff"user",item\r\na,x y\r\n\r\nb,""\r\n',
+        "user,item\ra,x y\rb,\r",
+        'user,item\n"a","x y"\nb,',
+    ],
+)
+@pytest.mark.parametrize("name", ["events.csv", "events.csv.gz"])
+def test_equivalent_csv_files_give_equal_tables(tmp_path: Path, text: str, name: str) -> None:
+    data = text.encode()
+    rows = read_table(csv(tmp_path, gzip.compress(data) if name.endswith("gz") else data, name)).rows
+    assert {column: rows[column].tolist() for column in rows} == {"user": ["a", "b"], "item": ["x y", None]}
 
 
-def test_datetime_column_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected a plain number"):
-        read(tmp_path, "ts", list(pd.to_datetime(["2020-01-01"])), "events.parquet")
+def test_quoted_cells_keep_commas_quotes_and_line_ends(tmp_path: Path) -> None:
+    rows = read_table(csv(tmp_path, 'item,title\n1,"Good, The"\n2,"a ""b""\nc"\n3,5" disk\n')).rows
+    assert rows["title"].tolist() == ["Good, The", 'a "b"\nc', '5" disk']
+
+
+def test_header_without_rows_is_an_empty_table(tmp_path: Path) -> None:
+    rows = read_table(csv(tmp_path, "user,item\n")).rows
+    assert (list(rows), len(rows)) == (["user", "item"], 0)
+
+
+def test_findings_count_wrong_rows_and_keep_the_numbers_of_the_others(tmp_path: Path) -> None:
+    findings = Findings()
+    table = read_table(csv(tmp_path, "a,b\n1,2\n1,2,3\n\n1\n4,5\n"), findings)
+    (problem,) = findings.problems
+    assert (problem.rows, problem.row) == (2, 2)
+    assert table.rows["a"].to_dict() == {0: "1", 3: "4"}
+
+
+def test_missing_column_names_the_columns_found(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"events.csv has no column 'ts': it has 'user', ' item'\.$"):
+        read_table(csv(tmp_path, "user, item\na,x\n")).column("ts")
+    for name in (" item", "Item"):
+        with pytest.raises(DataError, match=f"Rename '{name}' to 'item'"):
+            read_table(csv(tmp_path, f"user,{name}\na,x\n")).column("item")
+    with pytest.raises(DataError, match=r"Separate the columns by commas\."):
+        read_table(csv(tmp_path, "user;item;ts\na;x;1\n")).column("ts")
+
+
+def test_parquet_index_is_a_column(tmp_path: Path) -> None:
+    pd.DataFrame({"user": ["a"], "item": ["x"]}).set_index("user").to_parquet(tmp_path / "events.parquet")
+    assert set(read_table(tmp_path / "events.parquet").rows) == {"user", "item"}
+
+
+def test_parquet_folder_adds_no_column(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "user=b", "events.parquet", {"item": ["x"]})
+    assert list(read_table(path).rows) == ["item"]
+
+
+def test_duplicate_parquet_columns_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["ts", "ts"]), tmp_path / "events.parquet")
+    with pytest.raises(DataError, match="has the column 'ts' twice"):
+        read_table(tmp_path / "events.parquet")
 
 
 def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"not parquet")
-    (tmp_path / "empty.csv").touch()
+    (tmp_path / "broken.csv.gz").write_bytes(b"user,item\n")
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(b"user,item\n")[:-9])
+    (tmp_path / "folder.csv").mkdir()
     (tmp_path / "events.txt").touch()
     for name, message in {
         "absent.csv": "absent.csv cannot be read: .*No such file",
         "broken.parquet": "broken.parquet cannot be read",
-        "empty.csv": "empty.csv cannot be read",
+        "broken.csv.gz": "broken.csv.gz cannot be read",
+        "cut.csv.gz": "cut.csv.gz cannot be read",
+        "folder.csv": "folder.csv cannot be read",
         "events.txt": "neither CSV nor Parquet",
     }.items():
         with pytest.raises(DataError, match=message):

@@ -21,7 +21,7 @@ def write_data(folder: Path, user: str) -> tuple[Path, Path]:
 def test_data_setting_is_used_without_a_download(tmp_path: Path) -> None:
     write_data(tmp_path, "a")
     lines: list[str] = []
-    found = locate_or_download(Settings(data=tmp_path, data_dir=tmp_path / "own"), None, None, (), lines.append)
+    found = locate_or_download(Settings(data=tmp_path, data_dir=tmp_path / "own"), None, None, (), 5, lines.append)
     assert (found.name, found.simulated, lines) == (tmp_path.name, False, [])
 
 
@@ -29,16 +29,16 @@ def test_given_files_are_used_before_the_data_setting(tmp_path: Path) -> None:
     write_data(tmp_path / "set", "by setting")
     events, titles = write_data(tmp_path / "given", "by option")
     settings, lines = Settings(data=tmp_path / "set", data_dir=tmp_path / "own"), list[str]()
-    assert locate_or_download(settings, events, titles, (), lines.append).users == ["by option"]
+    assert locate_or_download(settings, events, titles, (), 5, lines.append).users == ["by option"]
     with pytest.raises(DataError, match="give --events too"):
-        locate_or_download(settings, None, titles, (), lines.append)
+        locate_or_download(settings, None, titles, (), 5, lines.append)
     assert lines == []
 
 
 def test_earlier_download_is_used_again(tmp_path: Path) -> None:
     write_data(tmp_path / "data" / "ml-100k", "downloaded")
     lines: list[str] = []
-    found = locate_or_download(Settings(data=None, data_dir=tmp_path), None, None, (), lines.append)
+    found = locate_or_download(Settings(data=None, data_dir=tmp_path), None, None, (), 5, lines.append)
     assert (found.name, found.users, lines) == ("ml-100k", ["downloaded"], [])
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from infra.demo.command import Options, report
 from infra.demo.report import Outcome, UserReport, as_json, curves, page, summary, write
 from infra.demo.sampler import Sample
-from infra.demo.screen import LABELS, results
+from infra.demo.screen import LABELS, Screen, results
 from infra.monitor.metric_totals import MetricSums
 from infra.monitor.scrape import Histogram
+from infra.output_files import OutputError
 from model.metrics.beyond_accuracy import BeyondAccuracy
 from model.metrics.ranking import RANKING_METRICS, SLICES
 
@@ -214,3 +216,13 @@ def test_both_report_files_are_written(outcome: Outcome, tmp_path: Path) -> None
     assert [file.name for file in files] == ["report.json", "report.html"]
     assert json.loads(files[0].read_text())["data"] == "<two & a half>"
     assert files[1].read_text().startswith("<!doctype html>")
+
+
+def test_results_are_printed_before_a_file_fails(outcome: Outcome, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(OutputError, match=f"{tmp_path}/file/r cannot be written"):
+        report(outcome, Options(report=tmp_path / "file" / "r"), Screen(console))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert summary(outcome) in printed
+    assert "Written" not in printed

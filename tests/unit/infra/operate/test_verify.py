@@ -4,6 +4,7 @@ import pytest
 
 from infra.operate.verify import VerifyError, verify
 from infra.operate.versions import VersionError
+from infra.output_files import OutputError
 from model import checkpoint
 from tests.support.versions import Deployment
 
@@ -39,4 +40,8 @@ def test_impossible_verifications_are_refused(learned: Deployment) -> None:
         verify(learned.settings, 2, 3, None, learned.output.append)
     with pytest.raises(VerifyError, match="There is already a checkpoint at"):
         verify(learned.settings, 2, None, learned.versions[1].path, learned.output.append)
+    with pytest.raises(OutputError, match="cannot be written"):
+        verify(
+            learned.settings, 2, None, f"{learned.versions[1].path}/{checkpoint.MANIFEST}/new", learned.output.append
+        )
     assert learned.output == []
