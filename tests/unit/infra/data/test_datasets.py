@@ -134,3 +134,12 @@ def test_invalid_titles_are_refused(tmp_path: Path) -> None:
         load(events, write_table(tmp_path, "titles.csv", {"item": [1], "title": ["A"], "year": [0]}))
     with pytest.raises(DataError, match=r"titles\.csv has no column 'plot'"):
         load(events, write_table(tmp_path, "titles.csv", {"item": [1], "title": ["A"]}), text=("plot",))
+
+
+def test_launch_larger_than_the_flow_accepts_is_refused(tmp_path: Path) -> None:
+    events = write_table(tmp_path, "events.csv", {"user": [1], "item": [1], "ts": [1]})
+    further = {f"text{n}": ["", "界" * 60_000] for n in range(6)}  # 180,000 bytes each
+    titles = write_table(tmp_path, "titles.parquet", {"item": [1, 2], "title": ["A", "B"], **further})
+    assert len(load(events, titles, text=[*further][:5]).launches) == 2
+    with pytest.raises(DataError, match=r"'item' of .* has '2' in row 2: .* more than 1,048,576 bytes"):
+        load(events, titles, text=[*further])

@@ -66,3 +66,10 @@ def test_sequences_of_a_dataset_leave_out_titles_without_events() -> None:
         own = [data.titles[v] for v, u in zip(data.title, data.user, strict=True) if data.users[u] == user]
         assert [found.titles[v] for v in title_L] == own
     assert len(found.texts) == len(found.titles)
+
+
+def test_row_number_counts_the_rows_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "e.csv"
+    path.write_text("user,item,ts,action\nu,a,1,impression\nu,b,2,play\nu,c,x,play\n")
+    with pytest.raises(DataError, match="has 'x' in row 3"):
+        user_sequences.load(path)
