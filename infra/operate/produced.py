@@ -124,12 +124,13 @@ def lines(accounts: Mapping[str, Account]) -> list[str]:
     found = []
     for topic, one in accounts.items():
         noun, flow, parts = NOUNS[topic], READERS[topic], [f"{one.taken:,} of {one.sent:,} {NOUNS[topic]} taken"]
-        if one.counts is not None:
+        if one.counts is not None and topic == USER_EVENTS:
             parts.append(f"{one.counts.duplicates:,} duplicates")
         letters = ", ".join(f"{count:,} {kind}" for kind, count in one.dead_letters.most_common())
         found.append(f"{', '.join(parts)}, dead letters: {letters or 'none'}.")
         if one.counts is None:
-            found.append(f"The metrics of {flow} do not answer: duplicates among the {noun} are counted as taken.")
+            unknown = "duplicates and invalid records" if topic == USER_EVENTS else "invalid records"
+            found.append(f"The metrics of {flow} do not answer: {unknown} without a dead letter are counted as taken.")
         elif one.counts.dropped:
             found.append(f"{one.counts.dropped:,} invalid records got no dead letter, because there were too many.")
         if one.unread:
