@@ -17,6 +17,7 @@ from typing import Final
 from infra.data.datasets import Dataset
 from infra.data.download import download
 from infra.data.locate import locate
+from infra.data.producer import check_not_ahead
 from infra.demo.report import Outcome, UserReport, as_json, summary, write
 from infra.demo.runner import DemoRunner, Pacing
 from infra.demo.screen import Screen, clock
@@ -74,6 +75,7 @@ def demo(settings: Settings, data: Dataset, options: Options, screen: Screen) ->
         return time.monotonic() - began
 
     part = data if options.full else data.slice(int(len(data) * (1 - PRODUCED_SHARE)))
+    check_not_ahead(part, time.time())  # before anything starts
     endless = options.full or options.speed is not None
     pacing = Pacing(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
     with _folder(options.keep, screen.print_line) as folder, screen:

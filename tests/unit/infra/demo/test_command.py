@@ -1,11 +1,16 @@
 """The demo's dataset is located before anything is downloaded, and dead-lettered events are counted once."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from infra.data.datasets import load
+from infra.data.producer import ProduceError
 from infra.data.tables import DataError
-from infra.demo.command import dead_events, locate_or_download
+from infra.demo.command import Options, dead_events, demo, locate_or_download
+from infra.demo.screen import Screen
 from infra.settings import Settings
 from streaming.topics import TITLE_LAUNCHES
 from tests.support.dead_letters import message, write_letters
@@ -48,3 +53,11 @@ def test_dead_lettered_events_are_counted_once(new_kafka: dict[str, str]) -> Non
     write_letters(new_kafka, (message(1), "unknown action: x"))  # a restarted flow wrote it again
     write_letters(new_kafka, (message(5, b"{", TITLE_LAUNCHES), "not JSON: x"))  # no event
     assert dead_events(new_kafka) == 2
+
+
+def test_events_later_than_now_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "e.csv", {"user": [1], "item": [1], "ts": [2_500_000_000]})
+    console = Console(file=io.StringIO())
+    with pytest.raises(ProduceError, match="1 of 1 events are later than now"):
+        demo(Settings(data_dir=tmp_path), load(path), Options(), Screen(console))
+    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
