@@ -117,6 +117,10 @@ def demo(
     full: Annotated[bool, typer.Option("--full", help="Run the whole dataset, however long it takes.")] = False,
     speed: Speed = None,
     minutes: Annotated[float, typer.Option(min=0, help="End the live part when this many minutes have passed.")] = 7.0,
+    window: Annotated[
+        int,
+        typer.Option(min=1, help="Live events within which users run side by side; each user's events stay in order."),
+    ] = 2_000,
     report: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")] = Path(),
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the folder of the run: logs, checkpoints, features.")
@@ -138,7 +142,8 @@ def demo(
     screen = Screen()
     try:
         data = locate_or_download(load(), events, titles, tuple(text or ()), rating_max, screen.print_line)
-        run_demo(load(broker=broker), data, Options(full, speed, minutes, keep=keep, report=report), screen)
+        options = Options(full, speed, minutes, window=window, keep=keep, report=report)
+        run_demo(load(broker=broker), data, options, screen)
     except KeyboardInterrupt:
         typer.echo("Stopped.", err=True)
         raise typer.Exit(130) from None

@@ -201,11 +201,16 @@ class DatasetProducer:
         return self.launches
 
     def produce(
-        self, until: int | None = None, pace: ProduceRate | None = None, before: Callable[[Event], object] | None = None
+        self,
+        until: int | None = None,
+        pace: ProduceRate | None = None,
+        before: Callable[[Event], object] | None = None,
+        take: Callable[[], int | None] | None = None,
     ) -> int:
         """Produce events up to index `until`, or until `stop` is set; wait for delivery. Returns the events so far.
 
-        `before` is called with each event just before it is produced.
+        `before` is called with each event just before it is produced. `take` chooses the next event: it returns its
+        index, or None if no event may be produced yet. It may be at most `ahead` events early.
         """
         pace, end = pace or ProduceRate(), len(self.data) if until is None else min(until, len(self.data))
         first, began = self.events, self._clock()
@@ -215,7 +220,11 @@ class DatasetProducer:
             self._wait_for_flows(pace)
             if self.stop.is_set():
                 break
-            self._produce_event(self.data.event(self.events), before)
+            index = self.events if take is None else take()
+            if index is None:
+                self._wait_until(self._clock() + _MIN_POLL_S)
+                continue
+            self._produce_event(self.data.event(index), before)
             self._report()
         self._delivery.flush()
         self._report(last=True)

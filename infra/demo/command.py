@@ -1,7 +1,8 @@
 """`premiere demo`: produces a dataset into all flows and reports how well the lists were ranked.
 
 It produces the last 40 % of the events in time order: the first half as a backlog, the second half live, as fast as the
-flows keep up. Before each live event it reads the user's list from Redis, as a client would (served evaluation).
+flows keep up, and each user's next event once the user's list knows the previous one (`infra/demo/closed_loop.py`).
+Before each live event it reads the user's list from Redis, as a client would (served evaluation).
 Everything that it starts is stopped, whatever happens.
 """
 
@@ -18,8 +19,10 @@ from infra.data.datasets import Dataset
 from infra.data.download import download
 from infra.data.locate import locate
 from infra.data.producer import check_not_ahead
+from infra.demo.closed_loop import WINDOW
+from infra.demo.live_launches import with_live_launches
 from infra.demo.report import Outcome, UserReport, as_json, summary, write
-from infra.demo.runner import DemoRunner, Pacing
+from infra.demo.runner import DemoRunner, Pacing, backlog_events
 from infra.demo.screen import Screen, clock
 from infra.local.session import run_session
 from infra.settings import Settings
@@ -41,6 +44,7 @@ class Options:
     speed: float | None = None  # of the live part, as a multiple of the data's own pace
     minutes: float = 7.0  # limit of the whole run, unless `full` or a speed is given
     limit: int = 200  # live events in flight
+    window: int = WINDOW  # live events within which users run side by side
     keep: bool = False  # keep the folder of the run
     report: Path = Path()  # folder of report.json and report.html
 
@@ -76,8 +80,10 @@ def demo(settings: Settings, data: Dataset, options: Options, screen: Screen) ->
 
     part = data if options.full else data.slice(int(len(data) * (1 - PRODUCED_SHARE)))
     check_not_ahead(part, time.time())  # before anything starts
+    part = with_live_launches(part, backlog_events(part), seed=settings.seed)
     endless = options.full or options.speed is not None
-    pacing = Pacing(options.limit, options.speed, float("inf") if endless else 60 * options.minutes)
+    until = float("inf") if endless else 60 * options.minutes
+    pacing = Pacing(options.limit, options.window, options.speed, until)
     with _folder(options.keep, screen.print_line) as folder, screen:
         own = _own_settings(settings, folder)
         with _empty_log(own), run_session(own) as session:
@@ -141,6 +147,8 @@ def outcome(runner: DemoRunner, seconds: float) -> Outcome:
         live_start=runner.live_start,
         user_reports=user_reports(runner),
         missing_events=runner.client.missing_events,
+        window=runner.pacing.window,
+        not_waited=runner.loop.not_waited,
         beyond_accuracy=runner.served.beyond_accuracy.report(runner.producer.launches),
     )
 
@@ -157,8 +165,8 @@ def user_reports(runner: DemoRunner) -> list[UserReport]:
     late = {runner.demo_users.name(launch.title) for launch in runner.data.launches if (launch.ts or 0) >= began}
     found = []
     for user in runner.demo_users.most_active(runner.backlog_end, end):
-        seen = runner.demo_users.portrait(user, end)
-        events = runner.demo_users.events(user, end)
+        seen = runner.demo_users.portrait(user)
+        events = runner.demo_users.events(user)
         found.append(UserReport(user, events, seen.recent_titles, [(name, name in late) for name, _ in seen.listed]))
     return found
 

@@ -40,9 +40,21 @@ class ListClient:
         """The user's list for the horizon that has passed."""
         return read(self.redis, user, self._passed(user), self.namespace)
 
+    def missing(self, users: Sequence[str]) -> list[int]:
+        """How many events of each user the list lacks."""
+        if not users:
+            return []
+        pipeline = self.redis.pipeline(transaction=False)
+        for user in users:
+            pipeline.hget(key(user, self.namespace), "events")
+        return [max(0, self._sent[user] - int(n or 0)) for user, n in zip(users, pipeline.execute(), strict=True)]
+
+    def sent_events(self, user: str) -> int:
+        """Events of this user that were sent."""
+        return self._sent[user]
+
     def _passed(self, user: str) -> int:
-        """Events of the user that the list lacks."""
-        return max(0, self._sent[user] - int(self.redis.hget(key(user, self.namespace), "events") or 0))
+        return self.missing([user])[0]
 
 
 class DemoUsers:
@@ -53,22 +65,22 @@ class DemoUsers:
         self.names = {launch.title: display_name(launch) for launch in data.launches}
         self._before: dict[str, set[str]] = {}
 
-    def portrait(self, user: str, until: int) -> UserPortrait:
-        """A user's recent titles before the event of index `until`, and the list in Redis."""
+    def portrait(self, user: str) -> UserPortrait:
+        """A user's recent titles that were sent, and the list in Redis."""
         listed = self.client.read(user)[:MAX_LISTED]
         before = self._before.get(user, set(listed))
         self._before = {user: set(listed)}
         shown = [(self.name(title), title not in before) for title in listed]
-        return UserPortrait(user, [self.name(title) for title in self.recent_titles(user, until)], shown)
+        return UserPortrait(user, [self.name(title) for title in self.recent_titles(user)], shown)
 
-    def recent_titles(self, user: str, until: int) -> list[str]:
-        """The user's recent titles before the event of index `until`, newest first."""
-        rows = (self.data.user[:until] == self.data.users.index(user)).nonzero()[0][-MAX_RECENT:]
+    def recent_titles(self, user: str) -> list[str]:
+        """The user's recent titles that were sent, newest first."""
+        rows = (self.data.user == self.data.users.index(user)).nonzero()[0][: self.events(user)][-MAX_RECENT:]
         return [self.data.titles[self.data.title[row]] for row in rows[::-1]]
 
-    def events(self, user: str, until: int) -> int:
-        """Number of the user's events before the event of index `until`."""
-        return int((self.data.user[:until] == self.data.users.index(user)).sum())
+    def events(self, user: str) -> int:
+        """Number of the user's events that were sent."""
+        return self.client.sent_events(user)
 
     def name(self, title: str) -> str:
         """Display name of a title; its id if it has no metadata."""
@@ -79,7 +91,7 @@ class DemoUsers:
         rows = self.data.user[first:until]
         counts: Mapping[int, int] = {int(row): int((rows == row).sum()) for row in dict.fromkeys(rows.tolist())}
         old = set(self.data.user[:first].tolist())
-        busiest = sorted(counts, key=lambda row: -counts[row])
+        busiest = sorted((row for row in counts if self.events(self.data.users[row])), key=lambda row: -counts[row])
         newcomers = [row for row in busiest if row not in old][:1]
         chosen = [row for row in busiest if row not in newcomers][: most - len(newcomers)] + newcomers
         return [self.data.users[row] for row in chosen]

@@ -13,6 +13,7 @@ from typing import Final
 
 from infra.data.datasets import Dataset
 from infra.data.producer import DatasetProducer, ProduceProgress, ProduceRate
+from infra.demo.closed_loop import WINDOW, ClosedLoop
 from infra.demo.demo_client import DemoUsers, ListClient
 from infra.demo.sampler import Sample, Sampler
 from infra.demo.screen import ScreenState, ScreenStep, UserPortrait
@@ -35,11 +36,17 @@ NAP_S: Final = 0.1  # between two checks whether a sample is due
 PORTRAIT_HOLD_S: Final = 5.0  # time that a user stays on the screen
 
 
+def backlog_events(data: Dataset) -> int:
+    """Number of events before the live part."""
+    return int(len(data) * BACKLOG_SHARE)
+
+
 @dataclass(frozen=True)
 class Pacing:
     """How fast the live part runs, and when it ends."""
 
     limit: int = 200  # live events in flight
+    window: int = WINDOW  # events within which users run side by side
     speed: float | None = None  # multiple of the data's own pace
     until: float = float("inf")  # seconds on the demo's clock; the live part lasts at least MIN_LIVE_S
 
@@ -57,14 +64,19 @@ class DemoRunner:
     live_start: Sample | None = None
 
     def __post_init__(self) -> None:
-        self.backlog_end = int(len(self.data) * BACKLOG_SHARE)
+        self.backlog_end = backlog_events(self.data)
         self.client = ListClient(self.session.redis, self.session.settings.namespace)
         self.demo_users = DemoUsers(self.client, self.data)
         self.served = ServedEvaluation(self.client.serve, repeats=not self.session.settings.filter_seen)
         self.stop = threading.Event()
         self.producer = DatasetProducer(
-            self.data, self.session.settings.kafka_config(), progress=self._progress, stop=self.stop
+            self.data,
+            self.session.settings.kafka_config(),
+            ahead=self.pacing.window,
+            progress=self._progress,
+            stop=self.stop,
         )
+        self.loop = ClosedLoop(self.data, self.client, self.backlog_end, self.pacing.window)
         self.sampler = Sampler(self.session.settings, self.session.lags, self.producer, self.served, self.clock)
         self._phase, self._portrait_since, self._user = "", float("-inf"), ""
 
@@ -82,7 +94,8 @@ class DemoRunner:
                 pace = ProduceRate(
                     self.pacing.speed, in_flight=self._in_flight, limit=self.pacing.limit, timeout_s=MAX_STANDSTILL_S
                 )
-                self.producer.produce(pace=pace, before=self._before(self.served.score_and_count))
+                before = self._before(self.served.score_and_count)
+                self.producer.produce(pace=pace, before=before, take=self.loop.take)
             with self._timed("settling"):
                 self._wait(lambda now: now.accounted >= now.produced, lambda now: now.accounted)
                 self._settle()
@@ -199,7 +212,7 @@ class DemoRunner:
         at = self.producer.events
         if self.clock() - self._portrait_since > PORTRAIT_HOLD_S and at:
             self._portrait_since, self._user = self.clock(), self.data.users[self.data.user[at - 1]]
-        return self.demo_users.portrait(self._user, at) if self._user else None
+        return self.demo_users.portrait(self._user) if self._user else None
 
 
 def _scored(sample: Sample) -> float:

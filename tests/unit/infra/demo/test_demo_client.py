@@ -50,19 +50,22 @@ def test_reading_a_portrait_is_not_counted_as_served(redis: Redis) -> None:
 
 
 def test_portrait_shows_names_and_marks_new_titles(redis: Redis, data: Dataset) -> None:
-    demo_users, user = DemoUsers(ListClient(redis), data), data.users[3]
+    client, user = ListClient(redis), data.users[3]
+    demo_users = DemoUsers(client, data)
+    own = [k for k in range(len(data)) if data.event(k).user == user][:12]
+    for _ in own:
+        client.sent(user)
     titles = [launch.title for launch in data.launches[:3]]
-    put(redis, user, {0: titles[:2]}, events=9)
-    first = demo_users.portrait(user, len(data))
+    put(redis, user, {0: titles[:2]}, events=12)
+    first = demo_users.portrait(user)
     assert first.listed == [(demo_users.name(title), False) for title in titles[:2]]
-    put(redis, user, {0: titles[1:]}, events=9)
-    assert demo_users.portrait(user, len(data)).listed == [
+    put(redis, user, {0: titles[1:]}, events=12)
+    assert demo_users.portrait(user).listed == [
         (demo_users.name(titles[1]), False),
         (demo_users.name(titles[2]), True),
     ]
-    own = [k for k in range(len(data)) if data.event(k).user == user]
     assert list(first.recent_titles) == [demo_users.name(data.event(k).title) for k in reversed(own)][:10]
-    assert demo_users.events(user, own[2]) == 2
+    assert demo_users.events(user) == 12
 
 
 def test_title_without_a_name_is_shown_by_its_id(redis: Redis, data: Dataset) -> None:
@@ -74,7 +77,10 @@ def test_title_without_a_name_is_shown_by_its_id(redis: Redis, data: Dataset) ->
 
 def test_most_active_users_and_one_new_user_are_chosen(redis: Redis, data: Dataset) -> None:
     first, until = 300, len(data)
-    chosen = DemoUsers(ListClient(redis), data).most_active(first, until)
+    client = ListClient(redis)
+    for user in data.users:
+        client.sent(user)
+    chosen = DemoUsers(client, data).most_active(first, until)
     old = set(data.user[:first].tolist())
     rows = [data.users.index(user) for user in chosen]
     assert len(set(chosen)) == len(chosen) == 4

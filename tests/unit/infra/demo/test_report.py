@@ -69,6 +69,8 @@ def outcome() -> Outcome:
         live_start=history[-1],
         user_reports=[UserReport("<7>", 12, ["Alien <3>"], [("Heat & Dust", True), ("Up", False)])],
         missing_events={0: 30, 4: 60, 12: 9, 99: 1},
+        window=2000,
+        not_waited=7,
         beyond_accuracy={"coverage": 0.125, "popularity_bias": 1234.4, "new_title_share": 0.25},
     )
 
@@ -84,6 +86,7 @@ def test_json_report_has_all_documented_fields(outcome: Outcome) -> None:
     assert found["end_to_end_latency_ms"]["launch"] == {"p50": None, "p95": None, "p99": None}
     assert (found["simulated"], found["data"], found["seconds"]) == (False, "<two & a half>", 61.2)
     assert found["scored"] == LIVE
+    assert (found["window"], found["not_waited"]) == (2000, 7)
     assert found["served_missing_events"] == {"p50": 4, "p95": 12, "p99": 12}
     assert {measure: of["served"] for measure, of in found["beyond_accuracy"].items()} == outcome.beyond_accuracy
     assert found["settings"]["redis_url"] == "redis://:**********@h:1/0"
@@ -182,7 +185,7 @@ def test_page_shows_curves_users_and_metrics(outcome: Outcome) -> None:
         "Alien &lt;3&gt;",
         "Heat &amp; Dust",
         "launched live",
-        "lacked 4 or more",
+        "7 of 1,000 events were sent without it",
         "covered 12.5% of all titles; a listed title had 1,234 events on average, and 25% of the lists contained",
         "User &lt;7&gt;",
     ):
