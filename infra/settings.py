@@ -175,6 +175,12 @@ class Settings(BaseSettings):
         description="let Kafka fence a replaced process of features or titles; false: for brokers without transactions",
     )
     epoch_seconds: float = Field(default=1, gt=0, description="seconds between two snapshots of state and offsets")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="form of the flows' log lines: text, or json (one object per line)"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="lowest level of log messages: debug, info, warning or error"
+    )
     metrics_host: str = Field(default="127.0.0.1", description="address on which flows serve metrics")
     metrics_port: int = Field(
         default=9464, ge=0, le=65_280, description="metrics port of features; the other flows use the next ones; 0: off"

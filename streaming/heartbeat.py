@@ -3,6 +3,7 @@
 The engine polls the sources in the thread that runs all steps of a worker. So a step or a sink that hangs stops it.
 """
 
+import time
 from typing import Final
 
 from prometheus_client import Gauge
@@ -12,6 +13,16 @@ HEARTBEAT: Final = Gauge(
 )
 
 
+_last = 0.0  # Unix time
+
+
 def beat() -> None:
     """The flow makes a step."""
-    HEARTBEAT.set_to_current_time()
+    global _last
+    _last = time.time()
+    HEARTBEAT.set(_last)
+
+
+def last_beat() -> float:
+    """Unix time of the last step in this process; 0 before the first."""
+    return _last

@@ -179,18 +179,22 @@ def produce(
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show consumer lag, learner metrics and end-to-end latency."""
+    """Show what each flow does, consumer lag, learner metrics and latency; exits with 1 if a flow does not run."""
     import json
 
     from infra.local.address_file import with_local_services
+    from infra.local.supervisor import FLOWS
     from infra.monitor import status as monitor
     from infra.settings import load
 
-    found = monitor.status_and_version(with_local_services(load()))
+    settings = with_local_services(load())
+    found = monitor.status_and_version(settings)
     if as_json:
         typer.echo(json.dumps(monitor.as_json(*found), indent=2))
     else:
         monitor.print_status(*found)
+    if settings.metrics_port and monitor.NOT_RUNNING in map(found[0].phase, FLOWS):
+        raise typer.Exit(1)
 
 
 @app.command()

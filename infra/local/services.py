@@ -12,7 +12,7 @@ from typing import Final
 from infra.errors import SettingsError
 from infra.local.address_file import local_services, write_addresses
 from infra.local.embedded import start_kafka, start_redis
-from infra.monitor.metrics_server import free_base_port
+from infra.monitor.metrics_server import reserved_base_port
 from infra.settings import Settings
 from infra.topics import create_topics
 from streaming.topics import topics
@@ -44,7 +44,7 @@ def start_services(settings: Settings) -> Iterator[Settings]:
         if not settings.redis_url:
             started["redis_url"] = stack.enter_context(_private_redis(settings.data_dir.resolve()))
         if settings.metrics_port:
-            started["metrics_port"] = free_base_port(settings)
+            started["metrics_port"] = stack.enter_context(reserved_base_port(settings))
         ready = settings.model_copy(update=started)
         create_topics(ready.kafka_config(), topics(ready.event_partitions))
         stack.enter_context(write_addresses(ready))

@@ -1,22 +1,23 @@
 """Runs the four flows as child processes and restarts a flow that crashes.
 
-Each crash makes the delay before the next restart twice as long. After too many crashes `check()` raises an error with
-the end of the flow's log. There is no thread: the caller must call `check()` regularly, which detects crashes and
-restarts flows.
+Each crash is reported with the last error in the flow's log, and makes the delay before the next restart twice as long.
+After too many crashes `check()` raises an error. There is no thread: the caller must call `check()` regularly, which
+detects crashes and restarts flows.
 """
 
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from infra.errors import FlowOwnedError, ServiceError
-from infra.local.processes import defer_signals, log_tail, spawn, stop
+from infra.local.last_error import last_error
+from infra.local.processes import defer_signals, spawn, stop
 from infra.settings import Settings
 
 FLOWS: Final = ("features", "titles", "learn", "publish")
@@ -51,6 +52,7 @@ class Supervisor:
     flows: Sequence[str] = FLOWS
     command: Sequence[str] = (sys.executable, "-P", "-m", "infra.cli.main", "run")
     restart_policy: RestartPolicy = field(default_factory=RestartPolicy)
+    report: Callable[[str], object] = lambda line: None  # gets one line per crash
     _flows: dict[str, _SupervisedFlow] = field(default_factory=dict, init=False)
 
     def __enter__(self) -> Self:
@@ -97,13 +99,22 @@ class Supervisor:
 
     def _schedule_restart(self, name: str, flow: _SupervisedFlow, code: int) -> None:
         if code == FlowOwnedError.exit_code:  # a restart would not help, and must not take the flow back
-            raise ServiceError(f"Another process owns the flow {name}. End of {flow.log}:\n{log_tail(flow.log)}")
+            raise ServiceError(f"Another process owns the flow {name}: {last_error(flow.log)} (log: {flow.log})")
         now = time.monotonic()
         flow.crashes = 1 if now - flow.started_at > self.restart_policy.stable_after_s else flow.crashes + 1
         if flow.crashes > self.restart_policy.max_restarts:
             raise ServiceError(
-                f"The flow {name} crashed {flow.crashes} times (last exit code {code}). "
-                f"End of {flow.log}:\n{log_tail(flow.log)}"
+                f"The flow {name} crashed {flow.crashes} times ({_describe_exit(code)}; log: {flow.log}). "
+                f"Its last error: {last_error(flow.log)}"
             )
         delay = self.restart_policy.first_delay_s * 2 ** (flow.crashes - 1)
-        flow.restart_at = now + min(self.restart_policy.max_delay_s, delay)
+        delay = min(self.restart_policy.max_delay_s, delay)
+        flow.restart_at = now + delay
+        self.report(
+            f"The flow {name} crashed ({_describe_exit(code)}; log: {flow.log}) and starts again in {delay:g} s. "
+            f"Its last error: {last_error(flow.log)}"
+        )
+
+
+def _describe_exit(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

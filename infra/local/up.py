@@ -19,13 +19,17 @@ def up(settings: Settings) -> None:
     """Run until Ctrl-C or SIGTERM, then stop all. Raises PremiereError if a service does not start or a flow fails."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with start_services(settings) as ready, Supervisor(ready) as flows:
+        with start_services(settings) as ready, Supervisor(ready, report=_report) as flows:
             _print_addresses(ready, has_own_redis=not settings.redis_url)
             while True:
                 flows.check()
                 time.sleep(CHECK_INTERVAL_S)
     except KeyboardInterrupt:
         typer.echo("Stopped.")
+
+
+def _report(line: str) -> None:
+    typer.echo(f"{time.strftime('%H:%M:%S')} {line}", err=True)
 
 
 def _print_addresses(settings: Settings, has_own_redis: bool) -> None:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -22,6 +22,7 @@ GAUGE_MERGE: Final = {  # gauge -> how the values of a flow's workers become one
     "premiere_rollback_version": max,
     "premiere_read_offset": min,
 }
+_OPENER: Final = build_opener(ProxyHandler({}))  # the flows are ours: a proxy for the outside does not reach them
 SCRAPE_TIMEOUT_S: Final = 2.0  # per endpoint: a flow that is busy in numeric code answers late
 
 
@@ -140,7 +141,7 @@ def _scrape_port(settings: Settings, port: int, timeout_s: float) -> Scrape | No
     host = settings.metrics_host
     host = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     try:
-        with urlopen(f"http://{host}:{port}/metrics", timeout=timeout_s) as response:
+        with _OPENER.open(f"http://{host}:{port}/metrics", timeout=timeout_s) as response:
             return Scrape.parse(response.read().decode())
     except (OSError, ValueError):  # refused, timed out or truncated
         return None

@@ -19,6 +19,7 @@ from infra.monitor.lag import LagReader, PartitionLag
 from infra.monitor.scrape import Histogram, Scrape, scrape_flows
 from infra.settings import Settings
 from streaming.kafka.client import consumer_config, topic_name
+from streaming.phase import Phase
 from streaming.records import Version, decode_version
 from streaming.topics import MODEL_VERSIONS
 
@@ -33,6 +34,8 @@ LEARNER_METRICS: Final = {  # field of the status -> metric of the flow `learn`
     "eval_sample_ratio": "premiere_learner_eval_sample_ratio",
     "events_per_second": "premiere_learner_events_per_second",
 }
+NOT_RUNNING: Final = "not running"
+_PHASES: Final = [*map(str, Phase)]  # the earliest phase of a flow's workers counts
 _VERSION_TIMEOUT_S: Final = 5.0  # to read the newest version from its topic
 
 
@@ -47,6 +50,17 @@ class Status:
     def scrape(self, flow: str) -> Scrape:
         """A flow's metrics, empty if the flow did not answer."""
         return self.scrapes.get(flow) or Scrape()
+
+    def phase(self, flow: str) -> str:
+        """What a flow does: a phase of `streaming.phase`, or "not running" if it does not answer."""
+        if self.scrapes.get(flow) is None:
+            return NOT_RUNNING
+        states = self.scrape(flow).by_label("premiere_flow_phase", "premiere_flow_phase")
+        return min((phase for phase, is_current in states.items() if is_current), key=_PHASES.index, default="unknown")
+
+    def restarts(self, flow: str) -> int:
+        """How often workers of a flow started after a crash."""
+        return int(self.scrape(flow).value("premiere_flow_restarts"))
 
     @property
     def learned(self) -> int:
@@ -133,6 +147,8 @@ def as_json(status: Status, newest: tuple[int, Version] | None) -> dict[str, Any
     return {
         "time": status.time,
         "flows": {flow: status.scrapes.get(flow) is not None for flow in FLOWS},
+        "phases": {flow: status.phase(flow) for flow in FLOWS},
+        "restarts": {flow: status.restarts(flow) for flow in FLOWS},
         "lag": [row._asdict() for row in status.lags],
         "events": {
             "accepted": int(features.value("premiere_events_total")),
@@ -167,9 +183,10 @@ def _lag_table(status: Status) -> RenderableType:
 
 def _summary_table(found: dict[str, Any]) -> RenderableType:
     grid = Table(box=None, pad_edge=False, show_header=False)
-    unreachable = [flow for flow, answers in found["flows"].items() if not answers]
-    if unreachable:
-        grid.add_row("no answer from", ", ".join(unreachable))
+    for flow, phase in found["phases"].items():
+        restarts = found["restarts"][flow]
+        crashed = f", {restarts} restart{'s' if restarts > 1 else ''} after a crash" if restarts else ""
+        grid.add_row(flow, f"[red]{phase}[/red]" if phase == NOT_RUNNING else phase + crashed)
     learner, events, version = found["learner"], found["events"], found["version"]
     dead = ", ".join(f"{count} {reason}" for reason, count in events["dead_letters"].items())
     grid.add_row(

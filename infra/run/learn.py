@@ -14,6 +14,7 @@ from confluent_kafka import Consumer
 
 from infra.errors import PremiereError, SettingsError
 from infra.learner_settings import learner_settings, set_threads
+from infra.run.compiling import compiling
 from infra.run.flow import Flow
 from infra.run.log_retention import start_retention_watch
 from infra.settings import Settings
@@ -50,7 +51,7 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
     It continues from the newest complete checkpoint, else from the start of the learner log. Raises SettingsError if
     the checkpoint has other model settings or all have another format, LogTruncatedError if records are missing.
     """
-    from model.learner import Learner
+    from model.learner import Learner, warm_up
     from streaming.flows.learn import build
     from streaming.state.checkpoints import version_record
     from streaming.state.log_learner import LogLearner
@@ -60,6 +61,8 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
     config = settings.kafka_config()
     log_id = log_identity(config, [t.ACTIVITY])
     checkpoints = _open_checkpoints(settings, log_id, owner)
+    with compiling():
+        warm_up(learner_settings(settings))
     learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
     unannounced = None
     found, first = _load_newest(checkpoints), first_offset(config)
@@ -74,6 +77,10 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
         newest = version_record(url, manifest)
         unannounced = _unannounced(read_versions(config), newest, manifest["passed"], learner.gate, checkpoints)
         _skip_lost_records(learner, first, same_log)
+    log.info(
+        "Learning from offset %d of %s, after %d events, with %s.",
+        learner.position, t.ACTIVITY, learner.learned, "a new model" if found is None else f"the checkpoint {url}",
+    )  # fmt: skip
     start = {0: learner.position} if learner.position else None
     commit_position = CommitPosition(start)
     source = KafkaSource(

@@ -16,6 +16,7 @@ from fsspec.core import url_to_fs
 from infra.errors import TopicError
 from infra.learner_settings import learner_settings, set_threads
 from infra.monitor.lag import retry_during_election
+from infra.run.compiling import compiling
 from infra.run.flow import Flow
 from infra.run.peer_offsets import PUBLISH_GROUP, MinOffset, PeerOffsets, worker_group_id
 from infra.run.workers import SINGLE_WORKER, Worker
@@ -52,14 +53,15 @@ def publish(
 
     set_threads(settings.threads)
     config, model = settings.kafka_config(), learner_settings(settings)
-    warm_up(model)
+    with compiling():
+        warm_up(model)
     publisher = Publisher(publish_settings(settings), Shard(worker.index, worker.count))
     max_records = {t.TITLES: None, t.ACTIVITY: settings.publish_warmup_records, t.MODEL_VERSIONS: None}
     starts = {topic: start_offset(config, topic, limit, worker) for topic, limit in max_records.items()}
     backlog = {topic: _Backlog(config, topic, start, stop) for topic, start in starts.items()}
     d_text = model.stream_state.d_text
     announced = restore(publisher, backlog[t.TITLES], backlog[t.ACTIVITY], backlog[t.MODEL_VERSIONS], d_text)
-    log.info("Caches hold %d users and %d titles", len(publisher.users), len(publisher.titles.titles))
+    log.info("The caches hold %d users and %d titles.", len(publisher.users), len(publisher.titles.titles))
     kinds = {"activity": t.ACTIVITY, "titles": t.TITLES, "versions": t.MODEL_VERSIONS}
     # The records that `restore` read count as done: a restart reads them again and recomputes all lists.
     commit_positions = {kind: CommitPosition({0: backlog[topic].next}) for kind, topic in kinds.items()}

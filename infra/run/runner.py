@@ -31,9 +31,11 @@ from infra.run.learn import learn
 from infra.run.owner import own_worker
 from infra.run.prune_recovery import prune_recovery_store
 from infra.run.publish import publish
+from infra.run.starts import counted_start
 from infra.run.workers import SINGLE_WORKER, Worker, stop_on_signals
 from infra.settings import Settings
 from infra.topics import EMBEDDED_LOGS, log_identity
+from streaming import phase
 from streaming import topics as t
 from streaming.errors import OwnedElsewhereError, StreamError
 from streaming.kafka.ownership import SOLE_PROCESS, Owner
@@ -57,12 +59,16 @@ def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
     metrics_server.start_metrics_server(settings, flow, worker.index)
     epoch = timedelta(seconds=settings.epoch_seconds)
     try:
-        with own_worker(settings, flow, worker, stop, worker_lock is not None) as owner:
+        with (
+            counted_start(settings.data_dir, flow, worker.index),
+            own_worker(settings, flow, worker, stop, worker_lock is not None) as owner,
+        ):
             store = recovery_store(settings, flow) if flow in RECOVERABLE_FLOWS else None
             dataflow, sources = FLOW_BUILDERS[flow](settings, stop, worker, owner)
             if worker.index == 0 and settings.metrics_port:  # the workers share one consumer group
                 lag_exporter.start_lag_exporter(settings.kafka_config(), flow, stop)
             start_clock_watch(stop)
+            phase.catch_up(is_ready_at_end=flow != "publish")  # which is ready once it serves a version
             gc.freeze()  # objects loaded so far are permanent: garbage collections skip them
             cli_main(dataflow, epoch_interval=epoch, recovery_config=store, **_cluster_options(worker))
             if not stop.is_set():  # a cluster's engine can return without an error before its work is done (measured)

@@ -6,6 +6,7 @@ The parent process only supervises: it forwards SIGTERM, and if a worker dies, i
 error, so that its own supervisor restarts the whole group.
 """
 
+import logging
 import os
 import socket
 import subprocess
@@ -14,10 +15,12 @@ import threading
 from contextlib import ExitStack
 from typing import Final
 
-from infra.errors import FlowOwnedError, ServiceError, SettingsError
+from infra.errors import FlowOwnedError, PremiereError, ServiceError, SettingsError
 from infra.local.embedded import LOOPBACK
+from infra.local.last_error import START_MESSAGE
 from infra.local.processes import spawn, stop
-from infra.run.workers import Worker, stop_on_signals
+from infra.run.logs import configure_logs
+from infra.run.workers import SINGLE_WORKER, Worker, stop_on_signals
 from infra.settings import Settings
 
 CLUSTERED_FLOWS: Final = ("features", "titles")
@@ -25,21 +28,34 @@ POLL_INTERVAL_S: Final = 0.2  # between two checks for dead workers
 DRAIN_TIMEOUT_S: Final = 9.0  # for all workers to drain: less than the supervisor's timeout
 DRAIN_TIMEOUT_AFTER_CRASH_S: Final = 2.0  # the rest of a cluster cannot drain without the dead worker
 
+log: Final = logging.getLogger(__name__)
+
 
 def start_flow(
     flow: str, settings: Settings, workers: int | None, process: int | None, addresses: tuple[str, ...]
 ) -> None:
-    """Run a flow, or one worker of it, until SIGTERM or Ctrl-C. Raises PremiereError."""
-    from infra.run.runner import run
+    """Run a flow, or one worker of it, until SIGTERM or Ctrl-C. Raises SettingsError for invalid options.
 
+    Every other error is the last message in the log. Raises SystemExit with its exit code then.
+    """
     count = workers or len(addresses) or settings.worker_count(flow)
     _check_options(flow, count, process, addresses)
-    if process is not None:
-        run(flow, settings, Worker(process, count, addresses))
-    elif count == 1:
-        run(flow, settings)
-    else:
-        run_group(flow, settings, count)
+    configure_logs(settings, flow, process or 0)
+    try:
+        if process is None and count > 1:
+            run_group(flow, settings, count)
+        else:
+            from infra.run.runner import run
+
+            log.info("%s %s.", START_MESSAGE, settings.data_dir.resolve())
+            run(flow, settings, SINGLE_WORKER if process is None else Worker(process, count, addresses))
+            log.info("Stopped.")
+    except PremiereError as error:
+        log.critical("%s", error)
+        raise SystemExit(error.exit_code) from None
+    except Exception:
+        log.critical("An unexpected error ended the flow.", exc_info=True)
+        raise SystemExit(1) from None
 
 
 def run_group(flow: str, settings: Settings, count: int) -> None:

@@ -118,6 +118,7 @@ class _Step:
     def _collect(self, wait: bool) -> None:
         version = self.checkpoints.take_finished(wait)
         if version is not None:
+            log.info("Step %d is written after %d events: %s.", version.step, version.learned, version.path)
             self.commit_position.advance(0, version.position)
             if version.step in self.passed:
                 self.ready.append(version)

@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge
 
 from model.checkpoint import CheckpointError
 from model.recommender import Recommender
+from streaming.phase import Phase, enter
 from streaming.records import Title, Version
 from streaming.state.model_versions import VersionFence
 from streaming.state.publisher import Publisher
@@ -209,7 +210,8 @@ class VersionLoader:
             self._skip(loaded.announced, error)
             return
         self._failures = {n: failure for n, failure in self._failures.items() if n > number}
-        log.info("Serving version %d, trained on %d events", number, version.learned)
+        enter(Phase.READY)
+        log.info("Serving version %d, trained on %d events.", number, version.learned)
 
     def _skip(self, announced: Announced, error: Exception) -> None:
         """Count and report a version that could not be loaded; queue it again if the error may pass."""

@@ -28,7 +28,6 @@ from infra.demo.report import Outcome, as_json
 from infra.demo.runner import DemoRunner, Pacing
 from infra.local.session import Session, run_session
 from infra.local.supervisor import FLOWS
-from infra.monitor.metrics_server import free_base_port
 from infra.monitor.status import processed_events
 from infra.operate.produced import Account, FlowCounts
 from infra.settings import Settings
@@ -39,6 +38,7 @@ from streaming.stores.list_client import key, read
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES, USER_EVENTS
 from tests.support.feast_client import feast_client
 from tests.support.paths import ROOT
+from tests.support.ports import free_base_port
 from tests.support.session import TIMEOUT_S, send_records, wait_for
 
 pytestmark = pytest.mark.long

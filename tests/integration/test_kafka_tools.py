@@ -16,7 +16,6 @@ from infra.errors import SettingsError
 from infra.local.embedded import start_kafka, start_redis
 from infra.local.processes import log_tail, spawn, stop
 from infra.monitor.lag import PartitionLag
-from infra.monitor.metrics_server import free_base_port
 from infra.monitor.scrape import Scrape, scrape_flow
 from infra.monitor.status import as_json, status_and_version
 from infra.operate.reset import delete_state
@@ -27,6 +26,7 @@ from streaming.kafka.source import read_all
 from streaming.records import Event, to_json
 from streaming.topics import USER_EVENTS, topics
 from tests.support.docs import CONTRACTS, EXAMPLE_USER, LOCAL_KAFKA, code_block
+from tests.support.ports import free_base_port
 
 TIMEOUT_S: Final = 90.0
 

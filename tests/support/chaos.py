@@ -21,7 +21,6 @@ from infra.learner_settings import learner_settings, set_threads
 from infra.local.processes import log_tail
 from infra.local.session import Session, run_session
 from infra.local.supervisor import RestartPolicy
-from infra.monitor.metrics_server import free_base_port
 from infra.monitor.status import read_status
 from infra.run.learn import log_settings
 from infra.settings import Settings
@@ -34,6 +33,7 @@ from streaming.state.model_versions import read_versions
 from streaming.stores.list_client import key, read
 from streaming.topics import ACTIVITY, TITLE_WITHDRAWALS
 from tests.support.chaos_changes import Change, ChangingProducer
+from tests.support.ports import free_base_port
 
 STALL_TIMEOUT_S: Final = 300.0  # seconds without progress after which a run has failed
 RESTART_POLICY: Final = RestartPolicy(max_restarts=1000, first_delay_s=0.1, max_delay_s=1.0)

@@ -43,7 +43,7 @@ class World:
         return taken
 
     def user(self, index: int) -> str:
-        return self.data.users[self.data.user[index]]
+        return str(self.data.users[self.data.user[index]])
 
     def write_list(self, user: str) -> None:
         self.redis.hset(key(user, "loop"), "events", str(self.client.sent_events(user)))

@@ -78,8 +78,20 @@ def test_repeated_crashes_are_an_error_with_log(tmp_path: Path) -> None:
                 flows.check()
                 time.sleep(0.01)
 
-        with pytest.raises(ServiceError, match=r"crashed 6 times \(last exit code 4\)[\s\S]*the disk is full"):
+        with pytest.raises(ServiceError, match=r"crashed 6 times \(exit code 4; [\s\S]*the disk is full"):
             keep_checking()
+
+
+def test_each_crash_is_reported_with_the_last_error(tmp_path: Path) -> None:
+    soon, reports = RestartPolicy(first_delay_s=60), list[str]()
+    crashing = (sys.executable, "-c", "raise ValueError('the width is 384')")
+    settings = Settings(data_dir=tmp_path)
+    with Supervisor(settings, ["learn"], crashing, soon, reports.append) as flows:
+        _until(lambda: flows.check() or bool(reports))
+    assert reports == [
+        f"The flow learn crashed (exit code 1; log: {tmp_path / 'logs' / 'learn.log'}) and starts again in 8 s. "
+        "Its last error: ValueError: the width is 384"
+    ]
 
 
 SUPERVISED = """

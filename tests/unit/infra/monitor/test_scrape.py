@@ -8,9 +8,10 @@ import pytest
 from prometheus_client import REGISTRY, Gauge
 from prometheus_client import Histogram as Observed
 
-from infra.monitor.metrics_server import free_base_port, start_metrics_server
+from infra.monitor.metrics_server import start_metrics_server
 from infra.monitor.scrape import Histogram, Scrape, scrape_flow
 from infra.settings import Settings
+from tests.support.ports import free_base_port
 
 PAGE = """\
 # TYPE letters counter

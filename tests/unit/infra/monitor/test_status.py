@@ -14,17 +14,21 @@ from typer.testing import CliRunner
 
 from infra.cli.main import app
 from infra.monitor.lag import PartitionLag
-from infra.monitor.metrics_server import free_base_port, start_metrics_server
+from infra.monitor.metrics_server import start_metrics_server
 from infra.monitor.status import LEARNER_METRICS, Status, as_json, print_status, processed_events, status_and_version
+from infra.run.starts import RESTARTS
 from infra.settings import Settings
 from infra.topics import create_topics
+from streaming import phase
 from streaming.flows.learner_metrics import LEARNED_EVENTS, LOSS, POSITION, PREQUENTIAL_SCORED, PREQUENTIAL_SUM
 from streaming.kafka.dead_letters import DEAD_LETTERS_WRITTEN
+from streaming.phase import Phase
 from streaming.records import Version, to_json
 from streaming.state.user_state import DUPLICATES, EVENTS
 from streaming.stores.redis_lists import END_TO_END_LATENCY
 from streaming.topics import MODEL_VERSIONS, USER_EVENTS, topics
 from tests.support.kafka import StartBroker, commit_offset
+from tests.support.ports import free_base_port
 
 EVENTS_SENT = 5
 
@@ -76,6 +80,8 @@ def metrics() -> None:
 def test_status_as_json(settings: Settings, metrics: None) -> None:
     found = json.loads(json.dumps(as_json(*status_and_version(settings))))
     assert found["flows"] == {"features": True, "titles": False, "learn": True, "publish": True}
+    assert found["phases"] == dict.fromkeys(("features", "learn", "publish"), "starting") | {"titles": "not running"}
+    assert found["restarts"] == dict.fromkeys(("features", "titles", "learn", "publish"), 0)
     assert found["learner"]["learned_events"] == 64
     assert found["learner"]["log_position"] == 70
     assert found["loss"]["sequence"] == 2.5
@@ -85,6 +91,25 @@ def test_status_as_json(settings: Settings, metrics: None) -> None:
     assert found["version"]["number"] >= 0
     assert found["version"]["path"] == "file:///checkpoints/00000007"
     assert {row["group"] for row in found["lag"]} == {"features", "titles", "learn", "publish"}
+
+
+def test_phase_and_restarts_of_a_flow_are_shown(settings: Settings) -> None:
+    phase.enter(Phase.COMPILING)
+    RESTARTS.set(2)
+    try:
+        shown = _as_text(status_and_version(settings)[0])
+    finally:
+        phase.enter(Phase.STARTING)
+        RESTARTS.set(0)
+    assert "compiling, 2 restarts after a crash" in shown
+
+
+def test_command_fails_if_a_flow_does_not_run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert CliRunner().invoke(app, ["status"]).exit_code == 1
+    monkeypatch.setenv("PREMIERE_METRICS_PORT", "0")  # without metrics nobody knows
+    assert CliRunner().invoke(app, ["status"]).exit_code == 0
 
 
 def test_commit_lowers_lag(settings: Settings) -> None:
@@ -112,7 +137,7 @@ def test_status_as_tables(settings: Settings, metrics: None) -> None:
     for part in (
         "user-events",
         "committed",
-        "no answer from titles",
+        "titles not running",
         "64 events",
         "test status",
         "MRR, full 0.0500",
@@ -127,7 +152,7 @@ def test_empty_status_has_no_values() -> None:
     found = as_json(empty, None)
     assert found["version"] is None
     assert found["end_to_end_latency_ms"]["event"]["p50"] is None
-    assert "no answer from" in _as_text(empty)
+    assert "not running" in _as_text(empty)
 
 
 def _as_text(found: Status) -> str:
@@ -154,7 +179,7 @@ def test_status_command_prints_json_or_tables(
     monkeypatch.setenv("PREMIERE_BOOTSTRAP_SERVERS", settings.bootstrap_servers)
     monkeypatch.setenv("PREMIERE_METRICS_PORT", str(settings.metrics_port))
     result = CliRunner().invoke(app, ["status", "--json"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # titles does not run
     assert json.loads(result.output)["learner"]["learned_events"] == 64
     assert "user-events" in CliRunner().invoke(app, ["status"]).output
 
