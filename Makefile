@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench results chaos fuzz abuse clean
+.PHONY: demo test test-extended check bench results chaos fuzz abuse clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo "$$p" && break; done)
@@ -18,6 +18,10 @@ demo: $(READY)
 # Tests of one file run in one process; two files run side by side (JOBS=).
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadscope $(ARGS)
+
+# The end-to-end tests that `make test` leaves out: every takeover, two deployments on one broker, rescaling, floods of records.
+test-extended: $(READY)
+	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadscope -m extended $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from model.actions import ACTIONS, TARGET_WEIGHTS
+from model.actions import TARGET_WEIGHTS
 from model.pipeline import NO_RECORD_TIME, RankingPipeline, RankingRequest, RankResult
 from model.sequence.model import SequenceModel, SequenceSettings
 from model.signals import candidates
@@ -299,16 +298,3 @@ class Learner:
         self.rng.bit_generator.state = state["training"]["rng"]
         self.micro_batches = state["training"]["steps"]
         self.untrained.load_state_dict(state["training"]["untrained"])
-
-
-def warm_up(settings: LearnerSettings) -> None:
-    """Compile all code that learning needs; the first time on a machine this takes a minute."""
-    code = max(ACTIONS.values(), key=lambda action: TARGET_WEIGHTS[action.code]).code
-    text_E = np.ones(settings.stream_state.d_text, np.float32)
-    with torch.random.fork_rng(devices=[]):
-        learner = Learner(settings)
-        learner.observe([TitleMetadata(f"{n}", text_E, ["any"], 2000, 0, False) for n in range(4)])
-        for start in (1, 1_000_000):  # the second batch has known users and windows to replay
-            times = [start + n for n in range(3)]
-            learner.observe([UserUpdate(user, ["0", "1", "2"], times, [code] * 3, range(3), times) for user in "ab"])
-        learner.erase_user("a")

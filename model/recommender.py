@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 
 from model import checkpoint
-from model.actions import ACTIONS
 from model.learner import LearnerSettings, new_pipeline
 from model.new_titles import choose_scored, find_new_titles, select_titles
 from model.pipeline import RankingPipeline
@@ -254,20 +253,6 @@ class TitleEncoder:
 def _query_time(history: History, now: int) -> int:
     """The query time in ms: not before the last event, or a producer's fast clock would turn time back."""
     return max(now, int(history.times_L[-1])) if len(history.times_L) else now
-
-
-def warm_up(settings: LearnerSettings) -> None:
-    """Compile all code that serving needs; the first time on a machine this takes half a minute."""
-    stream_state = StreamState(settings.stream_state)
-    text_E = np.ones(settings.stream_state.d_text, np.float32)
-    stream_state.launch([TitleMetadata(f"{n}", text_E, ["any"], 2000, 0, False) for n in range(3)])
-    pipeline = new_pipeline(settings)
-    pipeline.ranker.add_example(pipeline.ranker.signals_NCF[0], pipeline.ranker.log_correction_NC[0])
-    pipeline.ranker.learn()  # an untrained ranker skips its network
-    recommender = Recommender(stream_state, pipeline)
-    user = UserContext("any", ["0"], [0], [next(iter(ACTIONS.values())).code], (), 1)
-    ranked = recommender.recommend([user], 1)
-    recommender.score([["1"]], [user], ranked)
 
 
 def _as_json(network: NetworkSettings) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import Final
 
 from prometheus_client import Gauge, Histogram
 
+from streaming import phase
+
 _BUCKETS: Final = tuple(0.001 * 2**i for i in range(17))  # seconds: 1 ms to 65 s
 READ_OFFSET: Final = Gauge("premiere_read_offset", "Next offset that the flow reads.", ["topic", "partition"])
 EPOCH_SECONDS: Final = Histogram(
@@ -21,7 +23,13 @@ class PartitionMetrics:
     def __init__(self, topic: str, partition: int, offset: int) -> None:
         self.read_offset, self._epochs = READ_OFFSET.labels(topic, str(partition)), EPOCH_SECONDS.labels(topic)
         self.read_offset.set(offset)
+        self._partition = topic, partition
+        phase.reads(topic, partition, offset)
         self._epoch_started_at = time.monotonic()
+
+    def reach_end(self) -> None:
+        """The partition is read to its present end."""
+        phase.reached_end(*self._partition)
 
     def end_epoch(self) -> None:
         """Record the duration of the epoch that ends now."""

@@ -5,6 +5,9 @@ everything that was in their topics when they started.
 """
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -43,14 +46,26 @@ def enter(phase: Phase) -> None:
     METRIC.state(phase)
 
 
+@contextmanager
+def compiling() -> Iterator[None]:
+    """The flow compiles during the context: a minute at the first start on a machine, then about a second."""
+    enter(Phase.COMPILING)
+    log.info("Compiling numeric code, or loading it from the cache: up to some minutes at the first start.")
+    began = time.monotonic()
+    yield
+    log.info("Compiled after %.1f s.", time.monotonic() - began)
+    enter(Phase.STARTING)
+
+
 def catch_up(is_ready_at_end: bool = True) -> None:
     """The flow reads its topics; at their end it is ready, unless its output needs more than that."""
     enter(Phase.CATCHING_UP)
     _State.is_ready_at_end = is_ready_at_end
 
 
-def reads(topic: str, partition: int) -> None:
+def reads(topic: str, partition: int, offset: int) -> None:
     """The flow begins to read a partition."""
+    log.info("Reading %s[%d] from offset %d.", topic, partition, offset)
     _State.unread.add((topic, partition))
 
 

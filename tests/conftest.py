@@ -93,9 +93,9 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def topic(kafka: str, request: pytest.FixtureRequest) -> str:
-    """A new topic of one partition, named after the test."""
+    """A new topic of one partition, named after the test. It keeps records with times of years ago, as tests use."""
     name = f"{request.node.originalname[:100]}-{uuid.uuid4().hex[:8]}"
-    create_topics({"bootstrap.servers": kafka}, [Topic(name, 1, {})])
+    create_topics({"bootstrap.servers": kafka}, [Topic(name, 1, {"retention.ms": "-1"})])
     return name
 
 

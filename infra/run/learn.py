@@ -14,11 +14,11 @@ from confluent_kafka import Consumer
 
 from infra.errors import PremiereError, SettingsError
 from infra.learner_settings import learner_settings, set_threads
-from infra.run.compiling import compiling
 from infra.run.flow import Flow
 from infra.run.log_retention import start_retention_watch
 from infra.settings import Settings
 from infra.topics import EMBEDDED_LOGS, log_identity
+from streaming import phase
 from streaming import topics as t
 from streaming.errors import StreamError
 from streaming.kafka.client import consumer_config, earliest_offset, topic_name
@@ -51,20 +51,20 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
     It continues from the newest complete checkpoint, else from the start of the learner log. Raises SettingsError if
     the checkpoint has other model settings or all have another format, LogTruncatedError if records are missing.
     """
-    from model.learner import Learner, warm_up
+    from model.learner import Learner
+    from model.warm_up import warm_up_learning
     from streaming.flows.learn import build
     from streaming.state.checkpoints import version_record
     from streaming.state.log_learner import LogLearner
     from streaming.state.model_versions import read_versions
 
     set_threads(settings.threads)
-    config = settings.kafka_config()
-    log_id = log_identity(config, [t.ACTIVITY])
+    log_id = log_identity(config := settings.kafka_config(), [t.ACTIVITY])
     checkpoints = _open_checkpoints(settings, log_id, owner)
-    with compiling():
-        warm_up(learner_settings(settings))
-    learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
-    unannounced = None
+    model = learner_settings(settings)
+    with phase.compiling():
+        warm_up_learning(model)
+    learner, unannounced = LogLearner(Learner(model), log_settings(settings)), None
     found, first = _load_newest(checkpoints), first_offset(config)
     if found is None and first > 0:
         raise _log_truncated_error(settings, first)
@@ -77,12 +77,8 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
         newest = version_record(url, manifest)
         unannounced = _unannounced(read_versions(config), newest, manifest["passed"], learner.gate, checkpoints)
         _skip_lost_records(learner, first, same_log)
-    log.info(
-        "Learning from offset %d of %s, after %d events, with %s.",
-        learner.position, t.ACTIVITY, learner.learned, "a new model" if found is None else f"the checkpoint {url}",
-    )  # fmt: skip
-    start = {0: learner.position} if learner.position else None
-    commit_position = CommitPosition(start)
+    log.info("Learning with %s, after %d events.", "a new model" if found is None else found[2], learner.learned)
+    commit_position = CommitPosition(start := {0: learner.position} if learner.position else None)
     source = KafkaSource(
         config, t.ACTIVITY, "learn", start=start or "earliest",
         idle=IDLE_INTERVAL, batch=POLL_RECORDS, position=commit_position, stop=stop,

@@ -16,12 +16,12 @@ from fsspec.core import url_to_fs
 from infra.errors import TopicError
 from infra.learner_settings import learner_settings, set_threads
 from infra.monitor.lag import retry_during_election
-from infra.run.compiling import compiling
 from infra.run.flow import Flow
 from infra.run.peer_offsets import PUBLISH_GROUP, MinOffset, PeerOffsets, worker_group_id
 from infra.run.workers import SINGLE_WORKER, Worker
 from infra.settings import Settings
 from infra.topics import log_identity, partition_counts
+from streaming import phase
 from streaming import topics as t
 from streaming.kafka.client import consumer_config, topic_name
 from streaming.kafka.commit_position import CommitPosition
@@ -45,7 +45,7 @@ def publish(
     settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER, owner: Owner = SOLE_PROCESS
 ) -> Flow:
     """Build the flow. A worker keeps the caches and writes the lists of its shard of the users."""
-    from model.recommender import warm_up
+    from model.warm_up import warm_up_serving
     from streaming.flows.publish import build, restore
     from streaming.state.publisher import Publisher
     from streaming.state.sharding import Shard
@@ -53,8 +53,8 @@ def publish(
 
     set_threads(settings.threads)
     config, model = settings.kafka_config(), learner_settings(settings)
-    with compiling():
-        warm_up(model)
+    with phase.compiling():
+        warm_up_serving(model)
     publisher = Publisher(publish_settings(settings), Shard(worker.index, worker.count))
     max_records = {t.TITLES: None, t.ACTIVITY: settings.publish_warmup_records, t.MODEL_VERSIONS: None}
     starts = {topic: start_offset(config, topic, limit, worker) for topic, limit in max_records.items()}

@@ -19,7 +19,6 @@ from typing import Any, Final, Literal, NamedTuple
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from streaming import phase
 from streaming.commit_metrics import PartitionMetrics
 from streaming.errors import OffsetOutOfRangeError, StreamError
 from streaming.heartbeat import beat
@@ -121,8 +120,6 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         self.checked_at = time.monotonic()
         self.out_of_range_s = 0.0
         self.metrics = PartitionMetrics(self.topic, partition, offset)
-        phase.reads(self.topic, partition)
-        log.info("Reading %s[%d] from offset %d.", self.topic, partition, offset)
 
     def _new_client(self) -> Consumer:
         """Create a client. Callbacks of the client that it replaces are ignored from now on."""
@@ -198,7 +195,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
                 self.read.reach_end(int(record.offset() or 0))
                 self.ended = not self.source.tail
                 self.outage.end()
-                phase.reached_end(self.topic, self.partition)
+                self.metrics.reach_end()
             else:
                 self._handle_error(error)
         return messages

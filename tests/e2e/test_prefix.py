@@ -21,7 +21,7 @@ from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 from tests.support.kafka import StartBroker
 from tests.support.session import TIMEOUT_S, send_records, wait_for
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.extended]
 
 TITLES: Final = 12
 PREFIXES: Final = ("", "staging")

@@ -113,6 +113,7 @@ def test_stalled_learner(machines: Machines) -> None:
     second.end()
 
 
+@pytest.mark.extended
 def test_stalled_features(machines: Machines) -> None:
     settings = machines.first
     send_records(settings, USER_EVENTS, numbered_events(0, 200))
@@ -132,6 +133,7 @@ def test_stalled_features(machines: Machines) -> None:
     second.end()
 
 
+@pytest.mark.extended
 def test_stalled_publish(machines: Machines, redis_url: str) -> None:
     settings, client = machines.first, Redis.from_url(redis_url, decode_responses=True)
     log = LogBuilder(seed=5, d_text=256).add_rounds(20)
@@ -150,6 +152,7 @@ def test_stalled_publish(machines: Machines, redis_url: str) -> None:
     learner.end()
 
 
+@pytest.mark.extended
 def test_second_process_is_refused_while_the_first_one_runs(machines: Machines) -> None:
     first = machines.start(machines.first, "titles")
     first.wait_until("a claim", lambda: bool(machines.owners()))

@@ -15,8 +15,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flow_is_ready_once_every_partition_is_read_to_its_end() -> None:
     phase.catch_up()
-    phase.reads("user-events", 0)
-    phase.reads("user-events", 1)
+    phase.reads("user-events", 0, 5)
+    phase.reads("user-events", 1, 7)
     phase.reached_end("user-events", 0)
     assert phase.current() == Phase.CATCHING_UP
     phase.reached_end("user-events", 1)
@@ -27,9 +27,17 @@ def test_flow_is_ready_once_every_partition_is_read_to_its_end() -> None:
 
 def test_publish_needs_a_version_too() -> None:
     phase.catch_up(is_ready_at_end=False)
-    phase.reads("activity", 0)
+    phase.reads("activity", 0, 0)
     phase.reached_end("activity", 0)
     assert phase.current() == Phase.CATCHING_UP
     phase.enter(Phase.READY)
     phase.reached_end("activity", 0)
     assert phase.current() == Phase.READY
+
+
+def test_compiling_is_a_phase_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "streaming.phase")
+    with phase.compiling():
+        assert phase.current() == Phase.COMPILING
+    assert phase.current() == Phase.STARTING
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["Compiling", "Compiled"]

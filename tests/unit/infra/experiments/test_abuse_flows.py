@@ -35,6 +35,7 @@ def test_every_record_of_the_invalid_flood_is_invalid() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.extended
 def test_floods_stop_no_flow(tmp_path: Path) -> None:
     results = flow_attacks(tmp_path, lambda line: None, times=1)
     assert [results[name]["crashes"] for name in FLOODS] == [0, 0, 0]

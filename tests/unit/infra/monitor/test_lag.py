@@ -97,7 +97,7 @@ def test_decreasing_record_times_give_no_negative_lag(kafka: str, topic: str, pr
 
 def test_lag_in_seconds_is_per_group_and_partition(kafka: str, topic: str, producer: Producer) -> None:
     wide, other = topic + "-wide", topic + "-other"
-    create_topics({"bootstrap.servers": kafka}, [Topic(wide, 3, {})])
+    create_topics({"bootstrap.servers": kafka}, [Topic(wide, 3, {"retention.ms": "-1"})])
     for partition in (0, 1):
         _produce_at(producer, wide, (START_MS + n * MINUTE_MS for n in range(5)), partition)
     commit_offset(kafka, topic, wide, 2, 1)
