@@ -7,6 +7,7 @@ checks the rows. Redis keeps a row only if its timestamp is newer than the store
 
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,6 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import SplitResult, unquote, urlsplit
 
 import features.feast_import  # noqa: F401
 
@@ -32,14 +32,19 @@ from feast.protos.feast.types.Value_pb2 import Value
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
+from features import definitions
 from features.definitions import FEAST_OBJECTS, OFFLINE_FOLDER, USER_TTL, VIEW_SCHEMAS, title_semantics, user_activity
+from features.redis_address import RedisAddressError, feast_connection
 from features.rows import Row, to_proto
 
 ROWS_PER_WRITE: Final = 500  # larger batches are not faster
-_PASSWORD_VARIABLE: Final = "REDIS_PASSWORD"  # feature_store.yaml names it instead of the password
-# One attempt on a silent Redis ends within five seconds, so that a flow can stop in time. The sink retries.
-_TIMEOUTS: Final = "socket_timeout=2,socket_connect_timeout=1,health_check_interval=30"
 _RETRY: Final = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 1)
+
+
+DEFINITIONS_FILE: Final = "premiere_features.py"  # in the repository, for Feast's own commands
+APPLIED_FILE: Final = ".definitions"  # in the repository: the hash of the applied definitions
+
+log: Final = logging.getLogger(__name__)
 
 
 class StoreError(Exception):
@@ -49,20 +54,30 @@ class StoreError(Exception):
 def open_store(redis_url: str, folder: Path, project: str = "premiere") -> FeatureStore:
     """Open the Feast repository in `folder`; create or update it if necessary. Several processes may open it at once.
 
-    `folder` gets a feature_store.yaml, so that `FeatureStore(repo_path=folder)` opens the same repository. A password
-    in `redis_url` is not written there: Feast reads it from the environment variable REDIS_PASSWORD.
+    `folder` gets a feature_store.yaml and the definitions, so that `FeatureStore(repo_path=folder)` opens the same
+    repository. A password in `redis_url` is not written there: Feast reads it from the environment variable
+    REDIS_PASSWORD.
     Raises StoreError for an address that Feast cannot use.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    config = _repo_config(_connection_string(urlsplit(redis_url), with_password=True), folder, project)
-    written = _settings(_connection_string(urlsplit(redis_url), with_password=False), project)
+    try:
+        config = _repo_config(feast_connection(redis_url, with_password=True), folder, project)
+        written = _settings(feast_connection(redis_url, with_password=False), project)
+    except RedisAddressError as error:
+        raise StoreError(str(error)) from None
     with _locked(folder / ".lock"):
         _write_if_changed(folder / "feature_store.yaml", yaml.safe_dump(written, sort_keys=False))
         for view, schema in VIEW_SCHEMAS.items():
             _create_log(offline_folder(folder, view), schema)
+        _write_if_changed(folder / DEFINITIONS_FILE, _definitions_for_feast())
         _apply_once(config, folder)
-    store = FeatureStore(repo_path=str(folder), config=config)
+        store = FeatureStore(repo_path=str(folder), config=config)
+        if missing := set(VIEW_SCHEMAS) - {view.name for view in store.list_feature_views()}:
+            log.warning("Another Feast program has removed %s: applying them again.", ", ".join(sorted(missing)))
+            (folder / APPLIED_FILE).unlink()
+            _apply_once(config, folder)
+            store = FeatureStore(repo_path=str(folder), config=config)
     _redis(store).set_retry(_RETRY)  # the connection string has no option for it
     return store
 
@@ -157,21 +172,15 @@ def _repo_config(connection: str, folder: Path, project: str, registry: str = "r
     return config
 
 
-def _connection_string(url: SplitResult, with_password: bool) -> str:
-    """A Redis URL in Feast's form: host:port, then name=value. Raises StoreError."""
-    if url.scheme not in ("redis", "rediss") or not url.hostname:
-        raise StoreError(f"Feast needs a Redis address like redis://host:6379/0, not {url.scheme}://{url.hostname}.")
-    password, database = unquote(url.password or ""), url.path.strip("/") or "0"
-    if "," in password or "," in unquote(url.username or ""):
-        raise StoreError("Feast cannot use a Redis password or user name that contains a comma: choose another.")
-    parts = [f"{url.hostname}:{url.port or 6379}", f"db={database}", _TIMEOUTS]
-    if url.username:
-        parts.append(f"username={unquote(url.username)}")
-    if password:
-        parts.append(f"password={password if with_password else '${' + _PASSWORD_VARIABLE + '}'}")
-    if url.scheme == "rediss":
-        parts.append("ssl=true")
-    return ",".join(parts)
+def _definitions_for_feast() -> str:
+    """Our definitions as a file that needs only Feast.
+
+    `feast apply` deletes everything that no file of the repository defines, with its rows. Other teams may put files of
+    their own beside this one.
+    """
+    source = Path(definitions.__file__).read_text()
+    lines = [line for line in source.splitlines() if "features.feast_import" not in line and line != "# isort: split"]
+    return "# Written by Premiere at each start, for Feast's commands. Changes are lost.\n" + "\n".join(lines) + "\n"
 
 
 def _apply_once(config: RepoConfig, folder: Path) -> None:
@@ -179,9 +188,9 @@ def _apply_once(config: RepoConfig, folder: Path) -> None:
 
     Feast rewrites the registry in place for each object, so a reader would see an incomplete one.
     """
-    applied, registry, draft = folder / ".definitions", folder / "registry.db", folder / ".registry.draft"
-    definitions = f"{config.project} {_FINGERPRINT}"
-    if registry.exists() and applied.exists() and applied.read_text() == definitions:
+    applied, registry, draft = folder / APPLIED_FILE, folder / "registry.db", folder / ".registry.draft"
+    wanted = f"{config.project} {_FINGERPRINT}"
+    if registry.exists() and applied.exists() and applied.read_text() == wanted:
         return
     draft.unlink(missing_ok=True)
     if registry.exists():
@@ -189,16 +198,32 @@ def _apply_once(config: RepoConfig, folder: Path) -> None:
     draft_config = _repo_config(config.online_store.connection_string, folder, config.project, draft.name)
     FeatureStore(repo_path=str(folder), config=draft_config).apply(deepcopy(FEAST_OBJECTS))  # apply changes the objects
     os.replace(draft, registry)
-    _write_if_changed(applied, definitions)
+    _write_if_changed(applied, wanted)
 
 
 def _fingerprint() -> str:
-    """A hash of all definitions."""
+    """A hash of all definitions, without the times at which the objects were made: these differ in each process."""
     digest = hashlib.sha256()
     for definition in FEAST_OBJECTS:
         proto = definition.to_proto()
-        digest.update((proto.spec if hasattr(proto, "spec") else proto).SerializeToString(deterministic=True))
+        spec = deepcopy(proto.spec if hasattr(proto, "spec") else proto)
+        _clear_times(spec)
+        digest.update(spec.SerializeToString(deterministic=True))
     return digest.hexdigest()
+
+
+def _clear_times(message: Any) -> None:
+    """Remove all timestamps from a proto."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if field.message_type.full_name == "google.protobuf.Timestamp":
+            message.ClearField(field.name)
+        elif field.message_type.GetOptions().map_entry:
+            continue
+        else:
+            for one in value if isinstance(value, Sequence) or hasattr(value, "add") else [value]:
+                _clear_times(one)
 
 
 _FINGERPRINT: Final = _fingerprint()

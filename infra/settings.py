@@ -6,10 +6,6 @@ name in capitals), `.env`, `premiere.toml`, the default. If no broker or Redis i
 Each component gets its own small dataclass made from them; no component gets the whole object.
 """
 
-import os
-import tomllib
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -21,13 +17,16 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from redis.connection import parse_url
 
 from infra.errors import SettingsError
+from infra.settings_names import check_names, looks_like_a_service
 from streaming.kafka.client import PREFIX_KEY
 from streaming.stores.list_client import NAMESPACE
 
 ENV_PREFIX: Final = "PREMIERE_"
 SETTINGS_FILE: Final = Path("premiere.toml")  # in the working directory
+ENV_FILE: Final = Path(".env")  # there too
 
 
 def _alias(field: str, variable: str) -> AliasChoices:
@@ -40,7 +39,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
-        env_file=".env",
+        env_file=ENV_FILE,
         toml_file=SETTINGS_FILE,
         extra="ignore",
         frozen=True,
@@ -198,6 +197,17 @@ class Settings(BaseSettings):
             raise ValueError(f"{value} is the name in Redis of the deployment without a prefix; choose another one")
         return value
 
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: str) -> str:
+        try:
+            parse_url(value or "redis://")
+        except ValueError:  # its message may contain a part of the password
+            raise ValueError(
+                "it is no Redis URL; use redis://host:6379/0, and encode special characters of the password as %XX"
+            ) from None
+        return value
+
     @field_validator("horizons")
     @classmethod
     def _check_horizons(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -254,25 +264,16 @@ class Settings(BaseSettings):
 def load(**overrides: Any) -> Settings:
     """Read the settings; `overrides` that are not None have precedence. Raises SettingsError."""
     try:
-        _refuse_unknown(tomllib.loads(SETTINGS_FILE.read_text()) if SETTINGS_FILE.exists() else (), "")
-        _refuse_unknown([name for name in os.environ if name.startswith(ENV_PREFIX)], ENV_PREFIX)
+        check_names(list(Settings.model_fields), ENV_PREFIX, SETTINGS_FILE, ENV_FILE)
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name, reason = first["loc"][0], first["msg"].removeprefix("Value error, ")
+        name, reason = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
+        if looks_like_a_service(name) or looks_like_a_service(ENV_PREFIX + name.upper()):
+            reason += ". Its value looks like a variable of a Kubernetes service: set enableServiceLinks to false"
         raise SettingsError(
             f"Invalid value of the setting {name}: {reason} (see `premiere settings --table`)."
         ) from None
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{SETTINGS_FILE} cannot be read: {error}.") from None
-
-
-def _refuse_unknown(names: Iterable[str], prefix: str) -> None:
-    """Raise SettingsError for unknown names: pydantic would silently ignore a misspelled setting."""
-    known = [prefix + (name.upper() if prefix else name) for name in Settings.model_fields]
-    for name in set(names) - set(known):
-        close = get_close_matches(name, known, 1)
-        raise SettingsError(f"Unknown setting {name}" + (f": did you mean {close[0]}?" if close else "."))
 
 
 def _librdkafka_name(name: str) -> str:

@@ -1,9 +1,8 @@
 """The settings as text: the current values for people, and the table in the docs."""
 
-import re
-
 from pydantic import AliasChoices, SecretStr
 
+from infra.masking import mask_url
 from infra.settings import ENV_PREFIX, Settings, as_text
 
 
@@ -13,7 +12,7 @@ def masked_values(settings: Settings) -> dict[str, str]:
     texts = {
         name: "" if v is None else str(v) if isinstance(v, SecretStr) else as_text(v) for name, v in values.items()
     }
-    return {name: re.sub(r"(?<=:)[^:@/]*(?=@)", "**********", text) for name, text in texts.items()}
+    return {name: mask_url(text) for name, text in texts.items()}
 
 
 def settings_table() -> str:

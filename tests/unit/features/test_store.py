@@ -1,10 +1,13 @@
 """The Feast repository: writes, erasure, expiry, and concurrent opening."""
 
 import os
+import subprocess
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
@@ -14,6 +17,7 @@ from feast import FeatureStore
 from features.definitions import USER_TTL
 from features.rows import RowError
 from features.store import (
+    _FINGERPRINT,
     StoreError,
     has_user,
     open_store,
@@ -145,6 +149,48 @@ def test_unchanged_definitions_are_applied_once(redis_url: str, tmp_path: Path) 
     (tmp_path / ".definitions").write_text("definitions of an older version")
     open_store(redis_url, tmp_path)
     assert os.stat(tmp_path / "registry.db").st_mtime_ns > before
+
+
+def test_hash_of_the_definitions_is_the_same_in_each_process() -> None:
+    command = [sys.executable, "-c", "from features.store import _FINGERPRINT; print(_FINGERPRINT)"]
+    found = {subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert found == {f"{_FINGERPRINT}\n"}
+
+
+OTHER_TEAM = """
+from feast import Entity, FeatureView, Field, FileSource
+from feast.types import Int64
+
+other = Entity(name="other", join_keys=["other_id"])
+source = FileSource(name="other_log", path="offline/user_activity", timestamp_field="event_timestamp")
+view = FeatureView(name="other_view", entities=[other], schema=[Field(name="event_count", dtype=Int64)], source=source)
+"""
+
+
+def test_apply_by_another_team_keeps_our_features(
+    redis_url: str, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", urlsplit(redis_url).password or "")
+    store = open_store(redis_url, tmp_path, f"test_{uuid.uuid4().hex[:8]}")
+    write_user_activity(store, [user_row(name, 0, 1, ["a"])])
+    (tmp_path / "other_team.py").write_text(OTHER_TEAM)
+    done = subprocess.run(
+        [sys.executable, "-m", "feast.cli.cli", "apply", "--skip-source-validation"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    plain = FeatureStore(repo_path=str(tmp_path))
+    assert {view.name for view in plain.list_feature_views()} == {"user_activity", "title_semantics", "other_view"}
+    assert online(plain, name, "event_count") == {"event_count": 1}
+
+
+def test_removed_views_are_applied_again(redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = open_store(redis_url, tmp_path)
+    store.delete_feature_view("user_activity")
+    assert "user_activity" not in {view.name for view in FeatureStore(repo_path=str(tmp_path)).list_feature_views()}
+    again = open_store(redis_url, tmp_path)
+    assert "Another Feast program has removed user_activity" in caplog.text
+    assert {view.name for view in again.list_feature_views()} == {"user_activity", "title_semantics"}
 
 
 def test_password_is_read_from_the_environment_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Sources of settings and invalid values."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,52 @@ def test_misspelled_variable_is_refused_with_suggestion(monkeypatch: pytest.Monk
     monkeypatch.setenv("PREMIERE_LIST_SIZ", "3")
     with pytest.raises(SettingsError, match="did you mean PREMIERE_LIST_SIZE"):
         load()
+
+
+def test_variables_of_a_kubernetes_service_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {
+        "PORT": "tcp://10.0.0.1:80",
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "80",
+        "SERVICE_PORT_HTTP": "80",
+    }
+    variables |= {"PORT_80_TCP": "tcp://10.0.0.1:80", "PORT_80_TCP_ADDR": "10.0.0.1", "PORT_80_TCP_PROTO": "tcp"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"PREMIERE_{name}", value)
+    load()
+    monkeypatch.setenv("PREMIERE_METRICS_PORT", "tcp://10.0.0.1:80")
+    with pytest.raises(SettingsError, match=r"metrics_port.*Kubernetes service.*enableServiceLinks"):
+        load()
+
+
+def test_misspelled_port_is_no_kubernetes_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREMIERE_METRIC_PORT", "80")
+    with pytest.raises(SettingsError, match="did you mean PREMIERE_METRICS_PORT"):
+        load()
+
+
+def test_misspelled_variable_in_env_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("IMAGE_TAG=dev\nexport PREMIERE_LIST_SIZ=3\n")
+    with pytest.raises(SettingsError, match="did you mean PREMIERE_LIST_SIZE"):
+        load()
+
+
+@pytest.mark.parametrize("name", [".env", "premiere.toml"])
+def test_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes("PREMIERE_DATA='Kürze'\n".encode("latin-1"))
+    with pytest.raises(SettingsError, match=f"{re.escape(name)} is not UTF-8"):
+        load()
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(SettingsError, match=f"{re.escape(name)} cannot be read"):
+        load()
+
+
+@pytest.mark.parametrize("url", ["redis://:hu/sh@h", "redis://h:hush", "localhost:6379"])
+def test_invalid_redis_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(SettingsError, match=r"redis_url.*encode special characters") as caught:
+        load(redis_url=url)
+    assert "sh" not in str(caught.value).replace("redis", "")
 
 
 def test_misspelled_setting_in_file_is_refused(tmp_path: Path) -> None:
