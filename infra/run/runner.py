@@ -29,6 +29,7 @@ from infra.run.clock_watch import start_clock_watch
 from infra.run.flow import Flow
 from infra.run.learn import learn
 from infra.run.owner import own_worker
+from infra.run.partition_rule import partition_rule
 from infra.run.prune_recovery import prune_recovery_store
 from infra.run.publish import publish
 from infra.run.starts import counted_start
@@ -153,6 +154,7 @@ def features(
         online_shards=worker.count,
         events_id=log_identity(config, [t.USER_EVENTS]),
         requests_id=log_identity(config, [t.ERASURE_REQUESTS]),
+        partition_rule=partition_rule(settings, t.USER_EVENTS),
         lifetimes=_lifetimes(settings),
     )
     if worker.index == 0:

@@ -38,6 +38,7 @@ from streaming.kafka.dead_letters import (
     dead_letter,
     decode,
 )
+from streaming.kafka.partitioner import PartitionRule, partition_of
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
 from streaming.records import (
@@ -85,14 +86,14 @@ def build(
     online_shards: int | None = None,
     events_id: str = "",
     requests_id: str = "",
+    partition_rule: PartitionRule | None = None,
     lifetimes: Lifetimes = DEFAULT_LIFETIMES,
     clock: Callable[[], float] = time.time,
 ) -> Dataflow:
     """The flow.
 
     - events, requests: yield polls; an empty one of `events` means that no message arrived for a while
-    - history: the number of a user's events that are kept
-    - lifetimes: when the state of a user ends
+    - history: the number of a user's events that are kept; lifetimes: when the state of a user ends
     - max_future: how far an event's time may be ahead of its record time
     - offline_shards: `offline` and `erasures` get the keys "0" to `offline_shards` - 1; must never change
     - online_shards: `online` gets the keys "0" to `online_shards` - 1; may change; default: `offline_shards`
@@ -101,7 +102,7 @@ def build(
     keys, online_keys = _keys(offline_shards), _keys(online_shards or offline_shards)
     flow, expiry = Dataflow("features"), Expiry(lifetimes.max_users)
     polls, request_polls = op.input("user_events", flow, events), op.input("erasure_requests", flow, requests)
-    parsed_events = op.map("parsed", polls, lambda poll: parse_events(poll, max_future))  # ParsedPoll
+    parsed_events = op.map("parsed", polls, lambda poll: parse_events(poll, max_future, partition_rule))  # ParsedPoll
     parsed_requests = op.map("parsed_requests", request_polls, lambda poll: parse_requests(poll, requests_id))
     parsed = op.merge("parsed_polls", parsed_requests, parsed_events)  # ParsedPoll
     by_user = op.flat_map("by_user", parsed, lambda poll: _by_user(poll, expiry, clock()))  # (user, [UserItem])
@@ -147,10 +148,12 @@ def _keys(shards: int) -> list[str]:
     return [str(shard) for shard in range(shards)]
 
 
-def parse_events(poll: list[Message], max_future: timedelta = MAX_FUTURE) -> ParsedPoll:
+def parse_events(
+    poll: list[Message], max_future: timedelta = MAX_FUTURE, rule: PartitionRule | None = None
+) -> ParsedPoll:
     """Validate a poll of `user-events`: its events by user, and a dead letter for each invalid message."""
     max_ahead_ms = int(max_future.total_seconds() * 1000)
-    return _parse(poll, lambda message: _parse_event(message, max_ahead_ms))
+    return _parse(poll, lambda message: _parse_event(message, max_ahead_ms, rule))
 
 
 def parse_requests(poll: list[Message], requests_id: str = "") -> ParsedPoll:
@@ -187,11 +190,16 @@ def _check_user(message: Message, user: str) -> None:
         )
 
 
-def _parse_event(message: Message, max_ahead_ms: int) -> UserEvent:
+def _parse_event(message: Message, max_ahead_ms: int, rule: PartitionRule | None) -> UserEvent:
     """The valid event in a message. Raises InvalidRecord."""
     check_not_moved(message, "erase", ERASURE_REQUESTS)
     event = decode(decode_event, message, MAX_EVENT_BYTES)
     _check_user(message, event.user)
+    if rule is not None and rule.is_broken_by(event.user.encode(), message.partition, message.appended):
+        raise InvalidRecord(
+            f"partition: the key belongs to partition {partition_of(event.user.encode(), rule.partitions)} of "
+            f"{rule.partitions}; use the partitioner murmur2"
+        )
     check_id("the title", event.title)
     try:
         action = action_code(event)

@@ -45,6 +45,7 @@ class CachedUser:
     events: int = 0  # all events so far, also those no longer in the history
     positives: int = 0  # events with a positive weight so far
     source: str = ""  # identity of the topic `user-events` with the newest event
+    partition: int = 0  # newest event's partition in it
     offset: int = 0  # newest event's offset in it
     appended: int = 0  # newest event's append time, ms
     ranked: RankedLists | None = None  # current lists; None as soon as a newer version is served
@@ -83,10 +84,12 @@ class UserCache:
         """Replace a user's history. Returns False for an old activity that was read again."""
         cached = self.cached.get(activity.user)
         newest = max(activity.new, key=lambda event: event.offset, default=None)
-        offset, appended = (newest.offset, newest.appended) if newest else (0, 0)
-        same_source = cached is not None and cached.source == activity.source  # offsets of others cannot be compared
-        if cached is not None and same_source and (offset, activity.count) <= (cached.offset, cached.events):
-            return False
+        partition, offset, appended = (newest.partition, newest.offset, newest.appended) if newest else (0, 0, 0)
+        if cached is not None and cached.source == activity.source:
+            # Offsets of different partitions cannot be compared; a user of a wrong partitioner has several.
+            same = cached.partition == partition
+            if (offset if same else cached.offset, activity.count) <= (cached.offset, cached.events):
+                return False
         if cached is None:
             cached = self._add(activity.user)
             new: Iterable[int] = range(len(activity.titles))
@@ -96,7 +99,7 @@ class UserCache:
         cached.titles = [shared_id(title) for title in activity.titles]
         cached.times, cached.actions = array("q", activity.times), array("b", activity.actions)
         cached.events, cached.offset, cached.appended = activity.count, offset, max(cached.appended, appended)
-        cached.source = activity.source
+        cached.source, cached.partition = activity.source, partition
         self._count_positives(cached, new)
         self.cached.put(activity.user, cached, cached.positives >= PROVEN_EVENTS)
         return True

@@ -15,6 +15,7 @@ from infra.monitor.lag import FLOW_TOPICS, read_lag
 from infra.settings import Settings
 from infra.topics import EMBEDDED_LOGS, log_identity
 from streaming import topics as t
+from streaming.kafka.client import producer_config
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Launch, LogRecord, Title, decode_log, to_json
 from tests.support.feast_client import feast_client
@@ -32,7 +33,7 @@ def services(broker: str, tmp_path: Path) -> Iterator[Settings]:
 
 
 def _produce(settings: Settings, events: list[Event], launches: list[Launch]) -> None:
-    producer = Producer(settings.kafka_config())
+    producer = Producer(producer_config(settings.kafka_config()))
     for event in events:
         producer.produce(t.USER_EVENTS, to_json(event), event.user)
     for launch in launches:

@@ -16,6 +16,7 @@ from infra.local.services import start_services
 from infra.local.supervisor import Supervisor
 from infra.settings import Settings
 from streaming import topics as t
+from streaming.kafka.client import producer_config
 from streaming.records import to_json
 from streaming.stores.list_client import connect, launch_channel
 from tests.support.streams import deadline
@@ -32,7 +33,7 @@ def loop(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sett
     """Services and all flows except the learner, with an announced version."""
     folder = tmp_path_factory.mktemp("loop")
     with start_services(Settings(data_dir=folder, bootstrap_servers="", metrics_port=0)) as settings:
-        producer = Producer(settings.kafka_config())
+        producer = Producer(producer_config(settings.kafka_config()))
         for launch in DATA.launches:
             producer.produce(t.TITLE_LAUNCHES, to_json(launch), launch.title)
         for n in range(len(DATA)):

@@ -19,6 +19,7 @@ from infra.local.embedded import start_kafka
 from infra.local.processes import TERMINATION_TIMEOUT_S, log_tail, spawn, stop
 from infra.settings import Settings
 from infra.topics import create_topics
+from streaming.kafka.client import producer_config
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Tick, decode_log, to_json
 from streaming.topics import ACTIVITY, USER_EVENTS, topics
@@ -87,7 +88,7 @@ class FlowProcess:
 
 
 def send(settings: Settings, count: int = EVENTS) -> None:
-    producer = Producer({**settings.kafka_config(), "linger.ms": 20, "compression.type": "lz4"})
+    producer = Producer({**producer_config(settings.kafka_config()), "linger.ms": 20})
     for n in range(count):
         user = f"u{n % 997}"
         producer.produce(USER_EVENTS, to_json(Event(user=user, title=f"t{n % 499}", ts=1_700_000_000_000 + n)), user, 0)

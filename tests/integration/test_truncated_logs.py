@@ -25,6 +25,7 @@ from infra.topics import create_topics, log_identity
 from model import checkpoint
 from streaming.errors import OffsetOutOfRangeError, stream_error
 from streaming.flows.learner_metrics import LOST_RECORDS
+from streaming.kafka.client import producer_config
 from streaming.kafka.source import read_all
 from streaming.records import Activity, Event, Tick, decode_log, to_json
 from streaming.state.deduplicator import Deduplicator
@@ -125,7 +126,7 @@ def test_recreated_topic_keeps_the_weights_and_resets_the_position(settings: Set
 
 
 def send(settings: Settings, numbers: range) -> None:
-    producer = Producer(settings.kafka_config())
+    producer = Producer(producer_config(settings.kafka_config()))
     for n in numbers:
         event = Event(user=f"u{n % 3}", title=f"t{n}", ts=1_700_000_000_000 + n)
         producer.produce(USER_EVENTS, to_json(event), event.user, 0)

@@ -12,6 +12,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from infra.topics import create_topics
+from streaming.kafka.client import producer_config
 from streaming.kafka.source import KafkaSource, Message
 from streaming.topics import Topic
 
@@ -54,7 +55,7 @@ def new_topic(config: dict[str, str], count: int) -> str:
 
 def produce(config: dict[str, str], topic: str, values: Iterable[int], partition: int = 0) -> None:
     """Produce the values as one batch if the client can, because Tansu reports the last batch's base as the log end."""
-    producer = Producer({**config, "linger.ms": 100})
+    producer = Producer({**producer_config(config), "linger.ms": 100})
     for value in values:
         producer.produce(topic, str(value).encode(), b"k", partition)
     assert producer.flush(10) == 0

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from infra.topics import create_topics
 from model.actions import ACTIONS
 from streaming.flows.features import build, parse_events, parse_requests
+from streaming.kafka.partitioner import PartitionRule, partition_of
 from streaming.kafka.sink import KafkaSink, Outgoing
 from streaming.kafka.source import KafkaSource, Message, read_all
 from streaming.records import Activity, Tick, UserErasure, decode_log
@@ -82,6 +83,20 @@ def test_event_becomes_an_activity_record_and_rows() -> None:
         ("v", 1, "a"),
     ]
     assert [(row["user_id"], row["event_count"]) for row in run.online.all()] == [("u", 2), ("v", 1)]
+
+
+def test_event_in_a_wrong_partition_becomes_a_dead_letter() -> None:
+    rule = PartitionRule(8, since=NOW + 2)
+    right = partition_of(b"u", 8)
+    wrong = (right + 1) % 8
+    records = [event("u", "a", NOW, n, partition) for n, partition in enumerate([wrong, right, right, wrong])]
+    run = run_flow([records], partition_rule=rule)
+    assert set(run.rows()) == {(wrong, 0), (right, 1), (right, 2)}  # the first one was appended before the rule
+    (letter,) = run.letters.all()
+    assert (
+        dict(letter.headers)["reason"].decode()
+        == f"partition: the key belongs to partition {right} of 8; use the partitioner murmur2"
+    )
 
 
 def test_context_only_action_is_in_the_history_and_new() -> None:

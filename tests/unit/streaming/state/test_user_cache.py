@@ -34,6 +34,19 @@ def test_first_event_of_a_recreated_topic_replaces_the_history() -> None:
     assert not users.update(structs.replace(activity("u", new, 0), source="topic-2"))
 
 
+def test_event_in_another_partition_does_not_freeze_the_list() -> None:
+    users = UserCache()
+    first, second, third = (
+        structs.replace(one, new=[structs.replace(event, partition=partition) for event in one.new])
+        for one, partition in (
+            (activity("u", [("a", 1, PLAY)], 123), 6),
+            (activity("u", [("a", 1, PLAY), ("b", 2, PLAY)], 40), 0),
+            (activity("u", [("a", 1, PLAY), ("b", 2, PLAY), ("c", 3, PLAY)], 124), 6),
+        )
+    )
+    assert [users.update(one) for one in (first, second, second, first, third)] == [True, True, False, False, True]
+
+
 def test_erased_user_is_removed() -> None:
     users = UserCache()
     users.update(activity("u", [("a", 1, PLAY)], 900))
