@@ -22,7 +22,7 @@ class RedisAddressError(Exception):
 def feast_connection(url: str, with_password: bool) -> str:
     """`host:port`, then `name=value` for each option, separated by commas. Raises RedisAddressError."""
     try:
-        given: dict[str, Any] = dict(parse_url(url))
+        given: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
     except ValueError:  # its message may contain a part of the password
         raise RedisAddressError(
             f"The Redis address is not valid: use {_EXAMPLE}, and encode special characters of the password as %XX."

@@ -201,7 +201,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: str) -> str:
         try:
-            parse_url(value or "redis://")
+            parse_url(value or "redis://")  # type: ignore[no-untyped-call]
         except ValueError:  # its message may contain a part of the password
             raise ValueError(
                 "it is no Redis URL; use redis://host:6379/0, and encode special characters of the password as %XX"

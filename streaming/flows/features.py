@@ -41,6 +41,7 @@ from streaming.kafka.dead_letters import (
 from streaming.kafka.partitioner import PartitionRule, partition_of
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
+from streaming.kafka.time_units import TimeUnits
 from streaming.records import (
     ACTIVITY_HISTORY,
     Activity,
@@ -69,6 +70,26 @@ class ParsedPoll(NamedTuple):
 
     users: dict[str, list[UserEvent | UserErasure]]  # by user, in the poll's order
     letters: list[Outgoing]  # dead letters
+
+
+class EventChecks:
+    """The checks of an event's partition and time. They depend on the deployment, or on the events before."""
+
+    def __init__(self, max_future: timedelta = MAX_FUTURE, rule: PartitionRule | None = None) -> None:
+        self.max_ahead_ms, self.rule = int(max_future.total_seconds() * 1000), rule
+        self.units = TimeUnits()
+
+    def check(self, ts: int, message: Message) -> None:
+        """Raises InvalidRecord."""
+        key, rule = message.key or b"", self.rule
+        if rule is not None and rule.is_broken_by(key, message.partition, message.appended):
+            wanted = partition_of(key, rule.partitions)
+            raise InvalidRecord(
+                f"partition: the key belongs to partition {wanted} of {rule.partitions}; use the partitioner murmur2"
+            )
+        check_times(ts, message.appended, self.max_ahead_ms)
+        if problem := self.units.problem(message.partition, ts):
+            raise InvalidRecord(problem)
 
 
 def build(
@@ -102,7 +123,7 @@ def build(
     keys, online_keys = _keys(offline_shards), _keys(online_shards or offline_shards)
     flow, expiry = Dataflow("features"), Expiry(lifetimes.max_users)
     polls, request_polls = op.input("user_events", flow, events), op.input("erasure_requests", flow, requests)
-    parsed_events = op.map("parsed", polls, lambda poll: parse_events(poll, max_future, partition_rule))  # ParsedPoll
+    parsed_events = op.map("parsed", polls, partial(parse_events, checks=EventChecks(max_future, partition_rule)))
     parsed_requests = op.map("parsed_requests", request_polls, lambda poll: parse_requests(poll, requests_id))
     parsed = op.merge("parsed_polls", parsed_requests, parsed_events)  # ParsedPoll
     by_user = op.flat_map("by_user", parsed, lambda poll: _by_user(poll, expiry, clock()))  # (user, [UserItem])
@@ -148,12 +169,10 @@ def _keys(shards: int) -> list[str]:
     return [str(shard) for shard in range(shards)]
 
 
-def parse_events(
-    poll: list[Message], max_future: timedelta = MAX_FUTURE, rule: PartitionRule | None = None
-) -> ParsedPoll:
+def parse_events(poll: list[Message], checks: EventChecks | None = None) -> ParsedPoll:
     """Validate a poll of `user-events`: its events by user, and a dead letter for each invalid message."""
-    max_ahead_ms = int(max_future.total_seconds() * 1000)
-    return _parse(poll, lambda message: _parse_event(message, max_ahead_ms, rule))
+    checks = checks or EventChecks()
+    return _parse(poll, lambda message: _parse_event(message, checks))
 
 
 def parse_requests(poll: list[Message], requests_id: str = "") -> ParsedPoll:
@@ -190,22 +209,17 @@ def _check_user(message: Message, user: str) -> None:
         )
 
 
-def _parse_event(message: Message, max_ahead_ms: int, rule: PartitionRule | None) -> UserEvent:
+def _parse_event(message: Message, checks: EventChecks) -> UserEvent:
     """The valid event in a message. Raises InvalidRecord."""
     check_not_moved(message, "erase", ERASURE_REQUESTS)
     event = decode(decode_event, message, MAX_EVENT_BYTES)
     _check_user(message, event.user)
-    if rule is not None and rule.is_broken_by(event.user.encode(), message.partition, message.appended):
-        raise InvalidRecord(
-            f"partition: the key belongs to partition {partition_of(event.user.encode(), rule.partitions)} of "
-            f"{rule.partitions}; use the partitioner murmur2"
-        )
     check_id("the title", event.title)
     try:
         action = action_code(event)
     except KeyError:
         raise InvalidRecord(f"unknown action: {event.action!r}") from None
-    check_times(event.ts, message.appended, max_ahead_ms)
+    checks.check(event.ts, message)
     position = message.partition, message.offset, message.appended
     return UserEvent(event.user, event.title, event.ts, action, event.event_id, *position)
 

@@ -4,9 +4,7 @@ The engine's own connectors do not close these gaps, so Premiere has its own:
 - A snapshot always holds a real offset, never a sentinel, and errors do not move it.
 - The source waits while a broker is unavailable, and raises an error when waiting cannot help.
 - It commits to a consumer group one epoch late. The engine has saved the previous epoch by then, so the group is never
-  ahead of the recovery state.
-
-An item of the stream is one poll: a list of messages of one partition.
+  ahead of the recovery state. An item of the stream is one poll: a list of messages of one partition.
 """
 
 import logging

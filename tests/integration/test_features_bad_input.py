@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from streaming.flows.features import MAX_EVENT_BYTES, parse_events
+from streaming.flows.features import MAX_EVENT_BYTES, EventChecks, parse_events
 from streaming.kafka.dead_letters import MAX_FUTURE, MAX_TIME_MS
 from streaming.kafka.source import Message
 from streaming.records import MIN_TIME_MS
@@ -68,8 +68,8 @@ def test_times_at_the_bounds_are_valid() -> None:
 
 def test_max_future_is_relative_to_the_record_time() -> None:
     message = event("u", "t", NOW + 5_000, 0)
-    assert parse_events([message], timedelta(seconds=5)).letters == []
-    assert len(parse_events([message], timedelta(seconds=4)).letters) == 1
+    assert parse_events([message], EventChecks(timedelta(seconds=5))).letters == []
+    assert len(parse_events([message], EventChecks(timedelta(seconds=4))).letters) == 1
 
 
 def test_invalid_record_time_becomes_a_dead_letter() -> None:

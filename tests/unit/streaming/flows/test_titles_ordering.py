@@ -3,7 +3,7 @@
 import pytest
 
 from features.text_encoders import Encoder, load_encoder
-from streaming.records import MIN_TIME_MS, Title
+from streaming.records import Title
 from streaming.state.publisher import Publisher
 from streaming.state.title_cache import TitleCache
 from tests.support.titles import NOW, TOY, launch, run_flow, withdrawal
@@ -37,10 +37,9 @@ def test_stamps_strictly_increase_within_one_append_time(encode: Encoder) -> Non
     ]
 
 
-def test_stamp_is_after_1970_even_for_an_older_record_time(encode: Encoder) -> None:
-    records = [launch("1", n, name=name)._replace(appended=MIN_TIME_MS) for n, name in enumerate("ab")]
-    first, second = run_flow(encode, *records).written()
-    assert (first.launched, first.stamp, second.stamp) == (MIN_TIME_MS, 1, 2)
+def test_record_time_before_2000_becomes_a_dead_letter(encode: Encoder) -> None:
+    run = run_flow(encode, *(launch("1", n)._replace(appended=appended) for n, appended in enumerate((-1, 0, 10**9))))
+    assert [reason.partition(":")[0] for reason in run.reasons()] == ["record time"] * 3
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 3])  # records that the topic still has when the recovery store is lost

@@ -1,22 +1,27 @@
 """Dead letters keep the invalid record or its beginning, and are counted by the type of their reason."""
 
+import re
 from hashlib import sha256
 
 import pytest
 from prometheus_client import REGISTRY
 
 from streaming.kafka.dead_letters import (
+    DEAD_LETTERS_WRITTEN,
     MAX_KEPT_BYTES,
     MAX_REASON_CHARS,
+    REASONS,
     InvalidRecord,
     LetterBudget,
     check_id,
+    check_times,
     dead_letter,
     decode,
 )
 from streaming.kafka.source import Message
 from streaming.records import MAX_ID_BYTES, Event, decode_event
 from streaming.topics import DEAD_LETTERS
+from tests.support.paths import ROOT
 
 VALID = b'{"user":"u","title":"t","ts":1}'
 
@@ -125,3 +130,19 @@ def test_letters_beyond_the_budget_of_a_minute_are_counted(caplog: pytest.LogCap
 def test_budget_also_limits_the_bytes_of_letters() -> None:
     budget = LetterBudget(letters=100, size=1_000, clock=lambda: 0.0)
     assert len(budget.take([dead_letter(message(b"x" * 300), "not JSON: x")] * 9)) == 3
+
+
+def test_each_reason_is_counted_from_the_start() -> None:
+    """An alert on an increase needs the series before the first letter."""
+    raised = set[str]()
+    for path in sorted((ROOT / "streaming").rglob("*.py")):
+        raised |= set(re.findall(r"InvalidRecord\(\s*f?\"([a-zA-Z ]+):", path.read_text()))
+    from_decode = {"missing field", "wrong type", "out of range", "not JSON"}
+    assert raised | from_decode | {"unit"} == set(REASONS)
+    samples = {tuple(sample.labels.values()) for sample in DEAD_LETTERS_WRITTEN.collect()[0].samples}
+    assert {(reason,) for reason in REASONS} <= samples
+
+
+def test_good_event_with_a_bad_record_time_names_the_record_time() -> None:
+    with pytest.raises(InvalidRecord, match=r"^record time: "):
+        check_times(1_700_000_000_000, 0, 3_600_000)
