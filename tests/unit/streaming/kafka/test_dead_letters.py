@@ -139,7 +139,8 @@ def test_each_reason_is_counted_from_the_start() -> None:
         raised |= set(re.findall(r"InvalidRecord\(\s*f?\"([a-zA-Z ]+):", path.read_text()))
     from_decode = {"missing field", "wrong type", "out of range", "not JSON"}
     assert raised | from_decode | {"unit"} == set(REASONS)
-    samples = {tuple(sample.labels.values()) for sample in DEAD_LETTERS_WRITTEN.collect()[0].samples}
+    (metric,) = DEAD_LETTERS_WRITTEN.collect()
+    samples = {tuple(sample.labels.values()) for sample in metric.samples}
     assert {(reason,) for reason in REASONS} <= samples
 
 
