@@ -19,6 +19,7 @@ from prometheus_client import Counter
 from model.learner import BatchResult, Learner, UserUpdate
 from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.ranking import PrequentialMetrics
+from model.seed import keep_weights_only
 from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
 from streaming.records import DECODE_ERRORS, Activity, LogRecord, SkippedRange, Tick, Title, UserErasure, decode_log
@@ -160,17 +161,17 @@ class LogLearner:
         return {**self.learner.state_dict(), "log": log}
 
     def load_state_dict(self, state: Mapping[str, Any], same_log: bool = True) -> None:
-        """Continue from a checkpoint. On another log, the weights continue and the position and duplicates restart."""
+        """Continue from a checkpoint. On another log, only the weights continue."""
         self.learner.load_state_dict({part: state[part] for part in ("stream_state", "served", "training")})
         log = state["log"]
         self._pending, self._pending_events, self._erased_users, self._range = [], 0, set(), None
         self.batches = log["batches"]  # names the checkpoints, so it continues on another log
-        self.baselines.load_state_dict(log["baselines"])
-        for name, ranking in self.rankings.items():
-            ranking.load_state_dict(log["rankings"][name])
         if not same_log:
-            self.learner.stream_state.catalog.stamp_V[:] = 0  # the titles of the other log have their own stamps
+            keep_weights_only(self.learner)
         else:
+            self.baselines.load_state_dict(log["baselines"])
+            for name, ranking in self.rankings.items():
+                ranking.load_state_dict(log["rankings"][name])
             self.deduplicator.load_state_dict(log["deduplicator"])
             self.position, self.learned, self.duplicates, self.unknown_title_events = log["counts"]
             self.recent_events = deque((at, n) for at, n in log["recent_events"])

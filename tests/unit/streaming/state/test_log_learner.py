@@ -152,9 +152,13 @@ def test_on_another_log_weights_continue_and_position_restarts() -> None:
     other.load_state_dict(state, same_log=False)
     assert (other.position, other.learned, other.duplicates) == (0, 0, 0)
     kept = other.state_dict()
-    state["stream_state"]["catalog"]["stamp_V"][:] = 0  # they are of the other log
-    for part in ("stream_state", "served", "training"):
-        assert state_differences(kept[part], state[part]) == []
+    assert state_differences(kept["stream_state"], new().state_dict()["stream_state"]) == []
+    replayed = [one["training"]["pipelines"]["full"]["sequence"]["replay_buffer"] for one in (kept, state)]
+    assert [bool(find_in_state(one, log.events[-1][0])) for one in replayed] == [False, True]
+    served, given = kept["served"]["full"], state["served"]["full"]
+    assert state_differences(served["ranker"], given["ranker"]) == []
+    assert state_differences(served["sequence"]["served"], given["sequence"]["served"]) == []
+    assert len(served["sequence"]["rows"]) == 0 < len(given["sequence"]["rows"])  # embeddings of ids
     fresh = LogBuilder(seed=3).add_rounds(4)
     for message in fresh.messages:
         other.feed(message)
