@@ -3,7 +3,7 @@
 An open port is not enough: a flow serves metrics before it connects to Kafka, and also while a step hangs. The script
 uses only the standard library, since it runs every few seconds.
 
-    healthy.py PORT [livez|readyz]
+    healthy.py PORT [startupz|livez|readyz]
 """
 
 import sys
@@ -12,7 +12,7 @@ from urllib.request import ProxyHandler, build_opener
 TIMEOUT_S = 4.0
 
 
-def healthy(port: int, probe: str = "livez") -> bool:
+def healthy(port: int, probe: str = "startupz") -> bool:
     """Whether the probe of the flow that serves metrics on this port succeeds. A proxy would not reach loopback."""
     try:
         with build_opener(ProxyHandler({})).open(f"http://127.0.0.1:{port}/{probe}", timeout=TIMEOUT_S) as response:

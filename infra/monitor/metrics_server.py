@@ -3,6 +3,7 @@
 - `/metrics`: in Prometheus's format
 - `/livez`: 200 while the flow makes steps. It fails six minutes after the last one, because a flow waits for Redis for
   up to five, and fifteen minutes after a start without a first step
+- `/startupz`: 200 while the flow is alive and has started and compiled: it reads its topics
 - `/readyz`: 200 once the flow's output is current (`streaming.phase`)
 
 Bytewax has a metrics server too, but it listens on all addresses. If its port is taken, a flow with several workers
@@ -26,8 +27,10 @@ from infra.errors import PortError
 from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 from streaming import heartbeat, phase
+from streaming.phase import Phase
 
 MAX_STEP_S: Final = 360.0  # between two steps of a flow that is alive
+PROBED_PHASES: Final = {"/startupz": (Phase.CATCHING_UP, Phase.READY), "/readyz": (Phase.READY,)}
 MAX_START_S: Final = 900.0  # before the first step
 _STARTED_AT: Final = time.time()
 
@@ -72,12 +75,12 @@ def application(metrics: WsgiApp) -> WsgiApp:
             return [] if environ["REQUEST_METHOD"] == "HEAD" else body
         elif path == "/livez":
             status, text = _status(*is_alive())
-        elif path == "/readyz":
+        elif path in PROBED_PHASES:
             alive, text = is_alive()
-            ready = phase.current() == phase.Phase.READY
-            status, text = _status(alive and ready, text if ready else str(phase.current()))
+            reached = phase.current() in PROBED_PHASES[path]
+            status, text = _status(alive and reached, text if reached else str(phase.current()))
         else:
-            status, text = "404 Not Found", "try /metrics, /livez or /readyz"
+            status, text = "404 Not Found", "try /metrics, /livez, /startupz or /readyz"
         answer = f"{text}\n".encode()
         start_response(status, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(answer)))])
         return [] if environ.get("REQUEST_METHOD") == "HEAD" else [answer]

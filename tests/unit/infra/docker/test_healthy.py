@@ -15,10 +15,10 @@ HEALTH_CHECK: Final = ROOT / "infra" / "docker" / "healthy.py"
 
 
 class Probes(BaseHTTPRequestHandler):
-    """Answers as a flow that is alive and not ready."""
+    """Answers as a flow that has started and is not ready."""
 
     def do_GET(self) -> None:
-        self.send_response({"/livez": 200, "/readyz": 503}.get(self.path, 404))
+        self.send_response({"/startupz": 200, "/livez": 200, "/readyz": 503}.get(self.path, 404))
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:

@@ -64,23 +64,23 @@ def test_block_that_is_reserved_is_not_given_to_another_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("current", "last_step_s", "live", "ready"),
+    ("current", "last_step_s", "live", "started", "ready"),
     [
-        (Phase.STARTING, None, 200, 503),
-        (Phase.COMPILING, None, 200, 503),
-        (Phase.CATCHING_UP, 1, 200, 503),
-        (Phase.READY, 1, 200, 200),
-        (Phase.READY, 400, 503, 503),
+        (Phase.STARTING, None, 200, 503, 503),
+        (Phase.COMPILING, None, 200, 503, 503),
+        (Phase.CATCHING_UP, 1, 200, 200, 503),
+        (Phase.READY, 1, 200, 200, 200),
+        (Phase.READY, 400, 503, 503, 503),
     ],
 )
 def test_probes(
-    monkeypatch: pytest.MonkeyPatch, current: Phase, last_step_s: float | None, live: int, ready: int
+    monkeypatch: pytest.MonkeyPatch, current: Phase, last_step_s: float | None, live: int, started: int, ready: int
 ) -> None:
     monkeypatch.setattr(phase, "current", lambda: current)
     monkeypatch.setattr(heartbeat, "last_beat", lambda: 0.0 if last_step_s is None else time.time() - last_step_s)
     settings = Settings(metrics_port=free_port() - 2)
     start_metrics_server(settings, "learn")
-    for path, wanted in {"livez": live, "readyz": ready, "metrics": 200, "other": 404}.items():
+    for path, wanted in {"livez": live, "startupz": started, "readyz": ready, "metrics": 200, "other": 404}.items():
         for method in ("GET", "HEAD"):
             connection = HTTPConnection(LOOPBACK, settings.metrics_port + 2, timeout=10)
             connection.request(method, f"/{path}")
