@@ -2,8 +2,9 @@
 
 The services are embedded by default. `KAFKA_BOOTSTRAP_SERVERS` (a running broker), `KAFKA_HOME` (an Apache Kafka to
 start) and `REDIS_URL` select others. `BROKERS=embedded,apache` runs each test that needs a broker on both, and tests
-marked `long` only on the last one. Topics and ids are unique, so that tests can share a broker. A test that needs the
-real topic names starts its own broker.
+marked `long` only on the last one. `UNIT_BROKERS` does the same for the unit tests; they start so many brokers that a
+run on Apache Kafka takes minutes more. Topics and ids are unique, so that tests can share a broker. A test that needs
+the real topic names starts its own broker.
 """
 
 import os
@@ -23,14 +24,19 @@ from tests.support.kafka import KAFKA_HOME, StartBroker
 from tests.support.versions import Deployment, run_deployment
 
 BROKERS: Final = tuple(filter(None, os.environ.get("BROKERS", "").split(",")))
+UNIT_BROKERS: Final = tuple(filter(None, os.environ.get("UNIT_BROKERS", "").split(","))) or BROKERS
+
+UNIT_TESTS: Final = Path(__file__).parent / "unit"
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore SIGINT otherwise
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """With `BROKERS`, run each test that needs a broker on each of them; a test marked `long` only on the last."""
-    if BROKERS and "broker" in metafunc.fixturenames:
-        brokers = BROKERS[-1:] if metafunc.definition.get_closest_marker("long") else BROKERS
+    is_unit = UNIT_TESTS in metafunc.definition.path.parents
+    brokers = UNIT_BROKERS if is_unit else BROKERS
+    if brokers and "broker" in metafunc.fixturenames:
+        brokers = brokers[-1:] if metafunc.definition.get_closest_marker("long") else brokers
         metafunc.parametrize("broker", brokers, indirect=True, scope="session")
 
 

@@ -33,7 +33,7 @@ from tests.support.workers import (
     single_process_run,
 )
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.extended]
 
 EVENT_COUNT = 4000
 
@@ -99,7 +99,6 @@ def test_killed_titles_write_each_title_once(services: Settings) -> None:
     assert len(known) == len(launches) + 1
 
 
-@pytest.mark.extended
 def test_publish_serves_all_users_with_any_worker_count(rescaled: Settings) -> None:
     services, want = rescaled, {activity.user: activity.count for activity in read_activities(rescaled)}
     assert {Shard(0, 2).owns(user) for user in want} == {True, False}

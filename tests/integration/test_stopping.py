@@ -120,6 +120,7 @@ def assert_restart_completes(settings: Settings) -> None:
     assert logged_offsets(settings) == set(range(EVENTS))
 
 
+@pytest.mark.extended
 def test_features_drains_under_load_and_continues_after_restart(settings: Settings) -> None:
     send(settings)
     first = FlowProcess(settings, "features", "first")
@@ -141,6 +142,7 @@ def test_learn_exits_0_under_load(settings: Settings) -> None:
         assert process.terminate() == 0, log_tail(process.log)
 
 
+@pytest.mark.extended
 def test_features_gives_up_without_broker_and_loses_nothing(
     settings: Settings, restartable_broker: RestartableBroker
 ) -> None:

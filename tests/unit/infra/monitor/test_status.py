@@ -65,6 +65,8 @@ def set_counter(counter: Counter, value: float) -> None:
 @pytest.fixture(scope="module")
 def metrics() -> None:
     """The values of the flows' metrics."""
+    phase.enter(Phase.STARTING)
+    RESTARTS.set(0)
     set_counter(LEARNED_EVENTS, 64)
     POSITION.set(70)
     LOSS.labels("sequence").set(2.5)
