@@ -44,7 +44,7 @@ FACTOR: Final = 1_000.0  # by which the destructive setting raises the learning 
 
 
 class Outcome(NamedTuple):
-    """What a run with a fault came to."""
+    """The result of a run with a fault."""
 
     faulty_s: float  # log time in which a version with faulty training was in service
     mrr_after: float  # of the events behind the fault

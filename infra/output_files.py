@@ -12,7 +12,7 @@ class OutputError(PremiereError):
 
 
 def check_writable(*files: Path | None) -> None:
-    """Create the folders of these files and check that each can be written; nothing else stays. Raises OutputError."""
+    """Create the folders of these files and check that each can be written; no file is left. Raises OutputError."""
     for file in filter(None, files):
         with output_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """The order of the demo's live events: a user's next event is sent once the list has the previous one.
 
-In life a user chooses from lists that know the earlier events. A replay that is faster than life would send a user's
+A user chooses from lists that know the user's earlier events. Sending faster than in real time would send a user's
 events before the lists can follow. So each user is a closed loop, as in a load test with a fixed number of clients: the
 next event waits until the list after the previous one is in Redis, or for `TIMEOUT_S`. The order of a user's events is
 kept. Users run side by side within a window of events, the earliest that may be sent first.

@@ -1,6 +1,6 @@
 """Launches during the demo's live part, on every dataset.
 
-The metadata of most datasets places all launches before the first event, so nothing would launch while one looks. Some
+The metadata of most datasets places all launches before the first event, so nothing would launch during the demo. Some
 titles without an event in the backlog are therefore held back. Each launches at a random place between the start of the
 live part and its first event: if it always launched just before, its launch would announce its event.
 """

@@ -1,7 +1,7 @@
-"""`make abuse`: attack a simulated service as an angry user with a producer would, and check the goals.
+"""`make abuse`: attack a simulated service as a hostile producer would, and check the goals.
 
 Each seed simulates 300 users, 400 titles and 5,000 events and starts every attack from the same state. The goals are
-checked on the mean over the seeds. A real premiere must not be slowed by the limits: it is compared with the same
+checked on the mean over the seeds. A genuine launch must not be slowed by the limits: it is compared with the same
 premiere in a copy of the state for which all of its events count in full. Floods of records then go through the real
 flows (infra/experiments/abuse_flows.py). The exit code is 1 where a goal is missed. Invented launches with distinct
 texts, one per minute, have no goal: nothing tells them from real launches.

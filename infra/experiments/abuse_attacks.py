@@ -1,8 +1,8 @@
-"""The attacks of `make abuse`: what an angry user with a producer can send, and what it does to honest users.
+"""The attacks of `make abuse`: what a hostile producer can send, and what it does to honest users.
 
 An attack adds fake records to a copy of a world (infra/experiments/abuse_world.py) and is compared with the same world
 without them, now and after RECOVERY_EVENTS further honest events. The producer of an attack can invent users, titles
-and texts, and choose event times, but cannot write into the past of another user.
+and texts, and choose event times, but cannot backdate the records of another user.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ MIN_ESTABLISHED_EVENTS: Final = 20  # events of a user whose interest in a premi
 TARGET_EVENTS: Final = (1, 3)  # honest events of the title that an attack promotes
 POPULAR_TITLES: Final = 10  # that fake users act on first, in the attack "popular title first"
 NEW_TITLES: Final = 30  # honest launches on the day of a launch flood
-REAL_LAUNCH: Final = "real launch"  # id of the title of a real premiere
+REAL_LAUNCH: Final = "real launch"  # id of the title of a genuine launch
 FLOOD_LAUNCHES: Final = 64
 INVENTED_IDS: Final = 200
 SPARE_ROWS: Final = 20  # rows of the catalog that are free when the invented ids arrive
@@ -197,7 +197,7 @@ def huge_texts(scene: Scene, encode: Encoder) -> dict[str, Any]:
 
 
 def real_premiere(world: World, users: Sequence[str], first_events: int, random: np.random.Generator) -> int:
-    """A real premiere: how many lists does a new title reach after its first events, all of established users?
+    """A genuine launch: how many lists does a new title reach after its first events, all of established users?
 
     Where fewer users are established than events are needed, the most active ones come back on the following days.
     """

@@ -93,7 +93,7 @@ def remaining_copies(settings: Settings, now: datetime) -> Iterator[str]:
     yield f"- dead letters of this user: until {now + timedelta(days=letter_days):%Y-%m-%d} (retention)"
     long_term = f"; the long-term one until {now + timedelta(days=checkpoint_days):%Y-%m-%d}" if checkpoint_days else ""
     yield f"- older checkpoints: until {settings.keep_checkpoints} newer ones are written{long_term}"
-    yield "- pinned checkpoints: until they are unpinned (`premiere versions`)"
+    yield "- the checkpoint of an active rollback: until `premiere rollforward`"
     until = now + timedelta(days=retention_days[ERASURE_REQUESTS] + RETENTION_MARGIN_DAYS)
     yield f"- the id itself: in the topic {ERASURE_REQUESTS} until {until:%Y-%m-%d} (retention), in the state of the"
     yield "  flow features, in an erasure marker in Redis, and next to the offline log until it is applied there"

@@ -69,7 +69,7 @@ class DriftDetector:
                 state.total, state.count = 0.0, 0
 
     def reset(self) -> None:
-        """Forget everything: the next values are the norm."""
+        """Clear the state: the next values are the new baseline."""
         self.state = _State()
 
     def _close_block(self, value: float) -> None:

@@ -1,4 +1,4 @@
-"""A cache in two segments, so that visitors who come once never push out proven entries.
+"""A cache in two segments, so that one-time users never evict proven entries.
 
 An entry starts in the segment on probation and moves to the proven one when the caller says so. The least recently used
 entry on probation is evicted first. The proven segment is limited, so that there is always room for newcomers: beyond
@@ -43,7 +43,7 @@ class SegmentedCache(Generic[V]):
         return key in self.probation or key in self.proven
 
     def get(self, key: str) -> V | None:
-        """The value, or None; this is no use of the entry."""
+        """The value, or None; it does not count as a use of the entry."""
         return self.proven[key] if key in self.proven else self.probation.get(key)
 
     def values(self) -> Iterator[V]:

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from streaming.records import Activity, LogRecord, Title
 
-MAX_STEP_MS: Final = 10_000  # a larger step forward counts as this, a larger step back as none
+MAX_STEP_MS: Final = 10_000  # a larger step forward counts as this; log time never goes back
 
 
 class LogClock(NamedTuple):

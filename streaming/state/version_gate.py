@@ -45,12 +45,12 @@ class GateSettings:
     max_top_share: float = 0.5  # of the lists that begin with one title, unless it has grown by less than the factor
     max_top_growth: float = 3.0  # of that share since the last version that passed
     failures: int = 3  # failed checks in a row after which the learner returns
-    accept_ms: int = 7_200_000  # log time of failures after which a fall counts as a change of the world
+    accept_ms: int = 7_200_000  # log time of failures after which a fall counts as a change in the data
     drift: DriftSettings = field(default_factory=DriftSettings)
 
 
 class GoodPoint(NamedTuple):
-    """A checkpoint that passed before anything was suspect."""
+    """A checkpoint that passed before the first failed check."""
 
     position: int  # next log offset
     step: int
