@@ -49,12 +49,20 @@ Wait = Annotated[float, typer.Option(min=0.1, help="Maximum seconds to wait for 
 
 
 @app.command()
-def up(broker: Broker = None) -> None:
+def up(
+    broker: Broker = None,
+    kafka_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the started broker; default: a free one.")
+    ] = 0,
+    redis_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port of the started Redis; default: a free one.")
+    ] = 0,
+) -> None:
     """Start a broker and a Redis (if none are set) and all flows; runs until Ctrl-C."""
     from infra.local.up import up as run_up
     from infra.settings import load
 
-    run_up(load(broker=broker))
+    run_up(load(broker=broker), kafka_port, redis_port)
 
 
 @app.command()

@@ -6,6 +6,7 @@ properties, ports and data stay in the folder, so a later start continues with t
 """
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -72,13 +73,21 @@ def locate_kafka(home: Path | None) -> ApacheKafka:
     return ApacheKafka(f"Apache Kafka of {home}", server, storage, env)
 
 
-def prepare_node(kafka: ApacheKafka, folder: Path, host: str, ports: tuple[int, int]) -> tuple[list[str], str]:
-    """The command line and the bootstrap address of the node in `folder`. A new node's storage is formatted first."""
+def prepare_node(
+    kafka: ApacheKafka, folder: Path, host: str, ports: tuple[int, int], fixed_port: int = 0
+) -> tuple[list[str], str]:
+    """The command line and the bootstrap address of the node in `folder`. A new node's storage is formatted first.
+
+    `ports` are of a new node: for clients, and for the controller. An existing node keeps its ports, except that
+    `fixed_port`, unless 0, replaces the one for clients.
+    """
     properties, data = folder / "server.properties", folder / "data"
     if not (data / "meta.properties").exists():
         port, controller = ports
         properties.write_text(BROKER_PROPERTIES.format(host=host, port=port, controller=controller, data=data))
         _format_storage(kafka, properties)
+    elif fixed_port:
+        properties.write_text(re.sub(r"(PLAINTEXT://[^:,]*):\d+", rf"\g<1>:{fixed_port}", properties.read_text()))
     listeners = next(line for line in properties.read_text().splitlines() if line.startswith("advertised"))
     return [*kafka.server, str(properties)], listeners.partition("//")[2].partition(",")[0]
 

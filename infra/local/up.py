@@ -15,11 +15,11 @@ from infra.settings_table import masked_values
 CHECK_INTERVAL_S: Final = 0.25  # between two checks for crashed flows
 
 
-def up(settings: Settings) -> None:
+def up(settings: Settings, kafka_port: int = 0, redis_port: int = 0) -> None:
     """Run until Ctrl-C or SIGTERM, then stop all. Raises PremiereError if a service does not start or a flow fails."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with start_services(settings) as ready, Supervisor(ready, report=_report) as flows:
+        with start_services(settings, kafka_port, redis_port) as ready, Supervisor(ready, report=_report) as flows:
             _print_addresses(ready, has_own_redis=not settings.redis_url)
             while True:
                 flows.check()
