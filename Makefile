@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-extended check bench results chaos fuzz abuse clean
+.PHONY: demo test test-extended check bench results chaos fuzz mutants abuse clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo "$$p" && break; done)
@@ -36,6 +36,10 @@ chaos: $(READY)
 # Fuzz test: 100,000 random and mutated messages must not crash a flow, and each must be counted once.
 fuzz: $(READY)
 	$(BIN)/python -m tests.tools.fuzz $(ARGS)
+
+# Mutation tests: each fault that is put into the code must make a test fail (ARGS="--only H5").
+mutants: $(READY)
+	for name in mutants limit_mutants trust_mutants; do $(BIN)/python -m tests.tools.$$name $(ARGS); done
 
 # Abuse experiment: fake events, invented titles and launch floods against a simulated service. Writes abuse.json (ARGS="--seeds 1").
 abuse: $(READY)

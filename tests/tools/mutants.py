@@ -4,7 +4,7 @@
 
 A mutant replaces a piece of source text. It is applied to a copy of the project, in which a test runs: all tests of a
 kernel, or the one test that a mutant of the streaming code names. `test_streaming_mutants.py` runs the latter in CI.
-`tests/tools/limit_mutants.py` does the same for the limits that stop hostile producers.
+`tests/tools/limit_mutants.py` and `trust_mutants.py` do the same for what stops hostile producers and faulty processes.
 
 Equivalent mutants, which change no result, are listed in EQUIVALENT with the reason.
 """

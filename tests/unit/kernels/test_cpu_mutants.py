@@ -9,8 +9,9 @@ import pytest
 from tests.support.paths import ROOT
 from tests.tools.limit_mutants import LIMIT_MUTANTS
 from tests.tools.mutants import CPU, KERNEL_MUTANTS, MUTANTS, TESTS, Mutant, survives
+from tests.tools.trust_mutants import TRUST_MUTANTS
 
-ALL = MUTANTS + LIMIT_MUTANTS
+ALL = MUTANTS + LIMIT_MUTANTS + TRUST_MUTANTS
 TEST_OF_ONE = "from kernels.cpu import ONE\n\n\ndef test_one():\n    assert ONE == 1\n"
 
 
