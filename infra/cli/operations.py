@@ -115,6 +115,24 @@ def verify(
     verification.verify(with_local_services(load()), number, start, to, typer.echo)
 
 
+def doctor(as_json: AsJson = False) -> None:
+    """Check Kafka, Redis, Feast, disk, ports and encoder, with a remedy for each finding; exits with 1 on an error."""
+    import json
+
+    from infra.doctor.command import diagnose
+    from infra.doctor.findings import print_findings
+    from infra.local.address_file import with_local_services
+    from infra.settings import load
+
+    findings = list(diagnose(with_local_services(load())))
+    if as_json:
+        typer.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+    else:
+        print_findings(findings, typer.echo)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
 def _confirmation(yes: bool) -> Callable[[str], bool]:
     return lambda question: yes or typer.confirm(question)
 
@@ -128,4 +146,5 @@ COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     rollback,
     rollforward,
     verify,
+    doctor,
 )

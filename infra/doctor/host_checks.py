@@ -1,0 +1,80 @@
+"""Checks of this host: folders, space, checkpoints, ports, the text encoder."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import fsspec
+
+from features.text_encoders import EncoderError, load_encoder
+from infra.doctor.findings import Finding
+from infra.errors import PortError
+from infra.local.data_lock import is_up
+from infra.local.supervisor import FLOWS
+from infra.monitor.metrics_server import check_port_free, metrics_port
+from infra.monitor.scrape import scrape_flow
+from infra.settings import Settings
+
+MIN_FREE_GB: Final = 2.0
+TEXT: Final = "a film about the sea"
+
+
+def host_findings(settings: Settings) -> Iterator[Finding]:
+    """All checks of this host and of the checkpoint storage."""
+    yield from _folder_findings(settings.data_dir)
+    yield from _checkpoint_findings(settings.checkpoints_url())
+    yield from _port_findings(settings)
+    try:
+        width = load_encoder(settings.text_encoder)([TEXT]).shape[1]
+        yield Finding("ok", "encoder", f"{settings.text_encoder} gives vectors of {width} numbers")
+    except EncoderError as error:
+        yield Finding("error", "encoder", str(error))
+
+
+def _folder_findings(folder: Path) -> Iterator[Finding]:
+    probe = folder / f".doctor-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        yield Finding("error", "disk", f"{folder} cannot be written ({error.strerror})", "Set PREMIERE_DATA_DIR.")
+        return
+    free = shutil.disk_usage(folder).free / 1e9
+    level = "ok" if free >= MIN_FREE_GB else "warning"
+    yield Finding(level, "disk", f"{folder}: {free:.1f} GB free", f"Free at least {MIN_FREE_GB:g} GB.")
+
+
+def _checkpoint_findings(url: str) -> Iterator[Finding]:
+    name = f"{url.rstrip('/')}/.doctor-{uuid.uuid4().hex}"
+    try:
+        storage, path = fsspec.url_to_fs(name)
+        storage.makedirs(storage._parent(path), exist_ok=True)
+        storage.pipe_file(path, b"x")
+        storage.rm_file(path)
+    except Exception as error:  # each storage has error classes of its own; ImportError: its package is missing
+        yield Finding(
+            "error", "storage", f"checkpoints cannot be written to {url} ({type(error).__name__}: {error})",
+            "Check PREMIERE_CHECKPOINTS, its credentials, and that the package of its protocol is installed.",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "storage", f"checkpoints can be written to {url}")
+
+
+def _port_findings(settings: Settings) -> Iterator[Finding]:
+    if not settings.metrics_port:
+        yield Finding("warning", "ports", "metrics and probes are off", "Set PREMIERE_METRICS_PORT.")
+        return
+    for flow in FLOWS:
+        port = metrics_port(settings, flow)
+        try:
+            check_port_free(settings.metrics_host, port)
+        except PortError as error:
+            if is_up(settings.data_dir) or scrape_flow(settings, flow) is not None:
+                yield Finding("ok", "ports", f"{flow} serves metrics on {port}")
+            else:
+                yield Finding("error", "ports", str(error))
+        else:
+            yield Finding("ok", "ports", f"{port} is free for {flow}")

@@ -1,0 +1,83 @@
+"""Checks of Redis: reachable, version, memory policy, persistence, permissions; and whether Feast can use its URL."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any, Final
+
+from redis.exceptions import RedisError, ResponseError
+
+from features.redis_address import RedisAddressError, feast_connection
+from infra.doctor.findings import Finding
+from infra.settings import Settings
+from streaming.stores import list_client
+
+PART: Final = "redis"
+OLDEST_VERSION: Final = (6, 2)  # has SMISMEMBER, which readers use
+NEARLY_FULL: Final = 0.9
+
+
+def redis_findings(settings: Settings) -> Iterator[Finding]:
+    """All checks that need Redis."""
+    url = settings.require_redis_url()
+    try:
+        feast_connection(url, with_password=False)
+    except RedisAddressError as error:
+        yield Finding("error", "feast", str(error))
+        return
+    try:
+        with closing(list_client.connect(url)) as client:
+            client.ping()
+            yield from _findings(client, settings.namespace)
+    except RedisError as error:
+        yield Finding("error", PART, f"Redis refuses or does not answer: {error}", "Check PREMIERE_REDIS_URL.")
+
+
+def _findings(client: Any, namespace: str) -> Iterator[Finding]:
+    info: dict[str, Any] = client.info()
+    version = str(info.get("redis_version", "0"))
+    if tuple(map(int, version.split(".")[:2])) < OLDEST_VERSION:
+        yield Finding("error", PART, f"version {version} is too old", "Use Redis 6.2 or newer.")
+    else:
+        yield Finding("ok", PART, f"version {version} answers")
+    if info.get("redis_mode") == "cluster":
+        yield Finding("error", PART, "it is a cluster", "Use a single Redis, or one with replicas.")
+    if info.get("role") != "master":
+        yield Finding("error", PART, "it is a replica, which takes no writes", "Set PREMIERE_REDIS_URL to the master.")
+    yield from _memory_findings(info)
+    if not info.get("aof_enabled"):
+        yield Finding(
+            "warning", PART, "no append-only file: a restart loses lists and features since the last snapshot",
+            "Set appendonly yes.",
+        )  # fmt: skip
+    yield from _permission_findings(client, namespace)
+
+
+def _memory_findings(info: dict[str, Any]) -> Iterator[Finding]:
+    limit, used, policy = info.get("maxmemory", 0), info.get("used_memory", 0), info.get("maxmemory_policy", "")
+    if not limit:
+        yield Finding("warning", PART, "no memory limit", "Set maxmemory, and maxmemory-policy volatile-ttl.")
+        return
+    if policy.startswith("allkeys"):
+        yield Finding(
+            "error", PART, f"the memory policy {policy} evicts titles and the marks of erased users",
+            "Set maxmemory-policy volatile-ttl.",
+        )  # fmt: skip
+    elif used > NEARLY_FULL * limit:
+        yield Finding("warning", PART, f"{used / limit:.0%} of the memory limit is used", "Raise maxmemory.")
+    else:
+        yield Finding("ok", PART, f"{used / limit:.0%} of the memory limit is used, policy {policy}")
+
+
+def _permission_findings(client: Any, namespace: str) -> Iterator[Finding]:
+    """Write, read and delete a key of its own, with a script as the flows do."""
+    name = f"{namespace}:doctor:{uuid.uuid4().hex}"
+    try:
+        client.eval("redis.call('HSET', KEYS[1], 'a', '1') return redis.call('EXPIRE', KEYS[1], 60)", 1, name)
+        client.smismember(f"{name}:set", ["a"])
+        client.publish(list_client.launch_channel(namespace), "")
+        client.delete(name)
+    except ResponseError as error:
+        yield Finding("error", PART, f"a command was refused: {error}", "docs/security.md lists the permissions.")
+    else:
+        yield Finding("ok", PART, "this user may write, read, run scripts and publish")
