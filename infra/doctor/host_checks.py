@@ -9,7 +9,7 @@ from typing import Final
 import fsspec
 
 from features.text_encoders import EncoderError, load_encoder
-from infra.doctor.findings import Finding
+from infra.doctor.findings import Finding, Level
 from infra.errors import PortError
 from infra.local.data_lock import is_up
 from infra.local.supervisor import FLOWS
@@ -43,7 +43,7 @@ def _folder_findings(folder: Path) -> Iterator[Finding]:
         yield Finding("error", "disk", f"{folder} cannot be written ({error.strerror})", "Set PREMIERE_DATA_DIR.")
         return
     free = shutil.disk_usage(folder).free / 1e9
-    level = "ok" if free >= MIN_FREE_GB else "warning"
+    level: Level = "ok" if free >= MIN_FREE_GB else "warning"
     yield Finding(level, "disk", f"{folder}: {free:.1f} GB free", f"Free at least {MIN_FREE_GB:g} GB.")
 
 
