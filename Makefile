@@ -19,7 +19,8 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadscope $(ARGS)
 
-# The end-to-end tests that `make test` leaves out: every takeover, two deployments on one broker, rescaling, floods of records.
+# The end-to-end tests that `make test` leaves out: short chaos and fuzz tests, every
+# takeover, two deployments on one broker, rescaling, floods of records.
 test-extended: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadscope -m extended $(ARGS)
 

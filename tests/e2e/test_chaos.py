@@ -42,6 +42,7 @@ def want(data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return found
 
 
+@pytest.mark.extended
 def test_killed_flows_and_outages_lose_nothing(tmp_path: Path, data: Dataset, want: RunResult) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(RestartableService("Redis", tmp_path / "redis", None))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import pytest
 
 from infra.local.session import run_session
 from streaming.records import decode_erasure_request, decode_event, decode_launch, decode_withdrawal
@@ -38,6 +39,7 @@ def test_fuzz_messages_depend_on_seed() -> None:
     assert len({sent.value for sent in some}) > 2000
 
 
+@pytest.mark.extended
 def test_every_fuzz_message_is_counted_once(tmp_path: Path) -> None:
     with run_session(session_settings(tmp_path)) as session:
         found = fuzz(session, 2000, seed=7, log=print)
