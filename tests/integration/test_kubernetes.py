@@ -21,7 +21,9 @@ KUBERNETES_VERSION: Final = "1.30"
 OBJECTS: Final[list[dict[str, Any]]] = [
     one for path in sorted(FOLDER.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())
 ]
-PODS: Final = {one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in OBJECTS if "template" in one.get("spec", {})}
+PODS: Final = {
+    one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in OBJECTS if "template" in one.get("spec", {})
+}
 
 
 def names(*kinds: str) -> set[str]:
