@@ -4,7 +4,12 @@ import json
 from typing import Any, Final
 
 import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from streaming.flows.features import parse_events
+from streaming.flows.titles import parse_launches
+from streaming.kafka.source import Message
+from streaming.records import MIN_TIME_MS
 from streaming.topics import (
     ERASURE_REQUESTS,
     MODEL_VERSIONS,
@@ -57,3 +62,49 @@ def test_schema_keeps_the_fields_of_its_version(topic: str) -> None:
 
 def _types(field: dict[str, Any]) -> str:
     return " ".join(sorted(one["type"] for one in field.get("anyOf", [field])))
+
+
+NOW: Final = 1_790_000_000_000
+EVENT: Final = {"user": "u", "title": "t", "ts": NOW}
+VALID: Final[list[tuple[str, dict[str, Any]]]] = [
+    (USER_EVENTS, EVENT),
+    (USER_EVENTS, {**EVENT, "action": "impression", "rating": None, "more": [1]}),
+    (USER_EVENTS, {**EVENT, "rating": 4.5, "erase": False}),
+    (USER_EVENTS, {**EVENT, "rating": 4.5, "action": "watch"}),  # the rating determines the action
+    (USER_EVENTS, {**EVENT, "ts": MIN_TIME_MS}),
+    (TITLE_LAUNCHES, {"title": "t"}),
+    (TITLE_LAUNCHES, {"title": "t", "genres": ["g"] * 100, "year": 0, "released": -1_000, "ts": NOW}),
+]
+INVALID: Final[list[tuple[str, dict[str, Any]]]] = [
+    (USER_EVENTS, {**EVENT, "action": "watch"}),
+    (USER_EVENTS, {**EVENT, "action": "PLAY"}),
+    (USER_EVENTS, {**EVENT, "action": None}),
+    (USER_EVENTS, {**EVENT, "ts": MIN_TIME_MS - 1}),
+    (USER_EVENTS, {**EVENT, "ts": "now"}),
+    (USER_EVENTS, {**EVENT, "rating": 5.1}),
+    (USER_EVENTS, {**EVENT, "user": ""}),
+    (USER_EVENTS, {**EVENT, "title": "x" * 257}),
+    (USER_EVENTS, {**EVENT, "erase": True}),
+    (USER_EVENTS, {"user": "u", "erase": True}),
+    (USER_EVENTS, {"user": "u", "title": "t"}),
+    (TITLE_LAUNCHES, {"title": "t", "genres": ["g"] * 101}),
+    (TITLE_LAUNCHES, {"title": "t", "genres": ["g" * 257]}),
+    (TITLE_LAUNCHES, {"title": "t", "year": 99_999}),
+    (TITLE_LAUNCHES, {"title": "t", "year": -1}),
+    (TITLE_LAUNCHES, {"title": "t", "released": 10**15}),
+    (TITLE_LAUNCHES, {"title": "t", "ts": MIN_TIME_MS - 1}),
+    (TITLE_LAUNCHES, {"title": "t", "withdrawn": True}),
+    (TITLE_LAUNCHES, {"name": "t"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("topic", "record", "is_valid"), [(*one, True) for one in VALID] + [(*one, False) for one in INVALID]
+)
+def test_schema_and_flow_refuse_the_same_records(topic: str, record: dict[str, Any], is_valid: bool) -> None:
+    schema = json.loads((SCHEMAS / f"{topic}.json").read_text())
+    key = str(record.get("user", record.get("title", ""))).encode()
+    message = Message(topic, 0, 0, NOW, key, json.dumps(record).encode())
+    parsed = parse_events([message]) if topic == USER_EVENTS else parse_launches([message])
+    assert Draft202012Validator(schema).is_valid(record) == is_valid
+    assert (parsed.letters == []) == is_valid, parsed.letters

@@ -21,7 +21,17 @@ from features.definitions import FEAST_OBJECTS, VIEW_SCHEMAS
 from infra.cli.main import app
 from infra.settings_table import settings_table
 from model.actions import ACTIONS
-from streaming.records import ErasureRequest, Event, Launch, TitleWithdrawal, Version
+from streaming.flows.titles import VALID_RELEASE_MS, VALID_YEARS
+from streaming.records import (
+    MAX_GENRE_CHARS,
+    MAX_GENRES,
+    MIN_TIME_MS,
+    ErasureRequest,
+    Event,
+    Launch,
+    TitleWithdrawal,
+    Version,
+)
 from streaming.topics import (
     ERASURE_REQUESTS,
     MODEL_VERSIONS,
@@ -127,9 +137,35 @@ def schema(name: str) -> str:
         "$id": f"urn:premiere:{name}:{SCHEMA_VERSIONS[name]}",
         "title": f"{name}, version {SCHEMA_VERSIONS[name]}",
         **(alternatives[0] if len(alternatives) == 1 else {"anyOf": list(alternatives)}),
-        "$defs": {part: _single_line(definition) for part, definition in parts.items()},
+        "$defs": {part: _bounded(part, _single_line(definition)) for part, definition in parts.items()},
     }
     return json.dumps(found, indent=2) + "\n"
+
+
+def _bounded(part: str, definition: dict[str, Any]) -> dict[str, Any]:
+    """The definition with what the flow checks after decoding, so that a producer's validator refuses the same."""
+    fields = definition.get("properties", {})
+    if part == "Event":
+        fields["ts"]["minimum"] = MIN_TIME_MS
+        known = {"properties": {"action": {"enum": list(ACTIONS)}}}
+        rated = {"properties": {"rating": {"type": "number"}}, "required": ["rating"]}  # it determines the action
+        return definition | {"anyOf": [known, rated], "not": _flag("erase")}
+    if part == "Launch":
+        fields["genres"] |= {"maxItems": MAX_GENRES, "items": {"type": "string", "maxLength": MAX_GENRE_CHARS}}
+        for name, values in (("year", VALID_YEARS), ("released", VALID_RELEASE_MS)):
+            _integer(fields[name]).update(minimum=values.start, maximum=values.stop - 1)
+        _integer(fields["ts"])["minimum"] = MIN_TIME_MS
+        return definition | {"not": _flag("withdrawn")}
+    return definition
+
+
+def _integer(field: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = next(one for one in field["anyOf"] if one["type"] == "integer")
+    return found
+
+
+def _flag(name: str) -> dict[str, Any]:
+    return {"properties": {name: {"const": True}}, "required": [name]}
 
 
 def _single_line(part: dict[str, Any]) -> dict[str, Any]:
