@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, generate_latest
 
 from infra.local.supervisor import FLOWS
 from infra.monitor import lag_exporter  # noqa: F401 - declares metrics
@@ -128,3 +128,9 @@ def test_alerts_and_dashboard_use_exported_metrics(path: str) -> None:
 def test_promtool_accepts_rules(words: list[str]) -> None:
     done = subprocess.run([str(PROMTOOL), *words], cwd=DOCKER, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed")
+def test_metrics_follow_prometheus_conventions() -> None:
+    done = subprocess.run([str(PROMTOOL), "check", "metrics"], input=generate_latest(), capture_output=True)
+    assert (done.returncode, done.stderr.decode()) == (0, "")
