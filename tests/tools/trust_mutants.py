@@ -100,7 +100,7 @@ TRUST_MUTANTS: Final = (
         "streaming/state/checkpoints.py",
         'manifest.get("owner", 0) > self.owner.number',
         "False",
-        killed_by="streaming/state/test_checkpoints.py::test_learner_that_is_replaced_during_a_write_deletes_nothing",
+        killed_by="streaming/state/test_checkpoints.py::test_replaced_learner_writes_and_deletes_nothing",
     ),
     Mutant(
         "H5: a stalled owner writes when it wakes",
