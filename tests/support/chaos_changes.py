@@ -28,10 +28,9 @@ def scripted_changes(data: Dataset, each: int, seed: int) -> list[Change]:
     """`each` erasures, withdrawals and relaunches, at random places in the middle of the dataset."""
     random, size = np.random.default_rng(seed), len(data)
     places = np.sort(random.choice(np.arange(size // 5, 4 * size // 5), 3 * each, replace=False)).tolist()
-    active = [data.users[int(data.user[place])] for place in places]
     launched = [launch for launch in data.launches_with_events() if (launch.ts or 0) < data.ts[size // 5]]
     chosen = [launched[n] for n in random.choice(len(launched), 2 * each, replace=False).tolist()]
-    changes = [_erasure(place, user) for place, user in zip(places[::3], active[::3], strict=True)]
+    changes = [_erasure(place, user) for place, user in zip(places[::3], _quiet_users(data, places[::3]), strict=True)]
     for place, launch in zip(places[1::3], chosen[:each], strict=True):
         value = to_json(TitleWithdrawal(title=launch.title))
         changes.append(Change(place, TITLE_WITHDRAWALS, launch.title, value))
@@ -39,6 +38,19 @@ def scripted_changes(data: Dataset, each: int, seed: int) -> list[Change]:
         value = to_json(structs.replace(launch, name=f"{launch.name} (restored)"))
         changes.append(Change(place, TITLE_LAUNCHES, launch.title, value))
     return sorted(changes)
+
+
+def _quiet_users(data: Dataset, places: Sequence[int]) -> list[str]:
+    """For each place another user with events before it, the last of them as long ago as possible.
+
+    A flow that reads a request before an earlier event drops that event. So the number of learned events is fixed only
+    if all events before the request have been read by then, also by a flow that was killed.
+    """
+    users: list[str] = []
+    for place in places:
+        last = {data.users[row]: at for at, row in enumerate(data.user[:place].tolist())}
+        users.append(min((user for user in last if user not in users), key=lambda user: last[user]))
+    return users
 
 
 def _erasure(event: int, user: str) -> Change:
