@@ -255,6 +255,8 @@ def main(arguments: Sequence[str]) -> int:
     parse.add_argument("--outage", type=float, default=60, help="outage of Redis and of Kafka in seconds; 0: none")
     parse.add_argument("--report", type=Path, default=Path("chaos.json"))
     options = parse.parse_args(arguments)
+    if options.broker != "embedded" and "KAFKA_HOME" not in os.environ:
+        parse.error("set KAFKA_HOME to the folder of an Apache Kafka")
     started, report = time.monotonic(), dict[str, Any](vars(options), report=None)
     ok = True
     for broker in ("embedded", "apache") if options.broker == "both" else (options.broker,):
