@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from features.store import offline_folder, open_store
@@ -21,17 +22,19 @@ from infra.learner_settings import learner_settings, set_threads
 from infra.local.processes import log_tail
 from infra.local.session import Session, run_session
 from infra.local.supervisor import RestartPolicy
+from infra.monitor.scrape import scrape_flow
 from infra.monitor.status import read_status
 from infra.run.learn import log_settings
 from infra.settings import Settings
 from model import checkpoint
 from model.learner import Learner
 from streaming.kafka.source import read_all
-from streaming.records import SkippedRange
+from streaming.records import SkippedRange, decode_erasure_request
 from streaming.state.log_learner import LogLearner
 from streaming.state.model_versions import read_versions
+from streaming.stores.erasure import drop_erased
 from streaming.stores.list_client import key, read
-from streaming.topics import ACTIVITY, TITLE_WITHDRAWALS
+from streaming.topics import ACTIVITY, ERASURE_REQUESTS, TITLE_WITHDRAWALS
 from tests.support.chaos_changes import Change, ChangingProducer
 from tests.support.ports import free_base_port
 
@@ -79,7 +82,8 @@ def run_dataset(
 ) -> RunResult:
     """Produce the dataset into a new system, with or without a fault, until all events are learned and served."""
     with run_session(settings, RESTART_POLICY) as session:
-        with ChangingProducer(data, changes, config=session.settings.kafka_config(), ahead=len(data)) as producer:
+        given = {"config": session.settings.kafka_config(), "ahead": len(data)}
+        with ChangingProducer(data, changes, lambda: _learned(session), **given) as producer:
             if fault is None:
                 producer.produce(
                     pace=ProduceRate(in_flight=lambda: producer.events - _learned(session), limit=MAX_IN_FLIGHT)
@@ -103,7 +107,9 @@ def wait_until_settled(session: Session, events: int, log: Log, erased: int = 0)
         learned = _learned(session)
         served = sum(int(session.redis.hget(name, "events") or 0) for name in session.redis.scan_iter(key("*"), 1000))
         saved = max((checkpoint.read_manifest(url)["learned"] for url in _checkpoints(session)), default=0)
-        if min(learned, served + erased, saved) >= events:
+        scrapes = [scrape_flow(session.settings, flow) for flow in ("features", "titles")]
+        held = [None if one is None else one.value("premiere_online_held_rows") for one in scrapes]  # after an outage
+        if min(learned, served + erased, saved) >= events and held == [0, 0]:
             break
         if (now := learned + served + saved) > best:
             best, since = now, time.monotonic()
@@ -126,7 +132,9 @@ def _checkpoints(session: Session) -> list[str]:
 
 def _collect_result(session: Session, data: Dataset, log: Log, changes: Sequence[Change]) -> RunResult:
     folder = session.settings.data_dir.resolve() / "feast"
-    table = pq.read_table(offline_folder(folder, "user_activity"))
+    erased = [change.key for change in changes if change.topic == ERASURE_REQUESTS]
+    # Whether compaction has removed these rows depends on when it ran.
+    table = drop_erased(pq.read_table(offline_folder(folder, "user_activity")), _requests(session))
     offline_rows = [tuple(map(_hashable, row.values())) for row in table.drop_columns(["created"]).to_pylist()]
     store = open_store(session.settings.require_redis_url(), folder)
     online = store.get_online_features(ONLINE_FEATURES, [{"user_id": user} for user in data.users]).to_dict()
@@ -140,18 +148,27 @@ def _collect_result(session: Session, data: Dataset, log: Log, changes: Sequence
     manifest = checkpoint.read_manifest(_checkpoints(session)[-1])
     log("an undisturbed learner reads the learner log of this run")
     checkpoint_files, duplicate_events = _compare_checkpoint(session, manifest)
-    problems = _list_problems(session, data, {change.key for change in changes if change.topic == TITLE_WITHDRAWALS})
+    withdrawn = {change.key for change in changes if change.topic == TITLE_WITHDRAWALS}
+    problems = _list_problems(session, data, withdrawn, erased)
     result = offline_rows, online_features, lists, manifest["learned"], duplicate_events, checkpoint_files
     return RunResult(*result, problems)
 
 
-def _list_problems(session: Session, data: Dataset, withdrawn: set[str]) -> dict[str, str]:
-    """The users whose stored lists an application must not show, and why."""
+def _requests(session: Session) -> pa.Table:
+    """The erasure requests: user and append time."""
+    found = list(read_all(session.settings.kafka_config(), ERASURE_REQUESTS))
+    users = pa.array([decode_erasure_request(message.value or b"").user for message in found], pa.string())
+    appended = pa.array([message.appended * 1000 for message in found], pa.timestamp("us", "UTC"))
+    return pa.table({"user_id": users, "appended": appended})
+
+
+def _list_problems(session: Session, data: Dataset, withdrawn: set[str], erased: Sequence[str]) -> dict[str, str]:
+    """The users whose stored lists an application must not show, and why. What an erased user saw before is unknown."""
     announced, found = read_versions(session.settings.kafka_config()), dict[str, str]()
     for number, user in enumerate(data.users):
         titles = read(session.redis, user)
         version = session.redis.hget(key(user), "version")
-        seen = {data.titles[row] for row in data.title[data.user == number].tolist()}
+        seen = set() if user in erased else {data.titles[row] for row in data.title[data.user == number].tolist()}
         checks = {
             "a title twice": len(set(titles)) < len(titles),
             "a withdrawn title": bool(withdrawn & set(titles)),

@@ -1,7 +1,7 @@
 """Erasures, withdrawals and relaunches at fixed places of a dataset, the same in each run of the chaos test."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from infra.data.producer import DatasetProducer
 from streaming.records import ErasureRequest, Event, TitleWithdrawal, to_json
 from streaming.topics import ERASURE_REQUESTS, TITLE_LAUNCHES, TITLE_WITHDRAWALS
 
+MAX_WAIT_S: Final = 20.0  # for the events before an erasure to be learned
 APART_S: Final = 0.01  # between a change and its neighbors, because equal append times would leave their order open
 
 
@@ -60,19 +61,30 @@ def _erasure(event: int, user: str) -> Change:
 class ChangingProducer(DatasetProducer):
     """Produces a dataset, with the changes at their places."""
 
-    def __init__(self, data: Dataset, changes: Sequence[Change], **options: Any) -> None:
+    def __init__(
+        self, data: Dataset, changes: Sequence[Change], learned: Callable[[], int] | None = None, **options: Any
+    ) -> None:
+        """`learned`: the number of events that the system has learned."""
         super().__init__(data, **options)
-        self.changes = list(changes)
+        self.changes, self._learned = list(changes), learned
         self._erased: dict[str, int] = {}  # user -> events before the last erasure
 
     def erased_events(self) -> int:
         """Events that the erasures so far have removed from their users' event counts."""
         return sum(self._erased.values())
 
+    def _wait_until_learned(self) -> None:
+        """Wait for the events so far: one that is read after the request would be dropped. Not for an outage's end."""
+        deadline = time.monotonic() + MAX_WAIT_S
+        while self._learned is not None and self._learned() < self.events and time.monotonic() < deadline:
+            time.sleep(0.1)
+
     def _produce_event(self, event: Event, before: Any) -> None:
         while self.changes and self.changes[0].event <= self.events:
             change = self.changes.pop(0)
             self._delivery.flush()
+            if change.topic == ERASURE_REQUESTS:
+                self._wait_until_learned()
             time.sleep(APART_S)
             self._delivery.send(change.topic, change.key, change.value)
             self._delivery.flush()
