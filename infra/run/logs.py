@@ -30,27 +30,23 @@ def _time(record: logging.LogRecord) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
 
 
-class _TextFormatter(logging.Formatter):
-    """`2026-11-30T20:18:46.123Z INFO learn: Learning from offset 4,711.`"""
+class _FlowFormatter(logging.Formatter):
+    """Knows the flow."""
 
     def __init__(self, flow: str) -> None:
         super().__init__()
         self.flow = flow
 
-    def format(self, record: logging.LogRecord) -> str:
-        record.message = record.getMessage()
-        return super().format(record)
+
+class _TextFormatter(_FlowFormatter):
+    """`2026-11-30T20:18:46.123Z INFO learn: Learning from offset 4,711.`"""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return f"{_time(record)} {record.levelname} {self.flow}: {record.message}"
 
 
-class _JsonFormatter(logging.Formatter):
+class _JsonFormatter(_FlowFormatter):
     """One JSON object per line."""
-
-    def __init__(self, flow: str) -> None:
-        super().__init__()
-        self.flow = flow
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {"time": _time(record), "level": record.levelname, "flow": self.flow}
