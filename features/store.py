@@ -34,7 +34,7 @@ from redis.retry import Retry
 
 from features import definitions
 from features.definitions import FEAST_OBJECTS, OFFLINE_FOLDER, USER_TTL, VIEW_SCHEMAS, title_semantics, user_activity
-from features.redis_address import RedisAddressError, feast_connection
+from features.redis_address import RedisAddressError, feast_online_store, limit_retries
 from features.rows import Row, to_proto
 
 ROWS_PER_WRITE: Final = 500  # larger batches are not faster
@@ -62,8 +62,8 @@ def open_store(redis_url: str, folder: Path, project: str = "premiere") -> Featu
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        config = _repo_config(feast_connection(redis_url, with_password=True), folder, project)
-        written = _settings(feast_connection(redis_url, with_password=False), project)
+        config = _repo_config(feast_online_store(redis_url, with_password=True), folder, project)
+        written = _settings(feast_online_store(redis_url, with_password=False), project)
     except RedisAddressError as error:
         raise StoreError(str(error)) from None
     with _locked(folder / ".lock"):
@@ -78,7 +78,7 @@ def open_store(redis_url: str, folder: Path, project: str = "premiere") -> Featu
             (folder / APPLIED_FILE).unlink()
             _apply_once(config, folder)
             store = FeatureStore(repo_path=str(folder), config=config)
-    _redis(store).set_retry(_RETRY)  # the connection string has no option for it
+    limit_retries(_redis(store), _RETRY)  # the connection string has no option for it
     return store
 
 
@@ -150,24 +150,29 @@ def _write_online(store: FeatureStore, config: RepoConfig, view: FeatureView, ro
 @lru_cache(maxsize=8)
 def _with_ttl(store: FeatureStore, ttl: timedelta) -> RepoConfig:
     """The store's configuration with expiring keys. Feast has one expiry per store, but titles have none."""
-    settings = _settings(store.config.online_store.connection_string, store.config.project)
-    settings["online_store"]["key_ttl_seconds"] = int(ttl.total_seconds())
-    return RepoConfig(**settings)
+    online = {**_online_store(store.config), "key_ttl_seconds": int(ttl.total_seconds())}
+    return RepoConfig(**_settings(online, store.config.project))
 
 
-def _settings(connection: str, project: str) -> dict[str, Any]:
+def _online_store(config: RepoConfig) -> dict[str, Any]:
+    """The settings of the online store in a configuration."""
+    settings: dict[str, Any] = config.online_store.model_dump(mode="json", exclude_unset=True)
+    return settings
+
+
+def _settings(online_store: dict[str, Any], project: str) -> dict[str, Any]:
     return {
         "project": project,
         "provider": "local",
         "registry": "registry.db",
-        "online_store": {"type": "redis", "connection_string": connection},
+        "online_store": online_store,
         "offline_store": {"type": "dask"},
         "entity_key_serialization_version": 3,
     }
 
 
-def _repo_config(connection: str, folder: Path, project: str, registry: str = "registry.db") -> RepoConfig:
-    config = RepoConfig(**{**_settings(connection, project), "registry": str(folder / registry)})
+def _repo_config(online_store: dict[str, Any], folder: Path, project: str, registry: str = "registry.db") -> RepoConfig:
+    config = RepoConfig(**{**_settings(online_store, project), "registry": str(folder / registry)})
     config.repo_path = folder
     return config
 
@@ -195,7 +200,7 @@ def _apply_once(config: RepoConfig, folder: Path) -> None:
     draft.unlink(missing_ok=True)
     if registry.exists():
         shutil.copyfile(registry, draft)  # keeps the definitions of other projects
-    draft_config = _repo_config(config.online_store.connection_string, folder, config.project, draft.name)
+    draft_config = _repo_config(_online_store(config), folder, config.project, draft.name)
     FeatureStore(repo_path=str(folder), config=draft_config).apply(deepcopy(FEAST_OBJECTS))  # apply changes the objects
     os.replace(draft, registry)
     _write_if_changed(applied, wanted)

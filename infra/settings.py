@@ -17,8 +17,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from redis.connection import parse_url
 
+from features.redis_address import parse
 from infra.errors import SettingsError
 from infra.settings_names import check_names, looks_like_a_service
 from streaming.kafka.client import PREFIX_KEY
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         default="",
         repr=False,
         validation_alias=_alias("redis_url", "REDIS_URL"),
-        description="Redis URL, with its password if it has one; empty: use the embedded Redis",
+        description="URL of Redis or of its Sentinels, with the password if it has one; empty: use the embedded Redis",
     )
     list_ttl_days: float = Field(
         default=30, gt=0, description="days until a user's lists in Redis expire if not rewritten"
@@ -200,12 +200,8 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: str) -> str:
-        try:
-            parse_url(value or "redis://")  # type: ignore[no-untyped-call]
-        except ValueError:  # its message may contain a part of the password
-            raise ValueError(
-                "it is no Redis URL; use redis://host:6379/0, and encode special characters of the password as %XX"
-            ) from None
+        if value:
+            parse(value)
         return value
 
     @field_validator("horizons")

@@ -7,10 +7,11 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError, ResponseError
 
-from features.redis_address import RedisAddressError, feast_connection
+from features.redis_address import SENTINEL_SCHEME, RedisAddressError, connect, feast_online_store
 from infra.doctor.findings import Finding
 from infra.settings import Settings
 from streaming.stores import list_client
+from streaming.stores.retry import answer_of
 
 PART: Final = "redis"
 OLDEST_VERSION: Final = (6, 2)  # has SMISMEMBER, which readers use
@@ -21,19 +22,21 @@ def redis_findings(settings: Settings) -> Iterator[Finding]:
     """All checks that need Redis."""
     url = settings.require_redis_url()
     try:
-        feast_connection(url, with_password=False)
+        feast_online_store(url, with_password=False)
     except RedisAddressError as error:
         yield Finding("error", "feast", str(error))
         return
     try:
-        with closing(list_client.connect(url)) as client:
+        with closing(connect(url)) as client:
             client.ping()
-            yield from _findings(client, settings.namespace)
+            yield from _findings(client, settings.namespace, url)
     except RedisError as error:
-        yield Finding("error", PART, f"Redis refuses or does not answer: {error}", "Check PREMIERE_REDIS_URL.")
+        yield Finding(
+            "error", PART, f"Redis refuses or does not answer: {answer_of(error)}", "Check PREMIERE_REDIS_URL."
+        )
 
 
-def _findings(client: Any, namespace: str) -> Iterator[Finding]:
+def _findings(client: Any, namespace: str, url: str) -> Iterator[Finding]:
     info: dict[str, Any] = client.info()
     version = str(info.get("redis_version", "0"))
     if tuple(map(int, version.split(".")[:2])) < OLDEST_VERSION:
@@ -41,7 +44,9 @@ def _findings(client: Any, namespace: str) -> Iterator[Finding]:
     else:
         yield Finding("ok", PART, f"version {version} answers")
     if info.get("redis_mode") == "cluster":
-        yield Finding("error", PART, "it is a cluster", "Use a single Redis, or one with replicas.")
+        yield Finding("error", PART, "it is a cluster", "Use a single Redis, or one with replicas and Sentinel.")
+    if url.startswith(SENTINEL_SCHEME) and not info.get("connected_slaves"):
+        yield Finding("warning", PART, "the master has no replica, so no failover is possible", "Start a replica.")
     if info.get("role") != "master":
         yield Finding("error", PART, "it is a replica, which takes no writes", "Set PREMIERE_REDIS_URL to the master.")
     yield from _memory_findings(info)

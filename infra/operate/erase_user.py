@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import KafkaException, Producer
 from redis.exceptions import RedisError
 
+from features.redis_address import connect
 from infra.errors import PremiereError, ServiceError, SettingsError, TopicError
 from infra.monitor.lag import LagReader
 from infra.operate.compaction_schedule import DAY_MS, RETENTION_MARGIN_DAYS, event_retention_days
@@ -104,7 +105,7 @@ def _wait_for_stores(
     settings: Settings, user: str, request: SentRequest, log_id: str, timeout: float, print_line: PrintLine
 ) -> list[str]:
     """Wait until the request has taken effect; return the stores in which it has not after `timeout` seconds."""
-    client: Any = list_client.connect(settings.require_redis_url())
+    client: Any = connect(settings.require_redis_url())
     deadline, printed = time.monotonic() + timeout, time.monotonic()
     try:
         with LagReader(settings.kafka_config()) as lags:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from redis import Redis
 from redis.exceptions import RedisError
 
+from features.redis_address import connect
 from infra.data.producer import Delivery
 from infra.errors import PremiereError
 from infra.settings import Settings
@@ -45,7 +46,7 @@ class ListEntry(NamedTuple):
 def open_redis(settings: Settings) -> Iterator[Any]:
     """A client. Raises InspectError if Redis does not answer or has no lists yet."""
     try:
-        with closing(list_client.connect(settings.require_redis_url())) as client:
+        with closing(connect(settings.require_redis_url())) as client:
             if not client.exists(list_client.key(None, settings.namespace)):
                 raise InspectError(
                     "There are no lists in Redis yet: the first model version writes them (`premiere status`)."

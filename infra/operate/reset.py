@@ -16,13 +16,13 @@ import fsspec
 from redis import Redis
 from redis.exceptions import RedisError
 
+from features.redis_address import connect
 from infra.errors import PremiereError, ServiceError, SettingsError
 from infra.local import data_lock
 from infra.local.address_file import ADDRESS_FILE, local_services
 from infra.settings import Settings
 from infra.settings_table import masked_values
 from streaming.kafka.client import topic_name
-from streaming.stores.list_client import connect
 from streaming.topics import topics
 
 BATCH_KEYS: Final = 500  # in one round trip

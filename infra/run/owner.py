@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from features.redis_address import connect
 from infra.run.workers import Worker
 from infra.settings import Settings
 from streaming.kafka.ownership import Ownership, new_claim
@@ -55,7 +56,7 @@ def _minimum(settings: Settings, flow: str) -> int:
         return 1 + max((version.owner for version in read_versions(settings.kafka_config()).values()), default=0)
     if flow == "publish" and settings.redis_url:
         try:
-            with closing(list_client.connect(settings.redis_url)) as client:
+            with closing(connect(settings.redis_url)) as client:
                 known: Any = client.hvals(list_client.owners_key(settings.namespace))
                 return 1 + max(map(int, known), default=0)
         except RedisError:

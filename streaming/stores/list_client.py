@@ -29,8 +29,6 @@ import json
 from typing import Any, Final, NamedTuple
 
 from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
-from redis.retry import Retry
 
 NAMESPACE: Final = "premiere"  # of the keys of a deployment without a prefix
 HORIZON_FIELD_PREFIX: Final = "horizon:"
@@ -43,12 +41,6 @@ class Revision(NamedTuple):
     event_offset: int  # of that event
     version: int  # number of the model version
     title_stamp: int  # newest change of a title, us
-
-
-def connect(url: str) -> Redis:
-    """A client that gives up after a few seconds, so that the caller decides how long to retry."""
-    retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 3)
-    return Redis.from_url(url, socket_timeout=2, socket_connect_timeout=1, health_check_interval=30, retry=retry)
 
 
 def key(user: str | None, namespace: str = NAMESPACE) -> str:

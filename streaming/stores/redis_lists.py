@@ -22,6 +22,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 from prometheus_client import Counter, Histogram
 from redis.exceptions import NoScriptError
 
+from features.redis_address import connect
 from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.stores import list_client
 from streaming.stores.fence import FENCE, fence_arguments, raise_if_refused
@@ -143,7 +144,7 @@ class RedisSink(FixedPartitionedSink[list[RedisWrite], None]):
 
 class _Partition(StatefulSinkPartition[list[RedisWrite], None]):
     def __init__(self, sink: RedisSink, step_id: str) -> None:
-        self.sink, self.step_id, self.client = sink, step_id, list_client.connect(sink.url)
+        self.sink, self.step_id, self.client = sink, step_id, connect(sink.url)
         self.withdrawn_set = WithdrawnSet(self.client, sink.log_identity, sink.namespace, sink.owner)
         self.script_hash = ""  # of _WRITE_IF_NEWER, once Redis has loaded it
         self.erasures: deque[ErasedUser] = deque(maxlen=MAX_REPEATED_ERASURES)  # the newest that are written

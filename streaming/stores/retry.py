@@ -29,6 +29,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.sentinel import MasterNotFoundError
 
 from streaming.errors import StreamError
 
@@ -49,6 +50,9 @@ class _Cause(NamedTuple):
 
 
 NO_ANSWER: Final = _Cause("does not answer", "start it again, or correct PREMIERE_REDIS_URL")
+NO_MASTER: Final = _Cause(
+    "has no master that its Sentinels know", "finish the failover, or correct the addresses in PREMIERE_REDIS_URL"
+)
 PASSING_CODES: Final = {  # code of Redis's answer -> cause
     "OOM": _Cause("is out of memory", "raise its maxmemory, or delete keys that nothing needs"),
     "READONLY": _Cause("is read-only", "finish the failover, or set PREMIERE_REDIS_URL to the primary"),
@@ -80,6 +84,8 @@ _CODES_BY_CLASS: Final[tuple[tuple[type[RedisError], str], ...]] = (
 )
 # Other answers begin with their code. Redis 6 puts the code of an error inside a script after the place of the error.
 _CODE: Final = re.compile(r"(?:^|@user_script: ?\d+: )-?([A-Z]{2,})(?= |$)")
+
+_SENTINEL_CLIENT: Final = re.compile(r"<redis\.client\.Redis\(.*?\)>\)>\)> - ")
 
 
 class RedisUnavailableError(StreamError):
@@ -126,7 +132,7 @@ class CircuitBreaker:
             assert self.error is not None, "there is no outage"
             cause = _cause(self.error) or NO_ANSWER
             raise RedisUnavailableError(
-                f"Redis has accepted no write for {outage:.0f} s, because it {cause.state} ({_answer(self.error)}): "
+                f"Redis has accepted no write for {outage:.0f} s, because it {cause.state} ({answer_of(self.error)}): "
                 f"{cause.remedy}; then start this flow again, which resumes where it stopped."
             ) from self.error
         stop.wait(min(self.retry_at - time.monotonic(), max_outage_s - outage))
@@ -138,7 +144,11 @@ class CircuitBreaker:
         if self.error is None:
             self.wait_s, self.since = FIRST_WAIT_S, started
             log.warning(
-                "%s: Redis %s (%s); waiting for it. Remedy: %s.", self.name, cause.state, _answer(error), cause.remedy
+                "%s: Redis %s (%s); waiting for it. Remedy: %s.",
+                self.name,
+                cause.state,
+                answer_of(error),
+                cause.remedy,
             )
         else:
             self.wait_s = min(2 * self.wait_s, self.max_wait_s)
@@ -169,13 +179,13 @@ def error_code(error: RedisError) -> str:
     for kind, code in _CODES_BY_CLASS:
         if isinstance(error, kind):
             return code
-    found = _CODE.search(_answer(error))
+    found = _CODE.search(answer_of(error))
     return found[1] if found else ""
 
 
-def _answer(error: RedisError) -> str:
-    """Redis's answer without the command that the client puts before it, which contains ids of users."""
-    return str(error).rpartition("of pipeline caused error: ")[2]
+def answer_of(error: RedisError) -> str:
+    """Redis's answer, without the ids of users in the command and the clients that redis-py writes into its text."""
+    return _SENTINEL_CLIENT.sub("", str(error).rpartition("of pipeline caused error: ")[2])
 
 
 def _cause(error: RedisError) -> _Cause | None:
@@ -183,10 +193,12 @@ def _cause(error: RedisError) -> _Cause | None:
     code = error_code(error)
     if code in PASSING_CODES or code in REFUSED_REMEDIES:  # a refused login is a connection error too
         return PASSING_CODES.get(code)
+    if isinstance(error, MasterNotFoundError):
+        return NO_MASTER
     return NO_ANSWER if isinstance(error, RedisConnectionError | RedisTimeoutError) else None
 
 
 def _refused(error: RedisError) -> RedisRefusedError:
     remedy = REFUSED_REMEDIES.get(error_code(error), DEFAULT_REMEDY)
-    answer = _answer(error).rstrip(".")
+    answer = answer_of(error).rstrip(".")
     return RedisRefusedError(f"Redis refused a write ({answer}): {remedy}; then start this flow again.")

@@ -11,6 +11,7 @@ import pytest
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
+from features.redis_address import connect
 from infra.cli.main import app
 from infra.local.services import start_services
 from infra.local.supervisor import Supervisor
@@ -18,7 +19,7 @@ from infra.settings import Settings
 from streaming import topics as t
 from streaming.kafka.client import producer_config
 from streaming.records import to_json
-from streaming.stores.list_client import connect, launch_channel
+from streaming.stores.list_client import launch_channel
 from tests.support.streams import deadline
 from tests.support.trained_version import DATA, version
 

@@ -16,6 +16,8 @@ from infra.masking import mask_url
         ("redis://hush@h", "redis://**********@h"),
         ("redis://h:6379/0?password=hush", "redis://h:6379/0?password=**********"),
         ("redis://h?db=5&ssl_password=hush&a=1", "redis://h?db=5&ssl_password=**********&a=1"),
+        ("redis+sentinel://u:hush@h:1,i:2/lists/0", "redis+sentinel://u:**********@h:1,i:2/lists/0"),
+        ("redis+sentinel://h:1,i:2/lists?password=hush", "redis+sentinel://h:1,i:2/lists?password=**********"),
         ("abfs://c/p?sas_token=hush&x=1", "abfs://c/p?sas_token=**********&x=1"),
         ("s3://bucket/models", "s3://bucket/models"),
         ("host:9092", "host:9092"),

@@ -136,7 +136,9 @@ def test_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, name: str) -> 
         load()
 
 
-@pytest.mark.parametrize("url", ["redis://:hu/sh@h", "redis://h:hush", "localhost:6379"])
+@pytest.mark.parametrize(
+    "url", ["redis://:hu/sh@h", "redis://h:hush", "redis+sentinel://:hu/sh@h/lists", "localhost:6379"]
+)
 def test_invalid_redis_url_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError, match=r"redis_url.*encode special characters") as caught:
         load(redis_url=url)

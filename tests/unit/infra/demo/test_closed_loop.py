@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from redis import Redis
 
+from features.redis_address import connect
 from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
 from infra.demo.closed_loop import ClosedLoop
 from infra.demo.demo_client import ListClient
-from streaming.stores.list_client import connect, key
+from streaming.stores.list_client import key
 
 START = 100
 

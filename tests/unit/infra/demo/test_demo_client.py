@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
+from features.redis_address import connect
 from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
 from infra.demo.demo_client import DemoUsers, ListClient, display_name
 from infra.local.embedded import start_redis
 from streaming.records import Launch
-from streaming.stores.list_client import connect, key
+from streaming.stores.list_client import key
 
 
 @pytest.fixture(scope="module")

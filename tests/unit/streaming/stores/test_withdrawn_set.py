@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from features.redis_address import connect
 from infra.local.embedded import start_redis
-from streaming.stores.list_client import connect, withdrawn_key, withdrawn_revision_key
+from streaming.stores.list_client import withdrawn_key, withdrawn_revision_key
 from streaming.stores.redis_lists import Prediction, RedisSink, WithdrawnTitles
 from streaming.stores.withdrawn_set import MAX_CHUNK_TITLES, WithdrawnSet
 
