@@ -11,7 +11,7 @@ from features.redis_address import SENTINEL_SCHEME, RedisAddressError, connect, 
 from infra.doctor.findings import Finding
 from infra.settings import Settings
 from streaming.stores import list_client
-from streaming.stores.retry import answer_of
+from streaming.stores.retry import REFUSED_REMEDIES, answer_of, error_code
 
 PART: Final = "redis"
 OLDEST_VERSION: Final = (6, 2)  # has SMISMEMBER, which readers use
@@ -31,8 +31,9 @@ def redis_findings(settings: Settings) -> Iterator[Finding]:
             client.ping()
             yield from _findings(client, settings.namespace, url)
     except RedisError as error:
+        remedy = REFUSED_REMEDIES.get(error_code(error), "check PREMIERE_REDIS_URL")
         yield Finding(
-            "error", PART, f"Redis refuses or does not answer: {answer_of(error)}", "Check PREMIERE_REDIS_URL."
+            "error", PART, f"Redis refuses or does not answer: {answer_of(error)}", f"{remedy[0].upper()}{remedy[1:]}."
         )
 
 

@@ -10,6 +10,7 @@ once.
 
 import logging
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -67,6 +68,8 @@ PASSING_CODES: Final = {  # code of Redis's answer -> cause
 REFUSED_REMEDIES: Final = {  # code of Redis's answer -> remedy
     "NOAUTH": "correct the user name and the password in PREMIERE_REDIS_URL",
     "NOPERM": "permit the Redis user all commands on the keys of Premiere",
+    "CERTIFICATE": "set ssl_ca_certs in PREMIERE_REDIS_URL to the file of the authority that signed the certificate, "
+    "and use a host name that the certificate has",
     "WRONGTYPE": "delete the key that another program wrote, or set PREMIERE_REDIS_URL to another database",
 }
 DEFAULT_REMEDY: Final = "remove the cause that the answer names"
@@ -179,6 +182,8 @@ def error_code(error: RedisError) -> str:
     for kind, code in _CODES_BY_CLASS:
         if isinstance(error, kind):
             return code
+    if _is_certificate_error(error.__context__):
+        return "CERTIFICATE"
     found = _CODE.search(answer_of(error))
     return found[1] if found else ""
 
@@ -186,6 +191,13 @@ def error_code(error: RedisError) -> str:
 def answer_of(error: RedisError) -> str:
     """Redis's answer, without the ids of users in the command and the clients that redis-py writes into its text."""
     return _SENTINEL_CLIENT.sub("", str(error).rpartition("of pipeline caused error: ")[2])
+
+
+def _is_certificate_error(error: BaseException | None) -> bool:
+    """Whether TLS fails because of the server's certificate, or because of a file of certificates in the URL."""
+    if isinstance(error, ssl.SSLError) and error.library in ("X509", "PEM"):  # the file contains no certificate
+        return True
+    return isinstance(error, ssl.SSLCertVerificationError | FileNotFoundError)
 
 
 def _cause(error: RedisError) -> _Cause | None:
