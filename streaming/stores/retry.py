@@ -67,7 +67,7 @@ PASSING_CODES: Final = {  # code of Redis's answer -> cause
 }
 REFUSED_REMEDIES: Final = {  # code of Redis's answer -> remedy
     "NOAUTH": "correct the user name and the password in PREMIERE_REDIS_URL",
-    "NOPERM": "permit the Redis user all commands on the keys of Premiere",
+    "NOPERM": "give the Redis user the permissions that docs/security.md lists",
     "CERTIFICATE": "set ssl_ca_certs in PREMIERE_REDIS_URL to the file of the authority that signed the certificate, "
     "and use a host name that the certificate has",
     "WRONGTYPE": "delete the key that another program wrote, or set PREMIERE_REDIS_URL to another database",
