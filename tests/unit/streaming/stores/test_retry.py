@@ -77,7 +77,7 @@ def test_answer_that_passes_is_an_outage_with_its_own_remedy(code: str, before: 
         (ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), "delete the key"),
         (ResponseError(IN_SCRIPT + "WRONGTYPE Operation against a key"), "delete the key"),
         (AuthenticationError("Authentication required."), "password"),
-        (NoPermissionError("this user has no permissions to run the 'sadd' command"), "permit"),
+        (NoPermissionError("this user has no permissions to run the 'sadd' command"), "permissions"),
         (ResponseError("unknown command, with args beginning with: -OOM"), "remove the cause"),
         (ResponseError("Command # 1 (SADD k OOM READONLY) of pipeline caused error: no reason"), "remove the cause"),
     ],
