@@ -142,11 +142,13 @@ def demo(
     from infra.demo.command import demo as run_demo
     from infra.demo.report import HTML, JSON
     from infra.demo.screen import Screen
+    from infra.local.terminal import on_hangup
     from infra.output_files import check_writable
     from infra.settings import load
 
     check_writable(report / JSON, report / HTML)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_hangup(signal.default_int_handler)
     screen = Screen()
     try:
         data = locate_or_download(load(), events, titles, tuple(text or ()), rating_max, screen.print_line)

@@ -42,12 +42,13 @@ def spawn(command: Sequence[str], log: Path | None, env: Mapping[str, str] | Non
 
 @contextmanager
 def defer_signals() -> Iterator[None]:
-    """Defer SIGINT and SIGTERM to the end of the block: a child that just started would not be stopped otherwise."""
+    """Defer signals that stop to the end of the block: a child that just started would not be stopped otherwise."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
     received: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: received.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    deferred = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {n: signal.signal(n, lambda number, _: received.append(number)) for n in deferred}
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import typer
 
 from infra.local.services import REDIS_URL_FILE, start_services
 from infra.local.supervisor import Supervisor
+from infra.local.terminal import on_hangup
 from infra.monitor.metrics_server import metrics_port
 from infra.settings import Settings
 from infra.settings_table import masked_values
@@ -16,8 +17,9 @@ CHECK_INTERVAL_S: Final = 0.25  # between two checks for crashed flows
 
 
 def up(settings: Settings, kafka_port: int = 0, redis_port: int = 0) -> None:
-    """Run until Ctrl-C or SIGTERM, then stop all. Raises PremiereError if a service does not start or a flow fails."""
+    """Run until a signal, then stop all. Raises PremiereError if a service does not start or a flow fails."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_hangup(signal.default_int_handler)
     try:
         with start_services(settings, kafka_port, redis_port) as ready, Supervisor(ready, report=_report) as flows:
             _print_addresses(ready, has_own_redis=not settings.redis_url)

@@ -101,7 +101,7 @@ def test_service_that_never_answers_times_out(tmp_path: Path, monkeypatch: pytes
     silent = tmp_path / "redis-server"
     silent.write_text(f"#!/bin/sh\necho $$ > {tmp_path / 'pid'}; exec sleep 600\n")
     silent.chmod(0o755)
-    monkeypatch.setattr(embedded, "_find_binary", lambda package, name: silent)
+    monkeypatch.setenv("REDIS_SERVER", str(silent))
     monkeypatch.setattr(embedded, "STARTUP_TIMEOUT_S", 0.5)
     with pytest.raises(ServiceError, match="did not answer"), start_redis(tmp_path):
         pass

@@ -13,7 +13,7 @@ from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_up_runs_until_a_signal(redis_url: str, tmp_path: Path, number: signal.Signals) -> None:
     settings = Settings(data_dir=tmp_path, bootstrap_servers="", redis_url=redis_url, metrics_port=0)
     command = [sys.executable, "-P", "-m", "infra.cli.main", "up", "--broker", "embedded"]

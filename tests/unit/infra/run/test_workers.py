@@ -32,5 +32,9 @@ def test_first_signal_requests_stop_and_second_kills(number: signal.Signals) -> 
     assert send_signals(number, number) == (-number, DRAINS)
 
 
+def test_end_of_the_terminal_requests_stop_and_its_repetition_does_not_kill() -> None:
+    assert send_signals(signal.SIGHUP, signal.SIGHUP) == (0, DRAINS * 2)
+
+
 def test_ctrl_c_and_sigterm_are_counted_separately() -> None:
     assert send_signals(signal.SIGINT, signal.SIGTERM) == (0, DRAINS * 2)
