@@ -25,6 +25,7 @@ MAX_TEXT_CHARS: Final = 65_536  # of one text of a launch; a longer one is short
 _MAX_TIME_S: Final = 253_402_300_800  # the year 10000
 _TIME_UNITS: Final = {1e17: ("nanoseconds", 10**9), 1e14: ("microseconds", 10**6), 0.0: ("milliseconds", 1000)}
 _RATING_SCALES: Final = (10, 20, 100)  # for the example in a message
+_YEAR_LAST: Final = re.compile(r"\s*(\d{1,2})[\s./,-]+(\d{1,2})[\s./,-]+(\d{4})(?!\d)")  # 01/02/2024
 _ROUNDED: Final = re.compile(r"-?\d\.\d+[eE]\+\d+")  # a large number in a spreadsheet: 1.23457E+17
 _NO_GENRES: Final = {"", "(no genres listed)"}
 _PLAIN: Final = {"string", "integer", "floating", "decimal", "mixed-integer-float", "empty"}  # of `infer_dtype`
@@ -49,20 +50,20 @@ def ids(table: Table, name: str) -> tuple[NDArray[np.int32], list[str]]:
     return np.append(merged_V, -1)[raw_N].astype(np.int32), [str(v) for v in unique]
 
 
-def numbers(table: Table, name: str) -> NDArray[np.float64]:
+def numbers(table: Table, name: str, want: str = "expected a number") -> NDArray[np.float64]:
     """A column of numbers; NaN for empty cells and for a missing column."""
     if name not in table:
         return np.full(len(table.rows), np.nan)
     cells = _plain_cells(table, name, "expected a plain number; for a time, Unix seconds")
     number_N = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64, True, np.nan)
-    table.reject(name, ~np.isfinite(number_N) & cells.notna().to_numpy(), "expected a number")
+    table.reject(name, ~np.isfinite(number_N) & cells.notna().to_numpy(), want)
     finite_N: NDArray[np.float64] = np.where(np.isfinite(number_N), number_N, np.nan)
     return finite_N
 
 
 def times(table: Table, name: str) -> NDArray[np.float64]:
     """Unix seconds as whole ms; NaN for empty cells."""
-    second_N = numbers(table, name)
+    second_N = numbers(table, name, "expected a time as a number of Unix seconds, such as 1704067200")
     if name in table and table.column(name).dtype in (np.float16, np.float32):
         lost_N = np.abs(second_N) > _exact_floats(table.column(name))
         table.reject(name, lost_N, "expected Unix seconds in 64 bits: a 32-bit float loses up to two minutes")
@@ -84,6 +85,7 @@ def dates(table: Table, name: str) -> NDArray[np.float64]:
     """Dates as ms at midnight UTC; NaN for empty, unreadable or pre-1900 dates, which are common in metadata.
 
     Text without a year of four digits is unreadable: pandas would complete a time of day or "now" with today's date.
+    A date such as 01/02/2024 is refused, because its first number may be the day or the month.
     """
     if name not in table:
         return np.full(len(table.rows), np.nan)
@@ -91,6 +93,9 @@ def dates(table: Table, name: str) -> NDArray[np.float64]:
     cells = [None if is_missing(v) else v if isinstance(v, date) else _plain_cell(v) for v in column]
     bad_N = np.array([not isinstance(cell, str | date | None) for cell in cells], bool)
     table.reject(name, bad_N, "expected a date as text, such as 2006-07-08; for Unix seconds use launched_ts")
+    ambiguous_N = np.array([_is_ambiguous(cell) for cell in cells], bool)
+    table.reject(name, ambiguous_N, "day and month cannot be told apart: write the date as year-month-day")
+    bad_N |= ambiguous_N
     readable = pd.Series([None if bad else cell for cell, bad in zip(cells, bad_N, strict=True)], dtype=object)
     with_year = [cell if not isinstance(cell, str) or re.search(r"\d{4}", cell) else None for cell in readable]
     stamp = pd.to_datetime(
@@ -100,6 +105,12 @@ def dates(table: Table, name: str) -> NDArray[np.float64]:
     empty_N = (stamp.isna() | (ms_N < MIN_TIME_MS)).to_numpy()
     table.note(name, empty_N & readable.notna().to_numpy(), "left empty: no date from 1900 to 2261")
     return np.where(empty_N, np.nan, ms_N)
+
+
+def _is_ambiguous(cell: object) -> bool:
+    """Whether a date's first two numbers may be day and month in either order."""
+    found = _YEAR_LAST.match(cell) if isinstance(cell, str) else None
+    return found is not None and int(found[1]) != int(found[2]) and max(int(found[1]), int(found[2])) <= 12
 
 
 def years(table: Table, name: str) -> NDArray[np.float64]:

@@ -203,3 +203,20 @@ def test_findings_have_all_problems_with_their_first_row(tmp_path: Path) -> None
     assert table.findings is not None
     found = [(problem.column, problem.rows, problem.row) for problem in table.findings.problems]
     assert found == [("user", 2, 2), ("ts", 1, 2), ("ts", 1, 3), ("rating", 2, 1), ("item", 0, 0)]
+
+
+@pytest.mark.parametrize("date", ["01/02/2024", "1.2.2024", "02-03-1999 10:00", "1 12 2024"])
+def test_date_whose_day_and_month_cannot_be_told_apart_is_refused(tmp_path: Path, date: str) -> None:
+    with pytest.raises(DataError, match=r"'release_date' .* in row 2: .* write the date as year-month-day"):
+        read(tmp_path, "release_date", ["2024-02-01", date])
+
+
+@pytest.mark.parametrize("date", ["31/12/1999", "12/31/1999", "31-Dec-1999", "1999-12-31", "1999.12.31"])
+def test_date_that_has_one_meaning_is_read(tmp_path: Path, date: str) -> None:
+    assert read(tmp_path, "release_date", [date]).tolist() == [946_598_400_000]
+
+
+@pytest.mark.parametrize("time", ["01/02/2024", "2024-02-01T10:00:00Z", "1,704,067,200"])
+def test_time_that_is_no_number_is_refused_with_the_format(tmp_path: Path, time: str) -> None:
+    with pytest.raises(DataError, match=r"'ts' .* in row 1: .* Unix seconds, such as 1704067200"):
+        read(tmp_path, "ts", [time])
