@@ -128,13 +128,13 @@ def delete_topics(config: Mapping[str, str], names: Sequence[str]) -> None:
                 raise TopicError(f"Topic {name} could not be deleted: {error.args[0].str()}.") from error
 
 
-def partition_counts(config: Mapping[str, str]) -> dict[str, int]:
+def partition_counts(config: Mapping[str, str], timeout_s: float = ADMIN_TIMEOUT_S) -> dict[str, int]:
     """Number of partitions of each topic, by name without the prefix.
 
     Raises TopicError if no broker answers, or it refuses.
     """
     try:
-        found = topic_metadata(config, ADMIN_TIMEOUT_S)
+        found = topic_metadata(config, timeout_s)
     except StreamError as error:
         raise TopicError(str(error)) from error
     return {name: len(topic.partitions) for name, topic in found.items()}

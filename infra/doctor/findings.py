@@ -8,12 +8,16 @@ LABELS: Final[dict[str, str]] = {"ok": "ok     ", "warning": "WARNING", "error":
 
 
 class Finding(NamedTuple):
-    """One checked fact. An error means that the flows would not work; a warning, that something is at risk."""
+    """One checked fact. An error means that the flows would not work; a warning, that something is at risk.
+
+    An error refuses the start of a flow, unless waiting may remove it.
+    """
 
     level: Level
     part: str  # of the deployment: settings, kafka, redis, disk, ...
     text: str
     remedy: str = ""
+    may_pass: bool = False  # without a change of the deployment, such as an outage
 
 
 Check = Callable[[], Iterator[Finding]]

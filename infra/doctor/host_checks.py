@@ -13,6 +13,7 @@ from infra.doctor.findings import Finding, Level
 from infra.errors import PortError
 from infra.local.data_lock import is_up
 from infra.local.supervisor import FLOWS
+from infra.masking import mask_url
 from infra.monitor.metrics_server import check_port_free, metrics_port
 from infra.monitor.scrape import scrape_flow
 from infra.settings import Settings
@@ -23,7 +24,7 @@ TEXT: Final = "a film about the sea"
 
 def host_findings(settings: Settings) -> Iterator[Finding]:
     """All checks of this host and of the checkpoint storage."""
-    yield from _folder_findings(settings.data_dir)
+    yield from folder_findings(settings.data_dir)
     yield from _checkpoint_findings(settings.checkpoints_url())
     yield from _port_findings(settings)
     try:
@@ -33,7 +34,8 @@ def host_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("error", "encoder", str(error))
 
 
-def _folder_findings(folder: Path) -> Iterator[Finding]:
+def folder_findings(folder: Path) -> Iterator[Finding]:
+    """Whether the data folder can be written, and its free space."""
     probe = folder / f".doctor-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,6 +49,16 @@ def _folder_findings(folder: Path) -> Iterator[Finding]:
     yield Finding(level, "disk", f"{folder}: {free:.1f} GB free", f"Free at least {MIN_FREE_GB:g} GB.")
 
 
+def checkpoint_url_findings(url: str) -> Iterator[Finding]:
+    """An error if no installed package can read the URL."""
+    try:
+        fsspec.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        yield _storage_error(url, error)
+    except Exception:  # of the storage: learn waits for it
+        return
+
+
 def _checkpoint_findings(url: str) -> Iterator[Finding]:
     name = f"{url.rstrip('/')}/.doctor-{uuid.uuid4().hex}"
     try:
@@ -55,12 +67,18 @@ def _checkpoint_findings(url: str) -> Iterator[Finding]:
         storage.pipe_file(path, b"x")
         storage.rm_file(path)
     except Exception as error:  # each storage has error classes of its own; ImportError: its package is missing
-        yield Finding(
-            "error", "storage", f"checkpoints cannot be written to {url} ({type(error).__name__}: {error})",
-            "Check PREMIERE_CHECKPOINTS, its credentials, and that the package of its protocol is installed.",
-        )  # fmt: skip
+        yield _storage_error(url, error)
     else:
-        yield Finding("ok", "storage", f"checkpoints can be written to {url}")
+        yield Finding("ok", "storage", f"checkpoints can be written to {mask_url(url)}")
+
+
+def _storage_error(url: str, error: Exception) -> Finding:
+    shown = mask_url(url)
+    reason = str(error).replace(url, shown)
+    return Finding(
+        "error", "storage", f"checkpoints cannot be written to {shown} ({type(error).__name__}: {reason})",
+        "Check PREMIERE_CHECKPOINTS, its credentials, and that the package of its protocol is installed.",
+    )  # fmt: skip
 
 
 def _port_findings(settings: Settings) -> Iterator[Finding]:

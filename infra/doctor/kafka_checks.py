@@ -1,60 +1,82 @@
 """Checks of the broker: reachable, permissions, topics with their partitions, retention and record times, the clock."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
 from infra.doctor.findings import Finding
 from infra.errors import TopicError
+from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 from infra.topics import ADMIN_TIMEOUT_S, TIMESTAMP_TYPE, partition_counts
-from streaming.errors import StreamError
-from streaming.kafka.client import client_config, topic_name
-from streaming.kafka.source import read_all
-from streaming.topics import ACTIVITY, topics
+from streaming import topics as t
+from streaming.errors import BrokerUnavailableError, StreamError, TopicMissingError
+from streaming.kafka.client import client_config, consumer_config, topic_name, topic_partitions
+from streaming.kafka.source import Message, read_all
+from streaming.topics import Topic, topics
 
 PART: Final = "kafka"
 RETENTION: Final = "retention.ms"
 MAX_CLOCK_DIFFERENCE_S: Final = 60.0
+TAIL_RECORDS: Final = 64  # of the learner log that are read; the last ones may be markers of transactions
+PARTITIONED_BY_USER: Final = (t.USER_EVENTS, t.ERASURE_REQUESTS)
+TOPICS_OF_FLOW: Final[Mapping[str, frozenset[str]]] = {  # which it reads, writes or describes
+    "features": frozenset({t.USER_EVENTS, t.ERASURE_REQUESTS, t.ACTIVITY, t.DEAD_LETTERS, t.OWNERS}),
+    "titles": frozenset({t.TITLE_LAUNCHES, t.TITLE_WITHDRAWALS, t.ACTIVITY, t.TITLES, t.DEAD_LETTERS, t.OWNERS}),
+    "learn": frozenset({t.ACTIVITY, t.MODEL_VERSIONS, t.OWNERS}),
+    "publish": frozenset({t.ACTIVITY, t.TITLES, t.MODEL_VERSIONS, t.USER_EVENTS, t.TITLE_LAUNCHES, t.OWNERS}),
+}
 
 
 def kafka_findings(settings: Settings) -> Iterator[Finding]:
     """All checks that need the broker."""
+    findings = list(topic_findings(settings, FLOWS, ADMIN_TIMEOUT_S))
+    yield from findings
+    if findings[0].level == "ok":  # the broker answers
+        yield from _read_findings(settings.kafka_config())
+
+
+def topic_findings(settings: Settings, flows: Collection[str], timeout_s: float) -> Iterator[Finding]:
+    """Whether the broker answers, and has the topics of these flows with their partitions and settings.
+
+    A flow may be permitted to see only its own topics. Each answer may take `timeout_s` seconds.
+    """
     config = settings.kafka_config()
     try:
-        counts = partition_counts(config)
+        counts = partition_counts(config, timeout_s)
     except TopicError as error:
-        yield Finding("error", PART, str(error))
+        yield Finding("error", PART, str(error), may_pass=isinstance(error.__cause__, BrokerUnavailableError))
         return
     yield Finding("ok", PART, f"{settings.bootstrap_servers} answers")
-    yield from _topic_findings(settings, counts)
-    yield from _setting_findings(config, counts)
-    yield from _read_findings(config, counts)
+    needed = frozenset[str]().union(*(TOPICS_OF_FLOW[flow] for flow in flows))
+    wanted = [topic for topic in topics(settings.event_partitions) if topic.name in needed]
+    yield from _partition_findings(wanted, counts)
+    yield from _setting_findings(config, [topic for topic in wanted if topic.name in counts], timeout_s)
 
 
-def _topic_findings(settings: Settings, counts: Mapping[str, int]) -> Iterator[Finding]:
-    wanted = {topic.name: topic.partitions for topic in topics(settings.event_partitions)}
-    if missing := sorted(set(wanted) - set(counts)):
+def _partition_findings(wanted: Sequence[Topic], counts: Mapping[str, int]) -> Iterator[Finding]:
+    if missing := sorted(topic.name for topic in wanted if topic.name not in counts):
         yield Finding("error", PART, f"missing topics: {', '.join(missing)}", "Run `premiere topics --create`.")
-    for name in sorted(set(wanted) & set(counts)):
-        if counts[name] != wanted[name]:
-            yield Finding(
-                "error", PART, f"{name} has {counts[name]} partitions instead of {wanted[name]}",
-                f"Set PREMIERE_EVENT_PARTITIONS={counts[name]}, or use topics of another prefix.",
-            )  # fmt: skip
+    for name, partitions, _ in wanted:
+        if counts.get(name, partitions) != partitions:
+            remedy = f"Set PREMIERE_EVENT_PARTITIONS={counts[name]}, or use topics of another prefix."
+            if name not in PARTITIONED_BY_USER:
+                remedy = f"Delete the topic and run `premiere topics --create`; {name} must have one partition."
+            yield Finding("error", PART, f"{name} has {counts[name]} partitions instead of {partitions}", remedy)
     if not missing:
         yield Finding("ok", PART, f"all {len(wanted)} topics exist")
 
 
-def _setting_findings(config: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[Finding]:
+def _setting_findings(config: Mapping[str, str], existing: Sequence[Topic], timeout_s: float) -> Iterator[Finding]:
     """The topics' settings against those with which `premiere topics --create` makes them."""
     admin = AdminClient(client_config(config))
-    wanted = {topic_name(config, topic.name): topic for topic in topics() if topic.name in counts}
+    wanted = {topic_name(config, topic.name): topic for topic in existing}
     resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in wanted]
-    answers = admin.describe_configs(resources, request_timeout=ADMIN_TIMEOUT_S) if resources else {}
+    answers = admin.describe_configs(resources, request_timeout=timeout_s) if resources else {}
     differing = 0
     for resource, future in answers.items():
         topic = wanted[resource.name]
@@ -83,22 +105,32 @@ def _setting_findings(config: Mapping[str, str], counts: Mapping[str, int]) -> I
         yield Finding("ok", PART, "the topics have the recommended settings")
 
 
-def _read_findings(config: Mapping[str, str], counts: Mapping[str, int]) -> Iterator[Finding]:
-    """Whether the learner log can be read, and whether the clocks of its records and of this host agree."""
-    if ACTIVITY not in counts:
-        return
-    newest = 0
+def _read_findings(config: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether the learner log can be read, and whether the clocks of its newest record and of this host agree."""
     try:
-        for message in read_all(config, ACTIVITY):
-            newest = message.appended
+        newest = max((message.appended for message in _newest_records(config, t.ACTIVITY)), default=0)
+    except TopicMissingError:
+        return
     except StreamError as error:
         yield Finding("error", PART, str(error), "docs/security.md lists the permissions of each flow.")
         return
     ahead = newest / 1000 - time.time()
     if ahead > MAX_CLOCK_DIFFERENCE_S:
         yield Finding(
-            "error", "clock", f"the newest record of {ACTIVITY} is {ahead:.0f} s ahead of this host's clock",
-            "Synchronize the clocks of this host and of the brokers.",
+            "error", "clock", f"the newest record of {t.ACTIVITY} is {ahead:.0f} s ahead of this host's clock",
+            "Synchronize the clocks of this host and of the brokers.", may_pass=True,
         )  # fmt: skip
     else:
         yield Finding("ok", "clock", "no record is ahead of this host's clock")
+
+
+def _newest_records(config: Mapping[str, str], topic: str) -> Iterator[Message]:
+    """The last records of a topic with one partition. Raises StreamError."""
+    topic_partitions(config, topic)  # raises TopicMissingError
+    with closing(Consumer(consumer_config(config, "premiere-doctor", topic))) as consumer:
+        try:
+            partition = TopicPartition(topic_name(config, topic), 0)
+            low, high = consumer.get_watermark_offsets(partition, timeout=ADMIN_TIMEOUT_S)
+        except KafkaException as error:
+            raise StreamError(f"The offsets of {topic} are unknown: {error.args[0].str()}.") from error
+    yield from read_all(config, topic, {0: max(low, high - TAIL_RECORDS)})

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from features.redis_address import SENTINEL_SCHEME, RedisAddressError, connect, feast_online_store
 from infra.doctor.findings import Finding
 from infra.settings import Settings
 from streaming.stores import list_client
-from streaming.stores.retry import REFUSED_REMEDIES, answer_of, error_code
+from streaming.stores.retry import REFUSED_REMEDIES, answer_of, error_code, is_outage
 
 PART: Final = "redis"
 OLDEST_VERSION: Final = (6, 2)  # has SMISMEMBER, which readers use
@@ -33,12 +33,21 @@ def redis_findings(settings: Settings) -> Iterator[Finding]:
     except RedisError as error:
         remedy = REFUSED_REMEDIES.get(error_code(error), "check PREMIERE_REDIS_URL")
         yield Finding(
-            "error", PART, f"Redis refuses or does not answer: {answer_of(error)}", f"{remedy[0].upper()}{remedy[1:]}."
-        )
+            "error", PART, f"Redis refuses or does not answer: {answer_of(error)}", f"{remedy[0].upper()}{remedy[1:]}.",
+            may_pass=is_outage(error),
+        )  # fmt: skip
 
 
 def _findings(client: Any, namespace: str, url: str) -> Iterator[Finding]:
-    info: dict[str, Any] = client.info()
+    try:
+        yield from _server_findings(client.info(), url)
+    except NoPermissionError:
+        text = "its version, memory policy and persistence are unknown: this user may not run INFO"
+        yield Finding("warning", PART, text, "Run `premiere doctor` once with an administrator's PREMIERE_REDIS_URL.")
+    yield from _permission_findings(client, namespace)
+
+
+def _server_findings(info: dict[str, Any], url: str) -> Iterator[Finding]:
     version = str(info.get("redis_version", "0"))
     if tuple(map(int, version.split(".")[:2])) < OLDEST_VERSION:
         yield Finding("error", PART, f"version {version} is too old", "Use Redis 6.2 or newer.")
@@ -49,14 +58,14 @@ def _findings(client: Any, namespace: str, url: str) -> Iterator[Finding]:
     if url.startswith(SENTINEL_SCHEME) and not info.get("connected_slaves"):
         yield Finding("warning", PART, "the master has no replica, so no failover is possible", "Start a replica.")
     if info.get("role") != "master":
-        yield Finding("error", PART, "it is a replica, which takes no writes", "Set PREMIERE_REDIS_URL to the master.")
+        text = "it is a replica, which takes no writes"
+        yield Finding("error", PART, text, "Set PREMIERE_REDIS_URL to the primary.", may_pass=True)  # by a failover
     yield from _memory_findings(info)
     if not info.get("aof_enabled"):
         yield Finding(
             "warning", PART, "no append-only file: a restart loses lists and features since the last snapshot",
             "Set appendonly yes.",
         )  # fmt: skip
-    yield from _permission_findings(client, namespace)
 
 
 def _memory_findings(info: dict[str, Any]) -> Iterator[Finding]:
@@ -84,6 +93,7 @@ def _permission_findings(client: Any, namespace: str) -> Iterator[Finding]:
         client.publish(list_client.launch_channel(namespace), "")
         client.delete(name)
     except ResponseError as error:
-        yield Finding("error", PART, f"a command was refused: {error}", "docs/security.md lists the permissions.")
+        text, remedy = f"a command was refused: {error}", "docs/security.md lists the permissions."
+        yield Finding("error", PART, text, remedy, may_pass=is_outage(error))
     else:
         yield Finding("ok", PART, "this user may write, read, run scripts and publish")

@@ -6,8 +6,9 @@ from typing import Final
 
 import typer
 
+from infra.doctor.command import refuse_start
 from infra.local.services import REDIS_URL_FILE, start_services
-from infra.local.supervisor import Supervisor
+from infra.local.supervisor import FLOWS, Supervisor
 from infra.local.terminal import on_hangup
 from infra.monitor.metrics_server import metrics_port
 from infra.settings import Settings
@@ -21,11 +22,13 @@ def up(settings: Settings, kafka_port: int = 0, redis_port: int = 0) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     on_hangup(signal.default_int_handler)
     try:
-        with start_services(settings, kafka_port, redis_port) as ready, Supervisor(ready, report=_report) as flows:
-            _print_addresses(ready, has_own_redis=not settings.redis_url)
-            while True:
-                flows.check()
-                time.sleep(CHECK_INTERVAL_S)
+        with start_services(settings, kafka_port, redis_port) as ready:
+            refuse_start(ready, FLOWS)
+            with Supervisor(ready, report=_report) as flows:
+                _print_addresses(ready, has_own_redis=not settings.redis_url)
+                while True:
+                    flows.check()
+                    time.sleep(CHECK_INTERVAL_S)
     except KeyboardInterrupt:
         typer.echo("Stopped.")
 

@@ -15,6 +15,7 @@ import threading
 from contextlib import ExitStack
 from typing import Final
 
+from infra.doctor.command import refuse_start
 from infra.errors import FlowOwnedError, PremiereError, ServiceError, SettingsError
 from infra.local.embedded import LOOPBACK
 from infra.local.last_error import START_MESSAGE
@@ -42,6 +43,8 @@ def start_flow(
     _check_options(flow, count, process, addresses)
     configure_logs(settings, flow, process or 0)
     try:
+        if process is None:
+            refuse_start(settings, [flow])
         if process is None and count > 1:
             run_group(flow, settings, count)
         else:

@@ -200,6 +200,11 @@ def _is_certificate_error(error: BaseException | None) -> bool:
     return isinstance(error, ssl.SSLCertVerificationError | FileNotFoundError)
 
 
+def is_outage(error: RedisError) -> bool:
+    """Whether waiting may help: Redis does not answer, or cannot write now."""
+    return _cause(error) is not None
+
+
 def _cause(error: RedisError) -> _Cause | None:
     """Why Redis cannot write now; None if waiting does not help."""
     code = error_code(error)

@@ -1,34 +1,23 @@
 """`premiere doctor` on real services: a working deployment has no error, and each planted fault is found."""
 
 import json
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from redis import Redis
 from typer.testing import CliRunner
 
 from infra.cli.main import app
 from infra.doctor.command import diagnose
 from infra.doctor.findings import Finding
-from infra.local.embedded import LOOPBACK, start_redis
+from infra.local.embedded import LOOPBACK
 from infra.settings import Settings
 from infra.topics import create_topics, delete_topics
-from streaming.topics import DEAD_LETTERS, topics
-from tests.support.kafka import StartBroker
-
-
-@pytest.fixture(scope="module")
-def settings(start_broker: StartBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    folder = tmp_path_factory.mktemp("doctor")
-    with start_broker(folder / "kafka") as address, start_redis(folder / "redis", keep=True) as url:
-        made = Settings(data_dir=folder / "data", bootstrap_servers=address, redis_url=url, metrics_port=29_400)
-        create_topics(made.kafka_config(), topics())
-        with Redis.from_url(url) as client:
-            client.config_set("maxmemory", 64 << 20)
-            client.config_set("maxmemory-policy", "volatile-ttl")
-        yield made
+from streaming.kafka.client import producer_config
+from streaming.topics import ACTIVITY, DEAD_LETTERS, topics
 
 
 def problems(settings: Settings) -> list[Finding]:
@@ -116,3 +105,26 @@ def test_command_prints_findings_and_fails_on_an_error(settings: Settings, monke
     done = CliRunner().invoke(app, ["doctor", "--json"])
     assert done.exit_code == 1
     assert [one["part"] for one in json.loads(done.output) if one["level"] == "error"] == ["redis"]
+
+
+def test_user_who_may_not_run_info_is_a_warning(settings: Settings) -> None:
+    with Redis.from_url(settings.redis_url) as client:
+        client.acl_setuser("plain", enabled=True, passwords=["+secret"], categories=["+@all", "-@dangerous"],
+                           keys=["*"], channels=["*"])  # fmt: skip
+    url = settings.redis_url.replace("redis://", "redis://plain:secret@")
+    (found,) = problems(settings.model_copy(update={"redis_url": url}))
+    assert (found.level, found.part) == ("warning", "redis")
+
+
+def test_secrets_in_the_url_of_the_checkpoints_are_masked(settings: Settings) -> None:
+    (found,) = problems(settings.model_copy(update={"checkpoints": "nothing://x?token=hunter2"}))
+    assert "hunter2" not in found.text
+
+
+def test_newest_record_ahead_of_the_clock_is_an_error(settings: Settings) -> None:
+    later_ms = int((time.time() + 3600) * 1000)
+    producer = Producer(producer_config(settings.kafka_config()))
+    producer.produce(ACTIVITY, b"record", timestamp=later_ms)
+    assert producer.flush(30) == 0
+    (found,) = problems(settings)
+    assert (found.level, found.part, found.may_pass) == ("error", "clock", True)
