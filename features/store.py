@@ -71,15 +71,23 @@ def open_store(redis_url: str, folder: Path, project: str = "premiere") -> Featu
         for view, schema in VIEW_SCHEMAS.items():
             _create_log(offline_folder(folder, view), schema)
         _write_if_changed(folder / DEFINITIONS_FILE, _definitions_for_feast())
-        _apply_once(config, folder)
-        store = FeatureStore(repo_path=str(folder), config=config)
-        if missing := set(VIEW_SCHEMAS) - {view.name for view in store.list_feature_views()}:
-            log.warning("Another Feast program has removed %s: applying them again.", ", ".join(sorted(missing)))
-            (folder / APPLIED_FILE).unlink()
-            _apply_once(config, folder)
-            store = FeatureStore(repo_path=str(folder), config=config)
-    limit_retries(_redis(store), _RETRY)  # the connection string has no option for it
+        store = _apply(config, folder)
+    limit_retries(redis_of(store), _RETRY)  # the connection string has no option for it
     return store
+
+
+def missing_views(store: FeatureStore) -> set[str]:
+    """The names of our views that are not in the registry now: another Feast program has removed them."""
+    assert store.repo_path is not None
+    return _missing_views(store.config, Path(store.repo_path))
+
+
+def apply_again(store: FeatureStore) -> None:
+    """Apply the definitions again if another Feast program has removed them."""
+    assert store.repo_path is not None
+    folder = Path(store.repo_path)
+    with _locked(folder / ".lock"):
+        _apply(store.config, folder)
 
 
 def offline_folder(folder: Path, view: str) -> Path:
@@ -110,22 +118,23 @@ def delete_users(store: FeatureStore, users: Sequence[str]) -> None:
 
 def has_user(store: FeatureStore, user: str) -> bool:
     """Whether the online store has features of this user. Raises redis errors."""
-    return bool(_redis(store).exists(_redis_key_of(store, user_activity, user)))
+    return bool(redis_of(store).exists(redis_key_of(store, user_activity, user)))
 
 
 def _delete(store: FeatureStore, view: FeatureView, ids: Sequence[str]) -> None:
     """Delete all features of these users or titles. Feast can only delete whole views, so they are deleted by key."""
     for start in range(0, len(ids), ROWS_PER_WRITE):
-        _redis(store).delete(*(_redis_key_of(store, view, one) for one in ids[start : start + ROWS_PER_WRITE]))
+        redis_of(store).delete(*(redis_key_of(store, view, one) for one in ids[start : start + ROWS_PER_WRITE]))
 
 
-def _redis_key_of(store: FeatureStore, view: FeatureView, entity_id: str) -> bytes:
+def redis_key_of(store: FeatureStore, view: FeatureView, entity_id: str) -> bytes:
     """The Redis key of the features of a user or title."""
     entity = EntityKey(join_keys=[VIEW_SCHEMAS[view.name].names[0]], entity_values=[Value(string_val=entity_id)])
     return _redis_key(store.config.project, entity, store.config.entity_key_serialization_version)
 
 
-def _redis(store: FeatureStore) -> Any:
+def redis_of(store: FeatureStore) -> Any:
+    """The Redis client of the online store."""
     online: Any = store.provider.online_store
     return online._get_client(store.config.online_store)
 
@@ -186,6 +195,22 @@ def _definitions_for_feast() -> str:
     source = Path(definitions.__file__).read_text()
     lines = [line for line in source.splitlines() if "features.feast_import" not in line and line != "# isort: split"]
     return "# Written by Premiere at each start, for Feast's commands. Changes are lost.\n" + "\n".join(lines) + "\n"
+
+
+def _apply(config: RepoConfig, folder: Path) -> FeatureStore:
+    """The store with our definitions; applies them if they are new, or if another Feast program has removed them."""
+    if (folder / APPLIED_FILE).exists() and (missing := _missing_views(config, folder)):
+        log.warning("Another Feast program has removed %s: applying them again.", ", ".join(sorted(missing)))
+        (folder / APPLIED_FILE).unlink()
+    _apply_once(config, folder)
+    return FeatureStore(repo_path=str(folder), config=config)
+
+
+def _missing_views(config: RepoConfig, folder: Path) -> set[str]:
+    if not (folder / "registry.db").exists():
+        return set(VIEW_SCHEMAS)
+    store = FeatureStore(repo_path=str(folder), config=config)
+    return set(VIEW_SCHEMAS) - {view.name for view in store.list_feature_views()}
 
 
 def _apply_once(config: RepoConfig, folder: Path) -> None:

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetS
 
 from infra.errors import TopicError
 from streaming.errors import StreamError
-from streaming.kafka.client import client_config, topic_metadata, topic_name
+from streaming.kafka.client import admin_config, topic_metadata, topic_name
 from streaming.topics import Topic
 
 log: Final = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def create_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> list[st
     created.
     """
     existing = partition_counts(config)
-    admin = AdminClient(client_config(config))
+    admin = AdminClient(admin_config(config))
     _check_timestamp_types(config, admin, [topic for topic in topics if topic.name in existing])
     for topic in topics:
         found = existing.get(topic.name)
@@ -119,7 +119,7 @@ def temporary_topics(config: Mapping[str, str], topics: Sequence[Topic]) -> Iter
 
 def delete_topics(config: Mapping[str, str], names: Sequence[str]) -> None:
     """Delete topics with their records; a missing topic is not an error. Raises TopicError."""
-    admin, deleted = AdminClient(client_config(config)), [topic_name(config, name) for name in names]
+    admin, deleted = AdminClient(admin_config(config)), [topic_name(config, name) for name in names]
     for name, future in (admin.delete_topics(deleted, request_timeout=ADMIN_TIMEOUT_S) if names else {}).items():
         try:
             future.result()
@@ -147,7 +147,7 @@ def log_identity(config: Mapping[str, str], names: Sequence[str]) -> str:
     be deleted and created again.
     """
     partition_counts(config)  # raises a clear error if the broker does not answer or refuses
-    admin = AdminClient(client_config(config))
+    admin = AdminClient(admin_config(config))
     try:
         cluster = admin.describe_cluster(request_timeout=ADMIN_TIMEOUT_S).result().cluster_id
         described = [topic_name(config, name) for name in names]

@@ -27,6 +27,7 @@ _TIME_UNITS: Final = {1e17: ("nanoseconds", 10**9), 1e14: ("microseconds", 10**6
 _RATING_SCALES: Final = (10, 20, 100)  # for the example in a message
 _YEAR_LAST: Final = re.compile(r"\s*(\d{1,2})[\s./,-]+(\d{1,2})[\s./,-]+(\d{4})(?!\d)")  # 01/02/2024
 _ROUNDED: Final = re.compile(r"-?\d\.\d+[eE]\+\d+")  # a large number in a spreadsheet: 1.23457E+17
+_MISSING_WORDS: Final = {"nan", "null", "none", "na", "n/a", "undefined"}  # of other programs, for no value
 _NO_GENRES: Final = {"", "(no genres listed)"}
 _PLAIN: Final = {"string", "integer", "floating", "decimal", "mixed-integer-float", "empty"}  # of `infer_dtype`
 _INVALID: Final = object()  # in place of an invalid cell
@@ -44,6 +45,8 @@ def ids(table: Table, name: str) -> tuple[NDArray[np.int32], list[str]]:
     table.reject(name, lost_V[raw_N], "expected an id as text: a spreadsheet has rounded this number")
     padded_V = np.array([v != v.strip() for v in names] + [False], bool)
     table.note(name, padded_V[raw_N], "kept with the spaces around it")
+    word_V = np.array([v.lower() in _MISSING_WORDS for v in names] + [False], bool)
+    table.note(name, word_V[raw_N], "kept as an id: for a missing value the cell must be empty")
     bad_V = np.array([not 0 < len(v.encode()) <= MAX_ID_BYTES for v in names] + [False], bool)
     table.reject(name, bad_V[raw_N], f"expected an id of 1 to {MAX_ID_BYTES} bytes in UTF-8")
     merged_V, unique = pd.factorize(np.array(names, object))

@@ -15,7 +15,7 @@ from infra.settings import Settings
 from infra.topics import ADMIN_TIMEOUT_S, TIMESTAMP_TYPE, partition_counts
 from streaming import topics as t
 from streaming.errors import BrokerUnavailableError, StreamError, TopicMissingError
-from streaming.kafka.client import client_config, consumer_config, topic_name, topic_partitions
+from streaming.kafka.client import admin_config, consumer_config, topic_name, topic_partitions
 from streaming.kafka.source import Message, read_all
 from streaming.topics import Topic, topics
 
@@ -73,7 +73,7 @@ def _partition_findings(wanted: Sequence[Topic], counts: Mapping[str, int]) -> I
 
 def _setting_findings(config: Mapping[str, str], existing: Sequence[Topic], timeout_s: float) -> Iterator[Finding]:
     """The topics' settings against those with which `premiere topics --create` makes them."""
-    admin = AdminClient(client_config(config))
+    admin = AdminClient(admin_config(config))
     wanted = {topic_name(config, topic.name): topic for topic in existing}
     resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in wanted]
     answers = admin.describe_configs(resources, request_timeout=timeout_s) if resources else {}

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from prometheus_client import Gauge
 
 from model import checkpoint
-from streaming.kafka.client import client_config, topic_name
+from streaming.kafka.client import admin_config, topic_name
 from streaming.kafka.source import read_all
 from streaming.topics import ACTIVITY, topics
 
@@ -82,7 +82,7 @@ def _positions(checkpoints_url: str, log_id: str) -> list[int]:
 def retention_ms(config: Mapping[str, str]) -> int:
     """The retention of the learner log; -1 if it is unlimited. The default if the broker does not tell."""
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic_name(config, ACTIVITY))
-    admin = AdminClient(client_config(config))
+    admin = AdminClient(admin_config(config))
     answer = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_S)[resource]
     try:
         entry = answer.result().get(RETENTION)

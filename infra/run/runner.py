@@ -26,6 +26,7 @@ from infra.monitor import lag_exporter, metrics_server
 from infra.monitor.lag import FLOW_TOPICS
 from infra.operate.compaction_schedule import event_retention_days, start_compaction_thread
 from infra.run.clock_watch import start_clock_watch
+from infra.run.feast_watch import start_feast_watch
 from infra.run.flow import Flow
 from infra.run.learn import learn
 from infra.run.owner import own_worker
@@ -42,12 +43,15 @@ from streaming.errors import OwnedElsewhereError, StreamError
 from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource
+from streaming.stores.lost_rows import LostRows
 
 if TYPE_CHECKING:
     from feast import FeatureStore  # its import takes one second, and only two flows need it
 
     from streaming.state.user_state import Lifetimes
 
+USERS_PER_SECOND: Final = 1_000  # whose lost rows a worker writes again
+TITLES_PER_SECOND: Final = 100  # their texts are embedded again
 IDLE_INTERVAL: Final = timedelta(seconds=1)  # without records, after which a source emits an idle marker
 
 
@@ -131,7 +135,7 @@ def features(
     settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER, owner: Owner = SOLE_PROCESS
 ) -> Flow:
     """Build the flow `features`: user events to histories in Feast's user_activity and in the learner log."""
-    from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES, USER_ERASURES_SCHEMA
+    from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES, USER_ERASURES_SCHEMA, USER_TTL
     from features.store import offline_folder, write_user_activity
     from streaming.flows.features import build
     from streaming.stores.feast_online import SINK_PARTITIONS, FeastSink
@@ -141,12 +145,12 @@ def features(
     events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE_INTERVAL, stop=stop)
     requests = KafkaSource(config, t.ERASURE_REQUESTS, "features", stop=stop)
     sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=_use_transactions(settings))
-    write = partial(write_user_activity, _open_feature_store(settings))
+    store, lost_rows = _open_feature_store(settings), LostRows(USERS_PER_SECOND, stop, USER_TTL)
     dataflow = build(
         events=events,
         requests=requests,
         activity=sink(),
-        online=FeastSink(write, SINK_PARTITIONS, stop=stop, owner=owner),
+        online=FeastSink(partial(write_user_activity, store), SINK_PARTITIONS, stop=stop, owner=owner),
         offline=ParquetSink(offline_folder(_feast_folder(settings), "user_activity"), 1, USER_ACTIVITY_SCHEMA),
         erasures=ParquetSink(offline_folder(_feast_folder(settings), USER_ERASURES), 1, USER_ERASURES_SCHEMA),
         dead_letters=sink(),
@@ -156,7 +160,9 @@ def features(
         requests_id=log_identity(config, [t.ERASURE_REQUESTS]),
         partition_rule=partition_rule(settings, t.USER_EVENTS),
         lifetimes=_lifetimes(settings),
+        lost_rows=lost_rows,
     )
+    start_feast_watch(store, "user_activity", f"features-{worker.index}", lost_rows, stop)
     if worker.index == 0:
         start_compaction_thread(settings, stop)
     return Flow(dataflow, [events, requests])
@@ -181,18 +187,21 @@ def titles(
     except EncoderError as error:
         raise SettingsError(str(error)) from error
     sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=_use_transactions(settings))
+    store, lost_rows = _open_feature_store(settings), LostRows(TITLES_PER_SECOND, stop)
     dataflow = build(
         launches=launches,
         withdrawals=withdrawals,
         titles=sink(),
         activity=sink(),
-        online=FeastSink(partial(write_title_semantics, _open_feature_store(settings)), stop=stop, owner=owner),
+        online=FeastSink(partial(write_title_semantics, store), stop=stop, owner=owner),
         offline=ParquetSink(offline_folder(_feast_folder(settings), "title_semantics"), 1, TITLE_SEMANTICS_SCHEMA),
         dead_letters=sink(),
         encode=encode,
         lifetime_ms=_lifetimes(settings).user_ms,
         max_titles=2 * settings.max_titles,
+        lost_rows=lost_rows,
     )
+    start_feast_watch(store, "title_semantics", f"titles-{worker.index}", lost_rows, stop)
     return Flow(dataflow, [launches, withdrawals])
 
 

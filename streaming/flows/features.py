@@ -27,6 +27,7 @@ from bytewax.operators import KeyedStream, StatefulBatchLogic
 from bytewax.outputs import Sink
 from msgspec import structs
 
+from streaming.flows.event_checks import EventChecks
 from streaming.kafka.dead_letters import (
     MAX_FUTURE,
     InvalidRecord,
@@ -34,14 +35,12 @@ from streaming.kafka.dead_letters import (
     check_id,
     check_not_moved,
     check_record_time,
-    check_times,
     dead_letter,
     decode,
 )
-from streaming.kafka.partitioner import PartitionRule, partition_of
+from streaming.kafka.partitioner import PartitionRule
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
-from streaming.kafka.time_units import TimeUnits
 from streaming.records import (
     ACTIVITY_HISTORY,
     Activity,
@@ -55,6 +54,7 @@ from streaming.records import (
 from streaming.state.expiry import Expiration, Expiry
 from streaming.state.user_history import UserEvent, UserRow
 from streaming.state.user_state import Lifetimes, SavedUser, Update, UserState
+from streaming.stores.lost_rows import LostRows, Restore, add_restores
 from streaming.topics import ACTIVITY, ERASURE_REQUESTS
 
 MAX_EVENT_BYTES: Final = 65_536  # a dead letter can store all of such an event or request
@@ -62,7 +62,7 @@ DEFAULT_LIFETIMES: Final = Lifetimes()
 SINGLE_WRITER: Final = "0"  # key of all records for the learner log: one writer keeps their order
 
 
-UserItem = UserEvent | UserErasure | Expiration
+UserItem = UserEvent | UserErasure | Expiration | Restore
 
 
 class ParsedPoll(NamedTuple):
@@ -70,26 +70,6 @@ class ParsedPoll(NamedTuple):
 
     users: dict[str, list[UserEvent | UserErasure]]  # by user, in the poll's order
     letters: list[Outgoing]  # dead letters
-
-
-class EventChecks:
-    """The checks of an event's partition and time. They depend on the deployment, or on the events before."""
-
-    def __init__(self, max_future: timedelta = MAX_FUTURE, rule: PartitionRule | None = None) -> None:
-        self.max_ahead_ms, self.rule = int(max_future.total_seconds() * 1000), rule
-        self.units = TimeUnits()
-
-    def check(self, ts: int, message: Message) -> None:
-        """Raises InvalidRecord."""
-        key, rule = message.key or b"", self.rule
-        if rule is not None and rule.is_broken_by(key, message.partition, message.appended):
-            wanted = partition_of(key, rule.partitions)
-            raise InvalidRecord(
-                f"partition: the key belongs to partition {wanted} of {rule.partitions}; use the partitioner murmur2"
-            )
-        check_times(ts, message.appended, self.max_ahead_ms)
-        if problem := self.units.problem(message.partition, ts):
-            raise InvalidRecord(problem)
 
 
 def build(
@@ -109,6 +89,7 @@ def build(
     requests_id: str = "",
     partition_rule: PartitionRule | None = None,
     lifetimes: Lifetimes = DEFAULT_LIFETIMES,
+    lost_rows: LostRows | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Dataflow:
     """The flow.
@@ -119,14 +100,13 @@ def build(
     - offline_shards: `offline` and `erasures` get the keys "0" to `offline_shards` - 1; must never change
     - online_shards: `online` gets the keys "0" to `online_shards` - 1; may change; default: `offline_shards`
     - events_id, requests_id: identities of the topics, for the records of the learner log
+    - lost_rows: tells that the online store has lost its rows
     """
     keys, online_keys = _keys(offline_shards), _keys(online_shards or offline_shards)
     flow, expiry = Dataflow("features"), Expiry(lifetimes.max_users)
-    polls, request_polls = op.input("user_events", flow, events), op.input("erasure_requests", flow, requests)
-    parsed_events = op.map("parsed", polls, partial(parse_events, checks=EventChecks(max_future, partition_rule)))
-    parsed_requests = op.map("parsed_requests", request_polls, lambda poll: parse_requests(poll, requests_id))
-    parsed = op.merge("parsed_polls", parsed_requests, parsed_events)  # ParsedPoll
+    parsed_events, parsed = _parsed_polls(flow, events, requests, EventChecks(max_future, partition_rule), requests_id)
     by_user = op.flat_map("by_user", parsed, lambda poll: _by_user(poll, expiry, clock()))  # (user, [UserItem])
+    by_user = add_restores(flow, by_user, lost_rows, expiry.keys)
     updates = op.stateful_batch("histories", by_user, lambda saved: _UserLogic(history, lifetimes, expiry, saved))
     silence = op.filter("silence", parsed_events, lambda poll: not (poll.users or poll.letters))
     ticks = op.map("ticks", silence, lambda _: (SINGLE_WRITER, [_tick(clock())]))  # ("0", [Outgoing])
@@ -142,6 +122,20 @@ def build(
     op.output("erasures", op.merge("erasure_rows", erased, empty_batches), erasures)
     op.output("dead_letters", op.flat_map("letters", parsed, partial(_letters, LetterBudget())), dead_letters)
     return flow
+
+
+def _parsed_polls(
+    flow: Dataflow,
+    events: Source[list[Message]],
+    requests: Source[list[Message]],
+    checks: EventChecks,
+    requests_id: str,
+) -> tuple[Stream[ParsedPoll], Stream[ParsedPoll]]:
+    """The polls of events, and those of events and requests."""
+    polls, request_polls = op.input("user_events", flow, events), op.input("erasure_requests", flow, requests)
+    parsed_events = op.map("parsed", polls, partial(parse_events, checks=checks))
+    parsed_requests = op.map("parsed_requests", request_polls, lambda poll: parse_requests(poll, requests_id))
+    return parsed_events, op.merge("parsed_polls", parsed_requests, parsed_events)
 
 
 def _empty_batches(step_id: str, silence: Stream[ParsedPoll], keys: list[str]) -> KeyedStream[list[UserRow]]:
@@ -238,16 +232,20 @@ class _UserLogic(StatefulBatchLogic[list[UserItem], Update, SavedUser]):
         """Apply the user's events and requests of one or several polls, and end the state if it is due."""
         items = values[0] if len(values) == 1 else list(chain.from_iterable(values))
         state, is_new = self.state, not self.state.user
-        update = state.apply([item for item in items if not isinstance(item, Expiration)])
+        update = state.apply([item for item in items if isinstance(item, UserEvent | UserErasure)])
         if not state.user:
             return [], StatefulBatchLogic.DISCARD  # it has ended already
         ends_at, kept_until = state.ends_at(self.lifetimes), state.kept_until(self.lifetimes)
         if is_new:
             self.expiry.add(state.user, ends_at)
+        updates, next_state = [update], StatefulBatchLogic.RETAIN
         for item in items:
-            if isinstance(item, Expiration) and self.expiry.ends(state.user, ends_at, kept_until, item):
-                return [update] if update.records else [], StatefulBatchLogic.DISCARD
-        return [update] if update.records else [], StatefulBatchLogic.RETAIN
+            if isinstance(item, Restore):
+                state.restore(item.since, update)
+            elif isinstance(item, Expiration) and self.expiry.ends(state.user, ends_at, kept_until, item):
+                next_state = StatefulBatchLogic.DISCARD
+                break
+        return updates if update.online else [], next_state
 
     def snapshot(self) -> SavedUser:
         """The state as plain values."""

@@ -12,20 +12,20 @@ store.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import bytewax.operators as op
-import numpy as np
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import Sink
 
 from features.text_encoders import Encoder, launch_text
+from streaming.flows.title_output import TitleRow, embed, title_row
 from streaming.kafka.dead_letters import (
     MAX_FUTURE,
     InvalidRecord,
@@ -50,8 +50,16 @@ from streaming.records import (
     to_msgpack,
 )
 from streaming.state.expiry import DAY_MS, Expiration, Expiry
-from streaming.state.title_state import TitleChange, TitleContent, TitleLaunch, Withdrawal, apply, check_format
-from streaming.state.user_history import UNIX_EPOCH
+from streaming.state.title_state import (
+    TitleChange,
+    TitleContent,
+    TitleLaunch,
+    Withdrawal,
+    apply,
+    check_format,
+    last_change,
+)
+from streaming.stores.lost_rows import LostRows, Restore, add_restores
 from streaming.topics import ACTIVITY, TITLE_WITHDRAWALS, TITLES
 
 MAX_WITHDRAWAL_BYTES: Final = 65_536
@@ -62,10 +70,7 @@ LIFETIME_MS: Final = 365 * DAY_MS  # of a title's state without records
 MAX_TITLES: Final = 400_000  # titles whose state a process keeps
 SINGLE_WRITER: Final = "0"  # key of all output: one writer per sink keeps the order of the launches
 
-TitleRow = dict[str, Any]
-
-
-TitleItem = TitleLaunch | Withdrawal | Expiration
+TitleItem = TitleLaunch | Withdrawal | Expiration | Restore
 
 
 class ParsedPoll(NamedTuple):
@@ -81,10 +86,20 @@ class Ended(NamedTuple):
     title: str
 
 
+class Unchanged(NamedTuple):
+    """The last change of a title, whose row the online store has lost."""
+
+    change: TitleChange
+
+
+TitleOutcome = TitleChange | Unchanged | Ended
+
+
 class Embedded(NamedTuple):
     """What became of a batch of changes."""
 
     titles: list[Title]  # in the order of their stamps
+    unchanged: list[Title]  # whose rows the online store has lost
     ended: list[str]  # titles whose state ended after their changes
 
 
@@ -101,12 +116,14 @@ def build(
     max_future: timedelta = MAX_FUTURE,
     lifetime_ms: int = LIFETIME_MS,
     max_titles: int = MAX_TITLES,
+    lost_rows: LostRows | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Dataflow:
     """The flow. Both sources yield polls; an empty one of `launches` means that no message arrived for a while.
 
     The state of a title ends after `lifetime_ms` without records, or earlier if a process has more than `max_titles`.
     The title's row in Feast's online store is then deleted, so that Redis holds no more titles than the flow.
+    `lost_rows` tells that the store has lost its rows.
     """
     flow = Dataflow("titles")
     polls = op.input("title_launches", flow, launches)  # [Message]
@@ -117,6 +134,7 @@ def build(
     letters = op.flat_map("letters", parsed, partial(_letters, LetterBudget()))  # ("0", [Outgoing])
     expiry = Expiry(max_titles)
     by_title = op.flat_map("by_title", parsed, lambda poll: _by_title(poll, expiry, clock()))  # (title, [TitleItem])
+    by_title = add_restores(flow, by_title, lost_rows, expiry.keys)
     changes = op.stateful_batch("catalog", by_title, lambda saved: _TitleLogic(lifetime_ms, expiry, saved))
     embedded = op.flat_map_batch("embedded", changes, lambda batch: [_embedded(batch, encode)])  # Embedded
     records = op.map("records", embedded, lambda done: (SINGLE_WRITER, [_record(TITLES, one) for one in done.titles]))
@@ -209,7 +227,7 @@ def _content(launch: Launch) -> TitleContent:
     return TitleContent(name, tuple(genres), launch.year, launch.released, text)
 
 
-class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleChange | Ended, tuple[Any, ...]]):
+class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleOutcome, tuple[Any, ...]]):
     """Keeps the state of one title in the engine."""
 
     __slots__ = ("expiry", "lifetime_ms", "state")
@@ -220,13 +238,15 @@ class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleChange | Ended, tuple
         if self.state is not None:
             expiry.add(self.state.title, self.state.ends_at(lifetime_ms))
 
-    def on_batch(self, values: list[list[TitleItem]]) -> tuple[list[TitleChange | Ended], bool]:
+    def on_batch(self, values: list[list[TitleItem]]) -> tuple[list[TitleOutcome], bool]:
         """Apply the title's launches and withdrawals of one or several polls, and end the state if it is due."""
-        changes, is_new, items = list[TitleChange | Ended](), self.state is None, list(chain.from_iterable(values))
+        changes, is_new, items = list[TitleOutcome](), self.state is None, list(chain.from_iterable(values))
         for item in items:
-            if not isinstance(item, Expiration):
+            if isinstance(item, TitleLaunch | Withdrawal):
                 self.state, change = apply(self.state, item)
                 changes += [change] if change else []
+            elif isinstance(item, Restore) and self.state is not None:
+                changes.append(Unchanged(last_change(self.state)))
         if self.state is None:
             return [], StatefulBatchLogic.DISCARD  # it has ended already
         ends_at = self.state.ends_at(self.lifetime_ms)
@@ -243,35 +263,12 @@ class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleChange | Ended, tuple
         return tuple(self.state)
 
 
-def _embedded(batch: list[tuple[str, TitleChange | Ended]], encode: Encoder) -> Embedded:
+def _embedded(batch: list[tuple[str, TitleOutcome]], encode: Encoder) -> Embedded:
     changes = [change for _, change in batch if isinstance(change, TitleChange)]
-    newest = dict(batch)
-    return Embedded(embed(changes, encode), [title for title, last in newest.items() if isinstance(last, Ended)])
-
-
-def embed(changes: Sequence[TitleChange], encode: Encoder) -> list[Title]:
-    """The titles after their changes, in the order of their stamps. All texts are embedded in one call."""
-    ordered = sorted(changes, key=lambda change: (change.stamp, change.offset))
-    vectors = encode([change.content.text for change in ordered])
-    assert len(vectors) == len(ordered), "an encoder returns one row per text"
-    return [_title(change, vector) for change, vector in zip(ordered, vectors, strict=True)]
-
-
-def _title(change: TitleChange, vector: np.ndarray[Any, np.dtype[np.float32]]) -> Title:
-    title, content, launched, stamp, withdrawn, appended, offset = change
-    return Title(
-        title=title,
-        name=content.name,
-        genres=list(content.genres),
-        year=content.year,
-        released=content.released,
-        launched=launched,
-        stamp=stamp,
-        withdrawn=withdrawn,
-        semantic=vector.astype("<f4").tobytes() if vector.any() else b"",
-        appended=appended,
-        offset=offset,
-    )
+    unchanged = [outcome.change for _, outcome in batch if isinstance(outcome, Unchanged)]
+    newest, titles = dict(batch), embed(changes, encode)
+    ended = [title for title, last in newest.items() if isinstance(last, Ended)]
+    return Embedded(titles, embed(unchanged, encode) if unchanged else [], ended)
 
 
 def _record(topic: str, title: Title) -> Outgoing:
@@ -280,18 +277,5 @@ def _record(topic: str, title: Title) -> Outgoing:
 
 def _online_rows(done: Embedded) -> list[TitleRow]:
     """Rows for `features.store.write_title_semantics`: the ended titles are deleted."""
-    return [*map(title_row, done.titles), *({"title_id": title} for title in done.ended)]
-
-
-def title_row(title: Title) -> TitleRow:
-    """A title's row in the feature store (`features.definitions.TITLE_SEMANTICS_SCHEMA`)."""
-    return {
-        "title_id": title.title,
-        "event_timestamp": UNIX_EPOCH + timedelta(microseconds=title.stamp),
-        "created": UNIX_EPOCH + timedelta(milliseconds=title.appended),
-        "name": title.name,
-        "genres": title.genres,
-        "year": title.year,
-        "withdrawn": title.withdrawn,
-        "semantic": np.frombuffer(title.semantic, "<f4").tolist(),
-    }
+    rows = map(title_row, [*done.titles, *done.unchanged])
+    return [*rows, *({"title_id": title} for title in done.ended)]

@@ -64,6 +64,11 @@ def client_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name != PREFIX_KEY}
 
 
+def admin_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an admin client. It logs only critical messages: its errors are exceptions."""
+    return {"log_level": 2, **client_config(config)}
+
+
 def consumer_config(config: Mapping[str, Any], group: str, topic: str = "") -> dict[str, Any]:
     """A consumer's settings: our defaults, the caller's, and the fixed ones that nobody may override.
 
@@ -112,7 +117,7 @@ def cluster_metadata(config: Mapping[str, Any], timeout_s: float = BROKER_TIMEOU
     """
     reported: list[KafkaError] = []
     try:
-        client = AdminClient({"log_level": 2, **client_config(config), "error_cb": reported.append})  # type: ignore[dict-item]
+        client = AdminClient({**admin_config(config), "error_cb": reported.append})  # type: ignore[dict-item]
     except KafkaException as error:
         raise BrokerAccessError(f"The Kafka client settings are invalid: {error.args[0].str()}.") from None
     deadline = time.monotonic() + timeout_s

@@ -35,12 +35,18 @@ class Expiry:
         self.max_states, self.count = max_states, 0
         self.newest = 0  # append time of the newest record, ms
         self._days: dict[int, list[str]] = {}
+        self._taken: set[str] = set()  # keys that are due, until their state ends or they are noted again
 
     def add(self, key: str, ends_at: int) -> None:
         """Note a key that is not noted; its state may end at `ends_at` (ms)."""
         self._days.setdefault(ends_at // DAY_MS, []).append(key)
+        self._taken.discard(key)
         self.count += 1
         STATES.set(self.count)
+
+    def keys(self) -> list[str]:
+        """The keys of all states."""
+        return [*self._taken, *(key for keys in self._days.values() for key in keys)]
 
     def due(self, newest: int, clock_ms: int) -> list[tuple[str, Expiration]]:
         """Take the keys whose state may end now; `newest` is the append time of the newest record of a poll."""
@@ -50,7 +56,9 @@ class Expiry:
             day = min(self._days)
             if day >= now // DAY_MS and self.count <= self.max_states:
                 break
-            due.append((self._days[day].pop(), Expiration(day, now)))
+            key = self._days[day].pop()
+            self._taken.add(key)
+            due.append((key, Expiration(day, now)))
             self.count -= 1
             if not self._days[day]:
                 del self._days[day]
@@ -65,6 +73,7 @@ class Expiry:
         if not is_over and (ends_at // DAY_MS > expiration.day or keep_until > expiration.now):
             self.add(key, ends_at)
             return False
+        self._taken.discard(key)
         EXPIRED.labels("time" if is_over else "limit").inc()
         STATES.set(self.count)
         return True

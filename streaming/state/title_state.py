@@ -117,3 +117,11 @@ def apply(state: TitleState | None, item: TitleLaunch | Withdrawal) -> tuple[Tit
     content, launched = TitleContent(*after.content), item.appended if after.launched is None else after.launched
     position = item.appended, item.offset
     return after, TitleChange(item.title, content, launched, after.stamp, after.withdrawn, *position)
+
+
+def last_change(state: TitleState) -> TitleChange:
+    """The change that led to this state. Its position is not kept; the append time is that of the newest record."""
+    appended = max(state.launch_appended, state.withdrawn_at)
+    launched = appended if state.launched is None else state.launched
+    content = TitleContent(*state.content)
+    return TitleChange(state.title, content, launched, state.stamp, state.withdrawn, appended, offset=-1)

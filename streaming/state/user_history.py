@@ -101,8 +101,12 @@ class UserHistory:
 
     def repeat_newest(self, user: str) -> UserRow:
         """The present features. The next activity names the newest event as a new one, although readers know it."""
+        self.new.append((len(self.times) - 1, self.partition, self.offset, max(self.appended)))
+        return self.present_row(user)
+
+    def present_row(self, user: str) -> UserRow:
+        """The present features, as they are in the online store."""
         position = self.partition, self.offset, max(self.appended)
-        self.new.append((len(self.times) - 1, *position))
         return self._feature_row(UserEvent(user, self.titles[-1], self.times[-1], self.actions[-1], None, *position))
 
     def snapshot(self) -> HistoryState:

@@ -83,6 +83,11 @@ class UserState:
         self._add(events, update)
         return update
 
+    def restore(self, since: int, update: Update) -> None:
+        """Add the present row for the online store; none if there was no event since then (ms)."""
+        if self.history is not None and max(self.history.appended) >= since:
+            _set_online(update, [self.history.present_row(self.user)])
+
     def snapshot(self) -> SavedUser:
         """The state as immutable values."""
         return STATE_FORMAT, self.user, self.erased_at, None if self.history is None else self.history.snapshot()

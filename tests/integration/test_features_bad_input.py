@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from streaming.flows.features import MAX_EVENT_BYTES, EventChecks, parse_events
+from streaming.flows.event_checks import EventChecks
+from streaming.flows.features import MAX_EVENT_BYTES, parse_events
 from streaming.kafka.dead_letters import MAX_FUTURE, MAX_TIME_MS
 from streaming.kafka.source import Message
 from streaming.records import MIN_TIME_MS

@@ -220,3 +220,11 @@ def test_date_that_has_one_meaning_is_read(tmp_path: Path, date: str) -> None:
 def test_time_that_is_no_number_is_refused_with_the_format(tmp_path: Path, time: str) -> None:
     with pytest.raises(DataError, match=r"'ts' .* in row 1: .* Unix seconds, such as 1704067200"):
         read(tmp_path, "ts", [time])
+
+
+def test_id_that_other_programs_write_for_no_value_is_noted(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "events.csv", {"user": ["NaN", "u", "null"], "other": [1, 2, 3]})
+    table = read_table(path, Findings())
+    assert columns.ids(table, "user")[1] == ["NaN", "u", "null"]
+    assert table.findings is not None
+    assert [(found.rows, found.row) for found in table.findings.conversions] == [(2, 1)]

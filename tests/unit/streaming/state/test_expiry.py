@@ -62,3 +62,14 @@ def test_one_poll_ends_a_bounded_number_of_states() -> None:
     for number in range(3 * MAX_DUE):
         expiry.add(str(number), NOW)
     assert [len(expiry.due(NOW + DAY_MS, NOW + DAY_MS)) for _ in range(4)] == [MAX_DUE] * 3 + [0]
+
+
+def test_keys_are_those_of_all_states_also_while_they_are_due() -> None:
+    expiry = Expiry(100)
+    for key in ("ends", "stays", "later"):
+        expiry.add(key, NOW if key != "later" else NOW + 9 * DAY_MS)
+    due = dict(expiry.due(NOW + DAY_MS, NOW + DAY_MS))
+    assert sorted(expiry.keys()) == ["ends", "later", "stays"]
+    assert expiry.ends("ends", NOW, 0, due["ends"])
+    assert not expiry.ends("stays", NOW + 5 * DAY_MS, 0, due["stays"])
+    assert sorted(expiry.keys()) == ["later", "stays"]
