@@ -47,6 +47,6 @@ def _start_findings(settings: Settings, flows: Collection[str]) -> Iterator[Find
     if settings.bootstrap_servers:
         yield from topic_findings(settings, flows, START_TIMEOUT_S)
     if settings.redis_url and set(flows) != {"learn"}:  # which does not use Redis
-        yield from redis_findings(settings)
+        yield from redis_findings(settings, flows)
     if "learn" in flows:
         yield from checkpoint_url_findings(settings.checkpoints_url())

@@ -1,7 +1,7 @@
 """Checks of Redis: reachable, version, memory policy, persistence, permissions; and whether Feast can use its URL."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from features.redis_address import SENTINEL_SCHEME, RedisAddressError, connect, feast_online_store
 from infra.doctor.findings import Finding
+from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 from streaming.stores import list_client
 from streaming.stores.retry import REFUSED_REMEDIES, answer_of, error_code, is_outage
@@ -16,10 +17,11 @@ from streaming.stores.retry import REFUSED_REMEDIES, answer_of, error_code, is_o
 PART: Final = "redis"
 OLDEST_VERSION: Final = (6, 2)  # has SMISMEMBER, which readers use
 NEARLY_FULL: Final = 0.9
+_SCRIPT: Final = "redis.call('HSET', KEYS[1], 'a', '1') return redis.call('EXPIRE', KEYS[1], 60)"
 
 
-def redis_findings(settings: Settings) -> Iterator[Finding]:
-    """All checks that need Redis."""
+def redis_findings(settings: Settings, flows: Collection[str] = FLOWS) -> Iterator[Finding]:
+    """All checks that these flows need of Redis."""
     url = settings.require_redis_url()
     try:
         feast_online_store(url, with_password=False)
@@ -29,7 +31,7 @@ def redis_findings(settings: Settings) -> Iterator[Finding]:
     try:
         with closing(connect(url)) as client:
             client.ping()
-            yield from _findings(client, settings.namespace, url)
+            yield from _findings(client, settings.namespace, url, flows)
     except RedisError as error:
         remedy = REFUSED_REMEDIES.get(error_code(error), "check PREMIERE_REDIS_URL")
         yield Finding(
@@ -38,13 +40,13 @@ def redis_findings(settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _findings(client: Any, namespace: str, url: str) -> Iterator[Finding]:
+def _findings(client: Any, namespace: str, url: str, flows: Collection[str]) -> Iterator[Finding]:
     try:
         yield from _server_findings(client.info(), url)
     except NoPermissionError:
         text = "its version, memory policy and persistence are unknown: this user may not run INFO"
         yield Finding("warning", PART, text, "Run `premiere doctor` once with an administrator's PREMIERE_REDIS_URL.")
-    yield from _permission_findings(client, namespace)
+    yield from _permission_findings(client, namespace, flows)
 
 
 def _server_findings(info: dict[str, Any], url: str) -> Iterator[Finding]:
@@ -84,16 +86,22 @@ def _memory_findings(info: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("ok", PART, f"{used / limit:.0%} of the memory limit is used, policy {policy}")
 
 
-def _permission_findings(client: Any, namespace: str) -> Iterator[Finding]:
-    """Write, read and delete a key of its own, with a script as the flows do."""
-    name = f"{namespace}:doctor:{uuid.uuid4().hex}"
+def _permission_findings(client: Any, namespace: str, flows: Collection[str]) -> Iterator[Finding]:
+    """Write, read and delete keys as these flows do: each may have a user with the least permissions."""
+    one = uuid.uuid4().hex
     try:
-        client.eval("redis.call('HSET', KEYS[1], 'a', '1') return redis.call('EXPIRE', KEYS[1], 60)", 1, name)
-        client.smismember(f"{name}:set", ["a"])
-        client.publish(list_client.launch_channel(namespace), "")
-        client.delete(name)
+        if "publish" in flows:
+            name = f"{namespace}:doctor:{one}"
+            client.evalsha(client.script_load(_SCRIPT), 1, name)
+            client.publish(list_client.launch_channel(namespace), "")
+            client.delete(name)
+        if {"features", "titles"} & set(flows):
+            name = f"doctor:{one}:{namespace}"  # Feast's keys end with the project
+            client.hset(name, "a", "1")
+            client.hmget(name, ["a"])
+            client.delete(name)
     except ResponseError as error:
         text, remedy = f"a command was refused: {error}", "docs/security.md lists the permissions."
         yield Finding("error", PART, text, remedy, may_pass=is_outage(error))
     else:
-        yield Finding("ok", PART, "this user may write, read, run scripts and publish")
+        yield Finding("ok", PART, f"this user has the permissions that {', '.join(flows)} need")

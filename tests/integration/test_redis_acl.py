@@ -16,9 +16,11 @@ import features.feast_import  # noqa: F401
 from feast import FeatureStore
 
 from features.redis_address import connect
+from features.row_mark import read_mark, write_mark
 from features.store import open_store, write_title_semantics, write_user_activity
 from infra.doctor.redis_checks import redis_findings
 from infra.local.embedded import start_redis
+from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 from streaming.stores.list_client import owners_key, read
 from streaming.stores.redis_lists import ErasedUser, LaunchCompleted, Prediction, RedisSink, WithdrawnTitles
@@ -54,12 +56,20 @@ def prediction(user: str) -> Prediction:
 
 def run_features(url: str, folder: Path) -> None:
     rows = [user_row("u", 0, 1, ["a"]), {"user_id": "v", "partition": 0, "offset": 9, "appended": NOON}]
-    retry_until_available(lambda: write_user_activity(open_store(url, folder), rows), "features", lambda: None)
+    store = open_store(url, folder)
+    retry_until_available(lambda: write_user_activity(store, rows), "features", lambda: None)
+    check_mark(store, "user_activity")
 
 
 def run_titles(url: str, folder: Path) -> None:
-    rows = [title_row("a"), title_row("b"), {"title_id": "b"}]
-    retry_until_available(lambda: write_title_semantics(open_store(url, folder), rows), "titles", lambda: None)
+    rows, store = [title_row("a"), title_row("b"), {"title_id": "b"}], open_store(url, folder)
+    retry_until_available(lambda: write_title_semantics(store, rows), "titles", lambda: None)
+    check_mark(store, "title_semantics")
+
+
+def check_mark(store: FeatureStore, view: str) -> None:
+    write_mark(store, view, "worker", "written")
+    assert read_mark(store, view, "worker") == "written"
 
 
 def run_publish(url: str, _folder: Path) -> None:
@@ -118,12 +128,14 @@ def test_keys_of_others_are_refused(address: str, admin: Any, user: str, key: st
         client.hmget(key, ["field"]) if user != "lists" else client.hgetall(key)
 
 
-def test_doctor_works_as_operator_and_names_a_missing_permission(address: str, admin: Any, tmp_path: Path) -> None:
-    def errors(user: str) -> list[str]:
+def test_doctor_checks_the_permissions_of_a_flow(address: str, admin: Any, tmp_path: Path) -> None:
+    def errors(user: str, *flows: str) -> list[str]:
         made = Settings(data_dir=tmp_path, bootstrap_servers="", redis_url=url_of(address, user))
-        return [one.remedy for one in redis_findings(made) if one.level == "error"]
+        return [one.remedy for one in redis_findings(made, flows) if one.level == "error"]
 
-    assert errors("operators") == []
-    assert errors("publish") == ["Give the Redis user the permissions that docs/security.md lists."]
+    assert [errors(flow, flow) for flow in ("features", "titles", "publish")] == [[], [], []]
+    assert errors("operators", *FLOWS) == []
+    refused = ["docs/security.md lists the permissions."]
+    assert errors("features", "publish") == errors("publish", "titles") == errors("lists", "publish") == refused
     with closing(connect(url_of(address, "operators"))) as client, pytest.raises(NoPermissionError):
         client.flushall()

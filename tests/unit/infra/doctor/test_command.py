@@ -213,13 +213,17 @@ def test_redis_that_fails_over_or_is_full_is_left_to_the_flows(settings: Setting
             client.config_set("maxmemory", 64 << 20)
 
 
-def test_user_with_the_documented_permissions_is_not_refused(settings: Settings) -> None:
+REDIS_USERS = [("operators", FLOWS), *((flow, [flow]) for flow in FLOWS if flow != "learn")]
+
+
+@pytest.mark.parametrize(("user", "flows"), REDIS_USERS)
+def test_user_with_the_documented_permissions_is_not_refused(settings: Settings, user: str, flows: list[str]) -> None:
     page = (ROOT / "docs" / "security.md").read_text()
-    (rule,) = (line for line in page.splitlines() if line.startswith("ACL SETUSER flows "))
+    (rule,) = (line for line in page.splitlines() if line.startswith(f"ACL SETUSER {user} "))
     with Redis.from_url(settings.redis_url) as client:
         client.execute_command(*rule.replace("PASSWORD", "secret").split(" "))
-    url = settings.redis_url.replace("redis://", "redis://flows:secret@")
-    refuse_start(settings.model_copy(update={"redis_url": url}), FLOWS)
+    url = settings.redis_url.replace("redis://", f"redis://{user}:secret@")
+    refuse_start(settings.model_copy(update={"redis_url": url}), flows)
 
 
 @pytest.mark.parametrize("command", [["up"], ["run", "features"], ["run", "features", "--workers", "2"]], ids=" ".join)
