@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.experiments.abuse_flows import AFTER_FLOODS, FLOODS, HUGE_TEXT_FLOOD, INVALID_FLOOD, floods, flow_attacks
+from infra.experiments.abuse_flows import (
+    AFTER_FLOODS,
+    FLOODS,
+    HUGE_TEXT_FLOOD,
+    INVALID_FLOOD,
+    floods,
+    flow_attacks,
+    growth,
+)
 from streaming.flows.features import parse_events
 from streaming.flows.titles import parse_launches, parse_withdrawals
 from streaming.kafka.source import Message
@@ -32,6 +40,13 @@ def test_every_record_of_the_invalid_flood_is_invalid() -> None:
     withdrawals = [record for record in records if record.topic != USER_EVENTS]
     letters = len(parse_events(events).letters), len(parse_withdrawals(withdrawals).letters)
     assert letters == (len(events), len(withdrawals)) == (len(records) // 2, len(records) // 2)
+
+
+def test_growth_counts_a_leak_of_each_time_in_full_and_a_single_new_peak_not_at_all() -> None:
+    assert growth([100, 110, 120, 130]) == 30
+    assert growth([100, 140, 140, 140]) == growth([100, 100, 100, 140]) == 0
+    assert growth([100, 150, 160, 170]) == 30
+    assert growth([100]) == 0
 
 
 @pytest.mark.long
