@@ -27,12 +27,13 @@ from benchmarks.runner import Row, make_row, save_results
 from features.text_encoders import Encoder, launch_text, load_encoder
 from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
+from model.settings import LearnerSettings
 from streaming.kafka.source import Message
 from streaming.records import Activity, LogRecord, NewEvent, Title, action_code, to_msgpack
 from streaming.state.log_learner import LogLearner
-from streaming.state.log_settings import LogSettings
-from streaming.state.version_gate import GateSettings, Verdict
+from streaming.state.log_settings import GateSettings, LogSettings
+from streaming.state.version_gate import Verdict
 from streaming.topics import ACTIVITY
 
 EVENTS: Final = 4_500

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import ACTIONS
-from model.learner import Learner, LearnerSettings, UserUpdate
+from model.learner import Learner, UserUpdate
 from model.recommender import Recommender, UserContext
+from model.settings import LearnerSettings
 from model.state.stream_state import History, TitleMetadata
 
 TITLES: Final = 10_000

@@ -27,17 +27,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from benchmarks.runner import Row, Work, compare_memory, compare_times, save_results, time_variants
-from model.sequence.network import (
-    Network,
-    NetworkSettings,
-    TitleInputs,
-    Windows,
-    encode_events,
-    encode_titles,
-    encode_users,
-)
-from model.sequence.objective import ObjectiveSettings, train_step
-from model.sequence.optimizers import Optimizers, OptimSettings, RowwiseAdagrad
+from model.sequence.network import Network, TitleInputs, Windows, encode_events, encode_titles, encode_users
+from model.sequence.objective import train_step
+from model.sequence.optimizers import Optimizers, RowwiseAdagrad
+from model.settings import NetworkSettings, ObjectiveSettings, OptimSettings
 
 TITLES: Final = 10_000
 HISTORY: Final = 100

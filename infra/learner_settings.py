@@ -1,33 +1,40 @@
-"""Builds the learner's settings from the operator's settings, and sets the number of PyTorch threads.
+"""Builds the settings of the learner and its log from the operator's settings, and sets the number of PyTorch threads.
 
-The flows `learn` and `publish`, the operator commands and the experiments share both, so that they build the same model
-and compute with the same number of threads. Both functions import PyTorch only when they are called.
+The flows `learn` and `publish`, the operator commands and the experiments share them, so that they build the same model
+and compute with the same number of threads. Only `set_threads` imports PyTorch.
 """
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
-from infra.settings import Settings
+from infra.model_settings import with_tables
+from model.settings import LearnerSettings, ObjectiveSettings, SequenceSettings, StreamStateSettings, preset
+from streaming.state.log_settings import GateSettings, LogSettings
 
 if TYPE_CHECKING:
-    from model.learner import LearnerSettings
+    from infra.settings import Settings
+
+MIN_TARGET_WINDOW: Final = 5  # events in the target set of a later horizon
 
 
-def learner_settings(settings: Settings) -> "LearnerSettings":
-    """The learner's settings for the operator's settings."""
-    from model.learner import LearnerSettings
-    from model.sequence.model import SequenceSettings
-    from model.sequence.network import preset
-    from model.sequence.objective import ObjectiveSettings
-    from model.state.stream_state import StreamStateSettings
-
-    windows = tuple(1 if horizon == 0 else max(5, horizon) for horizon in settings.horizons)
-    sequence = SequenceSettings(
-        preset(settings.model_size, settings.horizons), ObjectiveSettings(target_windows=windows)
-    )
+def learner_settings(settings: "Settings") -> LearnerSettings:
+    """The settings of the model. Raises ValueError if values of the tables contradict each other."""
+    history = settings.model_history
+    network = replace(preset(settings.model_size, settings.horizons), max_history=history)
+    windows = tuple(1 if horizon == 0 else max(MIN_TARGET_WINDOW, horizon) for horizon in settings.horizons)
+    sequence = SequenceSettings(network, ObjectiveSettings(target_windows=windows))
     stream_state = StreamStateSettings(
-        max_titles=settings.max_titles, min_users_before_launch=settings.min_users_before_launch
+        max_titles=settings.max_titles, min_users_before_launch=settings.min_users_before_launch, history=history
     )
-    return LearnerSettings(stream_state, sequence, repeats=not settings.filter_seen, seed=settings.seed)
+    made = LearnerSettings(stream_state, sequence, repeats=not settings.filter_seen, seed=settings.seed)
+    return with_tables(made, settings)
+
+
+def log_settings(settings: "Settings") -> LogSettings:
+    """The settings of the learner on its log. Raises ValueError if values of the tables contradict each other."""
+    gate = GateSettings(enabled=settings.version_gate)
+    made = LogSettings(checkpoint_ms=round(settings.checkpoint_seconds * 1000), gate=gate)
+    return with_tables(made, settings)
 
 
 def set_threads(threads: int) -> None:

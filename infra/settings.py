@@ -9,7 +9,7 @@ Each component gets its own small dataclass made from them; no component gets th
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -20,11 +20,12 @@ from pydantic_settings import (
 
 from features.redis_address import parse
 from infra.errors import SettingsError
-from infra.settings_names import check_names, looks_like_a_service
+from infra.learner_settings import learner_settings
+from infra.model_settings import TABLES, ModelTables
+from infra.settings_names import ENV_PREFIX, NESTED, as_text, check_names, reason_for_people, variable
 from streaming.kafka.client import PREFIX_KEY
 from streaming.stores.list_client import NAMESPACE
 
-ENV_PREFIX: Final = "PREMIERE_"
 SETTINGS_FILE: Final = Path("premiere.toml")  # in the working directory
 ENV_FILE: Final = Path(".env")  # there too
 
@@ -34,11 +35,12 @@ def _alias(field: str, variable: str) -> AliasChoices:
     return AliasChoices(f"{ENV_PREFIX}{field}".upper(), variable)
 
 
-class Settings(BaseSettings):
+class Settings(ModelTables):  # type: ignore[valid-type,misc]
     """The current settings. Frozen; secrets are masked in every printed form."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX,
+        env_nested_delimiter=NESTED,
         env_file=ENV_FILE,
         toml_file=SETTINGS_FILE,
         extra="ignore",
@@ -111,7 +113,13 @@ class Settings(BaseSettings):
         default=200,
         ge=1,
         le=2000,  # the largest record, of ids with 256 bytes, stays below Kafka's limit of 1 MB
-        description="maximum number of recent events of the user in each record of the topic activity",
+        description="number of recent events of the user in each record of the topic activity",
+    )
+    model_history: int = Field(
+        default=100,
+        ge=1,
+        le=2000,
+        description="number of recent events of a user that the model reads; at most activity_history",
     )
     horizons: Annotated[tuple[int, ...], NoDecode] = Field(
         default=(0, 3, 10),
@@ -204,6 +212,16 @@ class Settings(BaseSettings):
             parse(value)
         return value
 
+    @model_validator(mode="after")
+    def _check_model(self) -> "Settings":
+        if self.model_history > self.activity_history:
+            raise ValueError(
+                f"model_history {self.model_history} is more than activity_history {self.activity_history}: the model "
+                "reads the history in the records of the topic activity"
+            )
+        learner_settings(self)
+        return self
+
     @field_validator("horizons")
     @classmethod
     def _check_horizons(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -253,31 +271,23 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables for a child process. Secrets are not masked."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
-        return {f"{ENV_PREFIX}{name.upper()}": as_text(value) for name, value in values.items() if value is not None}
+        return {variable(name): as_text(value) for name, value in self.values().items() if value is not None}
+
+    def values(self) -> dict[str, Any]:
+        """The value of each setting by name; None for a field of a table that is not set."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name not in TABLES}
+        tables = {f"{table}.{name}": value for table in TABLES for name, value in getattr(self, table)}
+        return values | tables
 
 
 def load(**overrides: Any) -> Settings:
     """Read the settings; `overrides` that are not None have precedence. Raises SettingsError."""
     try:
-        check_names(list(Settings.model_fields), ENV_PREFIX, SETTINGS_FILE, ENV_FILE)
+        check_names(list(Settings.model_construct().values()), SETTINGS_FILE, ENV_FILE)
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
-        first = error.errors()[0]
-        name, reason = str(first["loc"][0]), first["msg"].removeprefix("Value error, ")
-        if looks_like_a_service(name) or looks_like_a_service(ENV_PREFIX + name.upper()):
-            reason += ". Its value looks like a variable of a Kubernetes service: set enableServiceLinks to false"
-        raise SettingsError(
-            f"Invalid value of the setting {name}: {reason} (see `premiere settings --table`)."
-        ) from None
+        raise SettingsError(reason_for_people(error)) from None
 
 
 def _librdkafka_name(name: str) -> str:
     return name.removeprefix("kafka_").replace("_", ".")
-
-
-def as_text(value: object) -> str:
-    """A value as in an environment variable. Secrets are not masked."""
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    return ",".join(str(v) for v in value) if isinstance(value, tuple) else str(value)

@@ -12,7 +12,7 @@ N requests that are ranked · L events of a history · M a subset of titles · V
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -20,29 +20,17 @@ from numpy.typing import NDArray
 
 from model.actions import TARGET_WEIGHTS
 from model.pipeline import NO_RECORD_TIME, RankingPipeline, RankingRequest, RankResult
-from model.sequence.model import SequenceModel, SequenceSettings
+from model.sequence.model import SequenceModel
+from model.settings import LearnerSettings
 from model.signals import candidates
 from model.signals.gather import gather_user_signals
 from model.signals.inputs import user_query
-from model.signals.ranker import Ranker, RankerSettings
+from model.signals.ranker import Ranker
 from model.state.event_evidence import repeat_number
-from model.state.stream_state import History, StreamState, StreamStateSettings, TitleMetadata
+from model.state.stream_state import History, StreamState, TitleMetadata
 from model.state.untrained_events import UntrainedEvents
 
 _IS_TARGET: Final = np.array(TARGET_WEIGHTS) > 0  # by action code
-
-
-@dataclass(frozen=True)
-class LearnerSettings:
-    """All settings of the learner; every field can be set by a dotted path such as `sequence.optim.lr`."""
-
-    stream_state: StreamStateSettings = field(default_factory=StreamStateSettings)
-    sequence: SequenceSettings = field(default_factory=SequenceSettings)
-    ranker: RankerSettings = field(default_factory=RankerSettings)
-    shortlist: int = 400  # candidates that the ranker re-ranks
-    delayed_query_share: float = 0.3  # share of the events that are also ranked as if the last few were unknown
-    repeats: bool = False  # users return to titles: seen titles stay candidates
-    seed: int = 0  # of all random numbers
 
 
 class UserUpdate(NamedTuple):

@@ -7,9 +7,8 @@ B users · L events of a history · H horizons · C candidates of one user · F 
 M a subset of titles · E width of a text embedding · D width of the backbone · P width of the scoring space
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,13 @@ import torch
 from numpy.typing import NDArray
 
 from model import checkpoint
-from model.learner import LearnerSettings, new_pipeline
+from model.learner import new_pipeline
 from model.new_titles import choose_scored, find_new_titles, select_titles
 from model.pipeline import RankingPipeline
 from model.sequence.model import SequenceModel
-from model.sequence.network import Network, NetworkSettings
+from model.sequence.network import Network
+from model.setting_paths import MODEL_GROUPS, with_values
+from model.settings import LearnerSettings
 from model.signals import candidates, table
 from model.signals.candidates import CatalogSnapshot
 from model.signals.gather import gather_user_signals
@@ -73,20 +74,13 @@ class Recommender:
         return cls(stream_state, pipeline)
 
     @classmethod
-    def load(cls, url: str, settings: LearnerSettings) -> "Recommender":
-        """Load the version at a checkpoint's URL.
+    def load(cls, url: str) -> "Recommender":
+        """Load the version at a checkpoint's URL, with the settings with which it was learned.
 
-        Raises CheckpointError if the checkpoint cannot be read or its network differs from the settings.
+        Raises CheckpointError if the checkpoint cannot be read.
         """
         state, manifest = checkpoint.load(url, ("stream_state", "served"))
-        network, default = _as_json(settings.sequence.network), _as_json(NetworkSettings())
-        trained = manifest.get("settings", {}).get("sequence", {}).get("network", network)
-        if {**default, **trained} != network:  # settings that are newer than the checkpoint have their defaults
-            raise checkpoint.CheckpointError(
-                f"The network of the checkpoint at {url} differs from the settings: "
-                "set the same model size and horizons for `publish` as for `learn`."
-            )
-        return cls.from_state(state, settings)
+        return cls.from_state(state, with_values(LearnerSettings(), MODEL_GROUPS, manifest.get("settings", {})))
 
     def update_titles(self, titles: Sequence[TitleMetadata]) -> None:
         """Apply titles that were launched, changed or withdrawn since the checkpoint was written."""
@@ -253,9 +247,3 @@ class TitleEncoder:
 def _query_time(history: History, now: int) -> int:
     """The query time in ms: not before the last event, or a producer's fast clock would turn time back."""
     return max(now, int(history.times_L[-1])) if len(history.times_L) else now
-
-
-def _as_json(network: NetworkSettings) -> dict[str, Any]:
-    """The settings as they appear in a manifest, with tuples as lists."""
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(network)))
-    return settings

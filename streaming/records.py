@@ -145,6 +145,17 @@ class SkippedRange(Struct, frozen=True, kw_only=True):
     gate: dict[str, Any]  # what the gate must remember of the failure (`streaming.state.version_gate`)
 
 
+class SettingsChange(Struct, frozen=True, kw_only=True):
+    """Settings of the model or the learner that changed at an offset of `activity`, where the learner was restarted.
+
+    The first change of a log, at offset 0, holds the values that differ from the release's defaults.
+    """
+
+    position: int  # the first record that was learned with them
+    checked_at: int | None = None  # log time of the last check of the state that the learner restarted from, ms
+    values: dict[str, Any]  # by path, for example `optimizer.lr`
+
+
 class Version(Struct, frozen=True, kw_only=True):
     """An announced checkpoint (topic `model-versions`, one partition). Its number is its record's offset.
 
@@ -163,6 +174,7 @@ class Version(Struct, frozen=True, kw_only=True):
     original_version: int | None = None  # the number of the version that a rollback or rollforward announces again
     automatic: bool = False  # a rollback by the gate, which the next learned version ends
     skipped: list[SkippedRange] = []  # the last ranges that it was not trained on
+    settings: list[SettingsChange] = []  # with which it was learned, oldest first
     owner: int = 0  # fencing number of the learner that announced it; of a rollback, of the original version
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from features.text_encoders import Encoder
     from infra.data.datasets import Dataset
     from infra.settings import Settings
-    from model.learner import LearnerSettings
+    from model.settings import LearnerSettings
 
 Events = Annotated[
     Path | None, typer.Option(help="Events: a CSV or Parquet file with the columns user, item and ts (Unix seconds).")

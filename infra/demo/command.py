@@ -99,7 +99,8 @@ def _own_settings(settings: Settings, folder: Path) -> Settings:
     """Settings of a stack of its own; only an external broker is shared."""
     port = settings.metrics_port or METRICS_PORT
     own = {"data_dir": folder, "redis_url": "", "checkpoints": "", "metrics_port": port}
-    return settings.model_copy(update=own)
+    changed: Settings = settings.model_copy(update=own)
+    return changed
 
 
 def _empty_log(settings: Settings) -> AbstractContextManager[None]:

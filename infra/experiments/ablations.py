@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.experiments.harness import Instrumented, Log, ScoredEvents, backbone_only, instrumented, run_prequential
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
+from model.settings import LearnerSettings
 from model.signals.ranker import Ranker
 from model.signals.table import SIGNALS
 
@@ -134,11 +135,9 @@ def ablation_groups(cold: float, names: Sequence[str] = SIGNALS) -> dict[str, li
             Ablation("ids never masked", objective(id_mask=0.0)),
             Ablation(f"ids masked as measured ({cold:.2f})", objective(id_mask=round(cold, 3))),
             Ablation("half of the ids masked", objective(id_mask=0.5)),
-            Ablation("replay does not update ids", objective(replay_updates_ids=False)),
         ],
         "loss": [
             Ablation("logQ: none", objective(logq="none")),
-            Ablation("logQ: naive", objective(logq="naive")),
             Ablation("one horizon, no delayed requests", one_horizon, learns_delayed=False),
             Ablation("no time bias", network(time_bias=False)),
         ],
@@ -146,7 +145,6 @@ def ablation_groups(cold: float, names: Sequence[str] = SIGNALS) -> dict[str, li
             Ablation("no replay", scaled_replay(0)),
             Ablation("half the replay", scaled_replay(0.5)),
             Ablation("double the replay", scaled_replay(2)),
-            Ablation("replayed windows cropped at random", sequence(crop_replayed=True)),
         ],
         "optimizers": [
             Ablation("no weight averaging", optim(ema=0.0)),

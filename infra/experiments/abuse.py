@@ -28,8 +28,7 @@ from infra.experiments.abuse_world import World, simulated_events
 from infra.experiments.harness import Log
 from infra.learner_settings import learner_settings, set_threads
 from infra.settings import load as load_settings
-from model.learner import LearnerSettings
-from model.state.event_evidence import EvidenceSettings
+from model.settings import EvidenceSettings, LearnerSettings
 
 USERS: Final = 300
 TITLES: Final = 400

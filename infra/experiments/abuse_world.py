@@ -16,8 +16,9 @@ from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.experiments.evaluate import BATCH_EVENTS, micro_batches
 from model.actions import ACTIONS
-from model.learner import Learner, LearnerSettings, UserUpdate
+from model.learner import Learner, UserUpdate
 from model.recommender import Recommender, UserContext
+from model.settings import LearnerSettings
 from model.state.stream_state import TitleMetadata
 from streaming.records import ACTIVITY_HISTORY, action_code
 

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from infra.experiments.harness import MicroBatch
 from model.actions import TARGET_WEIGHTS
-from model.learner import LearnerSettings, UserUpdate
+from model.learner import UserUpdate
 from model.metrics.ranking import average_rank
 from model.pipeline import RankingPipeline
 from model.sequence.flops import flop_counter
 from model.sequence.model import SequenceModel
+from model.settings import LearnerSettings, RankerSettings
 from model.signals import candidates
-from model.signals.ranker import Ranker, RankerSettings
+from model.signals.ranker import Ranker
 from model.state.stream_state import History, StreamState
 
 WINDOWS_PER_STEP: Final = 8  # of the retrained network

@@ -36,9 +36,10 @@ from infra.experiments.harness import (
 )
 from infra.experiments.verdicts import INCONCLUSIVE, format_ci
 from infra.learner_settings import set_threads
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.settings import LearnerSettings
 from model.signals.candidates import CatalogSnapshot
 from model.signals.inputs import Query
 from model.signals.ranker import Ranker

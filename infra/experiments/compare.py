@@ -38,9 +38,8 @@ from infra.experiments.harness import (
 from infra.experiments.scaling import parse_size, with_size
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE, format_ci, format_size, verdict
 from infra.learner_settings import set_threads
-from model.learner import Learner, LearnerSettings
-from model.sequence.backbone import PRESETS
-from model.sequence.network import preset
+from model.learner import Learner
+from model.settings import PRESETS, LearnerSettings, preset
 
 CURRENT: Final = "current"  # the settings in force
 DAY_MS: Final = 86_400_000

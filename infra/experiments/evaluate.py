@@ -19,13 +19,14 @@ import numpy as np
 from features.text_encoders import Encoder, launch_text
 from infra.data.datasets import Dataset
 from infra.learner_settings import set_threads
-from model.learner import Learner, LearnerSettings, RankedEvent, UserUpdate, new_pipeline
+from model.learner import Learner, RankedEvent, UserUpdate, new_pipeline
 from model.metrics import beyond_accuracy, popularity_buckets
 from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.beyond_accuracy import TOP_K, BeyondAccuracy
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS, ByPopularity
 from model.metrics.ranking import PrequentialMetrics, ranking_report
 from model.pipeline import RankingPipeline
+from model.settings import LearnerSettings
 from model.state.stream_state import TitleMetadata
 from streaming.records import ACTIVITY_HISTORY, Launch, action_code
 

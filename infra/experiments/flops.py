@@ -13,10 +13,9 @@ import torch
 from matplotlib.figure import Figure
 
 from infra.charts import CHART_STYLE, SERIES_COLORS, save_figure
-from model.sequence.backbone import PRESETS, Backbone, BackboneSize
+from model.sequence.backbone import Backbone
 from model.sequence.flops import PARTS, TrainingStep, layer_flops, measured_flops, paper_flops
-from model.sequence.model import SequenceSettings
-from model.sequence.network import NetworkSettings, preset
+from model.settings import PRESETS, BackboneSize, NetworkSettings, SequenceSettings, preset
 
 PAPER: Final = {"blocks": 6, "width": 1024, "events": 512}
 SAMPLED_SHARE: Final = 0.01  # of the titles, in a step with sampled softmax

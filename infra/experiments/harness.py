@@ -21,12 +21,13 @@ from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments.evaluate import micro_batches, warmup_targets
 from model.actions import TARGET_WEIGHTS
-from model.learner import Learner, LearnerSettings, RankedEvent, UserUpdate, new_pipeline
+from model.learner import Learner, RankedEvent, UserUpdate, new_pipeline
 from model.metrics import bootstrap
 from model.metrics.baselines import Baselines
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS, popularity_bucket
 from model.metrics.ranking import NEW_TITLE_EVENTS, NEW_USER_EVENTS, SLICES, average_rank
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.settings import LearnerSettings
 from model.signals.candidates import CatalogSnapshot
 from model.state.stream_state import TitleMetadata
 from streaming.records import ACTIVITY_HISTORY, action_code

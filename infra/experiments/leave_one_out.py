@@ -28,10 +28,8 @@ from infra.experiments.user_sequences import UserSequences
 from infra.learner_settings import set_threads
 from model.metrics.ranking import RANKING_METRICS, ranking_metrics
 from model.sequence.batch_training import build_catalog, rank_targets, train_epoch, untimed_history
-from model.sequence.model import SequenceModel, SequenceSettings
-from model.sequence.network import NetworkSettings
-from model.sequence.objective import ObjectiveSettings
-from model.sequence.optimizers import OptimSettings
+from model.sequence.model import SequenceModel
+from model.settings import NetworkSettings, ObjectiveSettings, OptimSettings, SequenceSettings
 from model.state.catalog import Catalog
 
 MIN_USER_TITLES: Final = 3  # of a user with held-out titles

@@ -37,10 +37,11 @@ from infra.experiments.task_evaluators import (
 from infra.experiments.verdicts import verdict
 from infra.learner_settings import set_threads
 from model.actions import TARGET_WEIGHTS
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
 from model.metrics import bootstrap
 from model.pipeline import RankingPipeline
 from model.sequence.tasks import ACTION, GENRE, LIKED, TASKS
+from model.settings import LearnerSettings
 from streaming.records import action_code
 
 TITLE_ONLY: Final = "title only"

@@ -21,8 +21,9 @@ from infra.data.tables import Table
 from infra.experiments.evaluate import BATCH_EVENTS, micro_batches
 from infra.experiments.harness import Log, ScoredEvents, backbone_only, instrumented, run_prequential
 from infra.experiments.machine import resident_mib
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
 from model.metrics.baselines import BASELINES, Baselines
+from model.settings import LearnerSettings
 from streaming.state.log_settings import LogSettings
 
 HOUR_DAYS: Final = 1 / 24  # window of recent popularity for news, in days

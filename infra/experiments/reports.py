@@ -22,7 +22,7 @@ from infra.experiments import (
 from infra.experiments.harness import Log
 from infra.experiments.user_sequences import UserSequences
 from infra.settings import load
-from model.learner import LearnerSettings
+from model.settings import LearnerSettings
 
 SIZES_COMPARED: Final = (scaling.DEFAULT_SIZES[0], scaling.DEFAULT_SIZES[-1])
 

@@ -33,8 +33,9 @@ from infra.experiments.reports import REPORT_PARTS, ReportPart
 from infra.learner_settings import learner_settings, set_threads
 from infra.settings import load as load_settings
 from model import checkpoint
-from model.learner import LearnerSettings, RankedEvent
+from model.learner import RankedEvent
 from model.metrics.baselines import BASELINES
+from model.settings import LearnerSettings
 from model.signals.table import SIGNALS
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]

@@ -37,9 +37,10 @@ from infra.experiments.batch_retraining import (
     training_windows,
 )
 from infra.experiments.harness import Instrumented, Log, MicroBatch, ScoredEvents, instrumented, run_prequential
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
 from model.metrics.baselines import Baselines
 from model.pipeline import RankingRequest, RankResult
+from model.settings import LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
 from model.signals.gather import gather_user_signals

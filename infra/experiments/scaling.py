@@ -41,13 +41,13 @@ from infra.experiments.harness import (
 from infra.experiments.stale_lists import ListContext, ListRead, backbone_ranks, events_ago, final_list_ranks, read_list
 from infra.experiments.verdicts import MIN_USERS
 from infra.learner_settings import set_threads
-from model.learner import Learner, LearnerSettings, RankedEvent
+from model.learner import Learner, RankedEvent
 from model.metrics import bootstrap
 from model.metrics.ranking import NEW_TITLE_EVENTS
 from model.metrics.scaling_law import MIN_SIZES, fit_laws, resample_seeds
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
-from model.sequence.backbone import PRESETS, BackboneSize
 from model.sequence.tasks import LIKED
+from model.settings import PRESETS, BackboneSize, LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
 from model.signals.gather import gather_user_signals
@@ -80,7 +80,7 @@ def parse_size(name: str) -> BackboneSize:
 
 def with_size(settings: LearnerSettings, size: BackboneSize) -> LearnerSettings:
     """The same settings with a backbone of this size."""
-    network = replace(settings.sequence.network, **asdict(size))
+    network = replace(settings.sequence.network, **size._asdict())
     return replace(settings, sequence=replace(settings.sequence, network=network))
 
 

@@ -24,10 +24,11 @@ from torch import Tensor
 
 from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, Instrumented, ScoredEvents
 from model.actions import TARGET_WEIGHTS
-from model.learner import LearnerSettings, RankedEvent
+from model.learner import RankedEvent
 from model.metrics.ranking import average_rank
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.sequence.model import SequenceModel
+from model.settings import LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
 from model.signals.gather import gather_user_signals

@@ -48,7 +48,8 @@ from infra.experiments.stale_lists import (
 )
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, VERDICTS, WORSE, verdict
 from infra.learner_settings import set_threads
-from model.learner import Learner, LearnerSettings, new_pipeline
+from model.learner import Learner, new_pipeline
+from model.settings import LearnerSettings
 from model.signals.ranker import Ranker
 
 NEXT_EVENT, HORIZONS, FIRST_HORIZON, CURRENT = "next event", "horizons", "horizons, first only", "current settings"

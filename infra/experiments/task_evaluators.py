@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from infra.experiments.harness import Instrumented
 from model.actions import TARGET_WEIGHTS
-from model.learner import LearnerSettings, new_pipeline
+from model.learner import new_pipeline
 from model.metrics.ranking import average_rank
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.sequence.tasks import ACTION, LIKED, TASKS
+from model.settings import LearnerSettings
 from model.signals.candidates import CatalogSnapshot
 from model.signals.ranker import Ranker
 from model.state.stream_state import History

@@ -41,7 +41,8 @@ def with_local_services(settings: Settings) -> Settings:
     found = local_services(settings.data_dir)
     if not found or settings.bootstrap_servers not in ("", found["bootstrap_servers"]):
         return settings
-    return settings.model_copy(update={**found, "redis_url": settings.redis_url or found["redis_url"]})
+    changed: Settings = settings.model_copy(update={**found, "redis_url": settings.redis_url or found["redis_url"]})
+    return changed
 
 
 def local_services(data_dir: Path) -> dict[str, Any]:

@@ -8,17 +8,16 @@ can start.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 from rich.progress import Progress
 
 from infra.errors import PremiereError
-from infra.learner_settings import learner_settings, set_threads
+from infra.learner_settings import set_threads
 from infra.operate.versions import find_version
 from infra.output_files import check_writable_folder
-from infra.run.learn import check_checkpoint_settings, first_offset, log_settings
+from infra.run.learn import first_offset
 from infra.settings import Settings
 from infra.topics import log_identity
 from model import checkpoint
@@ -26,9 +25,10 @@ from model.checkpoint import CheckpointError
 from model.learner import Learner
 from streaming.flows.learn import numeric_environment
 from streaming.kafka.source import read_all
-from streaming.records import Version
-from streaming.state.log_learner import LogLearner
+from streaming.records import SettingsChange, Version
+from streaming.state.log_learner import LogLearner, restarted
 from streaming.state.model_versions import read_versions
+from streaming.state.settings_history import all_values, settings_at
 from streaming.topics import ACTIVITY
 
 PrintLine = Callable[[str], object]
@@ -68,14 +68,13 @@ def verify(settings: Settings, number: int, start: int | None, to: str | None, p
             raise VerifyError(f"There is already a checkpoint at {to}: choose another location.")
     if expected is not None and expected.get("log") != log_id:
         raise VerifyError(f"Version {number} was learned from a log that no longer exists: it cannot be recomputed.")
-    learner = LogLearner(Learner(learner_settings(settings)), log_settings(settings))
     if start is None:
         start_point = _closest(settings, version, log_id)
     else:
         start_point = _from_version(start, find_version(versions, start), version, log_id)
-    _load(learner, start_point, first_offset(config))
+    learner = _load(settings, version, start_point, first_offset(config))
     learner.skip([*learner.skipped, *(one for one in version.skipped if one.start >= learner.position)])
-    _learn_until(config, learner, version)
+    learner = _learn_until(config, learner, version)
     files = checkpoint.serialize(learner.state_dict())
     if to is not None:
         _write(settings, to, learner, {**(expected or {}), **_manifest_fields(learner, version, log_id)})
@@ -130,29 +129,39 @@ def _from_version(number: int, older: Version, version: Version, log_id: str) ->
     return _StartPoint(older.path, f"version {number}", manifest)
 
 
-def _load(learner: LogLearner, start_point: _StartPoint, first: int) -> None:
-    """Load the checkpoint of the start. Raises VerifyError if the log does not reach back to its offset."""
+def _load(settings: Settings, version: Version, start_point: _StartPoint, first: int) -> LogLearner:
+    """The learner at the start, with its settings there. Raises VerifyError if the log does not reach back to it."""
     if start_point.manifest["position"] < first:
         raise VerifyError(
             f"The log begins at offset {first}, after offset {start_point.manifest['position']} of {start_point.name}: "
             "retention deleted records in between, so the version cannot be recomputed."
         )
-    if start_point.url is not None:
-        check_checkpoint_settings(start_point.manifest, learner.learner.settings, start_point.url)
-        try:
-            state, _ = checkpoint.load(start_point.url)
-        except CheckpointError as error:
-            raise VerifyError(f"{error} Choose another start with --from.") from None
-        learner.load_state_dict(state)
+    try:
+        model, log = settings_at(version.settings, start_point.manifest["position"])
+    except ValueError as error:
+        raise VerifyError(f"The version cannot be recomputed from {start_point.name}: {error}.") from None
+    if start_point.url is None:
+        return LogLearner(Learner(model), log)
+    try:
+        state, _ = checkpoint.load(start_point.url)
+    except CheckpointError as error:
+        raise VerifyError(f"{error} Choose another start with --from.") from None
+    return restarted(state, model, log)
 
 
-def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Version) -> None:
-    """Learn from the learner log up to the version's offset. Raises VerifyError."""
+def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Version) -> LogLearner:
+    """Learn from the learner log up to the version's offset; returns the learner there. Raises VerifyError."""
     start = learner.position
+    changes = [change for change in version.settings if change.position > start]
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("offsets", total=version.position - start)
         for message in read_all(config, ACTIVITY, {0: start}):
+            if changes and _is_restart(learner, changes[0]):  # after the record before
+                learner = _changed(learner, version, changes.pop(0))
             is_due = learner.feed(message)  # the state of a version includes the check at which it was written
+            if changes and _is_restart(learner, changes[0]):  # this record closed the last micro-batch before
+                learner = _changed(learner, version, changes.pop(0))
+                is_due = learner.feed(message)
             progress.update(task, completed=message.offset + 1 - start)
             if is_due and learner.position >= version.position:
                 break
@@ -166,6 +175,19 @@ def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Versio
             f"{learner.learned:,} events, the version {version.step:,} and {version.learned:,}: the version started "
             "from the weights of another log, skipped records lost to retention, or is of another release."
         )
+    return learner
+
+
+def _is_restart(learner: LogLearner, change: SettingsChange) -> bool:
+    """Whether the state is the one that the learner was restarted from with other settings."""
+    return (learner.position, learner.checked_at) == (change.position, change.checked_at)
+
+
+def _changed(learner: LogLearner, version: Version, change: SettingsChange) -> LogLearner:
+    """The learner with the settings from this change on. It keeps the ranges that are read without training."""
+    changed = restarted(learner.state_dict(), *settings_at(version.settings, change.position))
+    changed.skip(learner.skipped)
+    return changed
 
 
 def _manifest_fields(learner: LogLearner, version: Version, log_id: str) -> dict[str, Any]:
@@ -183,7 +205,9 @@ def _write(settings: Settings, to: str, learner: LogLearner, manifest: dict[str,
     if to.startswith(f"{settings.checkpoints_url()}/"):
         checkpoint.pin(to)
     try:
-        checkpoint.save(to, learner.state_dict(), {**manifest, "settings": asdict(learner.learner.settings)})
+        checkpoint.save(
+            to, learner.state_dict(), {**manifest, "settings": all_values(learner.learner.settings, learner.settings)}
+        )
     except CheckpointError as error:
         raise VerifyError(str(error)) from None
 

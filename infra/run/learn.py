@@ -1,10 +1,8 @@
 """Builds the flow `learn` from the settings: loads the newest checkpoint, checks it and sets the start offset."""
 
-import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import Consumer
 
 from infra.errors import PremiereError, SettingsError
-from infra.learner_settings import learner_settings, set_threads
+from infra.learner_settings import learner_settings, log_settings, set_threads
 from infra.run.flow import Flow
 from infra.run.log_retention import start_retention_watch
 from infra.settings import Settings
@@ -26,13 +24,13 @@ from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, Message, read_all
-from streaming.records import Version
+from streaming.records import SettingsChange, Version
+from streaming.state.settings_history import shape_differences
 
 if TYPE_CHECKING:
-    from model.learner import LearnerSettings
+    from model.settings import LearnerSettings
     from streaming.state.checkpoints import CheckpointStore
     from streaming.state.log_learner import LogLearner
-    from streaming.state.log_settings import LogSettings
     from streaming.state.version_gate import VersionGate
 
 log = logging.getLogger(__name__)
@@ -73,6 +71,7 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
         check_checkpoint_settings(manifest, learner.learner.settings, url)
         same_log = manifest["log"] == log_id
         learner.load_state_dict(state, same_log)
+        _report_change(learner.settings_changes[-1], learner.position)
         manifest = manifest if same_log else {**manifest, "position": 0, "learned": 0, "skipped": []}
         newest = version_record(url, manifest)
         unannounced = _unannounced(read_versions(config), newest, manifest["passed"], learner.gate, checkpoints)
@@ -95,6 +94,12 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
     )
     start_retention_watch(config, settings.checkpoints_url(), log_id, stop)
     return Flow(dataflow, [source])
+
+
+def _report_change(change: SettingsChange, position: int) -> None:
+    if 0 < change.position == position:
+        values = ", ".join(f"{path} = {value}" for path, value in change.values.items())
+        log.info("Settings changed from offset %d of %s on: %s.", position, t.ACTIVITY, values)
 
 
 def _log_truncated_error(settings: Settings, first: int) -> LogTruncatedError:
@@ -125,15 +130,6 @@ def _reread(config: Mapping[str, str], start: int, stop: int) -> Iterator[Messag
     if first_offset(config) > start:
         raise StreamError(f"Retention has deleted the records of {t.ACTIVITY} from offset {start} on.")
     return takewhile(lambda message: message.offset < stop, read_all(config, t.ACTIVITY, {0: start}))
-
-
-def log_settings(settings: Settings) -> "LogSettings":
-    """The learner's checkpoint interval and gate, from the settings."""
-    from streaming.state.log_settings import LogSettings
-    from streaming.state.version_gate import GateSettings
-
-    gate = GateSettings(enabled=settings.version_gate)
-    return LogSettings(checkpoint_ms=round(settings.checkpoint_seconds * 1000), gate=gate)
 
 
 def first_offset(config: Mapping[str, str]) -> int:
@@ -177,19 +173,9 @@ def _skip_lost_records(learner: "LogLearner", first: int, same_log: bool) -> Non
 
 
 def check_checkpoint_settings(manifest: Mapping[str, Any], settings: "LearnerSettings", url: str) -> None:
-    """Raises SettingsError if the checkpoint was written with other model settings."""
-    current, defaults = (json.loads(json.dumps(asdict(one))) for one in (settings, type(settings)()))
-    if (saved := _with_defaults(manifest.get("settings", current), defaults)) != current:
-        names = ", ".join(sorted(name for name in current if saved.get(name) != current[name]))
+    """Raises SettingsError if the checkpoint was written with other settings that determine the model's shape."""
+    if names := shape_differences(manifest.get("settings", {}), settings):
         raise SettingsError(
-            f"The checkpoint at {url} was written with other model settings ({names}). "
-            "Restore these settings, or set PREMIERE_CHECKPOINTS to another folder to start from scratch."
+            f"The checkpoint at {url} was written with other values of {', '.join(names)}, on which the shape of the "
+            "model depends. Restore them, or set PREMIERE_CHECKPOINTS to another folder to start from scratch."
         )
-
-
-def _with_defaults(saved: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The saved settings with defaults for missing ones: a setting's default is the behavior from before it existed."""
-    return defaults | {
-        name: _with_defaults(value, defaults[name]) if isinstance(value, dict) and name in defaults else value
-        for name, value in saved.items()
-    }

@@ -29,7 +29,6 @@ from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.kafka.source import POLL_INTERVAL_S, KafkaSource, Message
 
 if TYPE_CHECKING:
-    from model.learner import LearnerSettings
     from model.recommender import Recommender
     from streaming.records import Title
     from streaming.state.publisher import PublishSettings
@@ -84,7 +83,7 @@ def publish(
         versions=sources[2],
         lists=lists,
         publisher=publisher,
-        load=partial(_load_recommender, model, settings.checkpoints_url()),
+        load=partial(_load_recommender, settings.checkpoints_url()),
         clock=time.time,
         announced=announced,
         commit_positions=commit_positions,
@@ -93,9 +92,7 @@ def publish(
     return Flow(dataflow, sources)
 
 
-def _load_recommender(
-    settings: "LearnerSettings", checkpoints: str, url: str, titles: "Sequence[Title]"
-) -> "Recommender":
+def _load_recommender(checkpoints: str, url: str, titles: "Sequence[Title]") -> "Recommender":
     """Load a model version below the URL `checkpoints`, and add titles that it does not know yet."""
     from model.checkpoint import CheckpointError
     from model.recommender import Recommender
@@ -106,7 +103,7 @@ def _load_recommender(
             f"Its path {url} is not below the checkpoint folder {checkpoints}: give learn and publish the same "
             "PREMIERE_CHECKPOINTS, or find out who else writes to the topic model-versions."
         )
-    recommender = Recommender.load(url, settings)
+    recommender = Recommender.load(url)
     recommender.update_titles([title_metadata(title) for title in titles])
     return recommender
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from model.setting_fields import live
+
 
 @dataclass(frozen=True)
 class DriftSettings:
@@ -22,12 +24,12 @@ class DriftSettings:
     on 20,000 clicks of Globo. With the titles of the later events shuffled, it passed 7 after 450 and 480 events.
     """
 
-    block: int = 32  # values per block
-    warmup_blocks: int = 20  # blocks that only teach the mean and the deviation
-    half_life: float = 32.0  # blocks, of the weights in the mean and the deviation
-    allowance: float = 0.75  # deviations that a block mean may fall without becoming suspect
-    threshold: float = 7.0  # deviations, summed over blocks, above which the alarm is on
-    cap: float = 8.0  # largest value of the sum
+    block: int = live(32, "values per block", 1, 100_000)
+    warmup_blocks: int = live(20, "blocks that only teach the mean and the deviation", 1, 1_000_000)
+    half_life: float = live(32.0, "blocks after which weights in the mean and the deviation halve", 0.01, 1e9)
+    allowance: float = live(0.75, "deviations that a block mean may fall without becoming suspect", 0, 1000)
+    threshold: float = live(7.0, "deviations, summed over blocks, above which the alarm is on", 0, 1e9)
+    cap: float = live(8.0, "largest value of the sum", 0, 1e9)
 
 
 @dataclass

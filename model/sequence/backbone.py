@@ -23,31 +23,11 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 from torch.nn.functional import silu
 
+from model.settings import BackboneSize
+
 TIME_BUCKETS: Final = 48  # the last one starts at about 90 years
 BUCKETS_PER_OCTAVE: Final = 1.5  # of a time difference in seconds
 MASKED_BUCKET: Final = TIME_BUCKETS  # of a key that the query must not attend to
-
-
-@dataclass(frozen=True)
-class BackboneSize:
-    """Size of a backbone.
-
-    A preset other than the default, `cpu`, is named by its number of parameters, without embeddings and output head.
-    """
-
-    width: int = 64
-    blocks: int = 2
-    heads: int = 2
-
-
-PRESETS: Final[dict[str, BackboneSize]] = {
-    "cpu": BackboneSize(),
-    "2m": BackboneSize(192, 5, 4),
-    "10m": BackboneSize(320, 9, 5),
-    "50m": BackboneSize(640, 11, 10),
-    "200m": BackboneSize(1152, 14, 18),
-    "1b": BackboneSize(2048, 22, 32),
-}
 
 
 @dataclass(frozen=True)

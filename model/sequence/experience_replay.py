@@ -98,15 +98,25 @@ class ReplayBuffer:
         arrays = {name: getattr(self, name)[:held].copy() for name in _ARRAYS}
         open_windows = np.array(list(self.open_windows.values()), np.int64).reshape(-1, 2)
         users = list(self.open_windows)
-        return {**arrays, "windows_written": self.windows_written, "users": users, "open_windows": open_windows}
+        counts = {"windows_written": self.windows_written, "capacity": self.capacity}
+        return {**arrays, **counts, "users": users, "open_windows": open_windows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
+        """Restore a state that `state_dict` returned. A buffer of another capacity takes the newest windows."""
+        written, first = int(state["windows_written"]), 0
+        capacity = state.get("capacity", self.capacity)
+        if capacity != self.capacity:  # the windows are numbered anew: a larger ring has no gaps
+            kept = min(written, capacity, self.capacity)
+            first, source_N = written - kept, np.arange(written - kept, written) % capacity
+            state = {**state, **{name: state[name][source_N] for name in _ARRAYS}}
         for name in _ARRAYS:
             getattr(self, name)[: len(state[name])] = state[name]
-        self.windows_written = state["windows_written"]
-        pairs = [(int(number), int(count_at_start)) for number, count_at_start in state["open_windows"]]
-        self.open_windows = OrderedDict(zip(state["users"], pairs, strict=True))
+        self.windows_written = written - first
+        self.open_windows = OrderedDict(
+            (user, (int(number) - first, int(count_at_start)))
+            for user, (number, count_at_start) in zip(state["users"], state["open_windows"], strict=True)
+            if number >= first
+        )
 
 
 def _hash(user: str) -> int:

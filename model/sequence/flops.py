@@ -25,11 +25,11 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.sequence.model import SequenceSettings
-from model.sequence.network import Network, NetworkSettings, TitleInputs, Windows
+from model.sequence.network import Network, TitleInputs, Windows
 from model.sequence.objective import build_batch, train_step
 from model.sequence.optimizers import Optimizers, RowwiseAdagrad
 from model.sequence.title_tower import TitleTower
+from model.settings import NetworkSettings, SequenceSettings
 
 PARTS: Final = ("backbone", "title_tower", "horizon_head")
 WINDOWS: Final = 8  # full windows in the measured step

@@ -9,7 +9,6 @@ H horizons · D width of the backbone · P width of the scoring space · K class
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,32 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.sequence.experience_replay import ReplayBuffer
-from model.sequence.network import (
-    Network,
-    NetworkSettings,
-    TitleInputs,
-    Windows,
-    encode_events,
-    encode_titles,
-    encode_users,
-)
-from model.sequence.objective import ObjectiveSettings, StepReport, train_step
-from model.sequence.optimizers import Optimizers, OptimSettings, RowwiseAdagrad
+from model.sequence.network import Network, TitleInputs, Windows, encode_events, encode_titles, encode_users
+from model.sequence.objective import StepReport, train_step
+from model.sequence.optimizers import Optimizers, RowwiseAdagrad
+from model.settings import SequenceSettings
 from model.state.catalog import Catalog
 from model.state.stream_state import History
-
-
-@dataclass(frozen=True)
-class SequenceSettings:
-    """Settings of the sequence model and its online training."""
-
-    network: NetworkSettings = field(default_factory=NetworkSettings)
-    objective: ObjectiveSettings = field(default_factory=ObjectiveSettings)
-    optim: OptimSettings = field(default_factory=OptimSettings)
-    steps: int = 2  # training steps per micro-batch, each on all new windows and some replayed ones
-    replay_windows: int = 12  # replayed windows per step
-    replay_capacity: int = 4096  # windows of the replay buffer
-    crop_replayed: bool = False  # whether a replayed window begins at a random event of its first half
 
 
 class SequenceModel:
@@ -135,9 +114,7 @@ class SequenceModel:
         for _ in range(self.settings.steps):
             replayed = self._sample_replay(round(self.settings.replay_windows * replay_share))
             windows, objective = _stack(new_windows + replayed, limit), self.settings.objective
-            report = train_step(
-                self.network, self.optimizers, titles, windows, objective, self.generator, len(new_windows)
-            )
+            report = train_step(self.network, self.optimizers, titles, windows, objective, self.generator)
         return report
 
     def add_to_replay(self, history: History, event_count: int) -> None:
@@ -217,10 +194,9 @@ class SequenceModel:
                 continue
             rows, actions = buffer.title_NL[at, :length], buffer.action_NL[at, :length]
             history = History("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
-            start = int(self.rng.integers(length // 2 + 1)) if self.settings.crop_replayed else 0
             # The first event of a truncated window is no target: the events before it are missing.
-            truncated = bool(buffer.truncated_N[at] or start)
-            windows.append(_Window(history, start, length, range(start + truncated, length), truncated))
+            truncated = bool(buffer.truncated_N[at])
+            windows.append(_Window(history, 0, length, range(int(truncated), length), truncated))
         return windows
 
     def _windows_around(

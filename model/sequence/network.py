@@ -19,10 +19,8 @@ from torch import Generator, Tensor, nn
 
 from model.sequence.backbone import (
     MASKED_BUCKET,
-    PRESETS,
     TIME_BUCKETS,
     Backbone,
-    BackboneSize,
     PackedLayout,
     dropout,
     flat_positions,
@@ -33,41 +31,9 @@ from model.sequence.backbone import (
 from model.sequence.horizon_head import HorizonHead
 from model.sequence.tasks import TASKS, TaskHead
 from model.sequence.title_tower import TitleTower
+from model.settings import BackboneSize, NetworkSettings
 
 ENCODE_BATCH: Final = 32  # windows encoded together in serving; their activations almost fit the processor's cache
-
-
-@dataclass(frozen=True)
-class NetworkSettings:
-    """Shape of the network; `model.sequence.objective.ObjectiveSettings` configures its training."""
-
-    width: int = 64  # of the backbone
-    blocks: int = 2  # of the backbone
-    heads: int = 2  # of each attention layer
-    max_history: int = 100  # maximum number of events in a window
-    d_text: int = 256  # width of a text embedding
-    d_id: int = 64  # width of an id embedding
-    d_out: int = 64  # width of the scoring space
-    actions: int = 16  # number of action codes; 0 marks the start token
-    horizons: tuple[int, ...] = (0, 3, 10)  # in events; each has its own list
-    temperature: float = 0.07  # initial value; it is learned
-    min_temperature: float = 0.02  # lower bound of the learned temperature
-    id_evidence: float = 3.0  # events after which the id embedding has half of its full weight
-    dropout: float = 0.3  # rate in training
-    use_text: bool = True  # whether the title tower reads text embeddings; without them, only ids and counts
-    time_bias: bool = True  # whether attention has the relative time bias
-    tasks: tuple[str, ...] = ()  # auxiliary tasks beside the next title, names from `model.sequence.tasks`
-
-
-def preset(name: str, horizons: tuple[int, ...] = NetworkSettings.horizons) -> NetworkSettings:
-    """The settings of a named size (`model.sequence.backbone.PRESETS`).
-
-    The scoring space has an eighth of the backbone's width, as in arXiv 2605.23312, but at least 64. Raises KeyError
-    for an unknown name.
-    """
-    size = PRESETS[name]
-    d_out = max(NetworkSettings.d_out, size.width // 8)
-    return NetworkSettings(size.width, size.blocks, size.heads, d_out=d_out, horizons=horizons)
 
 
 @dataclass(frozen=True)

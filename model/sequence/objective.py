@@ -20,31 +20,14 @@ C launched titles · V titles · H horizons
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Generator, Tensor
-from torch.nn.functional import softplus
 
-from kernels.sampled_softmax import neg_lse, sampled_softmax_loss
+from kernels.sampled_softmax import sampled_softmax_loss
 from model.sequence.network import Network, PackedTokens, TitleInputs, Windows, pack_tokens
 from model.sequence.optimizers import Optimizers
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """Settings of the loss and its sampling."""
-
-    negatives: int = 512  # shared negatives of a step
-    uniform_share: float = 0.5  # share of the negatives drawn uniformly from the launched titles, the rest by frequency
-    target_windows: tuple[int, ...] = (1, 5, 10)  # events in each horizon's target set; 1: only the next event
-    half_life: float = 2.0  # events, of the weights within a target window
-    horizon_share: float = 0.5  # share of the events that also train another horizon
-    id_mask: float = 0.1  # share of the ids masked in a step
-    logq: Literal["corrected", "naive", "none"] = "corrected"  # naive also corrects the positive's logit
-    replay_updates_ids: bool = True  # whether replayed windows update the id embeddings
-    title_weight: float = 1.0  # loss weight of the next title if the network has auxiliary tasks
-    task_weight: float = 1.0  # loss weight of each auxiliary task
+from model.settings import ObjectiveSettings
 
 
 @dataclass(frozen=True)
@@ -94,18 +77,6 @@ def _proposal(n: int, launched_C: Tensor, frequency_V: Tensor | None, uniform_sh
     return round(n * uniform_share), weight_C / weight_C.sum()
 
 
-def log_expected(n: int, titles: TitleInputs, uniform_share: float, title_N: Tensor) -> Tensor:
-    """The log of the expected number of draws of these titles among `n` negatives.
-
-    A title that is not launched counts as one of the uniform draws.
-    """
-    uniform, weight_C = _proposal(n, titles.launched_C, titles.frequency_V, uniform_share)
-    weight_V = torch.zeros(len(titles.count_V), dtype=torch.float64)
-    weight_V[titles.launched_C] = weight_C
-    expected_N = uniform / len(titles.launched_C) + (n - uniform) * weight_V[title_N]
-    return expected_N.clamp_min(1e-6).log().float()
-
-
 def build_loss_rows(
     windows: Windows, horizons: tuple[int, ...], settings: ObjectiveSettings, generator: Generator
 ) -> LossRows:
@@ -148,7 +119,6 @@ class TrainingBatch:
     positive_N: Tensor  # indices into `title_M`
     negative_S: Tensor  # indices into `title_M`
     log_expected_S: Tensor  # log of the expected number of draws
-    log_expected_N: Tensor | None = None  # the same of the positives, for `logq="naive"`
 
 
 def build_batch(
@@ -172,12 +142,9 @@ def build_batch(
     mask_M = torch.rand(len(title_M) - negative_codes, generator=generator) < settings.id_mask
     index_RT = torch.where(packed.title_RT < 0, packed.title_RT, index_X.view_as(packed.title_RT))
     packed, title_M = replace(packed, title_RT=index_RT), title_M[negative_codes:]
-    log_expected_N = None
-    if settings.logq == "naive":
-        log_expected_N = log_expected(settings.negatives, titles, settings.uniform_share, rows.title_N)
-    elif settings.logq == "none":
+    if settings.logq == "none":
         log_expected_S = torch.zeros_like(log_expected_S)
-    return TrainingBatch(packed, rows, title_M, mask_M, positive_N, negative_S, log_expected_S, log_expected_N)
+    return TrainingBatch(packed, rows, title_M, mask_M, positive_N, negative_S, log_expected_S)
 
 
 def row_losses(
@@ -209,9 +176,6 @@ def _title_losses(
     positive_NP = title_MP.index_select(0, batch.positive_N)
     negative_SP = title_MP.index_select(0, batch.negative_S)
     negatives = negative_SP, batch.positive_N, batch.negative_S
-    if batch.log_expected_N is not None:
-        lse_N = neg_lse(query_NP, *negatives, -batch.log_expected_S)
-        return weight_N * softplus(lse_N - (query_NP * positive_NP).sum(1) + batch.log_expected_N)
     loss_N: Tensor = sampled_softmax_loss(query_NP, positive_NP, *negatives, batch.log_expected_S, weight_N)
     return loss_N
 
@@ -236,12 +200,8 @@ def train_step(
     windows: Windows,
     settings: ObjectiveSettings,
     generator: Generator,
-    new_windows: int = 0,
 ) -> StepReport:
-    """Take one training step on these windows, of which the first `new_windows` are not replayed.
-
-    All random numbers come from `generator`.
-    """
+    """Take one training step on these windows; all random numbers come from `generator`."""
     batch = build_batch(windows, titles, network.settings.horizons, settings, generator)
     if batch is None:
         return StepReport(0.0, 0, False)
@@ -253,16 +213,12 @@ def train_step(
     if network.settings.tasks:
         task_N = share_N * _task_losses(network, batch, titles, *encoded)
         loss_N = settings.title_weight * title_N + settings.task_weight * task_N
-    new_grad_MI = None
-    if not settings.replay_updates_ids:
-        new_loss = loss_N[batch.rows.window_N < new_windows].sum()
-        new_grad_MI = torch.autograd.grad(new_loss, id_MI, retain_graph=True)[0]
     torch.autograd.backward(loss_N.sum())
     accepted = optimizers.dense.accept_step()
     if accepted:
         optimizers.dense.step()
         assert id_MI.grad is not None
-        optimizers.rows.update(batch.title_M, id_MI.grad if new_grad_MI is None else new_grad_MI)
+        optimizers.rows.update(batch.title_M, id_MI.grad)
     first_N = batch.rows.horizon_N == 0
     loss = float(title_N.detach()[first_N].sum() / share_N[first_N].sum())
     return StepReport(loss, int(first_N.sum()), not accepted)

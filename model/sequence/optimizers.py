@@ -10,29 +10,15 @@ Source: row-wise Adagrad as in FBGEMM's table batched embedding (`G += mean(g^2)
 V titles · I width of an id embedding · M distinct titles of a step
 """
 
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Generator, Tensor, nn
 
+from model.settings import OptimSettings
+
 WARMUP_STEPS: Final = 20  # steps before a large gradient can be skipped
 NORM_DECAY: Final = 0.98  # per step, of the typical gradient norm
-
-
-@dataclass(frozen=True)
-class OptimSettings:
-    """Settings of both optimizers."""
-
-    lr: float = 2e-3  # learning rate of AdamW
-    weight_decay: float = 0.01  # of AdamW and Muon; vectors are not decayed
-    row_lr: float = 0.05  # learning rate of the id embeddings
-    row_decay: float = 0.999  # of a row's sum of squared gradients, per update
-    row_init: float = 0.02  # standard deviation of a new row
-    ema: float = 0.95  # decay per step of the averaged, published weights
-    max_norm_ratio: float = 20.0  # a step is skipped if its gradient norm exceeds this many times the typical norm
-    matrix_optimizer: Literal["adamw", "muon"] = "adamw"  # for the matrices of linear layers
-    muon_lr: float = 0.02  # learning rate of Muon
 
 
 class RowwiseAdagrad:

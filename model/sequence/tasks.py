@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from model.actions import LIKING, TARGET_WEIGHTS
+from model.settings import TASK_NAMES
 from model.state.catalog import GENRE_CODES
 
 LOGIT_SCALE: Final = 10.0  # speeds up learning: AdamW moves each weight by the same amount, and there are few steps
@@ -44,7 +45,7 @@ def _genre(_action_N: Tensor, genres_NG: Tensor) -> Tensor:
     return true_NK.scatter_(1, genres_NG.long() + 1, True)[:, 1:]
 
 
-ACTION, GENRE = "action", "genre"
+ACTION, GENRE = TASK_NAMES
 TASKS: Final = {ACTION: Task(len(TARGET_WEIGHTS), True, _action), GENRE: Task(GENRE_CODES, False, _genre)}
 
 

@@ -14,7 +14,7 @@ linear_F · W width of the first layer
 """
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.settings import RankerSettings
 from model.signals.table import DENSE_SIGNALS, SIGNALS
 
 CLIP_STDS: Final = 6.0  # standardized signals are clipped to this many standard deviations
@@ -31,21 +32,6 @@ MAX_GRADIENT_NORM: Final = 1.0  # of the network
 LATEST_FRACTION: Final = 4  # a quarter of a step's examples are the latest ones; the others are drawn uniformly
 MIN_MOMENT_RATE: Final = 0.01  # per step, of the signals' running mean and variance
 MAX_SIGNAL: Final = float(np.finfo(np.float16).max)  # stored signals are clipped to this magnitude
-
-
-@dataclass(frozen=True)
-class RankerSettings:
-    """Network, buffer and training of the ranker."""
-
-    hard_negatives: int = 32  # candidates sampled per example from the shortlist
-    uniform_negatives: int = 16  # candidates sampled per example from all titles
-    hidden: tuple[int, int] = (96, 48)  # widths of the hidden layers
-    buffer_examples: int = 12_288  # latest examples kept for training
-    batch_examples: int = 192  # examples per step
-    visits_per_example: float = 7.0  # how often an example is trained on, on average
-    max_steps: int = 8  # per micro-batch
-    learning_rate: float = 2e-3  # of AdamW
-    ema_decay: float = 0.98  # per step, of the served weights' moving average
 
 
 class Ranker:
@@ -72,7 +58,8 @@ class Ranker:
         size = 1 + settings.hard_negatives + settings.uniform_negatives
         self.signals_NCF = np.zeros((settings.buffer_examples, size, self.signal_count), np.float16)
         self.log_correction_NC = np.zeros((settings.buffer_examples, size), np.float32)
-        self.examples_written = 0  # ever; the buffer is a ring
+        self.examples_written = 0  # number of the next example; the buffer is a ring
+        self.visits_due = 0.0  # visits of examples that are planned and not taken yet
         self.mean_F, self.square_F = torch.zeros(self.signal_count), torch.ones(self.signal_count)
         self.steps = 0  # steps taken
         self.skipped_steps = 0  # steps skipped because the loss or a gradient was not finite
@@ -124,6 +111,7 @@ class Ranker:
         self.signals_NCF[at] = clipped_CF
         self.log_correction_NC[at] = np.where(log_correction_C < np.inf, log_correction_C, -np.inf)
         self.examples_written += 1
+        self.visits_due += self.settings.visits_per_example
 
     def learn(self) -> float | None:
         """Take the training steps that are due; return the last step's loss in nats, None without a step."""
@@ -137,12 +125,11 @@ class Ranker:
 
     def _steps_due(self) -> int:
         """Return the steps until each example has had its visits on average, at most `max_steps`."""
-        s = self.settings
-        planned_steps = s.visits_per_example * self.examples_written / s.batch_examples
-        return max(0, int(min(s.max_steps, planned_steps - self.steps - self.skipped_steps)))
+        return int(min(self.settings.max_steps, self.visits_due / self.settings.batch_examples))
 
     def _step(self, examples_N: NDArray[np.int64]) -> float:
         self._folded = None
+        self.visits_due -= self.settings.batch_examples
         x_NCF = torch.from_numpy(self.signals_NCF[examples_N]).float()
         correction_NC = torch.from_numpy(self.log_correction_NC[examples_N])
         hard = 1 + self.settings.hard_negatives
@@ -210,7 +197,9 @@ class Ranker:
             "generator": self.generator.get_state(),
             "signals_NCF": self.signals_NCF[:held].copy(),
             "log_correction_NC": self.log_correction_NC[:held].copy(),
+            "negatives": [self.settings.hard_negatives, self.settings.uniform_negatives],
             "examples_written": self.examples_written,
+            "visits_due": self.visits_due,
             "skipped_steps": self.skipped_steps,
         }
 
@@ -223,11 +212,29 @@ class Ranker:
 
     def load_training(self, state: dict[str, Any]) -> None:
         self.training_network.load_state_dict(state["training_network"])
+        rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate  # a setting, which may have changed
         self.generator.set_state(state["generator"])
-        held = len(state["log_correction_NC"])
-        self.signals_NCF[:held], self.log_correction_NC[:held] = state["signals_NCF"], state["log_correction_NC"]
-        self.examples_written, self.skipped_steps = state["examples_written"], state["skipped_steps"]
+        self._load_examples(state)
+        self.visits_due, self.skipped_steps = state["visits_due"], state["skipped_steps"]
+
+    def _load_examples(self, state: Mapping[str, Any]) -> None:
+        """Restore the ring of examples.
+
+        A ring of another size takes the newest examples; with another number of negatives, none can be used.
+        """
+        held, size, written = len(state["signals_NCF"]), self.settings.buffer_examples, state["examples_written"]
+        negatives = self.settings.hard_negatives, self.settings.uniform_negatives
+        kept = min(held, size) if tuple(state["negatives"]) == negatives else 0
+        order_N = np.arange(held)
+        if kept < held or held < min(written, size):
+            order_N, written = np.arange(written - kept, written) % max(held, 1), kept  # oldest first
+        if kept:
+            self.signals_NCF[:kept] = state["signals_NCF"][order_N]
+            self.log_correction_NC[:kept] = state["log_correction_NC"][order_N]
+        self.examples_written = written
 
 
 def _network(signal_count: int, settings: RankerSettings) -> nn.Sequential:

@@ -11,25 +11,14 @@ user's own history, sessions and co-occurrence keep every event as it is.
   that nobody else watches count like a few events.
 """
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.settings import EvidenceSettings
+
 DAY_MS: Final = 86_400_000
-
-
-@dataclass(frozen=True)
-class EvidenceSettings:
-    """How much the events of new users and repeated events count."""
-
-    established_events: int = 20  # events from which on a user is established; at 1, every user is
-    growth: float = 2.0  # a user's standing is the share of `established_events` reached, to this power
-    new_user_share: float = 2.0  # times the stream's ratio of new to established users that a title may have
-    prior_events: float = 0.5  # events of established users that are added to each title's
-    ratio_events: int = 5_000  # recent events over which the stream's ratio is taken
-    daily_repeats: int = 3  # a user's events on one title that count within a day; at 0, all count in full
 
 
 class Evidence(NamedTuple):

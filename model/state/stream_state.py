@@ -7,34 +7,22 @@ L events of one history · V titles
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import LIKING
+from model.settings import StreamStateSettings
 from model.state import counters as counting
 from model.state.admission import TitleAdmission
 from model.state.catalog import Catalog
-from model.state.event_evidence import EvidenceRatio, EvidenceSettings
+from model.state.event_evidence import EvidenceRatio
 from model.state.user_store import UserStore
 
 WAITING_SHARE: Final = 20  # at most 1/20 of `max_titles` ids wait for their launch
 _LIKING = np.array(LIKING, np.float32)  # by action code
-
-
-@dataclass(frozen=True)
-class StreamStateSettings:
-    """The sizes of the stream state."""
-
-    d_text: int = 256  # width of a text embedding
-    max_titles: int = 200_000  # catalog size beyond which titles are evicted
-    min_users_before_launch: int = 3  # distinct users with an event on a title until it gets a row without a launch
-    max_users: int = 200_000  # users beyond which the least recently active one is evicted
-    max_seen: int = 4096  # seen titles per user
-    history: int = 100  # events of a history that the signals read
-    evidence: EvidenceSettings = field(default_factory=EvidenceSettings)  # weights of events in the counts of titles
 
 
 class TitleMetadata(NamedTuple):

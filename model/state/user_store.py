@@ -131,6 +131,10 @@ class UserStore:
         self.interactions.start_U[: self.allocated] = capacity_U.cumsum() - capacity_U
         self.arena_used = int(capacity_U.sum())
         load_index(self.interactions, state["interactions"])
+        while len(self.user_indices) > self.max_users:
+            _, user_index = self.user_indices.pop_oldest()
+            self._clear(user_index)
+            insort(self.free_indices, user_index)
 
     def _touch(self, user: str) -> int:
         """Mark the user as most recently active and return the index, assigned if necessary."""

@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any, Final
 
 import msgspec
@@ -34,6 +33,7 @@ from streaming.records import Version, to_json
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
 from streaming.state.model_versions import automatic_rollback
+from streaming.state.settings_history import all_values
 from streaming.state.version_gate import GoodPoint, Verdict
 from streaming.topics import MODEL_VERSIONS
 
@@ -191,7 +191,8 @@ class _Step:
             "mrr": mrr,
             "passed": learner.batches in self.passed,
             "skipped": msgspec.to_builtins(learner.skipped),
-            "settings": asdict(learner.learner.settings),
+            "settings": all_values(learner.learner.settings, learner.settings),
+            "settings_changes": msgspec.to_builtins(learner.settings_changes),
             "environment": numeric_environment(),
         }
 

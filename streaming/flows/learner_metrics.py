@@ -85,7 +85,7 @@ class LearnerMetrics:
         POSITION.set(learner.position)
         REPLAY_RATIO.set(learner.replay_ratio)
         EVAL_SAMPLE_RATIO.set(learner.eval_ratio)
-        EVENT_RATE.set(learner.events_per_second())
+        EVENT_RATE.set(learner.event_rate.per_second())
         GATE_FAILING_S.set(learner.gate.failing_ms(learner.clock.now) / 1000)
         for part, loss in learner.losses.items():
             LOSS.labels(part).set(loss)

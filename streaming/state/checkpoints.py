@@ -30,7 +30,7 @@ from model.checkpoint import FORMAT, CheckpointError, CheckpointFormatError, Che
 from streaming.commit_metrics import SNAPSHOT_SECONDS
 from streaming.errors import OwnedElsewhereError, OwnershipError
 from streaming.kafka.ownership import SOLE_PROCESS, Owner
-from streaming.records import SkippedRange, Version
+from streaming.records import SettingsChange, SkippedRange, Version
 from streaming.state.background_write import start_write
 
 SHORT_RETENTION_HOURS: Final = (1 / 6, 1.0)  # besides the long-term period of the settings
@@ -284,7 +284,8 @@ def version_record(url: str, manifest: Mapping[str, Any]) -> Version:
     """The record that announces a checkpoint."""
     fields = {name: manifest[name] for name in ("step", "position", "learned", "mrr", "created")}
     skipped = msgspec.convert(manifest.get("skipped", []), list[SkippedRange])
-    return Version(path=url, skipped=skipped, **fields)
+    settings = msgspec.convert(manifest.get("settings_changes", []), list[SettingsChange])
+    return Version(path=url, skipped=skipped, settings=settings, **fields)
 
 
 def _megabytes(urls: Sequence[str]) -> float:

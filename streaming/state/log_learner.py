@@ -9,7 +9,6 @@ Whenever a checkpoint is due, the gate checks the state. If it demands so, the c
 `return_to` and feeds the log again from there; the learner does not train on the range that failed.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,17 +19,28 @@ from model.learner import BatchResult, Learner, UserUpdate
 from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.ranking import PrequentialMetrics
 from model.seed import keep_weights_only
+from model.settings import LearnerSettings
 from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
-from streaming.records import DECODE_ERRORS, Activity, LogRecord, SkippedRange, Tick, Title, UserErasure, decode_log
+from streaming.records import (
+    DECODE_ERRORS,
+    Activity,
+    LogRecord,
+    SettingsChange,
+    SkippedRange,
+    Tick,
+    Title,
+    UserErasure,
+    decode_log,
+)
 from streaming.state.deduplicator import Deduplicator
+from streaming.state.event_rate import EventRate
 from streaming.state.log_clock import LogClock, recorded_until
 from streaming.state.log_settings import LogSettings
+from streaming.state.settings_history import extended
 from streaming.state.title_metadata import title_metadata
 from streaming.state.version_gate import GoodPoint, Verdict, VersionGate
 
-RATE_WINDOW_MS: Final = 10_000  # of log time over which the event rate is measured
-MIN_RATE_SPAN_MS: Final = 1_000  # shortest time that a rate is measured over
 MAX_SKIPPED_RANGES: Final = 16  # that are remembered; the oldest is dropped
 UNDECODABLE_RECORDS: Final = Counter(
     "premiere_log_unreadable_total", "Records of the learner log that are invalid and were skipped."
@@ -50,16 +60,17 @@ class LogLearner:
         self.clock = LogClock()  # log time at `position`
         self.batches = 0  # micro-batches so far
         self.learned, self.duplicates, self.unknown_title_events = 0, 0, 0  # events so far
-        self.recent_events: deque[tuple[int, int]] = deque()  # log time and number of new events
+        self.event_rate = EventRate()
         self.batch_events, self.replay_ratio, self.eval_ratio = settings.load_level(0)
         self.losses: dict[str, float] = {}  # nats, of the last micro-batch
         self._pending: list[tuple[Title | Activity | UserErasure, int]] = []  # of the open micro-batch, with log times
         self._erased_users: set[str] = set()  # whose erasure is in the open micro-batch
         self._pending_events, self._opened_at, self.next_offset = 0, 0, 0  # the next offset to feed
+        self.settings_changes = extended([], 0, None, learner.settings, settings)
         self.skipped: list[SkippedRange] = []  # ranges of the log without training, oldest first
         self._range: SkippedRange | None = None  # the one that is being read
         self._read_clock = self.clock  # log time at `_next_offset`
-        self._checkpoint_at: int | None = None  # log time of the last checkpoint
+        self.checked_at: int | None = None  # log time of the last check, at which a checkpoint is written
         self._batches_since_checkpoint = 0
         self._changed = False  # whether anything was learned since the last checkpoint
 
@@ -120,13 +131,9 @@ class LogLearner:
         Feed the log again from `position`. Training continues behind the range that is returned.
         """
         end, step, outcome = self.position, self.batches, self.gate.outcome()
-        checked_at = self._checkpoint_at
+        checked_at = self.checked_at
         assert checked_at is not None, "only a failed check demands a return"
-        fresh = LogLearner(
-            Learner(self.learner.settings), self.settings
-        )  # loading would leave later titles in the arrays
-        fresh.load_state_dict(state)
-        vars(self).update(vars(fresh))
+        vars(self).update(vars(restarted(state, self.learner.settings, self.settings)))
         range_ = SkippedRange(start=self.position, end=end, step=step, checkpoint_at=checked_at, gate=outcome)
         self.skip([*self.skipped, range_])
         return range_
@@ -134,13 +141,6 @@ class LogLearner:
     def skip(self, ranges: Sequence[SkippedRange]) -> None:
         """Set the ranges of the log that are read without training."""
         self.skipped = list(ranges)[-MAX_SKIPPED_RANGES:]
-
-    def events_per_second(self) -> float:
-        """New events per second of log time, over the last ten seconds."""
-        span = MIN_RATE_SPAN_MS
-        if self.recent_events:
-            span = max(self.recent_events[-1][0] - self.recent_events[0][0], MIN_RATE_SPAN_MS)
-        return 1000 * sum(n for _, n in self.recent_events) / span
 
     def state_dict(self) -> dict[str, Any]:
         """The parts of a checkpoint, without the open micro-batch."""
@@ -151,12 +151,13 @@ class LogLearner:
             "counts": [self.position, self.learned, self.duplicates, self.unknown_title_events],
             "batches": self.batches,
             "clock": list(self.clock),
-            "recent_events": [list(pair) for pair in self.recent_events],
+            "recent_events": self.event_rate.state(),
             "replay_ratio": self.replay_ratio,
             "batch_events": self.batch_events,
-            "checkpoint_due": [self._checkpoint_at, self._batches_since_checkpoint, self._changed],
+            "checkpoint_due": [self.checked_at, self._batches_since_checkpoint, self._changed],
             "gate": self.gate.state_dict(),
             "skipped": msgspec.to_builtins(self.skipped),
+            "settings_changes": msgspec.to_builtins(self.settings_changes),
         }
         return {**self.learner.state_dict(), "log": log}
 
@@ -174,13 +175,16 @@ class LogLearner:
                 ranking.load_state_dict(log["rankings"][name])
             self.deduplicator.load_state_dict(log["deduplicator"])
             self.position, self.learned, self.duplicates, self.unknown_title_events = log["counts"]
-            self.recent_events = deque((at, n) for at, n in log["recent_events"])
+            self.event_rate = EventRate(log["recent_events"])
             self.replay_ratio, self.batch_events = log["replay_ratio"], log["batch_events"]
             self.clock = self._read_clock = LogClock.restored(log["clock"])
             self.next_offset = self.position
-            self._checkpoint_at, self._batches_since_checkpoint, self._changed = log["checkpoint_due"]
+            self.checked_at, self._batches_since_checkpoint, self._changed = log["checkpoint_due"]
             self.gate.load_state_dict(log["gate"])
             self.skipped = msgspec.convert(log["skipped"], list[SkippedRange])
+            changes = msgspec.convert(log["settings_changes"], list[SettingsChange])
+            current = self.learner.settings, self.settings
+            self.settings_changes = extended(changes, self.position, self.checked_at, *current)
 
     def _enter_range(self, offset: int) -> None:
         """Close the micro-batch where a range without training begins."""
@@ -198,7 +202,7 @@ class LogLearner:
         if self._pending:
             self._close_batch()
         self.batches = max(self.batches, range_.step) + 1
-        self._checkpoint_at, self._batches_since_checkpoint, self._changed = range_.checkpoint_at, 0, True
+        self.checked_at, self._batches_since_checkpoint, self._changed = range_.checkpoint_at, 0, True
         self.gate.returned(range_.gate)
         self._range = None
 
@@ -212,7 +216,7 @@ class LogLearner:
     def _close_batch(self) -> None:
         """Learn the pending records, then erase users. The state changes only here and behind a skipped range."""
         batch = [item for record, now in self._pending if (item := self._model_input(record, now)) is not None]
-        self.batch_events, self.replay_ratio, self.eval_ratio = self.settings.load_level(self.events_per_second())
+        self.batch_events, self.replay_ratio, self.eval_ratio = self.settings.load_level(self.event_rate.per_second())
         result = self.learner.observe(batch, self.replay_ratio, self.eval_ratio, trains=self._range is None)
         self._update_candidates(batch)
         self._evaluate(result)
@@ -240,12 +244,7 @@ class LogLearner:
         if not fresh:
             return None
         self.learned += len(fresh)
-        before = 0
-        if self.recent_events and self.recent_events[-1][0] == now:  # one entry per millisecond: if time stands still,
-            _, before = self.recent_events.pop()  # the memory must not grow
-        self.recent_events.append((now, before + len(fresh)))
-        while now - self.recent_events[0][0] > RATE_WINDOW_MS:
-            self.recent_events.popleft()
+        self.event_rate.add(now, len(fresh))
         fresh.sort(key=lambda event: event.index)
         new, recorded = [event.index for event in fresh], [event.appended for event in fresh]
         order = [record.times[index] for index in new]
@@ -277,14 +276,21 @@ class LogLearner:
         """Whether a checkpoint is due; then checks the state. Both are a function of the log."""
         if self._range is not None:
             return False
-        if self._checkpoint_at is None:
-            self._checkpoint_at = now
+        if self.checked_at is None:
+            self.checked_at = now
         waited = (
-            now - self._checkpoint_at >= self.settings.checkpoint_ms
+            now - self.checked_at >= self.settings.checkpoint_ms
             or self._batches_since_checkpoint >= self.settings.checkpoint_batches
         )
         if not (waited and self._changed and self.learned):  # a model without any event is not published
             return False
-        self._checkpoint_at, self._batches_since_checkpoint, self._changed = now, 0, False
+        self.checked_at, self._batches_since_checkpoint, self._changed = now, 0, False
         self.verdict = self.gate.check(GoodPoint(self.position, self.batches), self.clock.now)
         return True
+
+
+def restarted(state: Mapping[str, Any], model: LearnerSettings, settings: LogSettings) -> LogLearner:
+    """A new learner that continues from a state, as after a restart; loading into a used one would leave later rows."""
+    fresh = LogLearner(Learner(model), settings)
+    fresh.load_state_dict(state)
+    return fresh

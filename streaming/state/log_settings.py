@@ -1,33 +1,74 @@
-"""Settings of the learner on its log, and how much it does per event under load."""
+"""Settings of the learner on its log: micro-batches, load, checkpoints and the gate. Times are log time."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from streaming.state.version_gate import GateSettings
+from model.metrics.drift import DriftSettings
+from model.setting_fields import live
+from model.setting_paths import FieldGroup
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """When a version may be announced."""
+
+    enabled: bool = live(True, "false: every version passes", follows="version_gate")
+    window: int = live(500, "scored events that are compared with the baselines", 1, 1_000_000)
+    min_events: int = live(100, "scored events from which that comparison counts", 1, 1_000_000)
+    margin: float = live(0.1, "share of the compared MRR that a version may lose", 0, 1)
+    standard_errors: float = live(3.0, "standard errors by which a loss must exceed the margin", 0, 100)
+    # Half of the probes are ranked at each check, because ranking costs time.
+    probes: int = live(50, "users whose lists are compared", 2, 10_000)
+    min_probes: int = live(10, "probes from which a comparison counts", 1, 10_000)
+    probe_checks: int = live(24, "checks until the probes are replaced by the newest ones", 1, 100_000)
+    min_overlap: float = live(0.15, "least mean share of a list's titles that the passed version's list has too", 0, 1)
+    min_coverage: float = live(
+        0.2, "least number of distinct titles in all lists, relative to the passed version", 0, 1
+    )
+    max_top_share: float = live(0.5, "share of the lists that may begin with one title in any case", 0, 1)
+    max_top_growth: float = live(3.0, "growth of that share since the passed version that is allowed", 1, 1000)
+    failures: int = live(3, "failed checks in a row after which the learner returns to the last good version", 1, 1000)
+    accept_ms: int = live(
+        7_200_000, "log time of failures in ms after which a fall counts as a change in the data", 0, 10**12
+    )
+    drift: DriftSettings = field(default_factory=DriftSettings)
 
 
 @dataclass(frozen=True)
 class LogSettings:
-    """When a micro-batch and a checkpoint are due, and how much the learner skips under load. Times are log time."""
+    """When a micro-batch and a checkpoint are due, and how much the learner skips under load."""
 
-    min_batch_events: int = 64  # new events in a micro-batch at low rates
-    max_batch_events: int = 512  # new events in a micro-batch at the highest rates
-    linger_ms: int = 500  # longest wait until a micro-batch closes
-    max_batch_records: int = 512  # records in a micro-batch, including those without a new event
-    full_replay_rate: float = 100.0  # events/s up to which experience replay is complete; above, it shrinks
-    min_replay_ratio: float = 0.2  # least share of the experience replay that remains
-    full_eval_rate: float = 100.0  # events/s up to which every event is ranked; above, a random sample of this rate is
-    checkpoint_ms: int = 5_000  # time after which a checkpoint is due
-    checkpoint_batches: int = 60  # micro-batches after which a checkpoint is due
-    dedup_window: int = 65_536  # offsets below a partition's highest within which a late event is new
+    min_batch_events: int = live(64, "new events in a micro-batch at low rates", 1, 65_536)
+    max_batch_events: int = live(512, "new events in a micro-batch at the highest rates", 1, 65_536)
+    linger_ms: int = live(500, "longest wait in ms until a micro-batch closes", 0, 3_600_000)
+    max_batch_records: int = live(512, "records in a micro-batch, including those without a new event", 1, 65_536)
+    capacity: float = live(
+        100.0, "events/s up to which experience replay is complete; above, it shrinks in proportion", 0.001, 1e9
+    )
+    min_replay_ratio: float = live(0.2, "least share of the experience replay that remains under load", 0, 1)
+    full_eval_rate: float = live(
+        100.0, "events/s up to which every event is ranked; above, a random sample of this rate is", 0.001, 1e9
+    )
+    checkpoint_ms: int = live(5_000, "time after which a checkpoint is due", follows="checkpoint_seconds")
+    checkpoint_batches: int = live(60, "micro-batches after which a checkpoint is due", 1, 1_000_000)
+    dedup_window: int = live(
+        65_536, "offsets below a partition's highest within which a late event is new", 1, 100_000_000
+    )
     gate: GateSettings = field(default_factory=GateSettings)
 
     def load_level(self, rate: float) -> "LoadLevel":
         """The load level at `rate` events/s. Low latency comes before replay and before ranking every event."""
         eval_ratio = min(1.0, self.full_eval_rate / max(rate, 1e-9))
-        replay_ratio = min(1.0, max(self.min_replay_ratio, self.full_replay_rate / max(rate, 1e-9)))
+        replay_ratio = min(1.0, max(self.min_replay_ratio, self.capacity / max(rate, 1e-9)))
         batch_events = min(round(self.min_batch_events / eval_ratio), self.max_batch_events)
         return LoadLevel(batch_events, replay_ratio, eval_ratio)
+
+
+LOG_GROUPS: Final = (  # of LogSettings
+    FieldGroup("learner", LogSettings),
+    FieldGroup("gate", GateSettings, ("gate",)),
+    FieldGroup("drift", DriftSettings, ("gate", "drift")),
+)
 
 
 class LoadLevel(NamedTuple):

@@ -16,37 +16,16 @@ checkpoint, and a check happens at a position that the log determines.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.learner import Learner, UserUpdate
-from model.metrics.drift import DriftDetector, DriftSettings
+from model.metrics.drift import DriftDetector
 from model.metrics.ranking import PrequentialMetrics
 from model.probes import Probe, ProbeResult, new_probe, rank_probes
-
-
-@dataclass(frozen=True)
-class GateSettings:
-    """When a version may be announced."""
-
-    enabled: bool = True  # False: every version passes
-    window: int = 500  # scored events that are compared with the baselines
-    min_events: int = 100  # scored events from which that comparison counts
-    margin: float = 0.1  # share of the compared MRR that a version may lose
-    standard_errors: float = 3.0  # by which a loss must exceed the margin
-    probes: int = 50  # users whose lists are compared, half of them at each check, because ranking costs time
-    min_probes: int = 10  # probes from which a comparison counts
-    probe_checks: int = 24  # checks until the probes are replaced by the newest ones
-    min_overlap: float = 0.15  # least mean share of a list's titles that the passed version's list has too
-    min_coverage: float = 0.2  # least number of distinct titles in all lists, relative to the passed version
-    max_top_share: float = 0.5  # of the lists that begin with one title, unless it has grown by less than the factor
-    max_top_growth: float = 3.0  # of that share since the last version that passed
-    failures: int = 3  # failed checks in a row after which the learner returns
-    accept_ms: int = 7_200_000  # log time of failures after which a fall counts as a change in the data
-    drift: DriftSettings = field(default_factory=DriftSettings)
+from streaming.state.log_settings import GateSettings
 
 
 class GoodPoint(NamedTuple):

@@ -15,7 +15,8 @@ from prometheus_client import REGISTRY, generate_latest
 from infra.local.supervisor import FLOWS
 from infra.monitor import lag_exporter  # noqa: F401 - declares metrics
 from infra.monitor.metrics_server import metrics_port
-from infra.settings import ENV_PREFIX, Settings
+from infra.settings import Settings
+from infra.settings_names import ENV_PREFIX
 from streaming.flows import features, learn, publish, titles  # noqa: F401 - declare metrics
 from streaming.stores import feast_online  # noqa: F401 - declares metrics
 from tests.support.paths import ROOT

@@ -12,7 +12,8 @@ import yaml  # type: ignore[import-untyped]
 from infra.errors import FlowOwnedError
 from infra.local.supervisor import FLOWS
 from infra.monitor.metrics_server import PROBED_PHASES, metrics_port
-from infra.settings import ENV_PREFIX, Settings
+from infra.settings import Settings
+from infra.settings_names import ENV_PREFIX
 from tests.support.paths import ROOT
 
 FOLDER: Final = ROOT / "infra" / "kubernetes"

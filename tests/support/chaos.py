@@ -18,13 +18,12 @@ import pyarrow.parquet as pq
 from features.store import offline_folder, open_store
 from infra.data.datasets import Dataset
 from infra.data.producer import ProduceRate
-from infra.learner_settings import learner_settings, set_threads
+from infra.learner_settings import learner_settings, log_settings, set_threads
 from infra.local.processes import log_tail
 from infra.local.session import Session, run_session
 from infra.local.supervisor import RestartPolicy
 from infra.monitor.scrape import scrape_flow
 from infra.monitor.status import read_status
-from infra.run.learn import log_settings
 from infra.settings import Settings
 from model import checkpoint
 from model.learner import Learner

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
-from model.learner import LearnerSettings
+from model.settings import LearnerSettings
 from tests.support.learner import D_TEXT, LARGE_STATE, RANKER, SEQUENCE, random_unit_vectors
 
 SETTINGS: Final = LearnerSettings(

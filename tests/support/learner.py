@@ -8,12 +8,16 @@ import torch
 from numpy.typing import NDArray
 
 from model.actions import ACTIONS
-from model.learner import LearnerSettings, UserUpdate
-from model.sequence.model import SequenceSettings
-from model.sequence.network import NetworkSettings
-from model.sequence.objective import ObjectiveSettings
-from model.signals.ranker import RankerSettings
-from model.state.stream_state import StreamStateSettings, TitleMetadata
+from model.learner import UserUpdate
+from model.settings import (
+    LearnerSettings,
+    NetworkSettings,
+    ObjectiveSettings,
+    RankerSettings,
+    SequenceSettings,
+    StreamStateSettings,
+)
+from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
 from streaming.records import Activity, LogRecord, NewEvent, Tick, Title, UserErasure, to_msgpack
 from streaming.topics import ACTIVITY

@@ -6,12 +6,8 @@ V titles · B windows · L events of a window
 import torch
 from torch import Tensor
 
-from model.sequence.network import (
-    Network,
-    NetworkSettings,
-    TitleInputs,
-    Windows,
-)
+from model.sequence.network import Network, TitleInputs, Windows
+from model.settings import NetworkSettings
 
 SETTINGS = NetworkSettings(width=8, blocks=2, heads=2, max_history=9, d_text=6, d_id=4, d_out=5, horizons=(0, 3))
 

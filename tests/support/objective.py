@@ -6,14 +6,9 @@ V titles · B windows · L events of a window
 import torch
 from torch import Generator
 
-from model.sequence.network import (
-    Network,
-    NetworkSettings,
-    TitleInputs,
-    Windows,
-)
-from model.sequence.objective import ObjectiveSettings
-from model.sequence.optimizers import Optimizers, OptimSettings, RowwiseAdagrad
+from model.sequence.network import Network, TitleInputs, Windows
+from model.sequence.optimizers import Optimizers, RowwiseAdagrad
+from model.settings import NetworkSettings, ObjectiveSettings, OptimSettings
 
 NETWORK = NetworkSettings(
     width=16, blocks=1, heads=2, max_history=12, d_text=6, d_id=8, d_out=12, horizons=(0, 3), dropout=0.2

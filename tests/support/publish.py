@@ -11,13 +11,16 @@ from msgspec import structs
 from features.text_encoders import launch_text, load_encoder
 from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
-from model.learner import Learner, LearnerSettings, UserUpdate
+from model.learner import Learner, UserUpdate
 from model.recommender import Recommender
-from model.sequence.model import SequenceSettings
-from model.sequence.network import NetworkSettings
-from model.sequence.objective import ObjectiveSettings
-from model.signals.ranker import RankerSettings
-from model.state.stream_state import StreamStateSettings
+from model.settings import (
+    LearnerSettings,
+    NetworkSettings,
+    ObjectiveSettings,
+    RankerSettings,
+    SequenceSettings,
+    StreamStateSettings,
+)
 from streaming.kafka.source import Message
 from streaming.records import Activity, Launch, NewEvent, Title, action_code
 from streaming.state.publisher import Publisher

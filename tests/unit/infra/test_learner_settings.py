@@ -7,9 +7,7 @@ import torch
 
 from infra.learner_settings import learner_settings, set_threads
 from infra.settings import Settings
-from model.learner import LearnerSettings
-from model.sequence.backbone import PRESETS
-from model.sequence.network import NetworkSettings
+from model.settings import PRESETS, LearnerSettings, NetworkSettings
 
 
 def test_model_size_setting_offers_every_preset() -> None:

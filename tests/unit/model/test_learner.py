@@ -10,9 +10,10 @@ import torch
 
 from model import checkpoint
 from model.actions import ACTIONS
-from model.learner import BatchResult, Learner, LearnerSettings, UserUpdate
+from model.learner import BatchResult, Learner, UserUpdate
 from model.recommender import Recommender, UserContext
-from model.state.stream_state import StreamStateSettings, TitleMetadata
+from model.settings import LearnerSettings, StreamStateSettings
+from model.state.stream_state import TitleMetadata
 from tests.support.learner import (
     D_TEXT,
     LARGE_STATE,

@@ -18,9 +18,7 @@ from infra.experiments import compare
 from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, backbone_only, recorded_name
 from infra.experiments.scaling import with_size
 from infra.experiments.verdicts import INCONCLUSIVE, WORSE
-from model.learner import LearnerSettings
-from model.sequence.backbone import BackboneSize
-from model.sequence.network import preset
+from model.settings import BackboneSize, LearnerSettings, preset
 from tests.support.evaluation import DAY_S, SETTINGS, START_S, checkerboard, dataset_of, no_log, no_text
 from tests.support.figures import assert_gains_drawn, axes_of, labeled_lines
 

@@ -9,8 +9,7 @@ import pytest
 from infra.experiments import flops
 from infra.experiments.evaluate import write
 from model.sequence.flops import PARTS, paper_flops
-from model.sequence.model import SequenceSettings
-from model.sequence.network import preset
+from model.settings import SequenceSettings, preset
 from tests.support.figures import axes_of, labeled_lines, tick_labels
 
 

@@ -17,7 +17,7 @@ from infra.experiments.leave_one_out import EpochSettings
 from infra.experiments.user_sequences import UserSequences
 from model.sequence.batch_training import build_catalog, rank_targets
 from model.sequence.model import SequenceModel
-from model.sequence.network import NetworkSettings
+from model.settings import NetworkSettings
 from tests.support.evaluation import no_log
 from tests.support.figures import axes_of, labeled_lines
 

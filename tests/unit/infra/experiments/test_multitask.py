@@ -32,8 +32,8 @@ from infra.experiments.task_evaluators import (
     USER_AND_TITLE,
 )
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE
-from model.learner import LearnerSettings
 from model.sequence.tasks import ACTION, GENRE
+from model.settings import LearnerSettings
 from tests.support.evaluation import GENRES, SETTINGS, START_S, dataset_of, genre_cycle, no_log, no_text
 from tests.support.learner import D_TEXT
 from tests.support.multitask import gain_panel

@@ -5,7 +5,7 @@ import pytest
 from infra.cli import experiments
 from infra.experiments import compare, scaling
 from infra.experiments.reports import REPORT_PARTS
-from model.learner import LearnerSettings
+from model.settings import LearnerSettings
 from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
 
 

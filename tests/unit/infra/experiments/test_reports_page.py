@@ -9,7 +9,7 @@ import pytest
 
 from infra.experiments import reports_page
 from infra.experiments.reports import ReportPart
-from model.learner import LearnerSettings
+from model.settings import LearnerSettings
 
 
 def no_run(*_: Any) -> dict[str, Any]:

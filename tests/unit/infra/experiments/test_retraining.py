@@ -18,7 +18,8 @@ from infra.experiments.retraining import (
     pipelines,
 )
 from infra.learner_settings import set_threads
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
+from model.settings import LearnerSettings
 from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
 
 

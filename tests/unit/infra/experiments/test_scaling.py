@@ -20,10 +20,9 @@ from infra.experiments.evaluate import write
 from infra.experiments.flops import parameters
 from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ScoredEvents, instrumented, run_prequential
 from infra.experiments.scaling import DELAYED, NO_BACKBONE, DelayedEvaluation, parse_size, sweep
-from model.learner import Learner, LearnerSettings, RankedEvent
+from model.learner import Learner, RankedEvent
 from model.pipeline import RankingRequest
-from model.sequence.backbone import PRESETS, BackboneSize
-from model.sequence.network import preset
+from model.settings import PRESETS, BackboneSize, LearnerSettings, preset
 from model.signals import candidates
 from model.state.stream_state import History
 from tests.support.evaluation import SETTINGS, START_S, dataset_of, no_log, no_text

@@ -1,25 +1,24 @@
 """The flow `learn` starts from the newest checkpoint, and refuses one with other model settings."""
 
-import json
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from infra.errors import SettingsError
-from infra.learner_settings import learner_settings
-from infra.run.learn import check_checkpoint_settings, first_offset, learn, log_settings
+from infra.learner_settings import learner_settings, log_settings
+from infra.run.learn import check_checkpoint_settings, first_offset, learn
 from infra.settings import Settings
 from infra.topics import create_topics
 from model.checkpoint import FORMAT
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
 from streaming.records import Tick
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
+from streaming.state.log_settings import LogSettings
+from streaming.state.settings_history import all_values
 from streaming.topics import ACTIVITY, topics
 from tests.support.checkpoint_storage import change_format, write
 from tests.support.kafka import StartBroker
@@ -81,27 +80,14 @@ def test_empty_log_starts_at_offset_zero(settings: Settings) -> None:
     assert first_offset(settings.kafka_config()) == 0
 
 
-def test_checkpoint_interval_is_in_milliseconds() -> None:
-    assert log_settings(Settings(checkpoint_seconds=2.5)).checkpoint_ms == 2_500
-    assert [log_settings(Settings(version_gate=on)).gate.enabled for on in (True, False)] == [True, False]
-
-
-def test_checkpoint_with_other_settings_is_refused_by_name() -> None:
-    written, current = LearnerSettings(), replace(LearnerSettings(), shortlist=7, repeats=True)
-    manifest = {"settings": json.loads(json.dumps(asdict(written)))}
-    check_checkpoint_settings(manifest, written, "file:///checkpoints/3")
-    with pytest.raises(SettingsError, match=r"file:///checkpoints/3 .*\(repeats, shortlist\)"):
-        check_checkpoint_settings(manifest, current, "file:///checkpoints/3")
-
-
-def test_checkpoint_without_a_setting_counts_as_made_with_its_default() -> None:
-    stored: dict[str, Any] = json.loads(json.dumps(asdict(LearnerSettings())))
-    del stored["sequence"]["optim"]["matrix_optimizer"], stored["sequence"]["objective"]["logq"]
-    check_checkpoint_settings({"settings": stored}, LearnerSettings(), "here")
-    check_checkpoint_settings({}, LearnerSettings(), "here")
-    stored["seed"] = 7
-    with pytest.raises(SettingsError, match="seed"):
-        check_checkpoint_settings({"settings": stored}, LearnerSettings(), "here")
+def test_checkpoint_of_another_shape_is_refused_by_the_name_of_the_setting() -> None:
+    written, other = learner_settings(Settings()), learner_settings(Settings(model_history=50, horizons=(0, 5)))
+    saved = {"settings": all_values(written, LogSettings())}
+    check_checkpoint_settings(saved, written, "file:///checkpoints/3")
+    with pytest.raises(SettingsError, match=r"file:///checkpoints/3 .* horizons, model_history,"):
+        check_checkpoint_settings(saved, other, "file:///checkpoints/3")
+    live = learner_settings(Settings(max_titles=7, filter_seen=False, optimizer={"lr": 0.1}))
+    check_checkpoint_settings(saved, live, "file:///checkpoints/3")
 
 
 def test_learner_refuses_to_start_on_checkpoints_of_another_format_only(settings: Settings) -> None:

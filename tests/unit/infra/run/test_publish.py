@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from infra.learner_settings import learner_settings
 from infra.run.peer_offsets import worker_group_id
 from infra.run.publish import _load_recommender, is_below, start_offset
 from infra.run.workers import Worker
@@ -78,8 +77,7 @@ def test_link_cannot_lead_out_of_the_checkpoint_folder(tmp_path: Path) -> None:
 
 def test_version_outside_the_checkpoint_folder_is_not_loaded(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data")
-    model = learner_settings(settings)
     inside, outside = (version(settings, folder).path for folder in (Path(settings.checkpoints_url()), tmp_path / "x"))
-    assert _load_recommender(model, settings.checkpoints_url(), inside, []).is_candidate(DATA.launches[0].title)
+    assert _load_recommender(settings.checkpoints_url(), inside, []).is_candidate(DATA.launches[0].title)
     with pytest.raises(CheckpointError, match="PREMIERE_CHECKPOINTS"):
-        _load_recommender(model, settings.checkpoints_url(), outside, [])
+        _load_recommender(settings.checkpoints_url(), outside, [])

@@ -10,10 +10,8 @@ from torch.nn.functional import layer_norm, silu
 
 from model.sequence.backbone import (
     MASKED_BUCKET,
-    PRESETS,
     TIME_BUCKETS,
     Backbone,
-    BackboneSize,
     Block,
     PackedLayout,
     dropout,
@@ -22,6 +20,7 @@ from model.sequence.backbone import (
     pair_buckets,
     time_bucket,
 )
+from model.settings import PRESETS, BackboneSize
 
 DIMS = BackboneSize(width=6, blocks=2, heads=3)
 LENGTHS = np.array([3, 7, 1, 5, 2, 7, 4])

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from model.sequence.flops import TrainingStep, layer_flops, measured_flops, paper_flops
-from model.sequence.model import SequenceSettings
-from model.sequence.network import NetworkSettings
+from model.settings import NetworkSettings, SequenceSettings
 from tests.support.learner import SEQUENCE
 
 PAPER = {"blocks": 6, "width": 1024, "events": 512}

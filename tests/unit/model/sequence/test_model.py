@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from model.sequence import model as sequence
-from model.sequence.model import SequenceModel, SequenceSettings
+from model.sequence.model import SequenceModel
+from model.settings import SequenceSettings
 from model.state.catalog import NOT_LAUNCHED
 from model.state.stream_state import History
 from tests.support.learner import NETWORK, SEQUENCE, state_differences
@@ -169,17 +170,3 @@ def test_served_state_alone_scores_the_same(model: SequenceModel) -> None:
     for h in range(len(NETWORK.horizons)):
         score_BV = model.scores(model.hidden_now(histories, query_times), h)
         assert (score_BV == other.scores(other.hidden_now(histories, query_times), h)).all()
-
-
-def test_cropped_replay_starts_anywhere_in_first_half() -> None:
-    starts = set()
-    model = SequenceModel(replace(SEQUENCE, crop_replayed=True), seed=1)
-    for rows in ([0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]):
-        model.add_to_replay(history(rows, f"u{rows[0]}"), len(rows))
-    for span in model._sample_replay(200):
-        assert span.stop == 6
-        assert list(span.events) == list(range(span.start + span.truncated, 6))
-        assert span.truncated is (span.start > 0)
-        starts.add(span.start)
-    assert starts == {0, 1, 2, 3}
-    assert learn_last_events(model, [history([1, 2, 3])], catalog()) is not None

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.sequence.backbone import PRESETS
-from model.sequence.network import Network, preset
-from model.sequence.objective import ObjectiveSettings, train_step
+from model.sequence.network import Network
+from model.sequence.objective import train_step
+from model.settings import PRESETS, ObjectiveSettings, preset
 from tests.support.objective import generator, training_setup, windows_of
 
 

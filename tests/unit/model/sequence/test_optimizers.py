@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from model.sequence.optimizers import WARMUP_STEPS, DenseOptimizer, OptimSettings, RowwiseAdagrad
+from model.sequence.optimizers import WARMUP_STEPS, DenseOptimizer, RowwiseAdagrad
+from model.settings import OptimSettings
 
 SETTINGS = OptimSettings(lr=0.01, row_lr=0.3, row_decay=0.9, ema=0.9, max_norm_ratio=5.0)
 

@@ -9,9 +9,10 @@ from torch.nn.functional import cross_entropy
 
 from model import checkpoint
 from model.actions import ACTIONS
-from model.learner import Learner, LearnerSettings
+from model.learner import Learner
 from model.sequence.model import SequenceModel
 from model.sequence.tasks import ACTION, GENRE, LIKED, TASKS, TaskHead
+from model.settings import LearnerSettings
 from tests.support.learner import SEQUENCE, SETTINGS, RandomStream, state_differences
 
 torch.set_num_threads(1)

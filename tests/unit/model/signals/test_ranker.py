@@ -7,7 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.signals.ranker import Ranker, RankerSettings
+from model.settings import RankerSettings
+from model.signals.ranker import Ranker
 from model.signals.table import COLUMN, DENSE_SIGNALS, SIGNALS
 from tests.support.learner import RANKER, state_differences
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.signals.ranker import Ranker, RankerSettings
+from model.settings import RankerSettings
+from model.signals.ranker import Ranker
 from model.signals.scorer import Scorer
 from model.signals.table import COLUMN, SIGNALS
 

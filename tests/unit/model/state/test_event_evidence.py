@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from model.state.event_evidence import DAY_MS, EvidenceRatio, EvidenceSettings, repeat_number
+from model.settings import EvidenceSettings
+from model.state.event_evidence import DAY_MS, EvidenceRatio, repeat_number
 
 
 def ratio_after(user_events: int, events: int = 5_000) -> EvidenceRatio:

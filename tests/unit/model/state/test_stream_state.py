@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from model.settings import StreamStateSettings
 from model.signals.inputs import title_signals
-from model.state.stream_state import WAITING_SHARE, History, StreamState, StreamStateSettings
+from model.state.stream_state import WAITING_SHARE, History, StreamState
 from tests.support.learner import (
     D_TEXT,
     LARGE_STATE,

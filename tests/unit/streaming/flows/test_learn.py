@@ -1,9 +1,7 @@
 """Flow `learn`: it announces complete checkpoints in order, and a restart announces those that it had not."""
 
 import errno
-import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,6 +11,7 @@ from model.learner import Learner
 from streaming.records import Tick
 from streaming.state.checkpoints import CheckpointStore, version_record
 from streaming.state.log_learner import LogLearner
+from streaming.state.settings_history import all_values
 from tests.support.checkpoint_storage import FaultyFileSystem, faulty_url
 from tests.support.learn_in_memory import LOG_SETTINGS, metric, run_learn
 from tests.support.learner import SETTINGS, LogBuilder, state_differences
@@ -31,7 +30,8 @@ def test_complete_checkpoints_are_announced_once_and_in_order(tmp_path: Path) ->
         state, manifest = checkpoint.load(version.path)
         assert (manifest["position"], manifest["step"], manifest["log"]) == (version.position, version.step, "log")
         assert state["log"]["counts"][:2] == [version.position, version.learned]
-        assert manifest["settings"] == json.loads(json.dumps(asdict(SETTINGS)))
+        assert manifest["settings"] == all_values(SETTINGS, LOG_SETTINGS)
+        assert [change["position"] for change in manifest["settings_changes"]] == [0]
     assert position == announced[-1].position  # of a complete checkpoint
 
 

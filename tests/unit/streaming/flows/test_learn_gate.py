@@ -17,7 +17,7 @@ from streaming.kafka.source import Message
 from streaming.records import Version
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
-from streaming.state.version_gate import GateSettings
+from streaming.state.log_settings import GateSettings
 from tests.support.learn_in_memory import LOG_SETTINGS, metric, run_learn
 from tests.support.learner import SETTINGS, LogBuilder, state_differences
 

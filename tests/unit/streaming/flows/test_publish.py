@@ -14,6 +14,7 @@ from redis import Redis
 
 from model import checkpoint
 from model.recommender import Recommender
+from model.setting_paths import MODEL_GROUPS, values_by_path
 from streaming.flows.publish import KINDS, build, restore
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.source import KafkaSource, read_all
@@ -49,12 +50,13 @@ def client(redis_url: str) -> Iterator[Redis]:
 def version(tmp_path: Path) -> Version:
     """The record that announces a checkpoint."""
     url = str(tmp_path / "checkpoints" / "000000000030")
-    checkpoint.save(url, state(), {"step": 30, "position": 0, "learned": 300, "mrr": 0.1, "created": NOW})
+    manifest = {"step": 30, "position": 0, "learned": 300, "mrr": 0.1, "created": NOW}
+    checkpoint.save(url, state(), {**manifest, "settings": values_by_path(SETTINGS, MODEL_GROUPS)})
     return Version(path=url, step=30, position=0, learned=300, mrr=0.1, created=NOW)
 
 
 def load(url: str, ahead: Any) -> Recommender:
-    version = Recommender.load(url, SETTINGS)
+    version = Recommender.load(url)
     version.update_titles([title_metadata(title) for title in ahead])
     return version
 

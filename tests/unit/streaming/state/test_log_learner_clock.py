@@ -25,7 +25,7 @@ def test_number_of_recent_rates_is_bounded_while_log_time_stands_still() -> None
         log.write(activity(offset, user=f"u{offset}"), later=0)
     for message in log.messages:
         learner.feed(message)
-    assert list(learner.recent_events) == [(0, 40)]
+    assert list(learner.event_rate.recent) == [(0, 40)]
 
 
 @pytest.mark.parametrize("appended_ahead", [False, True])  # True: a broker that keeps the producer's record time

@@ -22,13 +22,13 @@ def new(settings: LogSettings) -> LogLearner:
 
 
 def test_event_rate_above_capacity_shrinks_experience_replay() -> None:
-    log, learner = LogBuilder(), new(replace(SETTINGS_AT_LOW_RATE, full_replay_rate=3.5))
+    log, learner = LogBuilder(), new(replace(SETTINGS_AT_LOW_RATE, capacity=3.5))
     ratios, rates = [], []
     for number, later in enumerate([2_000] * 5 + [10] * 40 + [4_000] * 5):
         log.write(activity(*range(4 * number, 4 * number + 4)), later)
         learner.feed(log.messages[-1])
         ratios.append(learner.replay_ratio)
-        rates.append(learner.events_per_second())
+        rates.append(learner.event_rate.per_second())
     assert ratios[3] == 1.0
     assert rates[3] == 4 * 4 / 6.0
     assert ratios[40] == SETTINGS_AT_LOW_RATE.min_replay_ratio
@@ -57,7 +57,7 @@ def test_rate_takes_no_more_memory_if_log_time_stands_still() -> None:
     for number in range(60):
         log.write(activity(number), later=0)
         learner.feed(log.messages[-1])
-    assert list(learner.recent_events) == [(learner.clock.now, learner.learned)]
+    assert list(learner.event_rate.recent) == [(learner.clock.now, learner.learned)]
 
 
 @pytest.mark.parametrize("step", [-3_600_000, 3_600_000])
@@ -72,5 +72,5 @@ def test_clock_step_of_the_host_changes_neither_load_level_nor_checkpoints(step:
         due += [number] * learner.feed(log.messages[-1])
         levels.add((learner.batch_events, learner.replay_ratio, learner.eval_ratio))
     assert levels == {(4, 1.0, 1.0)}
-    assert learner.events_per_second() < 60
+    assert learner.event_rate.per_second() < 60
     assert len([number for number in due if number > 60]) >= 2

@@ -5,7 +5,7 @@ from streaming.state.log_settings import LogSettings
 
 def test_load_level_follows_from_rate_and_settings() -> None:
     settings = LogSettings(
-        min_batch_events=64, max_batch_events=512, full_replay_rate=150.0, min_replay_ratio=0.2, full_eval_rate=200.0
+        min_batch_events=64, max_batch_events=512, capacity=150.0, min_replay_ratio=0.2, full_eval_rate=200.0
     )
     assert settings.load_level(0) == settings.load_level(150) == (64, 1.0, 1.0)
     assert settings.load_level(200) == (64, 0.75, 1.0)

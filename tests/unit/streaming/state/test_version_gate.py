@@ -12,7 +12,8 @@ from model.learner import Learner, UserUpdate
 from model.metrics.baselines import BASELINES
 from model.metrics.drift import DriftSettings
 from model.metrics.ranking import PrequentialMetrics
-from streaming.state.version_gate import GateSettings, GoodPoint, Verdict, VersionGate
+from streaming.state.log_settings import GateSettings
+from streaming.state.version_gate import GoodPoint, Verdict, VersionGate
 from tests.support.learner import SETTINGS, RandomStream
 
 torch.set_num_threads(1)
