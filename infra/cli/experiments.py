@@ -11,7 +11,7 @@ from infra.output_files import check_writable
 
 Result = tuple[ModuleType, dict[str, Any]]  # the module that prints and draws the report, and the report
 Variant = Annotated[
-    str, typer.Argument(help="Comma-separated: current, a model size (cpu, 2m, 96x3, ...), path.of.a.setting=value.")
+    str, typer.Argument(help="Comma-separated: current, a model size (cpu, 2m, 96x3, ...), backbone.width=96.")
 ]
 
 

@@ -107,10 +107,10 @@ def settings(
     """Show the current settings; secrets are masked."""
     from infra.local.address_file import with_local_services
     from infra.settings import load
-    from infra.settings_table import masked_values, settings_table
+    from infra.settings_table import masked_values, model_settings_table, settings_table
 
     if table:
-        typer.echo(settings_table(), nl=False)
+        typer.echo(f"{settings_table()}\n{model_settings_table()}", nl=False)
         return
     for name, value in masked_values(with_local_services(load())).items():
         typer.echo(f"{name:<32} {value}".rstrip())

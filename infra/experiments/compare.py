@@ -7,16 +7,16 @@ paper's one-week shadow test. The verdict is that of the final lists over all ev
 confidence interval over users.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
+from pydantic import ValidationError
 
 from features.text_encoders import Encoder
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
@@ -38,6 +38,7 @@ from infra.experiments.harness import (
 from infra.experiments.scaling import parse_size, with_size
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE, format_ci, format_size, verdict
 from infra.learner_settings import set_threads
+from infra.model_settings import with_setting
 from model.learner import Learner
 from model.settings import PRESETS, LearnerSettings, preset
 
@@ -48,54 +49,57 @@ ORDERS: Final = (FINAL_LISTS, BACKBONE_ONLY)
 
 
 def parse_settings(text: str, settings: LearnerSettings) -> LearnerSettings:
-    """Settings from comma-separated parts: `current`, a size of PREMIERE_MODEL_SIZE, WIDTHxBLOCKS, or
-    `path.of.a.setting=value`. Raises SettingsError."""
-    for word in text.split(","):
-        path, equals, value = word.strip().partition("=")
+    """Settings from comma-separated parts: `current`, a model size, WIDTHxBLOCKS, or `backbone.width=96` as in
+    premiere.toml. A list of values stands in brackets: `ranker.hidden=[64,32]`. Raises SettingsError."""
+    for word in re.split(r",(?![^\[]*\])", text):
+        name, equals, value = word.strip().partition("=")
         if equals:
-            settings = _with_value(settings, path.split("."), value, path)
-        elif path in PRESETS:
-            network = preset(path, settings.sequence.network.horizons)
-            settings = replace(settings, sequence=replace(settings.sequence, network=network))
-        elif re.fullmatch(r"\d+x\d+", path):
-            settings = with_size(settings, parse_size(path))
-        elif path != CURRENT:
+            settings = _with_value(settings, name, value)
+        elif name in PRESETS:
+            network = settings.sequence.network
+            sized = replace(preset(name, network.horizons), max_history=network.max_history)
+            settings = replace(settings, sequence=replace(settings.sequence, network=sized))
+        elif re.fullmatch(r"\d+x\d+", name):
+            settings = with_size(settings, parse_size(name))
+        elif name != CURRENT:
             sizes = ", ".join(PRESETS)
-            raise SettingsError(f"{path!r} is not {CURRENT!r}, a size ({sizes}, 96x3) or a setting such as seed=1.")
+            raise SettingsError(
+                f"{name!r} is not {CURRENT!r}, a size ({sizes}, 96x3) or a setting such as optimizer.lr=0.001."
+            )
     return settings
 
 
-def _with_value(settings: Any, path: list[str], value: str, full_path: str) -> Any:
-    """A copy of `settings` in which one field, at `path`, has another value."""
-    name, *rest = path
-    known = [field.name for field in fields(settings)]
-    if name not in known:
-        raise SettingsError(f"There is no setting {full_path}: {name!r} is not one of {', '.join(known)}.")
-    old = getattr(settings, name)
-    if is_dataclass(old) and not rest:
-        raise SettingsError(f"{full_path} is a group of settings: name one of its fields, as {full_path}.NAME=value.")
-    if rest and not is_dataclass(old):
-        raise SettingsError(f"{name} is not a group of settings: remove the part after it in {full_path}.")
-    if rest:
-        return replace(settings, **{name: _with_value(old, rest, value, full_path)})
-    return replace(settings, **{name: _parse_value(old, value, full_path)})
-
-
-def _parse_value(old: Any, value: str, full_path: str) -> Any:
-    """`value` converted to the type of the present value `old`."""
-    if isinstance(old, tuple):
-        raise SettingsError(f"{full_path} is a list: only single values can be set here.")
+def _with_value(settings: LearnerSettings, name: str, value: str) -> LearnerSettings:
     try:
-        new = value if isinstance(old, str) else json.loads(value)
-    except ValueError:
-        new = None
-    if isinstance(old, float) and type(new) is int:
-        new = float(new)
-    if type(new) is not type(old):
+        return with_setting(settings, name, value)
+    except KeyError:
         raise SettingsError(
-            f"{full_path}={value}: expected a value of type {type(old).__name__}, as {full_path}={json.dumps(old)}."
-        )
-    return new
+            f"{name} is no setting that can be compared: name a setting of the model (`premiere settings --table`)."
+        ) from None
+    except ValidationError as error:
+        raise SettingsError(f"Invalid value of the setting {name}: {error.errors()[0]['msg']}.") from None
+    except ValueError as error:
+        raise SettingsError(f"Invalid value of the setting {name}: {error}.") from None
+
+
+def as_toml(text: str) -> str:
+    """The lines of premiere.toml that set the values of a side, given as text to `parse_settings`."""
+    top: list[str] = []
+    tables: dict[str, list[str]] = {}
+    for word in re.split(r",(?![^\[]*\])", text):
+        name, equals, value = word.strip().partition("=")
+        table, dot, field = name.partition(".")
+        shown = value if re.fullmatch(r"[\d.\[\],e-]+|true|false", value) else f'"{value}"'
+        if dot:
+            tables.setdefault(table, []).append(f"{field} = {shown}")
+        elif equals:
+            top.append(f"{name} = {shown}")
+        elif name in PRESETS:
+            top.append(f'model_size = "{name}"')
+        elif name != CURRENT:
+            size = parse_size(name)
+            tables.setdefault("backbone", []).extend(f"{part} = {n}" for part, n in size._asdict().items())
+    return "\n".join([*top, *(f"[{table}]\n" + "\n".join(lines) for table, lines in tables.items())])
 
 
 def first_test_event(data: Dataset, days: float | None) -> int:
@@ -121,8 +125,6 @@ def report(
     verdict on B, and curves. Raises SettingsError."""
     set_threads(1)
     sides = {side: parse_settings(name, settings) for side, name in zip(SIDES, names, strict=True)}
-    if len({side.repeats for side in sides.values()}) > 1:
-        raise SettingsError("`repeats` decides which events are scored: it must be the same for both sides.")
     first = first_test_event(data, days)
     recorded = _run(data, encode, sides["A"], "A", names[0], log, first)
     other = _run(data, encode, sides["B"], "B", names[1], log, first)
@@ -201,6 +203,10 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield conclusion(result)
     yield from _significant(result)
+    better = result["names"].get({BETTER: "B", WORSE: "A"}.get(result["verdict"], ""))
+    if better is not None and (lines_of_file := as_toml(better)):
+        yield "To use the better settings, put these lines into premiere.toml and restart `learn`:"
+        yield lines_of_file
 
 
 def _significant(result: Mapping[str, Any]) -> Iterator[str]:

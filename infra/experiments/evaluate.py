@@ -9,8 +9,9 @@ import copy
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ ACTUAL: Final = "actual"  # row of the beyond-accuracy metrics: the titles that 
 BATCH_EVENTS: Final = 64  # events per micro-batch, as in the live learner
 
 OnProgress = Callable[[int, int, dict[str, PrequentialMetrics]], None]  # events done, all events, metrics by variant
-OnScored = Callable[[int, RankedEvent, dict[str, float]], None]  # index in its micro-batch, event, rank by variant
+OnScored = Callable[[int | None, RankedEvent, dict[str, float]], None]  # index (`with_index`), event, rank by variant
 
 
 def evaluate(
@@ -65,7 +66,7 @@ def evaluate(
         for title in batch:
             if isinstance(title, TitleMetadata):
                 baselines.launch(title.title)
-        for index, event in enumerate(learner.observe(batch).ranked):
+        for index, event in with_index(learner.observe(batch).ranked):
             if done >= first and not baselines.has_seen(event.user, event.title):
                 ranks = scores.add(event, baselines)
                 if on_scored is not None:
@@ -85,6 +86,13 @@ def evaluate(
         "settings": asdict(settings),
         **scores.report(candidates),
     }
+
+
+def with_index(events: Iterable[RankedEvent]) -> Iterator[tuple[int | None, RankedEvent]]:
+    """Each event of a micro-batch, with its place among those that are learned; None for one that is not."""
+    places = count()
+    for event in events:
+        yield next(places) if event.is_learned else None, event
 
 
 def warmup_targets(data: Dataset) -> int:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
-from infra.experiments.evaluate import micro_batches, warmup_targets
+from infra.experiments.evaluate import micro_batches, warmup_targets, with_index
 from model.actions import TARGET_WEIGHTS
 from model.learner import Learner, RankedEvent, UserUpdate, new_pipeline
 from model.metrics import bootstrap
@@ -95,9 +95,15 @@ class Instrumented(RankingPipeline):
             self.backbone_ranks.append(rank_by_score(self.backbone_NV[n], snapshot, request, self.repeats))
         return result
 
-    def extra_ranks(self, name: str, index: int) -> dict[str, float]:
-        """Further ranks of the micro-batch's event at `index`, by recorded name; `name` is the variant's."""
-        return {backbone_only(name): self.backbone_ranks[index]} if self.backbone_ranks else {}
+    def extra_ranks(self, name: str, index: int | None) -> dict[str, float]:
+        """Further ranks of an event, by recorded name; `name` is the variant's.
+
+        `index` is the event's place among the micro-batch's events that are learned; None: it is not learned, because
+        its title waits for its launch, and no list can hold the title.
+        """
+        if self.sequence is None:
+            return {}
+        return {backbone_only(name): float("inf") if index is None else self.backbone_ranks[index]}
 
     def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
         began = time.process_time()
@@ -215,7 +221,7 @@ def run_prequential(
                 seen.launch(title.title)
         if before_batch is not None:
             before_batch(done, batch)
-        for index, event in enumerate(learner.observe(batch).ranked):
+        for index, event in with_index(learner.observe(batch).ranked):
             if done >= first and not seen.has_seen(event.user, event.title):
                 ranks = event.ranks | extra_ranks(learner.pipelines, index)
                 if baselines is not None:
@@ -227,8 +233,8 @@ def run_prequential(
     return recorded
 
 
-def extra_ranks(pipelines: Mapping[str, RankingPipeline], index: int) -> dict[str, float]:
-    """Further ranks that instrumented pipelines give to the micro-batch's event at `index`, by recorded name."""
+def extra_ranks(pipelines: Mapping[str, RankingPipeline], index: int | None) -> dict[str, float]:
+    """Further ranks that instrumented pipelines give to an event, by recorded name. See `Instrumented.extra_ranks`."""
     ranks: dict[str, float] = {}
     for name, pipeline in pipelines.items():
         if isinstance(pipeline, Instrumented):

@@ -60,7 +60,7 @@ def headline(encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log
     recorded = ScoredEvents()
     progress = ProgressPrinter(len(data), log)
 
-    def on_scored(index: int, event: RankedEvent, ranks: dict[str, float]) -> None:
+    def on_scored(index: int | None, event: RankedEvent, ranks: dict[str, float]) -> None:
         recorded.add(event, ranks | extra_ranks(pipelines, index))
 
     def on_progress(done: int, _total: int, _metrics: object) -> None:

@@ -97,8 +97,9 @@ class TaskEvaluator(Instrumented, ABC):
         self.task_ranks.append(ranks)
         return result if self.ranks_titles else RankResult(ranks[TASK_SEPARATOR + self.tasks[0]], result.top_M)
 
-    def extra_ranks(self, name: str, index: int) -> dict[str, float]:
-        return super().extra_ranks(name, index) | {name + key: rank for key, rank in self.task_ranks[index].items()}
+    def extra_ranks(self, name: str, index: int | None) -> dict[str, float]:
+        ranks = super().extra_ranks(name, index) if self.ranks_titles else {}
+        return ranks if index is None else ranks | {name + key: rank for key, rank in self.task_ranks[index].items()}
 
 
 def _truth(task: str, snapshot: CatalogSnapshot, request: RankingRequest) -> NDArray[np.bool_]:

@@ -25,9 +25,10 @@ from model.checkpoint import CheckpointError
 from model.learner import Learner
 from streaming.flows.learn import numeric_environment
 from streaming.kafka.source import read_all
-from streaming.records import SettingsChange, Version
+from streaming.records import Version
 from streaming.state.log_learner import LogLearner, restarted
 from streaming.state.model_versions import read_versions
+from streaming.state.recompute import recompute
 from streaming.state.settings_history import all_values, settings_at
 from streaming.topics import ACTIVITY
 
@@ -152,19 +153,11 @@ def _load(settings: Settings, version: Version, start_point: _StartPoint, first:
 def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Version) -> LogLearner:
     """Learn from the learner log up to the version's offset; returns the learner there. Raises VerifyError."""
     start = learner.position
-    changes = [change for change in version.settings if change.position > start]
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("offsets", total=version.position - start)
-        for message in read_all(config, ACTIVITY, {0: start}):
-            if changes and _is_restart(learner, changes[0]):  # after the record before
-                learner = _changed(learner, version, changes.pop(0))
-            is_due = learner.feed(message)  # the state of a version includes the check at which it was written
-            if changes and _is_restart(learner, changes[0]):  # this record closed the last micro-batch before
-                learner = _changed(learner, version, changes.pop(0))
-                is_due = learner.feed(message)
-            progress.update(task, completed=message.offset + 1 - start)
-            if is_due and learner.position >= version.position:
-                break
+        for current in recompute(learner, read_all(config, ACTIVITY, {0: start}), version):
+            learner = current
+            progress.update(task, completed=learner.next_offset - start)
     if learner.position < version.position:
         raise VerifyError(
             f"The log ends before offset {version.position} of the version: the version was learned from another log."
@@ -176,18 +169,6 @@ def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Versio
             "from the weights of another log, skipped records lost to retention, or is of another release."
         )
     return learner
-
-
-def _is_restart(learner: LogLearner, change: SettingsChange) -> bool:
-    """Whether the state is the one that the learner was restarted from with other settings."""
-    return (learner.position, learner.checked_at) == (change.position, change.checked_at)
-
-
-def _changed(learner: LogLearner, version: Version, change: SettingsChange) -> LogLearner:
-    """The learner with the settings from this change on. It keeps the ranges that are read without training."""
-    changed = restarted(learner.state_dict(), *settings_at(version.settings, change.position))
-    changed.skip(learner.skipped)
-    return changed
 
 
 def _manifest_fields(learner: LogLearner, version: Version, log_id: str) -> dict[str, Any]:

@@ -139,16 +139,16 @@ class UserStore:
     def _touch(self, user: str) -> int:
         """Mark the user as most recently active and return the index, assigned if necessary."""
         user_index = self.user_indices.pop(user)
-        if user_index is None and self.free_indices:
+        if user_index is None and len(self.user_indices) >= self.max_users:
+            _, user_index = self.user_indices.pop_oldest()
+            self._clear(user_index)
+        elif user_index is None and self.free_indices:
             user_index = self.free_indices.pop(0)
-        elif user_index is None and len(self.user_indices) < self.max_users:
+        elif user_index is None:
             user_index = self.allocated
             if user_index == len(self.interactions.user_count_U):
                 self._grow_users()
             self.allocated += 1
-        elif user_index is None:
-            _, user_index = self.user_indices.pop_oldest()
-            self._clear(user_index)
         events = int(self.interactions.user_count_U[user_index]) + 1
         self.user_indices.put(user, user_index, is_proven=events >= PROVEN_EVENTS)
         return user_index

@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 import streaming
 from features.definitions import FEAST_OBJECTS, VIEW_SCHEMAS
 from infra.cli.main import app
-from infra.settings_table import settings_table
+from infra.settings_table import model_settings_table, settings_table
 from model.actions import ACTIONS
 from streaming.flows.titles import VALID_RELEASE_MS, VALID_YEARS
 from streaming.records import (
@@ -121,6 +121,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "metrics": metrics,
     "views": views,
     "settings": settings_table,
+    "model_settings": model_settings_table,
 }
 
 

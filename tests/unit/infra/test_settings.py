@@ -23,12 +23,12 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_environment_overrides_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "premiere.toml").write_text(
-        'threads = 2\nactivity_history = 50\nlist_size = 10\nbootstrap_servers = "a:1"\n'
+        'threads = 2\nactivity_history = 150\nlist_size = 10\nbootstrap_servers = "a:1"\n'
     )
-    (tmp_path / ".env").write_text("PREMIERE_THREADS=3\nPREMIERE_ACTIVITY_HISTORY=60\nGRAFANA_PASSWORD=x\n")
+    (tmp_path / ".env").write_text("PREMIERE_THREADS=3\nPREMIERE_ACTIVITY_HISTORY=160\nGRAFANA_PASSWORD=x\n")
     monkeypatch.setenv("PREMIERE_THREADS", "4")
     settings = load()
-    assert (settings.threads, settings.activity_history, settings.list_size) == (4, 60, 10)
+    assert (settings.threads, settings.activity_history, settings.list_size) == (4, 160, 10)
     assert settings.bootstrap_servers == "a:1"
     assert load(threads=5).threads == 5
 

@@ -3,7 +3,7 @@
 from pydantic import SecretStr
 
 from infra.settings import Settings
-from infra.settings_table import masked_values, settings_table
+from infra.settings_table import masked_values, model_settings_table, settings_table
 
 
 def test_secrets_are_masked() -> None:
@@ -18,6 +18,12 @@ def test_secrets_are_masked() -> None:
 
 
 def test_table_describes_every_setting() -> None:
-    rows = settings_table().splitlines()[2:]
-    assert len(rows) == len(Settings.model_fields)
-    assert all(field.description for field in Settings.model_fields.values())
+    rows = settings_table().splitlines()[2:] + model_settings_table().splitlines()[2:]
+    names = [row.split("`")[1] for row in rows]
+    assert names == list(Settings().values())
+    assert all(row.rstrip(" |").rsplit("| ", 1)[1] for row in rows)
+
+
+def test_current_values_include_those_of_the_model_size() -> None:
+    values = masked_values(Settings(model_size="2m", optimizer={"lr": 0.5}))
+    assert (values["backbone.width"], values["backbone.d_out"], values["optimizer.lr"]) == ("192", "64", "0.5")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -78,6 +79,16 @@ def test_backbone_only_rank_excludes_seen_titles(data: Dataset) -> None:
     assert len(ranks) == len(recorded)
     unseen = [60 - events for events in recorded.user_events]  # of 60 titles; no user returns to a title
     assert all(1 <= rank <= limit for rank, limit in zip(ranks, unseen, strict=True))
+
+
+def test_event_on_a_waiting_title_has_no_backbone_rank(data: Dataset) -> None:
+    evicting = replace(SETTINGS, stream_state=replace(SETTINGS.stream_state, max_titles=12))
+    recorded = run_prequential(data, no_text, Learner(evicting, {"full": instrumented(evicting)}), no_log)
+    full, alone = (np.array(recorded.ranks[name]) for name in ("full", backbone_only("full")))
+    waiting_N = np.isinf(alone)
+    assert 0 < waiting_N.sum() < len(recorded)
+    assert np.isinf(full[waiting_N]).all()
+    assert (alone[~waiting_N] <= 12).all()
 
 
 def test_nothing_scored_is_an_error_with_remedy() -> None:

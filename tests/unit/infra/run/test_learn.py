@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from infra.errors import SettingsError
+from infra.experiments import compare
+from infra.experiments.verdicts import BETTER
 from infra.learner_settings import learner_settings, log_settings
+from infra.operate.verify import verify
 from infra.run.learn import check_checkpoint_settings, first_offset, learn
-from infra.settings import Settings
+from infra.settings import Settings, load
 from infra.topics import create_topics
 from model.checkpoint import FORMAT
 from model.learner import Learner
@@ -21,9 +24,10 @@ from streaming.state.log_settings import LogSettings
 from streaming.state.settings_history import all_values
 from streaming.topics import ACTIVITY, topics
 from tests.support.checkpoint_storage import change_format, write
+from tests.support.evaluation import checkerboard, no_log, no_text
 from tests.support.kafka import StartBroker
 from tests.support.learn_flow import announced_versions, produce, run_until_announced
-from tests.support.learner import LogBuilder
+from tests.support.learner import SETTINGS, LogBuilder
 from tests.support.streams import group_offset
 
 torch.set_num_threads(1)
@@ -78,6 +82,42 @@ def test_unannounced_checkpoint_is_announced_after_a_restart(settings: Settings)
 
 def test_empty_log_starts_at_offset_zero(settings: Settings) -> None:
     assert first_offset(settings.kafka_config()) == 0
+
+
+def test_learn_starts_with_the_better_of_two_compared_settings(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better, worse = "learner.shortlist=350,optimizer.lr=0.003", "max_titles=4,min_users_before_launch=1"
+    found = compare.report(checkerboard(320), no_text, SETTINGS, (worse, better), no_log)
+    assert found["verdict"] == BETTER
+    *_, lines = compare.lines(found)
+    monkeypatch.chdir(tmp_path)
+    Path("premiere.toml").write_text(lines)
+    changed = load(bootstrap_servers=settings.bootstrap_servers, data_dir=tmp_path, checkpoint_seconds=2)
+    log = LogBuilder(seed=3, d_text=256).add_rounds(30)
+    produce(changed, log.messages)
+    run_until_announced(changed, 1)
+    newest = CheckpointStore(changed.checkpoints_url()).load_newest()
+    assert newest is not None
+    assert newest[1]["settings_changes"][0]["values"] == {
+        "learner.shortlist": 350, "optimizer.lr": 0.003, "learner.checkpoint_ms": 2_000,
+    }  # fmt: skip
+
+
+def test_change_of_a_live_setting_takes_effect_at_the_offset_of_the_checkpoint(settings: Settings) -> None:
+    log = LogBuilder(seed=3, d_text=256).add_rounds(40)
+    produce(settings, log.messages[:120])
+    run_until_announced(settings, 1)
+    count = len(announced_versions(settings))
+    changed = settings.model_copy(update={"max_titles": 1_000, "filter_seen": False})
+    produce(changed, log.messages[120:])
+    run_until_announced(changed, count + 1)
+    last = announced_versions(changed)[-1]
+    assert [change.values for change in last.settings[1:]] == [{"memory.max_titles": 1_000, "learner.repeats": True}]
+    assert 0 < last.settings[1].position < last.position
+    output: list[str] = []
+    verify(changed, len(announced_versions(changed)) - 1, None, None, output.append)
+    assert "bit-identical" in output[0]
 
 
 def test_checkpoint_of_another_shape_is_refused_by_the_name_of_the_setting() -> None:
