@@ -72,7 +72,7 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
         same_log = manifest["log"] == log_id
         learner.load_state_dict(state, same_log)
         _report_change(learner.settings_changes[-1], learner.position)
-        manifest = manifest if same_log else {**manifest, "position": 0, "learned": 0, "skipped": []}
+        manifest |= {} if same_log else {"position": 0, "learned": 0, "skipped": [], "settings_changes": []}
         newest = version_record(url, manifest)
         unannounced = _unannounced(read_versions(config), newest, manifest["passed"], learner.gate, checkpoints)
         _skip_lost_records(learner, first, same_log)
@@ -83,15 +83,9 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
         idle=IDLE_INTERVAL, batch=POLL_RECORDS, position=commit_position, stop=stop,
     )  # fmt: skip
     dataflow = build(
-        activity=source,
-        versions=KafkaSink(config, stop=stop, owner=owner),
-        learner=learner,
-        checkpoints=checkpoints,
-        commit_position=commit_position,
-        reread=partial(_reread, config),
-        unannounced=unannounced,
-        stop=stop,
-    )
+        activity=source, versions=KafkaSink(config, stop=stop, owner=owner), learner=learner, checkpoints=checkpoints,
+        commit_position=commit_position, reread=partial(_reread, config), unannounced=unannounced, stop=stop,
+    )  # fmt: skip
     start_retention_watch(config, settings.checkpoints_url(), log_id, stop)
     return Flow(dataflow, [source])
 
