@@ -147,7 +147,7 @@ class RankFile:
         if self._file is not None:
             self._file.close()
 
-    def __call__(self, _index: int, event: RankedEvent, ranks: dict[str, float]) -> None:
+    def __call__(self, _index: int | None, event: RankedEvent, ranks: dict[str, float]) -> None:
         if self._file is None:
             return
         write = csv.writer(self._file, lineterminator="\n").writerow
