@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]  # [n, d], rows of length one; zero rows for texts without a known token
 Encoder = Callable[[Sequence[str]], Vectors]
 
+DIMENSIONS: Final = 256  # of a vector; the width of the learner log and of all checkpoints
 MAX_TEXT_BYTES: Final = 8_192  # of a title's text; the rest is not embedded, which bounds the work of one launch
 
 
@@ -28,11 +29,22 @@ class EncoderError(Exception):
 
 
 def load_encoder(name: str = "wordllama") -> Encoder:
-    """Load an encoder: `wordllama` (256 dimensions), or a sentence-transformers model by name or path.
+    """Load an encoder: `wordllama`, or a sentence-transformers model by name or path, of DIMENSIONS dimensions.
 
-    Raises EncoderError if its package or its files are missing.
+    Raises EncoderError if its package or its files are missing, or if its vectors have another width.
     """
-    return _wordllama() if name == "wordllama" else _sentence_transformers(name)
+    encode = _wordllama() if name == "wordllama" else _sentence_transformers(name)
+    check_width(name, encode)
+    return encode
+
+
+def check_width(name: str, encode: Encoder) -> None:
+    """Raise EncoderError if the vectors are not as wide as the model takes them: it would skip every title."""
+    if (width := encode(["text"]).shape[1]) != DIMENSIONS:
+        raise EncoderError(
+            f"The text encoder {name} gives vectors of {width} numbers, and the model takes {DIMENSIONS}: "
+            "choose another one, or use wordllama."
+        )
 
 
 def launch_text(

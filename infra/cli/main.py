@@ -6,9 +6,10 @@ another process owns the flow. Wrong usage is exit code 2. Any other exception i
 bug and keeps its traceback.
 """
 
+import errno
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -17,6 +18,9 @@ from infra.cli import evaluate, experiments, operations
 from infra.cli.check import check
 from infra.cli.options import DEFAULT_RATING_MAX, AsJson, Events, RatingMax, Text, Titles
 from infra.errors import PremiereError
+
+# Of a file system: no bug of a command, whichever file it writes.
+HOST_ERRORS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 class _CommandGroup(TyperGroup):
@@ -29,6 +33,11 @@ class _CommandGroup(TyperGroup):
         except PremiereError as error:
             typer.echo(f"premiere: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:
+            if error.errno not in HOST_ERRORS or (error.filename is None and error.errno != errno.ENOSPC):
+                raise
+            typer.echo(f"premiere: {error.filename or 'The output'} cannot be used: {error.strerror}.", err=True)
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(

@@ -3,7 +3,8 @@
 `premiere up` and `premiere run` make the quick checks of it before they start a flow.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Final
 
 from infra.doctor.findings import Finding
@@ -36,10 +37,18 @@ def refuse_start(settings: Settings, flows: Collection[str]) -> None:
     Outages are left to the flows. Ports, the encoder and the access to the learner log are not checked: the flows use
     them at once, and end with the same messages.
     """
-    for found in _start_findings(settings, flows):
+    _refuse(_start_findings(settings, flows))
+
+
+def refuse_folder(folder: Path) -> None:
+    """Raise SettingsError if the data folder cannot be written."""
+    _refuse(folder_findings(folder))
+
+
+def _refuse(findings: Iterable[Finding]) -> None:
+    for found in findings:
         if found.level == "error" and not found.may_pass:
-            text = found.text[0].upper() + found.text[1:].rstrip(".")
-            raise SettingsError(f"{text}. {found.remedy}".rstrip())
+            raise SettingsError(f"{found.text.rstrip('.')}. {found.remedy}".rstrip())
 
 
 def _start_findings(settings: Settings, flows: Collection[str]) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
-from infra.doctor.findings import Finding
+from infra.doctor.findings import Finding, Level
 from infra.errors import TopicError
 from infra.local.supervisor import FLOWS
 from infra.settings import Settings
@@ -21,6 +21,7 @@ from streaming.topics import Topic, topics
 
 PART: Final = "kafka"
 RETENTION: Final = "retention.ms"
+CLEANUP: Final = "cleanup.policy"
 MAX_CLOCK_DIFFERENCE_S: Final = 60.0
 TAIL_RECORDS: Final = 64  # of the learner log that are read; the last ones may be markers of transactions
 PARTITIONED_BY_USER: Final = (t.USER_EVENTS, t.ERASURE_REQUESTS)
@@ -87,22 +88,30 @@ def _setting_findings(config: Mapping[str, str], existing: Sequence[Topic], time
             yield Finding("warning", PART, text, "Give this user DescribeConfigs on the topics.")
             differing += 1
             continue
-        for name, value in topic.config.items():
+        for name, value in {CLEANUP: "delete", **topic.config}.items():
             entry = found.get(name)
             if entry is None or entry.value == value:
                 continue
             differing += 1
-            shorter = name == RETENTION and 0 <= int(entry.value) < int(value)
-            level, harm = ("error", "producers could set record times") if name == TIMESTAMP_TYPE else (
-                "warning", "records may be deleted before they are read" if shorter else "this is not the default"
-            )  # fmt: skip
+            level, harm = _harm(name, entry.value, value)
             yield Finding(
-                level, PART, f"{topic.name} has {name}={entry.value}, not {value}: {harm}",  # type: ignore[arg-type]
+                level, PART, f"{topic.name} has {name}={entry.value}, not {value}: {harm}",
                 f"Run `kafka-configs.sh --alter --entity-type topics --entity-name {resource.name} --add-config "
                 f"{name}={value}`.",
             )  # fmt: skip
     if not differing:
         yield Finding("ok", PART, "the topics have the recommended settings")
+
+
+def _harm(name: str, found: str, wanted: str) -> tuple[Level, str]:
+    """What another value of a topic's setting does."""
+    if name == TIMESTAMP_TYPE:
+        return "error", "producers could set record times"
+    if name == CLEANUP:
+        return "error", "Kafka deletes records that the flows need"
+    if name == RETENTION and 0 <= int(found) < int(wanted):
+        return "warning", "records may be deleted before they are read"
+    return "warning", "this is not the default"
 
 
 def _read_findings(config: Mapping[str, str]) -> Iterator[Finding]:

@@ -53,10 +53,10 @@ def local_services(data_dir: Path) -> dict[str, Any]:
     if not data_lock.is_up(data_dir):
         return {}
     try:
-        found: dict[str, Any] = json.loads((data_dir / ADDRESS_FILE).read_text())
+        found: dict[str, Any] = dict(json.loads((data_dir / ADDRESS_FILE).read_text()))
     except FileNotFoundError:  # it is starting or ending
         return {}
-    except ValueError:
+    except (ValueError, TypeError):
         raise SettingsError(f"{data_dir / ADDRESS_FILE} is damaged: stop `premiere up` and start it again.") from None
     found.pop("pid", None)
     if (version := found.pop("format", ADDRESS_FILE_FORMAT)) != ADDRESS_FILE_FORMAT:

@@ -6,7 +6,7 @@ from typing import Final
 
 import typer
 
-from infra.doctor.command import refuse_start
+from infra.doctor.command import refuse_folder, refuse_start
 from infra.local.services import REDIS_URL_FILE, start_services
 from infra.local.supervisor import FLOWS, Supervisor
 from infra.local.terminal import on_hangup
@@ -19,6 +19,7 @@ CHECK_INTERVAL_S: Final = 0.25  # between two checks for crashed flows
 
 def up(settings: Settings, kafka_port: int = 0, redis_port: int = 0) -> None:
     """Run until a signal, then stop all. Raises PremiereError if a service does not start or a flow fails."""
+    refuse_folder(settings.data_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     on_hangup(signal.default_int_handler)
     try:

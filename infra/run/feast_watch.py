@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from redis.exceptions import RedisError
 
 from streaming.stores.lost_rows import LostRows
+from streaming.stores.retry import answer_of, is_outage
 
 if TYPE_CHECKING:
     from feast import FeatureStore  # its import takes one second
@@ -37,8 +38,9 @@ def _run(watch: "_Watch", stop: threading.Event, interval_s: float) -> None:
         try:
             watch.look_at_views()
             watch.look_at_rows()
-        except RedisError:
-            pass  # the sink waits for Redis, and says so
+        except RedisError as error:  # the sink waits for Redis, and says so
+            if not is_outage(error):
+                log.warning("The rows in the online store cannot be watched (%s).", answer_of(error))
         except Exception:  # of Feast, while another program changes the registry
             log.warning("Feast's registry cannot be read; trying again.", exc_info=True)
         if stop.wait(interval_s):

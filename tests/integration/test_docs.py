@@ -16,6 +16,7 @@ from infra.topics import create_topics
 from streaming.flows.features import parse_events, parse_requests
 from streaming.flows.titles import parse_launches, parse_withdrawals
 from streaming.kafka import dead_letters
+from streaming.kafka.client import producer_config
 from streaming.kafka.source import Message, read_all
 from streaming.state.title_state import TitleLaunch
 from streaming.state.user_history import UserEvent
@@ -176,3 +177,8 @@ def test_feast_example_returns_recent_titles(
     found = eval(capsys.readouterr().out)
     assert found["recent_titles"] == [[title]]
     assert found["name"] == ["Amélie 🎬"]
+
+
+def test_compression_of_dead_letters_is_documented() -> None:
+    page = (ROOT / "docs" / "contracts.md").read_text().partition("\n## Dead letters\n")[2]
+    assert producer_config({})["compression.type"].upper() in page

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from features.text_encoders import MAX_TEXT_BYTES, Encoder, EncoderError, launch_text, load_encoder
+from features.text_encoders import (
+    DIMENSIONS,
+    MAX_TEXT_BYTES,
+    Encoder,
+    EncoderError,
+    check_width,
+    launch_text,
+    load_encoder,
+)
+from model.state.stream_state import StreamStateSettings
 
 TOY = "Toy Story. Animation, Children, Comedy. A cowboy doll is jealous when a boy gets a new toy for his birthday."
 NEMO = "Finding Nemo. Animation, Children, Comedy. A clown fish looks for his little son, who was taken by a diver."
@@ -97,3 +106,10 @@ def test_launch_text_may_be_empty_and_is_truncated() -> None:
     assert launch_text() == launch_text(" ", [], "", {"tags": " "}) == ""
     assert len(launch_text("x", overview="y" * 3 * MAX_TEXT_BYTES)) == MAX_TEXT_BYTES
     assert launch_text("é" * MAX_TEXT_BYTES) == "é" * (MAX_TEXT_BYTES // 2)
+
+
+def test_encoder_of_another_width_is_refused(encode: Encoder) -> None:
+    check_width("wordllama", encode)
+    with pytest.raises(EncoderError, match=r"mini gives vectors of 384 numbers, and the model takes 256"):
+        check_width("mini", lambda texts: np.ones((len(texts), 384), np.float32))
+    assert StreamStateSettings().d_text == DIMENSIONS

@@ -100,3 +100,21 @@ def test_every_path_of_a_result_is_checked_before_the_run(tmp_path: Path) -> Non
             assert "cannot be written" in line
             tried += 1
     assert tried == 17
+
+
+def test_data_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/premiere")):
+        monkeypatch.setenv("PREMIERE_DATA_DIR", str(folder))
+        result = cli.invoke(app, ["up"])
+        (line,) = result.stderr.splitlines()
+        assert (result.exit_code, line.endswith("Set PREMIERE_DATA_DIR.")) == (1, True)
+
+
+def test_full_disk_of_the_output_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-P", "-m", "infra.cli.main", "settings"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "premiere: The output cannot be used: No space left on device."
+    assert "Traceback" not in done.stderr

@@ -18,7 +18,7 @@ from infra.cli.main import app
 from infra.doctor.command import diagnose, refuse_start
 from infra.doctor.findings import Finding
 from infra.errors import SettingsError
-from infra.local.embedded import LOOPBACK, start_redis
+from infra.local.embedded import LOOPBACK, start_kafka, start_redis
 from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 from infra.topics import create_topics, delete_topics
@@ -240,3 +240,16 @@ def test_command_ends_with_one_sentence_before_a_flow_starts(settings: Settings,
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.endswith("Set maxmemory-policy volatile-ttl.")
+
+
+def test_compacted_events_refuse_the_start(kafka_home: Path, tmp_path: Path) -> None:
+    with start_kafka(tmp_path / "kafka", kafka_home, "apache") as address:
+        made = Settings(data_dir=tmp_path, bootstrap_servers=address)
+        wanted = topics()
+        create_topics(
+            made.kafka_config(), [wanted[0]._replace(config=wanted[0].config | {"cleanup.policy": "compact"})]
+        )
+        create_topics(made.kafka_config(), wanted)
+        with pytest.raises(SettingsError, match=r"user-events has cleanup.policy=compact.*cleanup.policy=delete"):
+            refuse_start(made, ["features"])
+        refuse_start(made, ["titles"])

@@ -51,6 +51,7 @@ def test_file_that_cannot_be_used_is_named(tmp_path: Path, running: Path) -> Non
     running.write_text(json.dumps(SERVED | {"format": 99}))
     with pytest.raises(SettingsError, match=r"another release .*format 99"):
         local_services(tmp_path)
-    running.write_text('{"pid": 1')
-    with pytest.raises(SettingsError, match=r"running\.json is damaged"):
-        local_services(tmp_path)
+    for content in ('{"pid": 1', "7", '["up:1"]'):
+        running.write_text(content)
+        with pytest.raises(SettingsError, match=r"running\.json is damaged"):
+            local_services(tmp_path)

@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +55,15 @@ def test_scrape_reads_endpoint_over_http(endpoint: Settings) -> None:
     assert page is not None
     assert page.value("test_scrape_sum", variant="full", metric="mrr") == 4.5
     assert Histogram.from_scrape(page, "test_scrape_seconds").cumulative_counts == (1, 3, 4)
+
+
+def test_proxy_of_the_environment_is_not_used(endpoint: Settings) -> None:
+    settings = f"Settings(metrics_port={endpoint.metrics_port})"
+    code = f"from infra.monitor.scrape import *; print(scrape_flow({settings}, 'learn'))"
+    env = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
+    env["http_proxy"] = "http://127.0.0.1:9"  # nothing answers there
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Scrape(")
 
 
 def test_unreachable_flow_gives_none(endpoint: Settings) -> None:
