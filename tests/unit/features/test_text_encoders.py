@@ -12,7 +12,7 @@ from features.text_encoders import (
     launch_text,
     load_encoder,
 )
-from model.state.stream_state import StreamStateSettings
+from model.settings import StreamStateSettings
 
 TOY = "Toy Story. Animation, Children, Comedy. A cowboy doll is jealous when a boy gets a new toy for his birthday."
 NEMO = "Finding Nemo. Animation, Children, Comedy. A clown fish looks for his little son, who was taken by a diver."
