@@ -24,8 +24,8 @@ def with_live_launches(data: Dataset, live_start: int, count: int = LIVE_LAUNCHE
     np.minimum.at(first_event, data.title, np.arange(len(data)))
     first = {title: int(first_event[row]) for row, title in enumerate(data.titles)}
     is_live = data.launched >= data.ts[live_start]
-    late = [row for row, launch in enumerate(data.launches) if first.get(launch.title, len(data)) > live_start]
-    with_event = [row for row in late if not is_live[row] and data.launches[row].title in first]
+    firsts = [first.get(launch.title, len(data)) for launch in data.launches]
+    with_event = [row for row, at in enumerate(firsts) if live_start < at < len(data) and not is_live[row]]
     random = np.random.default_rng(seed)
     missing = max(0, count - int(is_live.sum()))
     launches, launched = list(data.launches), data.launched.copy()

@@ -36,6 +36,17 @@ def test_each_title_launches_before_its_first_event(data: Dataset) -> None:
     assert all((launch.ts or 0) < first[launch.title] for launch in held.launches if launch.title in first)
 
 
+def test_only_titles_with_an_event_in_the_part_are_held_back(data: Dataset) -> None:
+    part = data.slice(LIVE_START)
+    with_event = {part.titles[row] for row in part.title}
+    assert with_event < set(part.titles)
+    held = with_live_launches(part, LIVE_START // 3, count=10_000)
+    before = {launch.title: launch.ts for launch in part.launches}
+    moved = {launch.title for launch in held.launches if launch.ts != before[launch.title]}
+    assert moved
+    assert moved <= with_event
+
+
 def test_launches_stay_complete_and_in_the_order_of_time(data: Dataset) -> None:
     held = with_live_launches(data, LIVE_START, count=10_000)
     assert sorted(launch.title for launch in held.launches) == sorted(launch.title for launch in data.launches)
