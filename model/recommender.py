@@ -110,17 +110,18 @@ class Recommender:
         return TitleEncoder(self.sequence.served)
 
     def recommend(
-        self, users: Sequence[UserContext], now: int, size: int = 100, new_title_slots: int = 0
+        self, users: Sequence[UserContext], now: int | Sequence[int], size: int = 100, new_title_slots: int = 0
     ) -> list[RankedLists]:
         """The `size` best titles of each user for every horizon.
 
-        The query time is `now` (ms), or the user's last event if that is later. `new_title_slots` of the titles are
-        reserved for new titles (see `model.new_titles`).
+        The query time is `now` (ms, one for all users or one of each), or the user's last event if that is later.
+        `new_title_slots` of the titles are reserved for new titles (see `model.new_titles`).
         """
         if not users:
             return []
         histories = [self._history(user) for user in users]
-        query_times = [_query_time(history, now) for history in histories]
+        nows = now if isinstance(now, Sequence) else [now] * len(users)
+        query_times = [_query_time(history, own) for history, own in zip(histories, nows, strict=True)]
         hidden_BD = self.sequence.hidden_now(histories, query_times)
         query_BHP = self._queries(hidden_BD)
         backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.snapshot, histories)

@@ -14,8 +14,7 @@ and the title enters where it beats the end of the list. No other user is recomp
 has no text embedding to compare: it is tried on the most recently active users. The scores of a list of an older
 version cannot be compared with the title's score: such a list is outdated, and its user is recomputed.
 
-The query time of a list is the present in event time: the wall clock minus the median age of recent events. Otherwise
-a produced dataset of old events would look like years of inactivity. Nothing is ranked before the first version.
+`streaming.state.query_time` sets the query time of a list. Nothing is ranked before the first version.
 """
 
 from collections import Counter, OrderedDict, deque
@@ -23,11 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from statistics import median_low
 from typing import Final
 
 from model.recommender import RankedLists, Recommender, TitleEncoder
 from streaming.records import Activity, Title, UserErasure
+from streaming.state.query_time import QueryTime
 from streaming.state.sharding import Shard
 from streaming.state.title_cache import TitleCache
 from streaming.state.title_metadata import title_metadata
@@ -36,7 +35,6 @@ from streaming.stores.redis_lists import ErasedUser, LaunchCompleted, Prediction
 
 MAX_TITLE_ENCODERS: Final = 8  # older versions whose query vectors can still be compared with a new title
 MAX_ERASURES: Final = 100_000  # newest erasures that are repeated in a version from before them
-EVENT_AGE_SAMPLES: Final = 65  # events whose median age sets the query time; odd, so that the median is one of them
 
 
 @dataclass(frozen=True)
@@ -74,13 +72,12 @@ class Publisher:
         self._lists_entered: Counter[str] = Counter()  # by title, while it is being tried
         self._outbox: list[RedisWrite] = []  # writes for the next batch
         self._erasures: OrderedDict[str, int] = OrderedDict()  # user -> log offset of the last erasure
-        self._event_ages: deque[int] = deque(maxlen=EVENT_AGE_SAMPLES)  # ms from event time to append time
+        self._query_time = QueryTime()
         self._tokens, self._refilled_at = self.settings.refresh_budget, 0.0  # token bucket of the budget
 
     def update_cache(self, activity: Activity) -> bool:
         """Update a user's history and compute nothing. Returns False for an old activity or another shard's user."""
-        for event in activity.new[-1:]:
-            self._event_ages.append(event.appended - activity.times[event.index])
+        self._query_time.add(activity)
         return self.shard.owns(activity.user) and self.users.update(activity)
 
     def on_activity(self, activity: Activity, offset: int) -> None:
@@ -220,8 +217,8 @@ class Publisher:
         if not users or self.recommender is None:
             return []
         inputs = [user.ranking_input(self.settings.filter_seen) for user in users]
-        query_time = now - (median_low(self._event_ages) if self._event_ages else 0)
-        ranked = self.recommender.recommend(inputs, query_time, self.settings.list_size, self.settings.new_title_slots)
+        query_times = [self._query_time.of(user, now) for user in users]
+        ranked = self.recommender.recommend(inputs, query_times, self.settings.list_size, self.settings.new_title_slots)
         return [
             self._prediction(user, lists, cause, (new_events or {}).get(user.user or "", ()))
             for user, lists in zip(users, ranked, strict=True)

@@ -232,6 +232,19 @@ def test_old_data_is_ranked_for_stream_time() -> None:
     assert distance < 30 * 86_400_000 < NOW - user_update.times[-1]
 
 
+def test_user_who_has_just_acted_is_ranked_for_their_own_clock() -> None:
+    publisher = serving_publisher()
+    work_until_idle(publisher)
+    user = min(world().newest().values(), key=lambda one: one.times[-1]).user
+    publisher.on_activity(next_activity(user, unseen_titles(user)[0]), 300)
+    work_until_idle(publisher)
+    cached = publisher.users.get(user)
+    assert cached is not None
+    assert cached.ranked is not None
+    newest = max(one.times[-1] for one in world().activities)
+    assert cached.ranked.query_time - cached.times[-1] < 60_000 < newest - cached.times[-1]
+
+
 def test_restart_computes_the_same_lists() -> None:
     publisher = serving_publisher()
     work_until_idle(publisher)
