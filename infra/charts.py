@@ -15,6 +15,7 @@ import matplotlib
 matplotlib.use("svg")  # no window
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -42,6 +43,9 @@ CHART_STYLE: Final[Any] = {  # rcParams; Any, because matplotlib types each key
     "grid.color": "#eeeeee",
     "legend.frameon": False,
 }
+
+LABEL_WIDTH: Final = 0.1  # of a phase's label, as a share of the axis
+LABEL_HEIGHT: Final = 0.06  # the same
 
 Line = tuple[Sequence[float], Sequence[float]]  # x, y
 
@@ -88,9 +92,13 @@ def consumer_lag(lines: Mapping[str, Line], phases: Sequence[tuple[str, float]])
             axes.plot(x, y, lw=1.6, color=plt.get_cmap("tab10")(k), label=name)
         axes.set_yscale("symlog", linthresh=10)
         axes.set_ylim(bottom=0)
+        width, end, row = np.ptp(axes.get_xlim()), float("-inf"), 0
         for name, start in phases:
+            row = 1 - row if start < end else 0  # a label above the one that it would overlap
+            end = start + LABEL_WIDTH * width
             axes.axvline(start, color="#bbbbbb", lw=1, ls=":")
-            axes.text(start, 1.02, f" {name}", transform=axes.get_xaxis_transform(), color="#777777", fontsize=9)
+            height = 1.02 + LABEL_HEIGHT * row
+            axes.text(start, height, f" {name}", transform=axes.get_xaxis_transform(), color="#777777", fontsize=9)
         axes.set_xlabel("seconds")
         axes.set_ylabel("consumer lag, records")
         _legend(axes)

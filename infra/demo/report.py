@@ -35,6 +35,7 @@ SLICES: Final = {
     "unseen_titles": "unseen titles (no event yet)",
     "new_users": "new users (fewer than 5 events)",
 }
+_AT_10: Final = ("HR@10, all events", "NDCG@10, all events")
 _KINDS: Final = {"event": "event to updated list", "launch": "launch to first list"}
 
 
@@ -143,7 +144,7 @@ def page(outcome: Outcome) -> str:
         simulated=f'<p class="warning">{warning}</p>' if outcome.simulated else "",
         summary=summary(outcome),
         quality=_quality(found),
-        missing_events=_missing_events(found),
+        served=_served(found),
         beyond_accuracy=_beyond_accuracy(outcome.beyond_accuracy),
         means=charts.mrr_curves(curves(outcome), LABELS),
         delays=_delays(found),
@@ -179,12 +180,15 @@ def _against(mrr: Mapping[str, Mapping[str, float | None]]) -> str:
         return "No event was scored."
     name, best = max(baselines.items(), key=lambda item: item[1] or 0.0)
     served = mrr.get("served", {}).get("all")
-    as_served = "" if served is None else f" ({served:.4f} as served)"
-    ratio = f" ({best / own:.0%} of it)" if own and best else ""
+    as_served = "" if served is None else f" and {served:.4f}{_share(served, own)} as served"
     return (
-        f"The prequential MRR of the model on them was {own:.4f}{as_served}; the best baseline, {LABELS[name]}, "
-        f"reached {best:.4f}{ratio}."
+        f"The MRR of the model on them was {own:.4f} prequential{as_served}. "
+        f"The best baseline ({LABELS[name]}) reached {best or 0.0:.4f}{_share(best or 0.0, own)}."
     )
+
+
+def _share(mean: float, own: float) -> str:
+    return f" ({mean / own:.0%} of that)" if own else ""
 
 
 def curves(outcome: Outcome, window: int = CURVE_WINDOW_EVENTS) -> dict[str, charts.Line]:
@@ -231,15 +235,19 @@ def _quality(found: Mapping[str, Any]) -> str:
             means = [found["mrr"][name][s] for s in SLICES] + [found[m][name]["all"] for m in ("hr10", "ndcg10")]
             cells = "".join(f"<td>{'–' if mean is None else f'{mean:.4f}'}</td>" for mean in means)
             rows.append(f'<tr class="{name}"><th>{escape(label)}</th>{cells}</tr>')
-    heads = "".join(f"<th>{escape(label)}</th>" for label in (*SLICES.values(), "HR@10", "NDCG@10"))
-    return f"<table><tr><th>MRR, then HR@10 and NDCG@10 on all</th>{heads}</tr>{''.join(rows)}</table>"
+    heads = "".join(f"<th>{escape(label)}</th>" for label in (*map("MRR, {}".format, SLICES.values()), *_AT_10))
+    return f"<table><tr><th></th>{heads}</tr>{''.join(rows)}</table>"
 
 
-def _missing_events(found: Mapping[str, Any]) -> str:
-    live, late = found["live_events"], found["not_waited"]
+def _served(found: Mapping[str, Any]) -> str:
+    """How the served row differs from the prequential one."""
+    live, late, settings = found["live_events"], found["not_waited"], found["settings"]
     return (
-        "This run compresses hours into seconds. A user's next event was sent once the list after the previous one was "
-        f"in Redis; {late:,} of {live:,} events were sent without it after two seconds."
+        f"The served row scores the list that was in Redis when the event arrived. A list has {settings['list_size']} "
+        f"places, {settings['new_title_slots']} of them reserved for new titles; a title without a place counts 0 "
+        "there, and 1/rank in the prequential row. A list is ranked by a model version that is some seconds old. "
+        "The run is faster than real time: a user's next event was sent once the list after the previous one was in "
+        f"Redis; {late:,} of {live:,} events were sent without it after two seconds."
     )
 
 

@@ -117,8 +117,14 @@ class DemoRunner:
 
     def _progress(self, progress: ProduceProgress) -> None:
         self._tick()
-        if self.live_start and self.clock() > max(self.pacing.until, self.live_start.seconds + MIN_LIVE_S):
+        if self._live_seconds_left() < 0:
             self.stop.set()
+
+    def _live_seconds_left(self) -> float:
+        """Until the time limit ends the live part."""
+        if self.live_start is None:
+            return float("inf")
+        return max(self.pacing.until, self.live_start.seconds + MIN_LIVE_S) - self.clock()
 
     def _in_flight(self) -> int:
         return self.producer.events - processed_events(self.session.settings)
@@ -205,7 +211,11 @@ class DemoRunner:
                 learned if self.live_start else 0.0,
             ),
         )
-        return [ScreenStep(name, n, of, (of - n) / rate if rate and n < of else None) for name, n, of, rate in parts]
+        limit = max(0.0, self._live_seconds_left())
+        return [
+            ScreenStep(name, n, of, min((of - n) / rate, limit) if rate and n < of else None)
+            for name, n, of, rate in parts
+        ]
 
     def _portrait(self) -> UserPortrait | None:
         """A user with a recent event; the same one for some seconds, so that it can be read."""

@@ -5,6 +5,7 @@ functions of a `ScreenState`.
 """
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -109,13 +110,12 @@ def _loop(state: ScreenState) -> RenderableType:
 
 
 def _lag(lag: Mapping[str, int]) -> RenderableType:
-    """Consumer lag in records, by topic and flow."""
-    topics: dict[str, list[str]] = {}
+    """Consumer lag of each flow, in records of all its topics."""
+    flows = Counter[str]()
     for name, count in lag.items():
-        flow, topic = name.split(" < ")
-        topics.setdefault(topic, []).append(f"{flow} {count:,}")
-    said = ", ".join(f"{topic} ({', '.join(waiting)})" for topic, waiting in topics.items())
-    return Text.assemble(("lag ", "dim"), said or "-")
+        flows[name.split(" < ")[0]] += count
+    counts = ", ".join(f"{flow} {count:,}" for flow, count in flows.items())
+    return Text.assemble(("lag, records ", "dim"), counts or "-")
 
 
 def _portrait(portrait: UserPortrait) -> RenderableType:

@@ -45,6 +45,14 @@ def test_consumer_lag_shows_groups_and_phases() -> None:
     assert {"learn < activity", "backlog", "live"} <= texts(svg)
 
 
+def test_labels_of_short_phases_do_not_overlap() -> None:
+    line = ([0.0, 500.0], [0.0, 0.0])
+    svg = consumer_lag({"learn < activity": line}, [("titles", 0.0), ("backlog", 10.0), ("live", 90.0)])
+    nodes = ElementTree.fromstring(svg).iter(SVG_TEXT)
+    heights = {"".join(node.itertext()).strip(): node.attrib.get("y") for node in nodes}
+    assert heights["titles"] == heights["live"] != heights["backlog"]
+
+
 def test_figure_is_saved_as_png_and_closed(tmp_path: Path) -> None:
     before = plt.get_fignums()
     figure, axes = plt.subplots()

@@ -59,7 +59,7 @@ def outcome() -> Outcome:
         simulated=False,
         seconds=61.2,
         phases={"titles": 2.0, "history": 18.0, "live": 40.0},
-        settings={"seed": "0", "redis_url": "redis://:**********@h:1/0"},
+        settings={"list_size": "100", "new_title_slots": "5", "redis_url": "redis://:**********@h:1/0"},
         events=1500,
         produced=1500,
         learned=1497,
@@ -128,8 +128,8 @@ def test_run_ended_by_the_time_limit_is_reported(outcome: Outcome) -> None:
 
 
 def test_summary_names_the_best_baseline(outcome: Outcome) -> None:
-    assert "was 0.0600 (0.0500 as served)" in summary(outcome)
-    assert f"the best baseline, {LABELS['cooccurrence']}, reached 0.0300" in summary(outcome)
+    assert "was 0.0600 prequential and 0.0500 (83% of that) as served." in summary(outcome)
+    assert f"The best baseline ({LABELS['cooccurrence']}) reached 0.0300 (50% of that)." in summary(outcome)
 
 
 def test_curve_point_is_the_mean_of_the_window_before_it(outcome: Outcome) -> None:
@@ -186,6 +186,7 @@ def test_page_shows_curves_users_and_metrics(outcome: Outcome) -> None:
         "Heat &amp; Dust",
         "launched live",
         "7 of 1,000 events were sent without it",
+        "A list has 100 places, 5 of them reserved for new titles",
         "covered 12.5% of all titles; a listed title had 1,234 events on average, and 25% of the lists contained",
         "User &lt;7&gt;",
     ):

@@ -12,7 +12,9 @@ from infra.monitor.scrape import Histogram
 FRESH = Histogram((0.1, 0.5, float("inf")), (50, 100, 100))
 LAG = {
     "features < user-events": 12,
+    "features < erasure-requests": 1,
     "titles < title-launches": 0,
+    "titles < title-withdrawals": 0,
     "learn < activity": 190,
     "publish < activity": 40,
     "publish < model-versions": 0,
@@ -54,7 +56,7 @@ def test_screen_shows_progress_latency_lag_and_mrr() -> None:
         "151 events/s, 187 in flight",
         "model version 41",
         "p50 100 ms, p99 492 ms",
-        "features 12",
+        "features 13",
         "learn 190, publish 40",
         "user 431",
         "1. Heat",
@@ -82,7 +84,7 @@ def test_state_as_one_line() -> None:
     for part in (
         "live 3,120/20,001 (2:10 left)",
         "151 events/s",
-        "lag 242",
+        "lag 243",
         "event to Redis p50 100 ms",
         "served 0.0200",
     ):
