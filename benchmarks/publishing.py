@@ -35,7 +35,7 @@ from benchmarks.simulated_world import TITLES, USERS, SimulatedWorld, train_reco
 from infra.local.embedded import start_redis
 from model.recommender import RankedLists, Recommender, TitleEncoder, UserContext
 from model.sequence.model import SequenceModel
-from model.signals import candidates, table
+from model.signals import candidates, fill
 from model.signals.scorer import Scorer
 from streaming.records import Activity, NewEvent, Title
 from streaming.state.publisher import Publisher, PublishSettings
@@ -54,7 +54,7 @@ PARTS: Final[Mapping[str, Callable[..., Any]]] = {  # a part's time includes the
     "backbone": SequenceModel.hidden_now,
     "text scores of all titles": candidates.text_scores,
     "user signals": Recommender._gather,
-    "shortlist": table.shortlist,
+    "shortlist": fill.shortlist,
     "candidate signals": candidates.build_signals,
     "ranker": Scorer.__call__,
     "list selection": Recommender._select,

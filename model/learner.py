@@ -23,7 +23,6 @@ from model.pipeline import NO_RECORD_TIME, RankingPipeline, RankingRequest, Rank
 from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings
 from model.signals import candidates
-from model.signals.gather import gather_user_signals
 from model.signals.inputs import user_query
 from model.signals.ranker import Ranker
 from model.state.event_evidence import repeat_number
@@ -242,13 +241,13 @@ class Learner:
         """Results by pipeline; `n` is the request's index among those given to `RankingPipeline.prepare`."""
         stream_state, delay = self.stream_state, request.delay
         query = user_query(stream_state, request.history, request.now, delay)
-        gather_user_signals(query, snapshot.titles, stream_state.counters, snapshot.scratch)
+        user = candidates.user_signals(snapshot, query)
         seen = stream_state.user_store.seen_by(request.history.user)
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
         if delay and not self.settings.repeats:  # an old list may hold the titles of the last events
             blocked = seen[: max(len(seen) - delay, 0)]
         return {
-            name: pipeline.rank(snapshot, request, n, query, text_V, blocked, self.top_k)
+            name: pipeline.rank(snapshot, request, n, user, text_V, blocked, self.top_k)
             for name, pipeline in self.pipelines.items()
         }
 

@@ -18,7 +18,7 @@ from model.metrics.ranking import average_rank
 from model.sequence.model import SequenceModel
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.inputs import Query
+from model.signals.fill import Scores, UserSignals
 from model.signals.ranker import Ranker
 from model.state.catalog import NOT_LAUNCHED
 from model.state.counters import CLOCKS
@@ -89,7 +89,7 @@ class RankingPipeline:
         snapshot: CatalogSnapshot,
         request: RankingRequest,
         n: int,
-        query: Query,
+        user: UserSignals,
         text_V: NDArray[np.float32],
         blocked: NDArray[np.int32],
         top_k: int = 0,
@@ -97,25 +97,15 @@ class RankingPipeline:
     ) -> RankResult:
         """The target's rank and the `top_k` best candidates; `add_example` also stores the ranker's training example.
 
-        `n` is the request's index among those given to `prepare`. The scratch arrays of the snapshot must hold the
-        signals of this user. A delayed request is only learned from; its rank is 0.
+        `n` is the request's index among those given to `prepare`. A delayed request is only learned from: its rank is
+        0.
         """
         settings, titles = self.ranker.settings, len(snapshot.titles.candidate_V)
         learns = self.learns and add_example
         uniform = self.rng.integers(0, titles, settings.uniform_negatives) if learns else np.zeros(0, np.int64)
         extra_rows = np.concatenate([[request.target], uniform])
-        found = candidates.generate_candidates(
-            snapshot,
-            self.ranker,
-            query,
-            request.history,
-            text_V,
-            self.backbone_NV[n],
-            self.static_V,
-            blocked,
-            self.shortlist,
-            extra_rows,
-        )
+        scores = Scores(self.static_V, text_V, self.backbone_NV[n])
+        found = candidates.generate_candidates(snapshot, self.ranker, user, scores, blocked, self.shortlist, extra_rows)
         index = np.flatnonzero(found.rows_C[: found.shortlist_size] == request.target)
         is_candidate = bool(found.score_V[request.target] > -np.inf)
         if learns and is_candidate:

@@ -15,7 +15,6 @@ import numpy as np
 from model.learner import Learner, UserUpdate
 from model.pipeline import RankingRequest
 from model.signals import candidates
-from model.signals.gather import gather_user_signals
 from model.signals.inputs import user_query
 from model.state.stream_state import History
 
@@ -58,10 +57,10 @@ def rank_probes(learner: Learner, probes: Sequence[Probe], pipeline: str = "full
             results.append(ProbeResult(float("inf"), []))
             continue
         query = user_query(stream_state, request.history, request.now, 0)
-        gather_user_signals(query, snapshot.titles, stream_state.counters, snapshot.scratch)
+        user = candidates.user_signals(snapshot, query)
         seen = stream_state.user_store.seen_by(request.history.user)
         blocked = np.zeros(0, np.int32) if learner.settings.repeats else seen[seen != request.target]
-        ranked = variant.rank(snapshot, request, n, query, text_NV[n], blocked, LIST_TITLES, add_example=False)
+        ranked = variant.rank(snapshot, request, n, user, text_NV[n], blocked, LIST_TITLES, add_example=False)
         results.append(ProbeResult(ranked.rank, [stream_state.catalog.ids[row] for row in ranked.top_M.tolist()]))
     return results
 

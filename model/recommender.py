@@ -23,11 +23,12 @@ from model.sequence.model import SequenceModel
 from model.sequence.network import Network
 from model.setting_paths import MODEL_GROUPS, with_values
 from model.settings import LearnerSettings
-from model.signals import candidates, table
+from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather_user_signals
-from model.signals.inputs import Query, user_query
+from model.signals.fill import Scores, UserSignals
+from model.signals.inputs import user_query
 from model.signals.scorer import Scorer
+from model.signals.table import Matched
 from model.state.stream_state import History, StreamState, TitleMetadata
 
 
@@ -131,11 +132,11 @@ class Recommender:
         listed_V = np.zeros(len(static_V), bool)
         ranked = []
         for b, (user, history, query_time) in enumerate(zip(users, histories, query_times, strict=True)):
-            query = self._gather(user, history, query_time)
-            scores = text_BV[b], backbone_BV[b], static_V
+            signals = self._gather(user, history, query_time)
+            scores = Scores(static_V, text_BV[b], backbone_BV[b])
             ranker, blocked = self.pipeline.ranker, self._blocked(user)
             found = candidates.generate_candidates(
-                self.snapshot, ranker, query, history, *scores, blocked, shortlist_size, extra_rows
+                self.snapshot, ranker, signals, scores, blocked, shortlist_size, extra_rows
             )
             listed = found.rows_C[: found.shortlist_size]
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
@@ -162,13 +163,14 @@ class Recommender:
         histories = [self._history(user) for user in users]
         hidden_BD = self.sequence.hidden_now(histories, [one.query_time for one in ranked])
         query_BHP, text_BV = self._queries(hidden_BD), candidates.text_scores(self.snapshot, histories)
-        matched_FV, scores = self.snapshot.scratch.matched_FV, []
+        scores = []
         for b, (user, history, one) in enumerate(zip(users, histories, ranked, strict=True)):
-            query = self._gather(user, history, one.query_time)
+            signals = self._gather(user, history, one.query_time)
             rows_C = self.stream_state.catalog.rows_of(titles[b])
             backbone_HC = self._backbone(query_BHP[b], rows_C)
-            matched_FV[table.TEXT_RECENT], matched_FV[table.BACKBONE, rows_C] = text_BV[b], backbone_HC[0]
-            signals_CF = candidates.build_signals(self.snapshot, query, history, rows_C, float(one.top_score[0]))
+            signals.matched_FV[Matched.TEXT_RECENT] = text_BV[b]
+            signals.matched_FV[Matched.BACKBONE, rows_C] = backbone_HC[0]
+            signals_CF = candidates.build_signals(self.snapshot, signals, rows_C, float(one.top_score[0]))
             scores.append(self.scorer(signals_CF, backbone_HC, one.top_score))
         return scores
 
@@ -198,10 +200,9 @@ class Recommender:
         times, actions = np.array(user.times, np.int64), np.array(user.actions, np.int64)
         return History(user.user, rows_L, times, actions)
 
-    def _gather(self, user: UserContext, history: History, query_time: int) -> Query:
+    def _gather(self, user: UserContext, history: History, query_time: int) -> UserSignals:
         query = user_query(self.stream_state, history, query_time)._replace(user_events=user.events)
-        gather_user_signals(query, self.snapshot.titles, self.stream_state.counters, self.snapshot.scratch)
-        return query
+        return candidates.user_signals(self.snapshot, query)
 
     def _blocked(self, user: UserContext) -> NDArray[np.int32]:
         """Rows to exclude: the seen titles in the context, and older ones that only the learner's state holds."""

@@ -6,7 +6,6 @@ them. The groups can therefore be merged into one table. Ablations of the ranker
 else differs. An ablation of the stream state runs on a stream of its own, with the same events in the same order.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -21,34 +20,19 @@ from infra.experiments.harness import Instrumented, Log, ScoredEvents, backbone_
 from model.learner import Learner
 from model.settings import LearnerSettings
 from model.signals.ranker import Ranker
-from model.signals.table import SIGNALS
+from model.signals.table import SIGNALS, signal_infos
 
 DEFAULT: Final = "default"
 MAX_HISTORY: Final = 200  # events per history in the stream: the largest number that an ablation reads
 
 Change = Callable[[LearnerSettings], LearnerSettings]
 
-_PATTERNS: Final[dict[str, str]] = {  # a signal's group is the first whose pattern matches its name
-    "backbone": r"backbone",
-    "text": r"^text|has text",
-    "popularity": r"popularity|hours since last event",
-    "zero or one event": r"no events|one event",
-    "transitions": r"transition|session cooccurrence",
-    "co-occurrence": r"^cooccurrence",
-    "user-kNN": r"^knn|^neighbor|^title users",
-    "genres and years": r"genre|year|decade",
-    "liking": r"liking$",
-    "release date": r"release",
-    "user activity": r"user events|idle time|session events|inter-event|horizon",
-}
 
-
-def signal_groups(names: Sequence[str] = SIGNALS) -> dict[str, tuple[str, ...]]:
-    """The ranker's signals by subject; signals that match no pattern are in the group `other`."""
+def signal_groups() -> dict[str, tuple[str, ...]]:
+    """The ranker's signals by the ablation group of the signal table."""
     by_group: dict[str, list[str]] = {}
-    for name in names:
-        group = next((group for group, pattern in _PATTERNS.items() if re.search(pattern, name)), "other")
-        by_group.setdefault(group, []).append(name)
+    for info in signal_infos():
+        by_group.setdefault(info.group, []).append(info.name)
     return {group: tuple(members) for group, members in by_group.items()}
 
 
@@ -127,7 +111,7 @@ def scaled_replay(share: float) -> Change:
     return lambda s: sequence(replay_windows=round(s.sequence.replay_windows * share))(s)
 
 
-def ablation_groups(cold: float, names: Sequence[str] = SIGNALS) -> dict[str, list[Ablation]]:
+def ablation_groups(cold: float) -> dict[str, list[Ablation]]:
     """The ablations by group. `cold`: the share of events on titles without earlier events, as measured in the data."""
     return {
         "titles": [
@@ -167,7 +151,7 @@ def ablation_groups(cold: float, names: Sequence[str] = SIGNALS) -> dict[str, li
             Ablation("three rankers averaged", rankers=3, shares_backbone=True),
             *(
                 Ablation(f"without {group}", hidden_signals=hidden, shares_backbone=True)
-                for group, hidden in signal_groups(names).items()
+                for group, hidden in signal_groups().items()
             ),
         ],
     }

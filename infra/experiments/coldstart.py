@@ -41,7 +41,7 @@ from model.metrics.popularity_buckets import POPULARITY_BUCKETS
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.settings import LearnerSettings
 from model.signals.candidates import CatalogSnapshot
-from model.signals.inputs import Query
+from model.signals.fill import UserSignals
 from model.signals.ranker import Ranker
 
 VARIANTS = ID_ONLY, TEXT_ONLY, UNMASKED, MASKED = "id only", "text only", "id and text", "id and text, ids masked"
@@ -67,7 +67,7 @@ class TextNeighborPipeline(RankingPipeline):
         snapshot: CatalogSnapshot,
         request: RankingRequest,
         _n: int,
-        _query: Query,
+        _user: UserSignals,
         text_V: NDArray[np.float32],
         *_: Any,
     ) -> RankResult:

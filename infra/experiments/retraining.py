@@ -43,7 +43,6 @@ from model.pipeline import RankingRequest, RankResult
 from model.settings import LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather_user_signals
 from model.signals.inputs import user_query
 from model.state.stream_state import History, StreamState, TitleMetadata
 
@@ -76,8 +75,8 @@ class FrozenCountersPipeline(FrozenPipeline):
 
     def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
         query = user_query(self.stream_state, request.history, request.now, request.delay)
-        gather_user_signals(query, self.snapshot.titles, self.stream_state.counters, self.snapshot.scratch)
-        result = super().rank(self.snapshot, request, n, query, self.text_NV[n], *rest[2:], **named)
+        user = candidates.user_signals(self.snapshot, query)
+        result = super().rank(self.snapshot, request, n, user, self.text_NV[n], *rest[2:], **named)
         self.backbone_ranks.clear()  # the copy does not know the newest seen titles, so these ranks are wrong
         return result
 

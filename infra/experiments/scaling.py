@@ -50,7 +50,7 @@ from model.sequence.tasks import LIKED
 from model.settings import PRESETS, BackboneSize, LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather_user_signals
+from model.signals.fill import Scores
 from model.signals.inputs import user_query
 from model.signals.ranker import Ranker
 from model.state.stream_state import History
@@ -137,15 +137,13 @@ class DelayedEvaluation(RankingPipeline):
     def _ranks(self, snapshot: CatalogSnapshot, read: ListRead, index: int) -> dict[str, float]:
         history, made_at, missed = read.context
         query = user_query(snapshot.stream_state, history, made_at, missed)
-        gather_user_signals(query, snapshot.titles, snapshot.stream_state.counters, snapshot.scratch)
+        user = candidates.user_signals(snapshot, query)
         text_V, no_rows = candidates.text_scores(snapshot, [history])[0], np.zeros(0, np.int64)
         ranks: dict[str, float] = {}
         for name, pipeline in self.pipelines.items():
             ranker, shortlist = pipeline.ranker, pipeline.shortlist
-            scores = text_V, self.delayed_NV[name][index], pipeline.static_V
-            found = candidates.generate_candidates(
-                snapshot, ranker, query, history, *scores, read.blocked, shortlist, no_rows
-            )
+            scores = Scores(pipeline.static_V, text_V, self.delayed_NV[name][index])
+            found = candidates.generate_candidates(snapshot, ranker, user, scores, read.blocked, shortlist, no_rows)
             ranks[name], _ = final_list_ranks(found, ranker, read)
             if pipeline.sequence is not None:
                 score_V = np.where(snapshot.titles.candidate_V, self.delayed_NV[name][index], -np.inf)

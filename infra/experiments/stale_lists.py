@@ -31,7 +31,7 @@ from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather_user_signals
+from model.signals.fill import Scores
 from model.signals.inputs import user_query
 from model.signals.ranker import Ranker
 from model.state.stream_state import History
@@ -178,15 +178,16 @@ class StaleListEvaluation(RankingPipeline):
         """The target's rank in the final list of each variant, made for the horizon at which it will be read."""
         context = read.context
         query = user_query(snapshot.stream_state, context.history, context.made_at, context.missed)
-        gather_user_signals(query, snapshot.titles, snapshot.stream_state.counters, snapshot.scratch)
+        user = candidates.user_signals(snapshot, query)
         text_V = candidates.text_scores(snapshot, [context.history])[0]
         ranks: dict[str, float] = {}
         for name, variant in self.variants.items():
-            pipeline, delayed = variant.pipeline, query._replace(horizon=horizon_for(variant.horizons, context.missed))
-            scores = text_V, self._scores(variant, context), pipeline.static_V
+            pipeline, horizon = variant.pipeline, horizon_for(variant.horizons, context.missed)
+            delayed = user._replace(query=query._replace(horizon=horizon))
+            scores = Scores(pipeline.static_V, text_V, self._scores(variant, context))
             no_rows = np.zeros(0, np.int64)
             found = candidates.generate_candidates(
-                snapshot, pipeline.ranker, delayed, context.history, *scores, read.blocked, pipeline.shortlist, no_rows
+                snapshot, pipeline.ranker, delayed, scores, read.blocked, pipeline.shortlist, no_rows
             )
             ranks |= _keyed(name, FINAL_LISTS, age, final_list_ranks(found, pipeline.ranker, read))
         return ranks

@@ -15,20 +15,15 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
+from model.signals.fill import Scores, Scratch, UserSignals, fill_signals, new_scratch, shortlist
+from model.signals.gather import gather_user_signals
 from model.signals.inputs import Query, TitleSignals, title_signals
 from model.signals.ranker import Ranker
-from model.signals.table import (
-    SIGNALS,
-    STATIC_SIGNALS,
-    TEXT_COLUMNS,
-    TEXT_TITLES,
-    Scratch,
-    fill_signals,
-    new_scratch,
-    shortlist,
-)
+from model.signals.table import COLUMN, SIGNALS, STATICS
 from model.state.stream_state import History, StreamState
 
+TEXT_TITLES: Final = 20  # recent titles with whose text a candidate's text is compared
+TEXT_COLUMNS: Final = slice(COLUMN["text last"], COLUMN["text closest three"] + 1)
 TEXT_DECAY: Final = 0.9  # weight of a title's text per event back
 _RECENCY_L: Final = TEXT_DECAY ** np.arange(TEXT_TITLES, dtype=np.float32)
 
@@ -86,7 +81,7 @@ def text_scores(snapshot: CatalogSnapshot, histories: Sequence[History]) -> NDAr
         return np.zeros((len(histories), len(snapshot.text_VE)), np.float32)
     profile_NE = np.zeros((len(histories), snapshot.text_VE.shape[1]), np.float32)
     for n, history in enumerate(histories):
-        recent_L = _recent_rows(history)
+        recent_L = history.rows_L[history.rows_L >= 0][: -TEXT_TITLES - 1 : -1]
         if len(recent_L):
             profile_E = _RECENCY_L[: len(recent_L)] @ snapshot.text_VE[recent_L]
             profile_NE[n] = profile_E / max(float(np.linalg.norm(profile_E)), 1e-6)
@@ -96,31 +91,31 @@ def text_scores(snapshot: CatalogSnapshot, histories: Sequence[History]) -> NDAr
 
 def static_scores(snapshot: CatalogSnapshot, ranker: Ranker) -> NDArray[np.float32]:
     """Return the part of the linear score that is the same for all users: [V]."""
-    return np.asarray(snapshot.titles.static_VF @ ranker.linear_weights_F[: len(STATIC_SIGNALS)])
+    return np.asarray(snapshot.titles.static_VF @ ranker.linear_weights_F[:STATICS])
+
+
+def user_signals(snapshot: CatalogSnapshot, query: Query) -> UserSignals:
+    """The query user's signals for all titles; valid until the next call for the same snapshot."""
+    return gather_user_signals(query, snapshot.titles, snapshot.stream_state.counters, snapshot.scratch)
 
 
 def generate_candidates(
     snapshot: CatalogSnapshot,
     ranker: Ranker,
-    query: Query,
-    history: History,
-    text_V: NDArray[np.float32],
-    backbone_V: NDArray[np.float32],
-    static_V: NDArray[np.float32],
+    user: UserSignals,
+    scores: Scores,
     blocked: NDArray[np.int32],
     limit: int,
     extra_rows: NDArray[np.int64] | ExtraRows,
 ) -> Candidates:
     """Return the `limit` best candidates and the extra rows, with all signals.
 
-    `extra_rows` may be a function of the linear scores. `gather_user_signals` must have filled the scratch buffers for
-    the same query.
+    `extra_rows` may be a function of the linear scores.
     """
-    scores = (static_V, text_V, backbone_V)
-    rows_C, score_V = shortlist(snapshot.titles, snapshot.scratch, ranker.linear_weights_F, scores, blocked, limit)
+    rows_C, score_V = shortlist(snapshot.titles, user, scores, ranker.linear_weights_F, blocked, limit)
     size = len(rows_C)
     rows_C = np.concatenate([rows_C, extra_rows(score_V) if callable(extra_rows) else extra_rows])
-    signals_CF = build_signals(snapshot, query, history, rows_C, top_score(backbone_V, rows_C[:size]))
+    signals_CF = build_signals(snapshot, user, rows_C, top_score(scores.backbone_V, rows_C[:size]))
     return Candidates(rows_C, size, signals_CF, score_V)
 
 
@@ -130,15 +125,12 @@ def top_score(backbone_V: NDArray[np.float32], shortlist_C: NDArray[np.int64]) -
 
 
 def build_signals(
-    snapshot: CatalogSnapshot, query: Query, history: History, rows_C: NDArray[np.int64], backbone_top: float
+    snapshot: CatalogSnapshot, user: UserSignals, rows_C: NDArray[np.int64], backbone_top: float
 ) -> NDArray[np.float32]:
-    """Return all signals of the rows: [C, F]. `backbone_top` is the backbone's best score in the shortlist.
-
-    `gather_user_signals` must have filled the scratch buffers for the same query.
-    """
+    """Return all signals of the rows: [C, F]. `backbone_top` is the backbone's best score in the shortlist."""
     signals_CF = np.empty((len(rows_C), len(SIGNALS)), np.float32)
-    fill_signals(query, snapshot.titles, snapshot.scratch, rows_C, backbone_top, signals_CF)
-    recent_L = _recent_rows(history)
+    fill_signals(user, snapshot.titles, rows_C, backbone_top, signals_CF)
+    recent_L = user.query.recent_L[:TEXT_TITLES]
     signals_CF[:, TEXT_COLUMNS] = 0
     if len(recent_L) and len(rows_C) and snapshot.titles.has_text_V.any():
         text_CE, recent_LE = snapshot.text_VE[rows_C], snapshot.text_VE[recent_L]
@@ -163,8 +155,3 @@ def _fill_text_signals(cosine_CL: NDArray[np.float32], out_C3: NDArray[np.float3
                 third = cosine
         total = first + (second if nearest > 1 else 0.0) + (third if nearest > 2 else 0.0)
         out_C3[c, 0], out_C3[c, 1], out_C3[c, 2] = cosine_CL[c, 0], first, total / nearest
-
-
-def _recent_rows(history: History) -> NDArray[np.int64]:
-    rows_L = history.rows_L[: -TEXT_TITLES - 1 : -1]
-    return rows_L[rows_L >= 0]

@@ -6,7 +6,7 @@ a signal once at the end. Arrays are unpacked from their tuples before a loop, b
 more than the addition itself.
 
 V titles · F signals of one group · K neighbors of a title · L events of one history · G genres · B user-activity
-buckets · Y release years from FIRST_YEAR · Q attributes of the query user · X a flattened array
+buckets · Y release years from FIRST_YEAR · X a flattened array
 """
 
 from typing import Final
@@ -15,39 +15,20 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.signals.inputs import Query, TitleSignals
-from model.signals.table import (
-    BUCKET_POPULARITY,
-    COOCCURRENCE_ALL,
-    COOCCURRENCE_LIKED,
-    COOCCURRENCE_MAX,
-    COOCCURRENCE_RECENT,
+from model.signals.fill import (
     FIRST_YEAR,
-    GENRE_AFFINITY,
     PROFILE_ALL,
     PROFILE_RECENT,
-    REPEAT_COUNT,
-    REPEAT_RECENCY,
-    SESSION_COOCCURRENCE_COSINE,
-    SESSION_COOCCURRENCE_RECENT,
-    TEXT_NEIGHBOR_COOCCURRENCE,
-    TRANSITION_LAST,
-    TRANSITION_RECENT,
-    USER_IDLE_TIME,
-    USER_INTER_EVENT_TIME,
-    USER_MEAN_LIKING,
-    USER_MEAN_POPULARITY,
-    USER_MEAN_YEAR,
-    USER_SESSION_EVENTS,
-    USER_YEAR_WEIGHT,
-    YEAR_AFFINITY,
-    YEAR_PROXIMITY,
     Scratch,
+    UserFacts,
+    UserSignals,
     mean_genre_affinity,
 )
+from model.signals.inputs import Query, TitleSignals
+from model.signals.table import Matched, Static, Summed
 from model.signals.user_knn import add_user_knn_signals
 from model.state.cooccurrence import PairCounts
-from model.state.counters import CLOCKS, Counters, activity_bucket
+from model.state.counters import Counters, activity_bucket
 
 TRANSITION_TITLES: Final = 5  # recent titles whose transitions count
 TRANSITION_DECAY: Final = 0.6  # per event back
@@ -68,23 +49,25 @@ _YEAR_KERNEL: Final = np.exp(-np.arange(YEAR_RANGE + 1) / YEAR_DECAY_YEARS)
 
 
 @njit(cache=True)
-def gather_user_signals(query: Query, titles: TitleSignals, counters: Counters, scratch: Scratch) -> None:
-    """Fill the scratch buffers for the query user, except text and backbone; call it before `shortlist`."""
+def gather_user_signals(query: Query, titles: TitleSignals, counters: Counters, scratch: Scratch) -> UserSignals:
+    """The query user's signals for all titles, except text and backbone. They use the buffers of `scratch`."""
     summed_VF, matched_FV = scratch.summed_VF, scratch.matched_FV
     summed_VF[:] = 0.0
     _add_transitions(query.recent_L, counters.transitions, summed_VF)
     _add_session_cooccurrence(query.recent_L, counters.session_cooccurrence, titles.inv_sqrt_count_V, summed_VF)
     _add_cooccurrence(query, counters.cooccurrence, titles.inv_sqrt_count_V, summed_VF)
     add_user_knn_signals(query, titles, scratch)
-    _profile_user(query, titles, scratch)
+    facts = _profile_user(query, titles, scratch)
     _finish_sums(titles.inv_sqrt_count_V, summed_VF)
     _match_repeats(query.recent_L, matched_FV)
     _match_text_neighbors(
-        titles.text_neighbors_VK, titles.text_weight_VK, summed_VF, matched_FV[TEXT_NEIGHBOR_COOCCURRENCE]
+        titles.text_neighbors_VK, titles.text_weight_VK, summed_VF, matched_FV[Matched.TEXT_NEIGHBOR_COOCCURRENCE]
     )
-    mean_genre_affinity(titles.genres_VG, scratch.genre_profile_2G[PROFILE_ALL], matched_FV[GENRE_AFFINITY])
-    _match_years(titles.year_V, scratch.user_Q, scratch.year_profile_Y, matched_FV)
-    matched_FV[BUCKET_POPULARITY] = titles.bucket_popularity_BV[activity_bucket(query.user_events)]
+    mean_genre_affinity(titles.genres_VG, scratch.genre_profile_2G[PROFILE_ALL], matched_FV[Matched.GENRE_AFFINITY])
+    _match_years(titles.year_V, facts, scratch.year_profile_Y, matched_FV)
+    bucket = activity_bucket(query.user_events)
+    matched_FV[Matched.ACTIVITY_BUCKET_POPULARITY] = titles.bucket_popularity_BV[bucket]
+    return UserSignals(query, summed_VF, matched_FV, scratch.similarity_U, scratch.genre_profile_2G, facts)
 
 
 @njit(cache=True)
@@ -98,8 +81,8 @@ def _add_transitions(recent_L: NDArray[np.int32], transitions: PairCounts, summe
             if v < 0:
                 break
             if j == 0:
-                summed_VF[v, TRANSITION_LAST] += weight_VK[h, k]
-            summed_VF[v, TRANSITION_RECENT] += scale * weight_VK[h, k]
+                summed_VF[v, Summed.TRANSITION_LAST] += weight_VK[h, k]
+            summed_VF[v, Summed.TRANSITION_RECENT] += scale * weight_VK[h, k]
 
 
 @njit(cache=True)
@@ -117,8 +100,8 @@ def _add_session_cooccurrence(
             if v < 0:
                 break
             w = recency * weight_VK[h, k]
-            summed_VF[v, SESSION_COOCCURRENCE_RECENT] += w
-            summed_VF[v, SESSION_COOCCURRENCE_COSINE] += w * inv_sqrt_count_V[h]
+            summed_VF[v, Summed.SESSION_COOCCURRENCE_RECENT] += w
+            summed_VF[v, Summed.SESSION_COOCCURRENCE_COSINE] += w * inv_sqrt_count_V[h]
 
 
 @njit(cache=True)
@@ -134,21 +117,22 @@ def _add_cooccurrence(
             if v < 0:
                 break
             w = weight_VK[h, k] * inv_sqrt_count_V[h]
-            summed_VF[v, COOCCURRENCE_RECENT] += recency * w
-            summed_VF[v, COOCCURRENCE_ALL] += w
-            summed_VF[v, COOCCURRENCE_MAX] = max(summed_VF[v, COOCCURRENCE_MAX], w)
-            summed_VF[v, COOCCURRENCE_LIKED] += liking * w
+            summed_VF[v, Summed.COOCCURRENCE_RECENT] += recency * w
+            summed_VF[v, Summed.COOCCURRENCE_ALL] += w
+            summed_VF[v, Summed.COOCCURRENCE_MAX] = max(summed_VF[v, Summed.COOCCURRENCE_MAX], w)
+            summed_VF[v, Summed.COOCCURRENCE_LIKED] += liking * w
         recency *= np.float32(HISTORY_DECAY)
 
 
 @njit(cache=True)
-def _profile_user(query: Query, titles: TitleSignals, scratch: Scratch) -> None:
-    """Compute the user's genre and year profiles and activity: means over the history, weighted by recency."""
-    genre_profile_2G, user_Q, year_profile_Y = scratch.genre_profile_2G, scratch.user_Q, scratch.year_profile_Y
+def _profile_user(query: Query, titles: TitleSignals, scratch: Scratch) -> UserFacts:
+    """Compute the user's genre and year profiles and facts: means over the history, weighted by recency."""
+    genre_profile_2G, year_profile_Y = scratch.genre_profile_2G, scratch.year_profile_Y
     genres_VG, year_V, static_VF = titles.genres_VG, titles.year_V, titles.static_VF
     recent_L, times_L, liking_L, n = query.recent_L, query.times_L, query.liking_L, query.recent_L.size
-    genre_profile_2G[:], user_Q[:], year_profile_Y[:] = 0.0, 0.0, 0.0
+    genre_profile_2G[:], year_profile_Y[:] = 0.0, 0.0
     recency, year_weight, total, popularity = 1.0, 0.0, 0.0, 0.0
+    mean_year, session_events, mean_liking = np.float32(0.0), np.float32(0.0), np.float32(0.0)
     for j in range(n):
         h = recent_L[j]
         for k in range(genres_VG.shape[1]):
@@ -159,33 +143,35 @@ def _profile_user(query: Query, titles: TitleSignals, scratch: Scratch) -> None:
             genre_profile_2G[PROFILE_RECENT, g] += 1.0 / min(RECENT_GENRE_TITLES, n) if j < RECENT_GENRE_TITLES else 0.0
         if not np.isnan(year_V[h]):
             year_weight += recency
-            user_Q[USER_MEAN_YEAR] += recency * year_V[h]
+            mean_year = np.float32(mean_year + recency * year_V[h])
             for distance in range(-YEAR_RANGE, YEAR_RANGE + 1):
                 y = int(year_V[h]) - FIRST_YEAR + distance
                 if 0 <= y < year_profile_Y.size:
                     year_profile_Y[y] += recency * _YEAR_KERNEL[abs(distance)]
         total += recency
-        popularity += recency * static_VF[h, CLOCKS]
-        user_Q[USER_SESSION_EVENTS] += 1.0 if query.now - times_L[j] < SESSION_MS else 0.0
-        user_Q[USER_MEAN_LIKING] += liking_L[j] / n
+        popularity += recency * static_VF[h, Static.POPULARITY_TOTAL]
+        session_events += np.float32(1.0) if query.now - times_L[j] < SESSION_MS else np.float32(0.0)
+        mean_liking = np.float32(mean_liking + liking_L[j] / n)
         recency *= PROFILE_DECAY
+    inter_event_time, idle_time = np.float32(0.0), np.float32(0.0)
     if n > 0:
-        user_Q[USER_MEAN_POPULARITY] = popularity / total
+        popularity /= total
         span = min(n, INTER_EVENT_TITLES)
-        user_Q[USER_INTER_EVENT_TIME] = np.log1p(max(times_L[0] - times_L[span - 1], 0) / 1000.0 / span)
-        user_Q[USER_IDLE_TIME] = np.log1p(max(query.now - times_L[0], 0) / 1000.0)
+        inter_event_time = np.float32(np.log1p(max(times_L[0] - times_L[span - 1], 0) / 1000.0 / span))
+        idle_time = np.float32(np.log1p(max(query.now - times_L[0], 0) / 1000.0))
     if year_weight > 0:
-        user_Q[USER_MEAN_YEAR] /= year_weight
+        mean_year = np.float32(mean_year / year_weight)
         for y in range(year_profile_Y.size):
             year_profile_Y[y] /= year_weight
-    user_Q[USER_YEAR_WEIGHT] = year_weight
+    activity = session_events, inter_event_time, idle_time, mean_liking
+    return UserFacts(mean_year, np.float32(year_weight), np.float32(popularity), *activity)
 
 
 @njit(cache=True)
 def _finish_sums(inv_sqrt_count_V: NDArray[np.float32], summed_VF: NDArray[np.float32]) -> None:
     """Normalize the sums that grow with the title's own count, then take square roots."""
     for v in range(inv_sqrt_count_V.size):
-        for f in range(SESSION_COOCCURRENCE_COSINE, COOCCURRENCE_LIKED + 1):
+        for f in range(Summed.SESSION_COOCCURRENCE_COSINE, Summed.COOCCURRENCE_LIKED + 1):
             summed_VF[v, f] *= inv_sqrt_count_V[v]
     flat_X = summed_VF.reshape(-1)
     for x in range(flat_X.size):  # disliked titles and negative ridge weights give sums below zero
@@ -195,12 +181,14 @@ def _finish_sums(inv_sqrt_count_V: NDArray[np.float32], summed_VF: NDArray[np.fl
 @njit(cache=True)
 def _match_repeats(recent_L: NDArray[np.int32], matched_FV: NDArray[np.float32]) -> None:
     recency = np.float32(1.0)
-    matched_FV[REPEAT_RECENCY], matched_FV[REPEAT_COUNT] = 0.0, 0.0
+    matched_FV[Matched.REPEAT_RECENCY], matched_FV[Matched.REPEAT_COUNT] = 0.0, 0.0
     for h in recent_L:
-        matched_FV[REPEAT_RECENCY, h] += recency
-        matched_FV[REPEAT_COUNT, h] += 1.0
+        matched_FV[Matched.REPEAT_RECENCY, h] += recency
+        matched_FV[Matched.REPEAT_COUNT, h] += 1.0
         recency *= np.float32(HISTORY_DECAY)
-    matched_FV[REPEAT_RECENCY : REPEAT_COUNT + 1] = np.sqrt(matched_FV[REPEAT_RECENCY : REPEAT_COUNT + 1])
+    matched_FV[Matched.REPEAT_RECENCY : Matched.REPEAT_COUNT + 1] = np.sqrt(
+        matched_FV[Matched.REPEAT_RECENCY : Matched.REPEAT_COUNT + 1]
+    )
 
 
 @njit(cache=True)
@@ -212,7 +200,7 @@ def _match_text_neighbors(
 ) -> None:
     """Write the weighted mean of co-occurrence over each title's text neighbors; a missing one (-1) has weight 0."""
     size = text_neighbors_VK.shape[1]
-    value_V, even = summed_VF[:, COOCCURRENCE_RECENT] ** 2, size - size % 4
+    value_V, even = summed_VF[:, Summed.COOCCURRENCE_RECENT] ** 2, size - size % 4
     for v in range(out_V.size):
         sum_0, sum_1, sum_2, sum_3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
         for k in range(0, even, 4):  # four independent accumulators hide the latency of dependent additions
@@ -228,15 +216,18 @@ def _match_text_neighbors(
 @njit(cache=True)
 def _match_years(
     year_V: NDArray[np.float32],
-    user_Q: NDArray[np.float32],
+    facts: UserFacts,
     year_profile_Y: NDArray[np.float32],
     matched_FV: NDArray[np.float32],
 ) -> None:
-    mean, known = user_Q[USER_MEAN_YEAR], user_Q[USER_YEAR_WEIGHT] > 0
+    mean, known = facts.mean_year, facts.year_weight > 0
     for v in range(year_V.size):
         if not known or np.isnan(year_V[v]):
-            matched_FV[YEAR_PROXIMITY, v], matched_FV[YEAR_AFFINITY, v] = UNKNOWN_YEAR_PROXIMITY, UNKNOWN_YEAR_AFFINITY
+            matched_FV[Matched.YEAR_PROXIMITY, v], matched_FV[Matched.YEAR_AFFINITY, v] = (
+                UNKNOWN_YEAR_PROXIMITY,
+                UNKNOWN_YEAR_AFFINITY,
+            )
             continue
         distance, y = (year_V[v] - mean) / np.float32(YEAR_SCALE_YEARS), int(year_V[v]) - FIRST_YEAR
-        matched_FV[YEAR_PROXIMITY, v] = np.float32(1.0) / (np.float32(1.0) + distance * distance)
-        matched_FV[YEAR_AFFINITY, v] = year_profile_Y[y] if 0 <= y < year_profile_Y.size else 0.0
+        matched_FV[Matched.YEAR_PROXIMITY, v] = np.float32(1.0) / (np.float32(1.0) + distance * distance)
+        matched_FV[Matched.YEAR_AFFINITY, v] = year_profile_Y[y] if 0 <= y < year_profile_Y.size else 0.0

@@ -20,18 +20,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from model.signals.fill import Scratch
 from model.signals.inputs import Query, TitleSignals
-from model.signals.table import (
-    KNN_RIDGE,
-    KNN_SESSIONS,
-    KNN_USERS,
-    NEIGHBOR_AFTER,
-    NEIGHBOR_BEFORE,
-    NEIGHBOR_BREADTH,
-    NEIGHBOR_RECENCY,
-    NEIGHBOR_SIMILARITY,
-    Scratch,
-)
+from model.signals.table import Summed
 from model.state.interactions import InteractionIndex, recent_titles_of
 
 OVERLAP_TITLES: Final = 20  # recent titles of the query user whose users are similar
@@ -78,7 +69,7 @@ def add_user_knn_signals(query: Query, titles: TitleSignals, scratch: Scratch) -
         rows_AL[:RIDGE_USERS],
         count_A[:RIDGE_USERS],
         scratch.weight_V,
-        scratch.summed_VF[:, KNN_RIDGE],
+        scratch.summed_VF[:, Summed.KNN_RIDGE],
     )
 
 
@@ -152,17 +143,17 @@ def _add_neighbor_events(
                 min(NEIGHBOR_WINDOW_EVENTS, event_index - oldest),
             )
             for direction, steps in ((1, after), (-1, before)):
-                signal, weight = NEIGHBOR_AFTER if direction > 0 else NEIGHBOR_BEFORE, title_weight
+                signal, weight = Summed.NEIGHBOR_AFTER if direction > 0 else Summed.NEIGHBOR_BEFORE, title_weight
                 for step in range(1, steps + 1):
                     other = event_index + direction * step
                     v = row_X[start + (other if other < capacity else other % capacity)]
                     if v >= 0:
                         summed_VF[v, signal] += weight
-                        summed_VF[v, NEIGHBOR_RECENCY] += weight * user_recency
-                        summed_VF[v, NEIGHBOR_SIMILARITY] += weight * similarity_U[u]
+                        summed_VF[v, Summed.NEIGHBOR_RECENCY] += weight * user_recency
+                        summed_VF[v, Summed.NEIGHBOR_SIMILARITY] += weight * similarity_U[u]
                         if visited_V[v] != j + 1:
                             visited_V[v] = j + 1
-                            summed_VF[v, NEIGHBOR_BREADTH] += 1.0
+                            summed_VF[v, Summed.NEIGHBOR_BREADTH] += 1.0
                     weight *= np.float32(NEIGHBOR_STEP_DECAY)
             user_recency *= np.float32(NEIGHBOR_USER_DECAY)
         title_weight *= np.float32(NEIGHBOR_TITLE_DECAY)
@@ -185,9 +176,9 @@ def _add_similar_users_titles(
         after, before, n = np.float32(0.0), np.float32(0.0), count_A[a]
         for i in range(n):
             backward, forward = rows_AL[a, i], rows_AL[a, n - 1 - i]  # from the newest event, and from the oldest
-            summed_VF[forward, KNN_USERS] += similarity_A[a]
-            summed_VF[forward, KNN_SESSIONS] += similarity_A[a] * after
-            summed_VF[backward, KNN_SESSIONS] += np.float32(KNN_SESSION_BEFORE_WEIGHT) * similarity_A[a] * before
+            summed_VF[forward, Summed.KNN_USERS] += similarity_A[a]
+            summed_VF[forward, Summed.KNN_SESSIONS] += similarity_A[a] * after
+            summed_VF[backward, Summed.KNN_SESSIONS] += np.float32(KNN_SESSION_BEFORE_WEIGHT) * similarity_A[a] * before
             after = np.float32(1.0) if visited_V[forward] else after * np.float32(KNN_SESSION_DECAY)
             before = np.float32(1.0) if visited_V[backward] else before * np.float32(KNN_SESSION_DECAY)
 

@@ -21,6 +21,7 @@ from features.definitions import FEAST_OBJECTS, VIEW_SCHEMAS
 from infra.cli.main import app
 from infra.settings_table import model_settings_table, settings_table
 from model.actions import ACTIONS
+from model.signals.table import signal_infos
 from streaming.flows.titles import VALID_RELEASE_MS, VALID_YEARS
 from streaming.records import (
     MAX_GENRE_CHARS,
@@ -43,7 +44,7 @@ from streaming.topics import (
 )
 from tests.support.paths import ROOT
 
-PAGES: Final = ("README.md", "docs/contracts.md", "docs/operations.md", "docs/settings.md")
+PAGES: Final = ("README.md", "docs/contracts.md", "docs/operations.md", "docs/settings.md", "docs/signals.md")
 _PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
 TOPIC_RECORDS: Final[dict[str, tuple[Any, ...]]] = {  # topic -> the types of its records
     USER_EVENTS: (Event,),
@@ -69,6 +70,11 @@ def topic_table() -> str:
     """The topics and their configuration."""
     rows = [(f"`{t.name}`", t.partitions, _retention(t.config), _other_settings(t.config)) for t in topics()]
     return _table(("topic", "partitions", "retention", "other settings"), *rows)
+
+
+def _signals() -> str:
+    rows = [(f"`{info.name}`", info.stage, info.group, info.meaning) for info in signal_infos()]
+    return _table(("signal", "computed for", "group", "meaning"), *rows)
 
 
 def _retention(config: dict[str, str]) -> str:
@@ -122,6 +128,7 @@ PARTS: Final[dict[str, Callable[[], str]]] = {
     "views": views,
     "settings": settings_table,
     "model_settings": model_settings_table,
+    "signals": _signals,
 }
 
 

@@ -12,7 +12,6 @@ from model.learner import Learner, new_pipeline
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
-from model.signals.gather import gather_user_signals
 from model.signals.inputs import user_query
 from model.state.stream_state import History
 from tests.support.learner import PLAY, RANKER, SETTINGS, RandomStream, state_differences, update
@@ -54,9 +53,9 @@ def rank(made: Setup, pipeline: RankingPipeline, top_k: int = 0) -> list[RankRes
     pipeline.prepare(made.snapshot, [made.history], made.requests)
     for n, request in enumerate(made.requests):
         query = user_query(stream_state, request.history, request.now, request.delay)
-        gather_user_signals(query, made.snapshot.titles, stream_state.counters, made.snapshot.scratch)
+        user = candidates.user_signals(made.snapshot, query)
         blocked = np.zeros(0, np.int32)
-        results.append(pipeline.rank(made.snapshot, request, n, query, text_NV[n], blocked, top_k))
+        results.append(pipeline.rank(made.snapshot, request, n, user, text_NV[n], blocked, top_k))
     return results
 
 

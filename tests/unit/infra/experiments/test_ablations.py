@@ -23,9 +23,7 @@ def test_every_signal_is_in_one_group() -> None:
     groups = ablations.signal_groups()
     assert sorted(name for names in groups.values() for name in names) == sorted(SIGNALS)
     assert all("backbone" in name for name in groups["backbone"])
-    assert ablations.signal_groups(["popularity month", "of a new kind"]) == {
-        "popularity": ("popularity month",), "other": ("of a new kind",),
-    }  # fmt: skip
+    assert groups["repeats"] == ("repeat recency", "repeat count")
 
 
 def test_every_ablation_changes_what_its_label_names() -> None:

@@ -6,11 +6,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.signals.candidates import Candidates, generate_candidates, static_scores, take_snapshot, text_scores
-from model.signals.gather import gather_user_signals
+from model.signals.candidates import (
+    TEXT_TITLES,
+    Candidates,
+    generate_candidates,
+    static_scores,
+    take_snapshot,
+    text_scores,
+    user_signals,
+)
+from model.signals.fill import Scores
 from model.signals.inputs import title_signals, user_query
 from model.signals.ranker import Ranker
-from model.signals.table import COLUMN, DENSE_SIGNALS, TEXT_TITLES
+from model.signals.table import COLUMN, DENSE_SIGNALS
 from model.state.counters import WEEK_CLOCK
 from tests.support.learner import RANKER, title_metadata
 from tests.support.signals import (
@@ -43,11 +51,10 @@ def candidates_of(
 ) -> Candidates:
     history, stream_state = world.history(user), world.stream_state
     snapshot, query = take_snapshot(stream_state), user_query(stream_state, history, NOW, horizon)
-    gather_user_signals(query, snapshot.titles, stream_state.counters, snapshot.scratch)
     ranker = ranker or Ranker(RANKER)
-    text_V, static_V = text_scores(snapshot, [history])[0], static_scores(snapshot, ranker)
+    scores = Scores(static_scores(snapshot, ranker), text_scores(snapshot, [history])[0], backbone)
     extra_rows = np.zeros(0, np.int64)
-    return generate_candidates(snapshot, ranker, query, history, text_V, backbone, static_V, blocked, limit, extra_rows)
+    return generate_candidates(snapshot, ranker, user_signals(snapshot, query), scores, blocked, limit, extra_rows)
 
 
 def column(user: int, name: str, horizon: int = 0) -> NDArray[np.float32]:
@@ -105,7 +112,7 @@ def test_user_and_title_times_are_relative_to_the_query() -> None:
         span = history[: min(10, len(history))]
         inter_event_time = np.log1p((span[0][1] - span[-1][1]) / 1000 / len(span))
         session_events = np.log1p(sum(NOW - ts < 3_600_000 for _, ts, _ in history))
-        expected = {"user idle time": idle_time, "inter-event time": inter_event_time, "session events": session_events}
+        expected = {"user idle time": idle_time, "inter event time": inter_event_time, "session events": session_events}
         for name, value in expected.items():
             np.testing.assert_allclose(column(user, name), np.full(TITLES, value), rtol=1e-4)
         np.testing.assert_allclose(column(user, "user events"), np.log1p(len(WORLD.histories[user])), rtol=1e-5)

@@ -8,44 +8,33 @@ import pytest
 from numpy.typing import NDArray
 
 from model.actions import LIKING
+from model.signals.fill import Scratch, UserSignals, new_scratch
 from model.signals.gather import SESSION_MS, gather_user_signals
 from model.signals.inputs import title_signals, user_query
-from model.signals.table import (
-    COLUMN,
-    DENSE_SIGNALS,
-    STATIC_SIGNALS,
-    SUMS,
-    USER_IDLE_TIME,
-    USER_MEAN_LIKING,
-    USER_MEAN_YEAR,
-    USER_SESSION_EVENTS,
-    USER_YEAR_WEIGHT,
-    Scratch,
-    new_scratch,
-)
+from model.signals.table import COLUMN, DENSE_SIGNALS, STATICS, SUMS
 from model.state.catalog import genre_codes
 from tests.support.signals import COUNT, GENRES, NOW, TITLES, USERS, WORLD, mean_year, newest_events
 
 INV_SQRT_COUNT: Final = [1 / (COUNT[title] + 1) ** 0.5 for title in range(TITLES)]
 
 
-def gathered(user: int, scratch: Scratch | None = None) -> Scratch:
-    """The buffers after the signals of one user were gathered."""
+def gathered(user: int, scratch: Scratch | None = None) -> UserSignals:
+    """The signals of one user."""
     state = WORLD.stream_state
     scratch = scratch or new_scratch(TITLES, len(state.user_store.interactions.user_count_U))
-    gather_user_signals(user_query(state, WORLD.history(user), NOW), title_signals(state), state.counters, scratch)
-    return scratch
+    query = user_query(state, WORLD.history(user), NOW)
+    return gather_user_signals(query, title_signals(state), state.counters, scratch)
 
 
 def summed(user: int, name: str) -> NDArray[np.float32]:
     """A sum over pairs, for every title."""
-    value_V: NDArray[np.float32] = gathered(user).summed_VF[:, COLUMN[name] - len(STATIC_SIGNALS)]
+    value_V: NDArray[np.float32] = gathered(user).summed_VF[:, COLUMN[name] - STATICS]
     return value_V
 
 
 def matched(user: int, name: str) -> NDArray[np.float32]:
     """A match of each title with the user."""
-    value_V: NDArray[np.float32] = gathered(user).matched_FV[COLUMN[name] - len(STATIC_SIGNALS) - SUMS]
+    value_V: NDArray[np.float32] = gathered(user).matched_FV[COLUMN[name] - STATICS - SUMS]
     return value_V
 
 
@@ -138,32 +127,31 @@ def test_genre_affinity_is_the_mean_liking_of_the_titles_genres() -> None:
 def test_year_proximity_decays_with_distance_from_the_mean_year() -> None:
     for user in range(USERS):
         mean = mean_year(user)
-        assert gathered(user).user_Q[USER_MEAN_YEAR] == pytest.approx(mean, rel=1e-6)
+        assert gathered(user).facts.mean_year == pytest.approx(mean, rel=1e-6)
         proximity = [0.3 if year is None else 1 / (1 + ((year - mean) / 8) ** 2) for year in WORLD.years]
         np.testing.assert_allclose(matched(user, "year proximity"), proximity, rtol=1e-3)
 
 
 def test_user_profile_has_session_events_idle_time_and_liking() -> None:
     for user in range(USERS):
-        history, user_Q = newest_events(user), gathered(user).user_Q
-        assert user_Q[USER_SESSION_EVENTS] == sum(NOW - ts < SESSION_MS for _, ts, _ in history)
-        assert user_Q[USER_IDLE_TIME] == pytest.approx(np.log1p((NOW - history[0][1]) / 1000), rel=1e-6)
-        assert user_Q[USER_MEAN_LIKING] == pytest.approx(
-            np.mean([LIKING[action] for _, _, action in history]), rel=1e-5
-        )
+        history, facts = newest_events(user), gathered(user).facts
+        assert facts.session_events == sum(NOW - ts < SESSION_MS for _, ts, _ in history)
+        assert facts.idle_time == pytest.approx(np.log1p((NOW - history[0][1]) / 1000), rel=1e-6)
+        assert facts.mean_liking == pytest.approx(np.mean([LIKING[action] for _, _, action in history]), rel=1e-5)
 
 
 def test_unknown_user_has_no_sums_and_no_profile() -> None:
-    scratch = gathered(USERS + 1)
-    assert not scratch.summed_VF.any()
-    assert not scratch.genre_profile_2G.any()
-    assert scratch.user_Q[USER_YEAR_WEIGHT] == 0
+    signals = gathered(USERS + 1)
+    assert not signals.summed_VF.any()
+    assert not signals.genre_profile_2G.any()
+    assert signals.facts.year_weight == 0
     assert set(matched(USERS + 1, "year proximity").tolist()) == {np.float32(0.3)}
 
 
 def test_buffers_of_another_user_change_nothing() -> None:
-    used = gathered(3)
-    gathered(1, used)
-    new = gathered(1)
-    for name in ("summed_VF", "matched_FV", "similarity_U", "genre_profile_2G", "year_profile_Y", "user_Q"):
+    scratch = new_scratch(TITLES, len(WORLD.stream_state.user_store.interactions.user_count_U))
+    gathered(3, scratch)
+    used, new = gathered(1, scratch), gathered(1)
+    assert used.facts == new.facts
+    for name in ("summed_VF", "matched_FV", "similarity_U", "genre_profile_2G"):
         np.testing.assert_array_equal(getattr(used, name), getattr(new, name), err_msg=name)

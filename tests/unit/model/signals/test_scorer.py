@@ -29,7 +29,7 @@ def trained_ranker(steps: int) -> Ranker:
     size_F = 10.0 ** random.uniform(-2, 1, len(SIGNALS))
     for _ in range(20):
         signals_CF = (random.normal(size=(9, len(SIGNALS))) * size_F).astype(np.float32)
-        signals_CF[:, COLUMN["inter-event time"]] = 3.0
+        signals_CF[:, COLUMN["inter event time"]] = 3.0
         ranker.add_example(signals_CF, np.zeros(9, np.float32))
     for _ in range(steps):
         ranker.learn()

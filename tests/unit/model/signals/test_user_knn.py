@@ -7,19 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from model.signals.fill import Scratch, new_scratch
 from model.signals.inputs import title_signals, user_query
-from model.signals.table import (
-    KNN_RIDGE,
-    KNN_SESSIONS,
-    KNN_USERS,
-    NEIGHBOR_AFTER,
-    NEIGHBOR_BEFORE,
-    NEIGHBOR_BREADTH,
-    NEIGHBOR_RECENCY,
-    NEIGHBOR_SIMILARITY,
-    Scratch,
-    new_scratch,
-)
+from model.signals.table import Summed
 from model.signals.user_knn import (
     KNN_SIZE,
     NEIGHBOR_TITLES,
@@ -182,18 +172,18 @@ def test_neighbor_signals_equal_a_loop_over_the_events(world: World) -> None:
             for later_users, (n, own) in enumerate((n, own) for n, own in held if n in own):
                 user, i = str(world.events[n].user), own.index(n)
                 directions = own[i + 1 :][:NEIGHBOR_WINDOW_EVENTS], own[:i][::-1][:NEIGHBOR_WINDOW_EVENTS]
-                for signal, numbers in zip((NEIGHBOR_AFTER, NEIGHBOR_BEFORE), directions, strict=True):
+                for signal, numbers in zip((Summed.NEIGHBOR_AFTER, Summed.NEIGHBOR_BEFORE), directions, strict=True):
                     for step, number in enumerate(numbers):
                         row = world.events[number].row
                         if row is None:
                             continue
                         weight = 0.8**j * 0.85**step
                         expected_FV[signal, row] += weight
-                        expected_FV[NEIGHBOR_RECENCY, row] += weight * 0.93**later_users
-                        expected_FV[NEIGHBOR_SIMILARITY, row] += weight * answer.similarity[user]
+                        expected_FV[Summed.NEIGHBOR_RECENCY, row] += weight * 0.93**later_users
+                        expected_FV[Summed.NEIGHBOR_SIMILARITY, row] += weight * answer.similarity[user]
                         neighbors.add(row)
-            expected_FV[NEIGHBOR_BREADTH, list(neighbors)] += 1
-        signals = slice(NEIGHBOR_AFTER, NEIGHBOR_BREADTH + 1)
+            expected_FV[Summed.NEIGHBOR_BREADTH, list(neighbors)] += 1
+        signals = slice(Summed.NEIGHBOR_AFTER, Summed.NEIGHBOR_BREADTH + 1)
         assert expected_FV[signals].any(axis=1).all()
         np.testing.assert_allclose(answer.summed_FV[signals], expected_FV[signals], rtol=1e-4, atol=1e-6)
 
@@ -207,11 +197,13 @@ def test_knn_signals_equal_a_loop_over_similar_users(world: World) -> None:
             titles, similarity = latest_titles(world, user)[::-1], answer.similarity[user]
             shared = [i for i, title in enumerate(titles) if title in recent[:10]]
             for i, title in enumerate(titles):
-                expected_FV[KNN_USERS, title] += similarity
+                expected_FV[Summed.KNN_USERS, title] += similarity
                 after = [0.85 ** (i - s - 1) for s in shared if s < i]
                 before = [0.85 ** (s - i - 1) for s in shared if s > i]
-                expected_FV[KNN_SESSIONS, title] += similarity * (max(after, default=0) + max(before, default=0) / 2)
-        for signal in (KNN_USERS, KNN_SESSIONS):
+                expected_FV[Summed.KNN_SESSIONS, title] += similarity * (
+                    max(after, default=0) + max(before, default=0) / 2
+                )
+        for signal in (Summed.KNN_USERS, Summed.KNN_SESSIONS):
             assert expected_FV[signal].any()
             np.testing.assert_allclose(answer.summed_FV[signal], expected_FV[signal], rtol=1e-4, atol=1e-6)
 
@@ -234,7 +226,7 @@ def test_ridge_votes_equal_a_regression_over_sets_of_titles(world: World) -> Non
         vote_A = gauss_seidel(kernel_AA, target_A)
         expected_V = (vote_A * norm_A) @ titles_AV
         atol = 1e-5 * np.abs(expected_V).max()
-        np.testing.assert_allclose(answer.summed_FV[KNN_RIDGE], expected_V, rtol=0, atol=atol)
+        np.testing.assert_allclose(answer.summed_FV[Summed.KNN_RIDGE], expected_V, rtol=0, atol=atol)
         residual = np.linalg.norm(target_A - kernel_AA @ vote_A) / np.linalg.norm(target_A)
         # Measured: 0.023 to 0.037 with 48 users, 5e-6 to 5.5e-4 with 4 to 8.
         assert residual < (0.04 if len(best) == RIDGE_USERS else 6e-4)
@@ -252,7 +244,7 @@ def test_users_with_equal_titles_share_one_ridge_vote(users: int, repeats: int) 
     cosine, target = size / (size + 1), world.idf(0) / ((size + 1) * (world.idf(0) + 1)) ** 0.5
     kernel_AA = np.full((users, users), cosine) + RIDGE_PENALTY * np.eye(users)
     vote = gauss_seidel(kernel_AA, np.full(users, target)).sum() / (size + 1) ** 0.5
-    np.testing.assert_allclose(answer.summed_FV[KNN_RIDGE], [vote] * 3 + [0, 0], rtol=1e-5)
+    np.testing.assert_allclose(answer.summed_FV[Summed.KNN_RIDGE], [vote] * 3 + [0, 0], rtol=1e-5)
     exact = users * target / (users * cosine + RIDGE_PENALTY) / (size + 1) ** 0.5
     error = {1: 1e-6, 2: 1e-6, 10: 0.01}.get(users, 0.04)  # measured after 12 sweeps: 0, 1e-7, 0.007 and 0.036
     assert vote == pytest.approx(exact, rel=error)
@@ -265,7 +257,7 @@ def test_query_user_is_not_similar_to_itself() -> None:
     assert (own.similarity, bool(own.summed_FV.any())) == ({}, False)
     unknown = answer_of(world, history_of("unknown", 0))
     assert list(unknown.similarity) == ["u"]
-    assert unknown.summed_FV[KNN_USERS].astype(bool).tolist() == [True, True, True, False]
+    assert unknown.summed_FV[Summed.KNN_USERS].astype(bool).tolist() == [True, True, True, False]
     empty = answer_of(world, history_of("unknown"))
     assert (empty.similarity, bool(empty.summed_FV.any())) == ({}, False)
 
