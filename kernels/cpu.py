@@ -166,7 +166,7 @@ class _SampledSoftmax(torch.autograd.Function):
 
 
 def neg_lse(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> Tensor:
-    """`kernels.sampled_softmax.neg_lse` at temperature 1."""
+    """`kernels.sampled_softmax.neg_lse`."""
     lse_N: Tensor = _NegLse.apply(q_NP, e_SP, pos_id_N, neg_id_S, bias_S)  # type: ignore[no-untyped-call]
     return lse_N
 

@@ -17,11 +17,9 @@ def _logits(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias
     return (q_NP @ e_SP.T + bias_S).masked_fill(hit_NS, float("-inf"))
 
 
-def neg_lse(
-    q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor, tau: float | Tensor = 1.0
-) -> Tensor:
-    """log sum_s exp(<q_n, e_s> / tau + bias_s) over the negatives s that are not row n's positive, in nats [N]."""
-    return torch.logsumexp(_logits(q_NP / tau, e_SP, pos_id_N, neg_id_S, bias_S), dim=1)
+def neg_lse(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> Tensor:
+    """log sum_s exp(<q_n, e_s> + bias_s) over the negatives s that are not row n's positive, in nats [N]."""
+    return torch.logsumexp(_logits(q_NP, e_SP, pos_id_N, neg_id_S, bias_S), dim=1)
 
 
 def sampled_softmax_loss(

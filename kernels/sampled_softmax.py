@@ -24,20 +24,16 @@ from torch.nn import functional
 from kernels import cpu
 
 
-def neg_lse(
-    q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor, tau: float | Tensor = 1.0
-) -> Tensor:
-    """log sum_s exp(<q_n, e_s> / tau + bias_s) over the negatives s with neg_id_s != pos_id_n, in nats [N].
+def neg_lse(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> Tensor:
+    """log sum_s exp(<q_n, e_s> + bias_s) over the negatives s with neg_id_s != pos_id_n, in nats [N].
 
     The row's positive is not part of the sum. A row without a negative gives -inf and no gradient.
-    Gradients: q, e, and tau if it is a tensor. pos_id and neg_id have the same integer type.
+    Gradients: q and e. pos_id and neg_id have the same integer type.
     """
-    if _uses_triton(q_NP) and not isinstance(tau, Tensor):
+    if _uses_triton(q_NP):
         from kernels import triton_kernel
 
-        return triton_kernel.neg_lse(q_NP, e_SP, pos_id_N, neg_id_S, bias_S, tau)
-    if isinstance(tau, Tensor) or tau != 1.0:
-        return neg_lse(q_NP / tau, e_SP, pos_id_N, neg_id_S, bias_S)
+        return triton_kernel.neg_lse(q_NP, e_SP, pos_id_N, neg_id_S, bias_S)
     return cpu.neg_lse(q_NP, e_SP, pos_id_N, neg_id_S, bias_S)
 
 

@@ -5,9 +5,9 @@ attention (arXiv 2205.14135) and returns lse and that mean in one pass over the 
 backward kernel recomputes p from lse and accumulates only d e. Each of its programs handles a block
 of negatives and one split of the rows; the partial sums of the splits are added in a fixed order.
 
-    x_ns = log2(e) (<q_n, e_s> / tau + b_s)    -inf where neg_id_s == pos_id_n
+    x_ns = log2(e) (<q_n, e_s> + b_s)    -inf where neg_id_s == pos_id_n
     lse_n = ln 2 log2 sum_s 2^x_ns             p_ns = 2^(x_ns - log2(e) lse_n)
-    d lse_n / d q_n = sum_s p_ns e_s / tau     d e_s = sum_n g_n p_ns q_n / tau      g: gradient of lse
+    d lse_n / d q_n = sum_s p_ns e_s     d e_s = sum_n g_n p_ns q_n      g: gradient of lse
 
 Accidental hits are masked before the maximum is taken: subtracting them later would cancel digits if
 a hit is the largest. The running maximum starts at a finite value, or a row with only hits would be
@@ -64,10 +64,10 @@ def _load_rows(ptr: tl.tensor, row: tl.tensor, rows: tl.tensor, P: tl.constexpr,
 @triton.jit(do_not_specialize=["N", "S"])  # type: ignore[untyped-decorator]
 def forward_kernel(
     q_ptr: tl.tensor, e_ptr: tl.tensor, pos_ptr: tl.tensor, neg_ptr: tl.tensor, bias_ptr: tl.tensor,
-    lse_ptr: tl.tensor, mean_ptr: tl.tensor, N: tl.tensor, S: tl.tensor, scale: tl.tensor,
+    lse_ptr: tl.tensor, mean_ptr: tl.tensor, N: tl.tensor, S: tl.tensor,
     P: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, UPCAST: tl.constexpr,
 ) -> None:  # fmt: skip
-    """One program handles a block of rows and all negatives. scale = log2(e) / tau."""
+    """One program handles a block of rows and all negatives."""
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     q = _load_rows(q_ptr, row, N, P, BLOCK_P)
     pos = tl.load(pos_ptr + row, mask=row < N, other=0)
@@ -79,7 +79,7 @@ def forward_kernel(
         e = _load_rows(e_ptr, column, S, P, BLOCK_P)
         neg = tl.load(neg_ptr + column, mask=column < S, other=0)
         bias = tl.load(bias_ptr + column, mask=column < S, other=-float("inf")).to(tl.float32) * LOG2E
-        x = _dot(q, tl.trans(e), UPCAST) * scale + bias[None, :]
+        x = _dot(q, tl.trans(e), UPCAST) * LOG2E + bias[None, :]
         x = tl.where(pos[:, None] == neg[None, :], -float("inf"), x)
         higher = tl.maximum(peak, tl.max(x, 1))
         p = tl.exp2(x - higher[:, None])
@@ -100,7 +100,7 @@ def forward_kernel(
 def backward_kernel(
     q_ptr: tl.tensor, e_ptr: tl.tensor, pos_ptr: tl.tensor, neg_ptr: tl.tensor, bias_ptr: tl.tensor,
     lse_ptr: tl.tensor, slope_ptr: tl.tensor, partial_ptr: tl.tensor,
-    N: tl.tensor, S: tl.tensor, scale: tl.tensor, rows_per_split: tl.tensor,
+    N: tl.tensor, S: tl.tensor, rows_per_split: tl.tensor,
     P: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_S: tl.constexpr, UPCAST: tl.constexpr,
 ) -> None:  # fmt: skip
     """One program computes the gradient of a block of negatives from one split of the rows: partial [split, S, P]."""
@@ -118,7 +118,7 @@ def backward_kernel(
         lse = tl.load(lse_ptr + row, mask=row < N, other=float("inf")) * LOG2E
         slope = tl.load(slope_ptr + row, mask=row < N, other=0.0)
         lse = tl.where(lse == -float("inf"), float("inf"), lse)  # a row without negatives: p = 2^(-inf), not NaN
-        x = _dot(e, tl.trans(q), UPCAST) * scale + bias[:, None]
+        x = _dot(e, tl.trans(q), UPCAST) * LOG2E + bias[:, None]
         x = tl.where(neg[:, None] == pos[None, :], -float("inf"), x)
         weight = tl.exp2(x - lse[None, :]) * slope[None, :]
         grad += _dot(weight.to(q.dtype), q, UPCAST)
@@ -138,12 +138,12 @@ def tile_config(table: dict[int, TileConfig], width: int) -> tuple[TileConfig, i
     return table[min(limit for limit in table if width <= limit)], max(16, triton.next_power_of_2(width))
 
 
-def _forward(q_NP: Tensor, e_SP: Tensor, ids: tuple[Tensor, Tensor], bias_S: Tensor, tau: float) -> tuple[Tensor, ...]:
+def _forward(q_NP: Tensor, e_SP: Tensor, ids: tuple[Tensor, Tensor], bias_S: Tensor) -> tuple[Tensor, ...]:
     (rows, width), size = q_NP.shape, len(e_SP)
     tile, block_p = tile_config(FORWARD_TILES, width)
     lse_N, mean_NP = q_NP.new_empty(rows, dtype=torch.float32), torch.empty_like(q_NP)
     forward_kernel[(triton.cdiv(rows, tile.block_n),)](
-        q_NP, e_SP, *ids, bias_S, lse_N, mean_NP, rows, size, LOG2E.value / tau,
+        q_NP, e_SP, *ids, bias_S, lse_N, mean_NP, rows, size,
         P=width, BLOCK_P=block_p, BLOCK_N=tile.block_n, BLOCK_S=tile.block_s, UPCAST=knobs.runtime.interpret,
         num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
@@ -151,7 +151,7 @@ def _forward(q_NP: Tensor, e_SP: Tensor, ids: tuple[Tensor, Tensor], bias_S: Ten
 
 
 def _grad_negatives(
-    q_NP: Tensor, e_SP: Tensor, ids: tuple[Tensor, Tensor], bias_S: Tensor, lse_N: Tensor, slope_N: Tensor, tau: float
+    q_NP: Tensor, e_SP: Tensor, ids: tuple[Tensor, Tensor], bias_S: Tensor, lse_N: Tensor, slope_N: Tensor
 ) -> Tensor:
     (rows, width), size = q_NP.shape, len(e_SP)
     if not rows or not size:
@@ -162,7 +162,7 @@ def _grad_negatives(
     splits = triton.cdiv(rows, rows_per_split)
     partials = q_NP.new_empty(splits, size, width, dtype=torch.float32)  # [split, S, P]
     backward_kernel[(columns, splits)](
-        q_NP, e_SP, *ids, bias_S, lse_N, slope_N, partials, rows, size, LOG2E.value / tau, rows_per_split,
+        q_NP, e_SP, *ids, bias_S, lse_N, slope_N, partials, rows, size, rows_per_split,
         P=width, BLOCK_P=block_p, BLOCK_N=tile.block_n, BLOCK_S=tile.block_s, UPCAST=knobs.runtime.interpret,
         num_warps=tile.num_warps, num_stages=tile.num_stages,
     )  # fmt: skip
@@ -170,32 +170,28 @@ def _grad_negatives(
 
 
 class _NegLse(torch.autograd.Function):
-    """lse_N = _NegLse.apply(q_NP, e_SP, pos_id_N, neg_id_S, bias_S, tau), fp32; gradients for q and e."""
+    """lse_N = _NegLse.apply(q_NP, e_SP, pos_id_N, neg_id_S, bias_S), fp32; gradients for q and e."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor, tau: float
-    ) -> Tensor:
+    def forward(ctx: Any, q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> Tensor:
         q_NP, e_SP = q_NP.contiguous(), e_SP.to(q_NP.dtype).contiguous()
         ids = pos_id_N.contiguous(), neg_id_S.contiguous()
-        lse_N, mean_NP = _forward(q_NP, e_SP, ids, bias_S.contiguous(), tau)
+        lse_N, mean_NP = _forward(q_NP, e_SP, ids, bias_S.contiguous())
         ctx.save_for_backward(q_NP, e_SP, *ids, bias_S.contiguous(), lse_N, mean_NP)
-        ctx.tau = tau
         return lse_N
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope_N: Tensor) -> tuple[Tensor | None, ...]:
         q_NP, e_SP, pos_id_N, neg_id_S, bias_S, lse_N, mean_NP = ctx.saved_tensors
-        slope_N = slope_N / ctx.tau  # a factor of both gradients, from the logits <q, e> / tau
         grad_q_NP = (mean_NP * slope_N[:, None]).to(q_NP.dtype) if ctx.needs_input_grad[0] else None
         grad_e_SP = None
         if ctx.needs_input_grad[1]:
-            grad_e_SP = _grad_negatives(q_NP, e_SP, (pos_id_N, neg_id_S), bias_S, lse_N, slope_N, ctx.tau)
-        return grad_q_NP, grad_e_SP, None, None, None, None
+            grad_e_SP = _grad_negatives(q_NP, e_SP, (pos_id_N, neg_id_S), bias_S, lse_N, slope_N)
+        return grad_q_NP, grad_e_SP, None, None, None
 
 
-def neg_lse(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor, tau: float = 1.0) -> Tensor:
+def neg_lse(q_NP: Tensor, e_SP: Tensor, pos_id_N: Tensor, neg_id_S: Tensor, bias_S: Tensor) -> Tensor:
     """`kernels.sampled_softmax.neg_lse`, in fp32 [N]."""
-    lse_N: Tensor = _NegLse.apply(q_NP, e_SP, pos_id_N, neg_id_S, bias_S, tau)  # type: ignore[no-untyped-call]
+    lse_N: Tensor = _NegLse.apply(q_NP, e_SP, pos_id_N, neg_id_S, bias_S)  # type: ignore[no-untyped-call]
     return lse_N

@@ -42,12 +42,11 @@ def draw(rows: int, size: int, width: int, titles: int, dtype: torch.dtype = tor
     }
 
 
-def lse_and_gradients(neg_lse: Callable[..., Tensor], given: dict[str, Tensor], *tau: float | Tensor) -> list[Tensor]:
+def lse_and_gradients(neg_lse: Callable[..., Tensor], given: dict[str, Tensor]) -> list[Tensor]:
     """lse and its gradients, for an incoming gradient that differs between rows; `log_expected` is the bias."""
-    lse = neg_lse(given["q"], given["e_neg"], given["pos_id"], given["neg_id"], given["log_expected"], *tau)
-    inputs = [given["q"], given["e_neg"], *(one for one in tau if isinstance(one, Tensor))]
+    lse = neg_lse(given["q"], given["e_neg"], given["pos_id"], given["neg_id"], given["log_expected"])
     total = (lse.clamp(min=-1e30) * given["weight"]).sum()
-    return [lse, *torch.autograd.grad(total, inputs)]
+    return [lse, *torch.autograd.grad(total, (given["q"], given["e_neg"]))]
 
 
 def loss_and_gradients(loss: Callable[..., Tensor], given: dict[str, Tensor], slope: Tensor) -> list[Tensor]:

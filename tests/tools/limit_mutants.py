@@ -276,8 +276,8 @@ LIMIT_MUTANTS: Final = (
     Mutant(
         "M14: a history of any size is a valid setting",
         "infra/settings.py",
-        "le=2000,",
-        "le=20000,",
+        "le=2000,  # the largest",
+        "le=20000,  # the largest",
         killed_by="infra/test_settings.py::test_largest_activity_fits_into_a_kafka_record",
     ),
     Mutant(

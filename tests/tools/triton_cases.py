@@ -26,7 +26,11 @@ def draw(case: dict[str, Any]) -> list[Tensor]:
     q = torch.randn(case["rows"], case["width"], generator=make)
     e = torch.randn(case["size"], case["width"], generator=make)
     ids = [torch.randint(case["titles"], (n,), generator=make).to(TYPES[case["ids"]]) for n in (len(q), len(e))]
-    unit = [torch.nn.functional.normalize(one, dim=1).to(TYPES[case["type"]]).requires_grad_() for one in (q, e)]
+    unit = [torch.nn.functional.normalize(one, dim=1) for one in (q, e)]
+    unit = [
+        (one * scale).to(TYPES[case["type"]]).requires_grad_()
+        for one, scale in zip(unit, (case["scale"], 1.0), strict=True)
+    ]
     bias = torch.randn(len(e), generator=make) + case["shift"]
     return [*unit, *(one.repeat(case["repeat"]) for one in ids[:1]), ids[1], bias]
 
@@ -34,7 +38,7 @@ def draw(case: dict[str, Any]) -> list[Tensor]:
 def run(path: Any, given: list[Tensor], slope: Tensor, case: dict[str, Any]) -> list[Tensor]:
     """lse and the gradients of q and e for an incoming gradient `slope`."""
     q, e, pos_id, neg_id, bias = given
-    lse = path.neg_lse(q.repeat(case["repeat"], 1), e, pos_id, neg_id, bias, case["tau"])
+    lse = path.neg_lse(q.repeat(case["repeat"], 1), e, pos_id, neg_id, bias)
     total = (lse.clamp(min=-1e30) * slope).sum()
     return [lse.detach(), *torch.autograd.grad(total, (q, e))]
 

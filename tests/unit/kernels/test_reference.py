@@ -22,12 +22,6 @@ def test_lse_excludes_the_positive_of_the_row() -> None:
     assert lse.tolist() == pytest.approx([math.log(total) for total in SUMS], rel=1e-12)
 
 
-def test_temperature_divides_the_products_but_not_the_bias() -> None:
-    lse = reference.neg_lse(Q, NEGATIVES, POSITIVE_ID, NEGATIVE_ID, -LOG_EXPECTED, 0.5)
-    expected = [math.exp(2) / 2 + math.exp(0) / 0.5, math.exp(-4) / 0.5 + math.exp(-1)]
-    assert lse.exp().tolist() == pytest.approx(expected, rel=1e-12)
-
-
 def test_loss_is_the_weighted_cross_entropy_of_the_positive() -> None:
     given = Q, POSITIVE, NEGATIVES, POSITIVE_ID, NEGATIVE_ID, LOG_EXPECTED
     assert reference.sampled_softmax_loss(*given).tolist() == pytest.approx(LOSSES, rel=1e-12)
