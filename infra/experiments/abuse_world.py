@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
-from infra.experiments.evaluate import BATCH_EVENTS, micro_batches
+from infra.experiments.prequential import BATCH_EVENTS, micro_batches
 from model.actions import ACTIONS
 from model.learner import Learner, UserUpdate
 from model.recommender import Recommender, UserContext

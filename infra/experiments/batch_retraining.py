@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.experiments.harness import MicroBatch
+from infra.experiments.prequential import MicroBatch
 from model.actions import TARGET_WEIGHTS
 from model.learner import UserUpdate
 from model.metrics.ranking import average_rank

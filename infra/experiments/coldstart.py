@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
 from infra.data.datasets import Dataset
-from infra.experiments.evaluate import WARMUP_SHARE
 from infra.experiments.harness import (
     BACKBONE_ONLY,
     FINAL_LISTS,
@@ -34,6 +33,7 @@ from infra.experiments.harness import (
     require_scored,
     run_prequential,
 )
+from infra.experiments.prequential import WARMUP_SHARE
 from infra.experiments.verdicts import INCONCLUSIVE, format_ci
 from infra.learner_settings import set_threads
 from model.learner import Learner

@@ -22,7 +22,6 @@ from features.text_encoders import Encoder
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
-from infra.experiments.evaluate import WARMUP_SHARE
 from infra.experiments.harness import (
     BACKBONE_ONLY,
     FINAL_LISTS,
@@ -35,6 +34,7 @@ from infra.experiments.harness import (
     require_scored,
     run_prequential,
 )
+from infra.experiments.prequential import WARMUP_SHARE
 from infra.experiments.scaling import parse_size, with_size
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE, format_ci, format_size, verdict
 from infra.learner_settings import set_threads

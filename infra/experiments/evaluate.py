@@ -9,18 +9,19 @@ import copy
 import csv
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from features.text_encoders import Encoder, launch_text
+from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
+from infra.experiments import prequential
+from infra.experiments.prequential import BATCH_EVENTS, MicroBatch, Observer, warmup_targets
 from infra.learner_settings import set_threads
-from model.learner import Learner, RankedEvent, UserUpdate, new_pipeline
+from model.learner import Learner, RankedEvent, new_pipeline
 from model.metrics import beyond_accuracy, popularity_buckets
 from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.beyond_accuracy import TOP_K, BeyondAccuracy
@@ -28,13 +29,9 @@ from model.metrics.popularity_buckets import POPULARITY_BUCKETS, ByPopularity
 from model.metrics.ranking import PrequentialMetrics, ranking_report
 from model.pipeline import RankingPipeline
 from model.settings import LearnerSettings
-from model.state.stream_state import TitleMetadata
-from streaming.records import ACTIVITY_HISTORY, Launch, action_code
 
-WARMUP_SHARE: Final = 0.2  # share of the events that are learned before the first one is scored
 VARIANTS: Final = ("full", "no_backbone", "frozen")
 ACTUAL: Final = "actual"  # row of the beyond-accuracy metrics: the titles that users chose, each as a list of one
-BATCH_EVENTS: Final = 64  # events per micro-batch, as in the live learner
 
 OnProgress = Callable[[int, int, dict[str, PrequentialMetrics]], None]  # events done, all events, metrics by variant
 OnScored = Callable[[int | None, RankedEvent, dict[str, float]], None]  # index (`with_index`), event, rank by variant
@@ -56,25 +53,9 @@ def evaluate(
     if pipelines is None:
         pipelines = {"full": new_pipeline(settings), "no_backbone": new_pipeline(settings, backbone=False)}
     learner = Learner(settings, pipelines, TOP_K)
-    baselines = Baselines(repeats=settings.repeats)
-    scores = VariantScores()
-    first = warmup_targets(data)
-    done = 0
-    for batch in micro_batches(data, encode):
-        if done + BATCH_EVENTS > first and "frozen" not in pipelines:  # before the first scored event, so that all
-            pipelines["frozen"] = freeze(pipelines["full"])  # variants score the same events
-        for title in batch:
-            if isinstance(title, TitleMetadata):
-                baselines.launch(title.title)
-        for index, event in with_index(learner.observe(batch).ranked):
-            if done >= first and not baselines.has_seen(event.user, event.title):
-                ranks = scores.add(event, baselines)
-                if on_scored is not None:
-                    on_scored(index, event, ranks)
-            baselines.count(event.user, event.title, event.ts)
-            done += 1
-        if progress is not None:
-            progress(done, data.targets_before(len(data)), scores.by_slice)
+    observer = _Evaluation(pipelines, warmup_targets(data), data.targets_before(len(data)), progress, on_scored)
+    prequential.run(data, encode, learner, observer)
+    scores = observer.scores
     scored = scores.by_slice["full"].scored()["all"]
     candidates = int(np.count_nonzero(learner.stream_state.catalog.candidate_V))
     return {
@@ -88,17 +69,33 @@ def evaluate(
     }
 
 
-def with_index(events: Iterable[RankedEvent]) -> Iterator[tuple[int | None, RankedEvent]]:
-    """Each event of a micro-batch, with its place among those that are learned; None for one that is not."""
-    places = count()
-    for event in events:
-        yield next(places) if event.is_learned else None, event
+class _Evaluation(Observer):
+    """Scores all variants. Before the first scored event it adds a frozen copy of `full`, so that all variants score
+    the same events."""
 
+    def __init__(
+        self,
+        pipelines: dict[str, RankingPipeline],
+        first: int,
+        total: int,
+        progress: OnProgress | None,
+        on_scored: OnScored | None,
+    ) -> None:
+        self.pipelines, self.first, self.total = pipelines, first, total
+        self.progress, self.on_scored, self.scores = progress, on_scored, VariantScores()
 
-def warmup_targets(data: Dataset) -> int:
-    """Number of target events in the first fifth of the dataset, which are learned but not scored. The learner ranks
-    target events only, so the warm-up is counted in them: impressions must not make it longer."""
-    return data.targets_before(int(len(data) * WARMUP_SHARE))
+    def before_batch(self, done: int, batch: MicroBatch) -> None:
+        if done + BATCH_EVENTS > self.first and "frozen" not in self.pipelines:
+            self.pipelines["frozen"] = freeze(self.pipelines["full"])
+
+    def on_event(self, index: int | None, event: RankedEvent, baselines: Baselines) -> None:
+        ranks = self.scores.add(event, baselines)
+        if self.on_scored is not None:
+            self.on_scored(index, event, ranks)
+
+    def after_batch(self, done: int) -> None:
+        if self.progress is not None:
+            self.progress(done, self.total, self.scores.by_slice)
 
 
 class VariantScores:
@@ -164,46 +161,6 @@ def freeze(pipeline: RankingPipeline) -> RankingPipeline:
     frozen.sequence = copy.deepcopy(pipeline.sequence)
     frozen.learns = False
     return frozen
-
-
-def micro_batches(
-    data: Dataset, encode: Encoder, max_history: int = ACTIVITY_HISTORY
-) -> Iterator[list[TitleMetadata | UserUpdate]]:
-    """The dataset as micro-batches of the learner: first the launches that are due, then one update per user, with the
-    new events and at most `max_history` earlier ones."""
-    titles = data.launches_with_events()
-    metadata = _title_metadata(titles, encode)
-    due = [int(launch.ts or 0) for launch in titles]
-    histories: dict[str, list[tuple[str, int, int]]] = {}
-    launched = 0  # titles so far
-    for start in range(0, len(data), BATCH_EVENTS):
-        batch: list[TitleMetadata | UserUpdate] = []
-        new: dict[str, list[int]] = {}
-        for k in range(start, min(start + BATCH_EVENTS, len(data))):
-            event = data.event(k)
-            while launched < len(due) and due[launched] < event.ts:
-                batch.append(metadata[launched])
-                launched += 1
-            histories.setdefault(event.user, []).append((event.title, event.ts, action_code(event)))
-            new.setdefault(event.user, []).append(k)
-        for user, order in new.items():
-            history = histories[user] = histories[user][-max_history - len(order) :]
-            names, times, actions = zip(*history, strict=True)
-            new_indices = range(len(history) - len(order), len(history))
-            batch.append(UserUpdate(user, names, times, actions, new_indices, order))
-        yield batch
-
-
-def _title_metadata(titles: list[Launch], encode: Encoder) -> list[TitleMetadata]:
-    texts = [launch_text(title.name, title.genres, title.overview, title.text) for title in titles]
-    vectors = encode(texts)
-    no_text = np.zeros(0, np.float32)
-    return [
-        TitleMetadata(
-            t.title, vector if vector.any() else no_text, t.genres, t.year, t.released, False, recorded=t.ts or 0
-        )
-        for t, vector in zip(titles, vectors, strict=True)
-    ]
 
 
 def write(report: dict[str, Any], path: Path) -> None:

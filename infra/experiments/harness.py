@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
-from infra.experiments.evaluate import micro_batches, warmup_targets, with_index
+from infra.experiments import prequential
+from infra.experiments.prequential import MicroBatch, Observer
 from model.actions import TARGET_WEIGHTS
-from model.learner import Learner, RankedEvent, UserUpdate, new_pipeline
+from model.learner import Learner, RankedEvent, new_pipeline
 from model.metrics import bootstrap
 from model.metrics.baselines import Baselines
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS, popularity_bucket
@@ -29,7 +30,6 @@ from model.metrics.ranking import NEW_TITLE_EVENTS, NEW_USER_EVENTS, SLICES, ave
 from model.pipeline import RankingPipeline, RankingRequest, RankResult
 from model.settings import LearnerSettings
 from model.signals.candidates import CatalogSnapshot
-from model.state.stream_state import TitleMetadata
 from streaming.records import ACTIVITY_HISTORY, action_code
 
 BACKBONE_ONLY, FINAL_LISTS = "backbone_only", "final_lists"
@@ -37,7 +37,6 @@ ORDER_LABELS: Final = {BACKBONE_ONLY: "backbone only", FINAL_LISTS: "final lists
 CURVE_POINTS: Final = 24
 PROGRESS_INTERVAL_S: Final = 10.0
 
-MicroBatch = list[TitleMetadata | UserUpdate]
 Log = Callable[[str], None]
 BeforeBatch = Callable[[int, MicroBatch], None]  # events learned so far, the next micro-batch
 EventMasks = Mapping[str, NDArray[np.bool_]]  # name -> mask over the scored events
@@ -61,6 +60,7 @@ class Instrumented(RankingPipeline):
     shared_backbone: RankingPipeline | None  # read this pipeline's backbone scores; the variant has no backbone itself
     learns_delayed: bool  # false: the ranker does not learn from delayed requests
     repeats: bool
+    records_backbone = True  # whether the order by the backbone's score alone is recorded too
 
     @classmethod
     def wrap(
@@ -91,7 +91,7 @@ class Instrumented(RankingPipeline):
         began = time.process_time()
         result = super().rank(snapshot, request, n, *rest, **named)
         self.cpu_seconds += time.process_time() - began
-        if self.sequence is not None and not request.delay:
+        if self.records_backbone and self.sequence is not None and not request.delay:
             self.backbone_ranks.append(rank_by_score(self.backbone_NV[n], snapshot, request, self.repeats))
         return result
 
@@ -101,7 +101,7 @@ class Instrumented(RankingPipeline):
         `index` is the event's place among the micro-batch's events that are learned; None: it is not learned, because
         its title waits for its launch, and no list can hold the title.
         """
-        if self.sequence is None:
+        if self.sequence is None or not self.records_backbone:
             return {}
         return {backbone_only(name): float("inf") if index is None else self.backbone_ranks[index]}
 
@@ -198,6 +198,29 @@ class ScoredEvents:
         return lines
 
 
+class _Recorder(Observer):
+    """Records the ranks of each scored event, and prints progress."""
+
+    def __init__(
+        self, learner: Learner, progress: "ProgressPrinter", with_baselines: bool, before_batch: BeforeBatch | None
+    ) -> None:
+        self.learner, self.progress, self.with_baselines = learner, progress, with_baselines
+        self._before_batch, self.recorded = before_batch, ScoredEvents()
+
+    def before_batch(self, done: int, batch: MicroBatch) -> None:
+        if self._before_batch is not None:
+            self._before_batch(done, batch)
+
+    def on_event(self, index: int | None, event: RankedEvent, baselines: Baselines) -> None:
+        ranks = event.ranks | extra_ranks(self.learner.pipelines, index)
+        if self.with_baselines:
+            ranks |= baselines.rank(event.user, event.title, event.ts)
+        self.recorded.add(event, ranks)
+
+    def after_batch(self, done: int) -> None:
+        self.progress(done, self.recorded)
+
+
 def run_prequential(
     data: Dataset,
     encode: Encoder,
@@ -208,29 +231,14 @@ def run_prequential(
     history: int = ACTIVITY_HISTORY,
     first: int | None = None,
 ) -> ScoredEvents:
-    """Rank the titles before every event, then learn from it. Events before index `first` of the dataset (by default
-    the first fifth) are learned but not scored. With `baselines`, their ranks are recorded too."""
-    repeats = learner.settings.repeats
-    seen = Baselines(repeats=repeats) if baselines is None else baselines
-    first = warmup_targets(data) if first is None else data.targets_before(first)
-    recorded, done = ScoredEvents(), 0
+    """Rank the titles before every event, then learn from it (`infra.experiments.prequential`); returns every scored
+    event. Events before index `first` of the dataset (by default the first fifth) are learned but not scored. With
+    `baselines`, their ranks are recorded too."""
     progress = ProgressPrinter(data.targets_before(len(data)), log)
-    for batch in micro_batches(data, encode, history):
-        for title in batch:
-            if isinstance(title, TitleMetadata):
-                seen.launch(title.title)
-        if before_batch is not None:
-            before_batch(done, batch)
-        for index, event in with_index(learner.observe(batch).ranked):
-            if done >= first and not seen.has_seen(event.user, event.title):
-                ranks = event.ranks | extra_ranks(learner.pipelines, index)
-                if baselines is not None:
-                    ranks |= baselines.rank(event.user, event.title, event.ts)
-                recorded.add(event, ranks)
-            seen.count(event.user, event.title, event.ts)
-            done += 1
-        progress(done, recorded)
-    return recorded
+    recorder = _Recorder(learner, progress, baselines is not None, before_batch)
+    start = None if first is None else data.targets_before(first)
+    prequential.run(data, encode, learner, recorder, start, history, baselines)
+    return recorder.recorded
 
 
 def extra_ranks(pipelines: Mapping[str, RankingPipeline], index: int | None) -> dict[str, float]:

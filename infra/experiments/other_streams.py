@@ -18,9 +18,9 @@ import pandas as pd
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
-from infra.experiments.evaluate import BATCH_EVENTS, micro_batches
 from infra.experiments.harness import Log, ScoredEvents, backbone_only, instrumented, run_prequential
 from infra.experiments.machine import resident_mib
+from infra.experiments.prequential import BATCH_EVENTS, micro_batches
 from model.learner import Learner
 from model.metrics.baselines import BASELINES, Baselines
 from model.settings import LearnerSettings

@@ -36,7 +36,8 @@ from infra.experiments.batch_retraining import (
     train_network,
     training_windows,
 )
-from infra.experiments.harness import Instrumented, Log, MicroBatch, ScoredEvents, instrumented, run_prequential
+from infra.experiments.harness import Instrumented, Log, ScoredEvents, instrumented, run_prequential
+from infra.experiments.prequential import MicroBatch
 from model.learner import Learner
 from model.metrics.baselines import Baselines
 from model.pipeline import RankingRequest, RankResult
@@ -62,6 +63,7 @@ class FrozenPipeline(Instrumented):
 class FrozenCountersPipeline(FrozenPipeline):
     """A frozen pipeline that also reads the counters of its last retraining."""
 
+    records_backbone = False  # the copy does not know the newest seen titles, so these ranks would be wrong
     stream_state: StreamState  # a copy from the last retraining
     snapshot: CatalogSnapshot
     text_NV: NDArray[np.float32]
@@ -76,9 +78,7 @@ class FrozenCountersPipeline(FrozenPipeline):
     def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
         query = user_query(self.stream_state, request.history, request.now, request.delay)
         user = candidates.user_signals(self.snapshot, query)
-        result = super().rank(self.snapshot, request, n, user, self.text_NV[n], *rest[2:], **named)
-        self.backbone_ranks.clear()  # the copy does not know the newest seen titles, so these ranks are wrong
-        return result
+        return super().rank(self.snapshot, request, n, user, self.text_NV[n], *rest[2:], **named)
 
 
 class OnlinePipeline(Instrumented):

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
-from infra.experiments.evaluate import warmup_targets
 from infra.experiments.flops import parameters
 from infra.experiments.harness import (
     FINAL_LISTS,
@@ -38,6 +37,7 @@ from infra.experiments.harness import (
     require_scored,
     run_prequential,
 )
+from infra.experiments.prequential import warmup_targets
 from infra.experiments.stale_lists import ListContext, ListRead, backbone_ranks, events_ago, final_list_ranks, read_list
 from infra.experiments.verdicts import MIN_USERS
 from infra.learner_settings import set_threads

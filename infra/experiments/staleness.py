@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
-from infra.experiments.evaluate import warmup_targets
 from infra.experiments.harness import (
     BACKBONE_ONLY,
     FINAL_LISTS,
@@ -34,6 +33,7 @@ from infra.experiments.harness import (
     require_scored,
     run_prequential,
 )
+from infra.experiments.prequential import warmup_targets
 from infra.experiments.stale_lists import (
     EVENT_AGES,
     FILTERED,

@@ -12,7 +12,7 @@ from infra.experiments.batch_retraining import (
     train_network,
     training_windows,
 )
-from infra.experiments.evaluate import micro_batches
+from infra.experiments.prequential import micro_batches
 from infra.learner_settings import set_threads
 from model.learner import Learner
 from model.state.stream_state import History

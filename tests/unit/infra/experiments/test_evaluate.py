@@ -10,13 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from infra.data.datasets import Dataset, from_tables
+from infra.data.datasets import from_tables
 from infra.data.tables import Table
 from infra.experiments import evaluate
-from model.learner import Learner, UserUpdate, new_pipeline
-from model.state.stream_state import TitleMetadata
-from streaming.records import ACTIVITY_HISTORY
-from tests.support.evaluation import DAY_S, SETTINGS, START_S, checkerboard, dataset_of, no_text, random_text
+from infra.experiments.prequential import micro_batches
+from model.learner import Learner, new_pipeline
+from tests.support.evaluation import SETTINGS, START_S, checkerboard, dataset_of, no_text, random_text
 
 VARIANTS: Final = ["full", "no_backbone", "frozen", "popularity", "popularity_recent", "cooccurrence"]
 BEYOND_ACCURACY: Final = ("coverage", "popularity_bias", "new_title_share")
@@ -117,67 +116,10 @@ def test_repeats_keep_seen_titles_in_the_ranking() -> None:
     assert with_seen["mrr"]["full"]["all"] > with_seen["mrr"]["popularity"]["all"]
 
 
-def late_titles() -> Dataset:
-    """Titles that launch all the time: by a launch time, or by their first event if they have none."""
-    random = np.random.default_rng(3)
-    rows = [
-        (int(random.integers(6)), int(random.integers(max(n // 8 - 6, 0), n // 8 + 1)), START_S + n * DAY_S)
-        for n in range(240)
-    ]
-    described = [
-        {"item": item, "title": f"title {item}", "launched_ts": START_S + item * 7 * DAY_S + 100 if item % 3 else None}
-        for item in range(40)
-    ]
-    return dataset_of(rows, described)
-
-
-def test_title_is_candidate_from_its_launch_on() -> None:
-    data = late_titles()
-    learner = Learner(replace(SETTINGS, repeats=True))
-    launch_of = {launch.title: int(launch.ts or 0) for launch in data.launches}
-    done, not_launched = 0, 0
-    for batch in evaluate.micro_batches(data, random_text):
-        ranked = learner.observe(batch).ranked
-        done += len(ranked)
-        end = data.event(done - 1).ts
-        catalog, candidate_V = learner.stream_state.catalog, learner.stream_state.catalog.candidate_V
-        candidates = {catalog.ids[row] for row in np.flatnonzero(candidate_V)}
-        assert candidates == {title for title, ts in launch_of.items() if ts < end and title in data.titles}
-        not_launched += len(data.titles) - len(candidates)
-        assert all(np.isfinite(event.ranks["full"]) for event in ranked)  # every target is a candidate
-    assert done == 240
-    assert not_launched > 20
-
-
-def test_micro_batches_hold_every_event_once_with_its_history() -> None:
-    data = late_titles()
-    seen: dict[str, list[str]] = {}
-    orders = []
-    for batch in evaluate.micro_batches(data, no_text):
-        assert all(isinstance(item, TitleMetadata | UserUpdate) for item in batch)
-        updates = [item for item in batch if isinstance(item, UserUpdate)]
-        assert len({item.user for item in updates}) == len(updates)
-        for item in updates:
-            seen.setdefault(item.user, []).extend(item.titles[place] for place in item.new)
-            assert list(item.titles) == seen[item.user][-ACTIVITY_HISTORY - len(item.new) :]
-            orders += list(item.order)
-    assert sorted(orders) == list(range(240))
-
-
-def test_titles_without_events_are_not_launched() -> None:
-    data = dataset_of([(0, 0, START_S), (1, 1, START_S + 9)], [{"item": n, "title": "x"} for n in range(4)])
-    assert len(data.launches) == 4
-    launched = [
-        item for batch in evaluate.micro_batches(data, no_text) for item in batch if isinstance(item, TitleMetadata)
-    ]
-    assert sorted(item.title for item in launched) == ["0", "1"]
-    assert all(len(item.semantic) == 0 for item in launched)
-
-
 def test_frozen_pipeline_keeps_its_weights_while_original_learns() -> None:
     pipeline = new_pipeline(SETTINGS)
     learner = Learner(SETTINGS, {"full": pipeline})
-    batches = list(evaluate.micro_batches(checkerboard(256), random_text))
+    batches = list(micro_batches(checkerboard(256), random_text))
     for batch in batches[:2]:
         learner.observe(batch)
     learner.pipelines["frozen"] = frozen = evaluate.freeze(pipeline)
@@ -197,7 +139,7 @@ def test_frozen_pipeline_keeps_its_weights_while_original_learns() -> None:
 
 
 def test_frozen_copy_does_not_change_the_original() -> None:
-    batches = list(evaluate.micro_batches(checkerboard(192), random_text))
+    batches = list(micro_batches(checkerboard(192), random_text))
     ranks = []
     for freeze in (False, True):
         learner = Learner(SETTINGS, {"full": new_pipeline(SETTINGS)})

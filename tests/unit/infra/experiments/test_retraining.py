@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from infra.experiments import retraining
-from infra.experiments.harness import Log, MicroBatch, backbone_only, run_prequential
+from infra.experiments.harness import Log, backbone_only, run_prequential
+from infra.experiments.prequential import MicroBatch
 from infra.experiments.retraining import (
     EPOCH_CHOICES,
     FROZEN_COUNTERS,
