@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from infra.data.datasets import Dataset
 from infra.data.offset_ranges import OffsetRanges
 from infra.errors import PremiereError
-from streaming.kafka.client import client_config, topic_name
+from streaming.kafka.client import client_config, discard, topic_name
 from streaming.kafka.dead_letters import MAX_FUTURE
 from streaming.records import MAX_LAUNCH_BYTES, Event, to_json
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
@@ -95,7 +95,9 @@ class Delivery:
         """Produce one record; waits while the queue is full."""
         self.check()
         if self._maybe_stale and not len(self):
+            replaced = [self._producer]
             self._connect()
+            discard(replaced)
         give_up = time.monotonic() + self._patience
         while True:
             try:

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from infra.errors import TopicError
 from streaming import topics as t
 from streaming.errors import StreamError
-from streaming.kafka.client import consumer_config, topic_metadata, topic_name
+from streaming.kafka.client import consumer_config, discard, topic_metadata, topic_name
 
 BROKER_TIMEOUT_S: Final = 10.0  # per request to the broker
 FLOW_TOPICS: Final[Mapping[str, Sequence[str]]] = {  # flow, and consumer group of the same name -> topics that it reads
@@ -97,8 +97,9 @@ class LagReader:
             ]
             return [row._replace(topic=topics_by_name[row.topic]) for row in self._with_seconds(rows)]
         except KafkaException as error:
-            self.close()
+            replaced = [self._consumer, *self._groups.values()]
             self._connect()  # a client that lived through an outage may be stale: see streaming.kafka.reconnect
+            discard(replaced)
             raise TopicError(self._failure_reason(error)) from error
 
     def _failure_reason(self, error: KafkaException) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.run.workers import Worker
-from streaming.kafka.client import consumer_config, topic_name
+from streaming.kafka.client import consumer_config, discard, topic_name
 from streaming.kafka.commit_position import DurablePosition
 
 PUBLISH_GROUP: Final = "publish"
@@ -39,26 +39,29 @@ class PeerOffsets:
             threading.Thread(target=self._read_until_stopped, name="peer offsets", daemon=True).start()
 
     def _read_until_stopped(self) -> None:
-        consumers = [Consumer(consumer_config(self.config, name)) for name in self.groups]
-        try:
-            while True:
-                self._read(consumers)
-                if self.stop.wait(READ_INTERVAL_S):
-                    return
-        finally:
-            for consumer in consumers:
-                consumer.close()
+        consumers = self._connect()
+        while True:
+            if not self._read(consumers):
+                discard(consumers)  # a client that lived through an outage may be stale: see streaming.kafka.reconnect
+                consumers = self._connect()
+            if self.stop.wait(READ_INTERVAL_S):
+                return discard(consumers)
 
-    def _read(self, consumers: Sequence[Consumer]) -> None:
+    def _connect(self) -> list[Consumer]:
+        return [Consumer(consumer_config(self.config, name)) for name in self.groups]
+
+    def _read(self, consumers: Sequence[Consumer]) -> bool:
+        """Returns whether Kafka answered."""
         partitions = [TopicPartition(topic_name(self.config, topic), 0) for topic in self.topics]
         try:
             committed = [consumer.committed(partitions, BROKER_TIMEOUT_S) for consumer in consumers]
         except KafkaException as error:  # the last values stay valid lower bounds, since offsets only increase
             log.info("Cannot read the committed offsets of the other workers (%s).", error.args[0].str())
-            return
+            return False
         for topic, of_topic in zip(self.topics, zip(*committed, strict=True), strict=True):
             if all(one.offset >= 0 for one in of_topic):
                 self.min_offsets[topic] = min(one.offset for one in of_topic)
+        return True
 
 
 class MinOffset:

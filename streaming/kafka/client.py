@@ -8,6 +8,7 @@ names topics and consumer groups without it. `topic_name` and `consumer_config` 
 `client_config`, `consumer_config` or `producer_config` by mistake.
 """
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,6 +22,7 @@ from streaming.topics import PUBLIC_TOPICS
 PREFIX_KEY: Final = "premiere.prefix"  # of a configuration; missing: no prefix
 BROKER_TIMEOUT_S: Final = 15.0  # for the broker's answer
 DELIVERY_TIMEOUT_S: Final = 300.0  # how long a record may wait for its broker
+DISCARD_THREAD: Final = "discard clients"
 TRANSACTION_TIMEOUT_S: Final = 600.0  # after which the broker ends a transaction; longer than any wait for a delivery
 
 _CONSUMER: Final[dict[str, Any]] = {
@@ -91,6 +93,21 @@ def producer_config(config: Mapping[str, Any], transactional_id: str = "") -> di
     return {**_PRODUCER, **client_config(config), **fixed}
 
 
+def discard(clients: list[Any]) -> None:
+    """Destroy clients in a daemon thread, because that may block for ever after an outage (librdkafka issue 4519).
+
+    Empties the list. It must hold the only references, else the thread that drops the last one destroys the client.
+    """
+    discarded = clients[:]
+    clients.clear()
+    threading.Thread(target=_pop_all, args=(discarded,), name=DISCARD_THREAD, daemon=True).start()
+
+
+def _pop_all(clients: list[Any]) -> None:
+    while clients:
+        clients.pop()
+
+
 def topic_partitions(config: Mapping[str, Any], topic: str, timeout_s: float = BROKER_TIMEOUT_S) -> list[int]:
     """The partitions of a topic. Raises BrokerUnavailableError, BrokerAccessError, TopicMissingError."""
     # Lists all topics, because some brokers create a topic that a client asks for by name.
@@ -117,15 +134,24 @@ def cluster_metadata(config: Mapping[str, Any], timeout_s: float = BROKER_TIMEOU
     """
     reported: list[KafkaError] = []
     try:
-        client = AdminClient({**admin_config(config), "error_cb": reported.append})  # type: ignore[dict-item]
+        clients = [AdminClient({**admin_config(config), "error_cb": reported.append})]  # type: ignore[dict-item]
     except KafkaException as error:
         raise BrokerAccessError(f"The Kafka client settings are invalid: {error.args[0].str()}.") from None
+    try:
+        return _list_topics(clients, reported, config, timeout_s)
+    finally:
+        discard(clients)
+
+
+def _list_topics(
+    clients: list[AdminClient], reported: list[KafkaError], config: Mapping[str, Any], timeout_s: float
+) -> ClusterMetadata:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            return client.list_topics(timeout=min(1.0, timeout_s))
+            return clients[0].list_topics(timeout=min(1.0, timeout_s))
         except KafkaException as error:
-            client.poll(0)
+            clients[0].poll(0)
             for denied in (one for one in reported if one.code() in _ACCESS_DENIED):
                 raise BrokerAccessError(
                     f"Kafka at {config.get('bootstrap.servers')} denies access ({denied.str()}): "

@@ -23,18 +23,16 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from msgspec import structs
 
 from streaming.errors import OwnedElsewhereError, OwnershipError, StreamError
-from streaming.kafka.client import consumer_config, producer_config, topic_name, topic_partitions
-from streaming.records import DECODE_ERRORS, OwnerClaim, decode_owner, to_json
+from streaming.kafka.claim_log import EXCHANGE_TIMEOUT_S, ClaimLog
+from streaming.kafka.client import topic_partitions
+from streaming.records import OwnerClaim
 from streaming.topics import OWNERS
 
 RENEWALS_PER_LEASE: Final = 5
-ANSWER_TIMEOUT_S: Final = 10.0  # for the broker to accept a claim and return it
 RELEASE_TIMEOUT_S: Final = 1.0  # for the broker to accept a release, while the flow ends
-MARK_KEY: Final = b"mark"  # of a record that only marks the end of the topic
 STOP_GRACE_S: Final = 3.0  # how long a flow that is asked to stop waits for its claim to be confirmed
 
 log: Final = logging.getLogger(__name__)
@@ -81,9 +79,9 @@ class Ownership:
         self.config, self.claim, self.stop, self.lease_s = config, claim, stop, lease_s
         self.successor: OwnerClaim | None = None
         self._newest: dict[bytes, OwnerClaim] = {}  # by worker; those that this process would replace
-        self._read_offset, self._renewed_at = OFFSET_BEGINNING, float("-inf")  # monotonic seconds
+        self._renewed_at = float("-inf")  # monotonic seconds
         self._confirmed, self._ended = threading.Condition(), threading.Event()
-        self._connect()
+        self._claims = ClaimLog(config)
 
     @property
     def worker(self) -> int:
@@ -101,14 +99,14 @@ class Ownership:
         Waits for the lease of an owner that was not released. Raises OwnershipError if that owner is alive.
         """
         topic_partitions(self.config, OWNERS)  # raises the error for a missing topic or an unavailable broker
-        self._write_and_read(None)
+        self._exchange(None)
         if any(not one.released and one.instance != self.claim.instance for one in self._newest.values()):
             self._wait_for_lease()
         while True:
             lower = max((one.number + 1 for one in self._newest.values()), default=0)
             self.claim = structs.replace(self.claim, number=max(lower, self.claim.number, round(time.time() * 1000)))
             sent_at = time.monotonic()
-            self._write_and_read(self.claim)
+            self._exchange(self.claim)
             if all(one.number < self.claim.number for one in self._newest.values()):
                 break
         self._renewed_at = sent_at
@@ -119,14 +117,20 @@ class Ownership:
 
         Raises OwnershipError if another process has taken over, or if `stop` is set and the claim is not confirmed.
         """
-        since = time.monotonic()
+        since, waits = time.monotonic(), False
         with self._confirmed:
             while not self._is_valid():
                 if self.successor is not None:
                     raise _taken_over(self.successor)
                 if self.stop.is_set() and time.monotonic() - since > STOP_GRACE_S:
                     raise OwnershipError("Kafka does not confirm that this process still owns the flow.")
+                if not waits:
+                    log.warning("Waiting for Kafka to confirm the claim on %s.", self.claim.key.decode())
+                waits = True
                 self._confirmed.wait(0.1)
+        if waits:
+            waited_s = time.monotonic() - since
+            log.warning("Kafka confirms the claim on %s after %.0f s.", self.claim.key.decode(), waited_s)
 
     def release(self) -> None:
         """End the claim, so that another process can take over at once."""
@@ -134,7 +138,7 @@ class Ownership:
         self._renewed_at = float("-inf")
         if self.successor is None:
             try:
-                self._write(structs.replace(self.claim, released=True), RELEASE_TIMEOUT_S)
+                self._claims.write(structs.replace(self.claim, released=True), RELEASE_TIMEOUT_S)
             except StreamError as error:
                 log.warning("The ownership of %s was not released (%s).", self.claim.key.decode(), error)
 
@@ -147,82 +151,39 @@ class Ownership:
         log.warning("Waiting %g s for the end of the lease of %s.", self.lease_s, _names(before))
         if self.stop.wait(self.lease_s):
             raise OwnershipError("The flow was asked to stop before it owned its worker.")
-        self._write_and_read(None)
+        self._exchange(None)
         alive = {key: one for key, one in self._newest.items() if one != before.get(key) and not one.released}
         if alive:
             raise OwnedElsewhereError(f"It is running elsewhere, as {_names(alive)}: stop it there first.")
 
     def _renew_until_ended(self) -> None:
         while not self._ended.wait(self.lease_s / RENEWALS_PER_LEASE):
-            sent_at = time.monotonic()
+            sent_at, renewed = time.monotonic(), structs.replace(self.claim, renewal=self.claim.renewal + 1)
             try:
-                self._write_and_read(structs.replace(self.claim, renewal=self.claim.renewal + 1))
+                self._exchange(renewed)
             except StreamError as error:
                 log.info("The claim on %s could not be renewed (%s).", self.claim.key.decode(), error)
-                self._connect()  # a client that lived through an outage may be stale
+                replaced, self._claims = self._claims, ClaimLog(self.config, self._claims.offset)
+                replaced.discard()  # a client that lived through an outage may be stale, or hang
                 continue
             newer = [one for one in self._newest.values() if one.number > self.claim.number]
             with self._confirmed:
                 if newer:
                     self.successor = max(newer, key=lambda one: one.number)
                 else:
-                    self.claim, self._renewed_at = structs.replace(self.claim, renewal=self.claim.renewal + 1), sent_at
+                    self.claim, self._renewed_at = renewed, sent_at
                 self._confirmed.notify_all()
             if newer:
                 self.stop.set()
                 return
 
-    def _connect(self) -> None:
-        limits = {"delivery.timeout.ms": round(ANSWER_TIMEOUT_S * 1000), "delivery.report.only.error": False}
-        self._producer = Producer({**producer_config(self.config), **limits})
-        self._consumer = Consumer(consumer_config(self.config, "premiere-owners"))
-
-    def _write_and_read(self, claim: OwnerClaim | None) -> None:
-        """Write a claim, or nothing but a mark, and read all claims before it. Raises StreamError."""
-        end = self._write(claim)
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
-        self._consumer.assign([TopicPartition(topic_name(self.config, OWNERS), 0, self._read_offset)])
-        while self._read_offset <= end:
-            if time.monotonic() > deadline:
-                raise OwnershipError(f"Kafka did not return the topic {OWNERS} within {ANSWER_TIMEOUT_S:g} s.")
-            for record in self._consumer.consume(100, 0.1):
-                error = record.error()
-                if error is None:
-                    self._read_offset = int(record.offset() or 0) + 1
-                    self._apply(record.key(), record.value())
-                elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                    raise OwnershipError(f"The topic {OWNERS} was recreated: start the flow again.")
-        self._consumer.unassign()  # between two renewals nothing is fetched
-
-    def _apply(self, key: bytes | None, value: bytes | None) -> None:
-        try:
-            found = decode_owner(value or b"")
-        except DECODE_ERRORS:
-            return
-        if key == found.key and found.process != self.claim.process and found.replaces(self.claim):
-            newest = self._newest.get(found.key)
-            if newest is None or found.number >= newest.number:
-                self._newest[found.key] = found
-
-    def _write(self, claim: OwnerClaim | None, timeout_s: float = ANSWER_TIMEOUT_S + 1) -> int:
-        """Write a claim or a mark, and return its offset. Raises OwnershipError."""
-        key, value = (claim.key, to_json(claim)) if claim is not None else (MARK_KEY, b"")
-        deliveries: list[tuple[KafkaError | None, Any]] = []
-        try:
-            self._producer.produce(
-                topic_name(self.config, OWNERS),
-                value,
-                key,
-                0,
-                on_delivery=lambda *delivery: deliveries.append(delivery),
-            )
-        except (BufferError, KafkaException) as error:
-            raise OwnershipError(f"Kafka refused a claim: {error}.") from error
-        self._producer.flush(timeout_s)
-        failure, record = deliveries[0] if deliveries else (None, None)
-        if record is None or failure is not None:
-            raise OwnershipError(f"Kafka did not accept a claim ({'no answer' if failure is None else failure.str()}).")
-        return int(record.offset())
+    def _exchange(self, claim: OwnerClaim | None) -> None:
+        """Write a claim, or nothing but a mark, and read all claims before it. Raises OwnershipError."""
+        for found in self._claims.exchange(claim, EXCHANGE_TIMEOUT_S):
+            if found.process != self.claim.process and found.replaces(self.claim):
+                newest = self._newest.get(found.key)
+                if newest is None or found.number >= newest.number:
+                    self._newest[found.key] = found
 
 
 def new_claim(flow: str, worker: int, workers: int, instance: str, minimum: int = 0) -> OwnerClaim:

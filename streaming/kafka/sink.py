@@ -100,7 +100,9 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
         """Queue records in the client. Raises DeliveryError, also for earlier records, and OwnershipError."""
         self.owner.check()
         if self.outage.count > self.outages_before_client and not len(self.producer) and not self.in_transaction:
+            replaced = [self.producer]
             self._connect()  # a client that lived through an outage may be stale: see `reconnect`
+            client.discard(replaced)
         with self._client_errors():
             if self.transactional_id and not self.in_transaction:
                 self.producer.begin_transaction()

@@ -1,11 +1,14 @@
 """The consumer group of `publish` commits the smallest offset of all workers."""
 
+import itertools
 import threading
 import time
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from infra.run.peer_offsets import READ_INTERVAL_S, MinOffset, PeerOffsets, worker_group_id
 from infra.run.workers import SINGLE_WORKER, Worker
@@ -44,6 +47,26 @@ def test_group_commits_smallest_offset_of_all_workers(
     assert minimum.get(0) == 70
     assert minimum.get(1) is None
     assert peers.groups == [f"{topic}-1-of-3", f"{topic}-2-of-3"]
+
+
+def test_stale_client_is_replaced(kafka: str, stop: threading.Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, topic, numbers = {"bootstrap.servers": kafka}, f"peers-{uuid.uuid4().hex[:8]}", itertools.count()
+    create_topics(config, [Topic(topic, 1, {})])
+
+    class FirstIsStale(Consumer):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.number = next(numbers)
+
+        def committed(self, *arguments: Any, **named: Any) -> Any:
+            if self.number == 0:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            return super().committed(*arguments, **named)
+
+    monkeypatch.setattr("infra.run.peer_offsets.PUBLISH_GROUP", topic)
+    monkeypatch.setattr("infra.run.peer_offsets.Consumer", FirstIsStale)
+    commit_offset(kafka, worker_group_id(Worker(1, 2)), topic, 70)
+    wait_for(MinOffset(CommitPosition({0: 80}), PeerOffsets(config, [topic], 2, stop), topic), 70)
 
 
 def test_single_worker_commits_own_offset(stop: threading.Event) -> None:

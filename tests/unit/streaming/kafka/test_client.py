@@ -1,12 +1,14 @@
 """Cluster metadata of a real broker, and the errors for a missing topic and an unavailable broker."""
 
+import threading
+
 import pytest
 from bytewax.testing import run_main
 
 from infra.local.embedded import free_port
 from infra.topics import create_topics, delete_topics, log_identity
 from streaming.errors import BrokerUnavailableError, TopicMissingError
-from streaming.kafka.client import PREFIX_KEY, topic_metadata, topic_partitions
+from streaming.kafka.client import PREFIX_KEY, discard, topic_metadata, topic_partitions
 from streaming.kafka.sink import KafkaSink, Outgoing
 from streaming.kafka.source import KafkaSource, Message, read_all
 from streaming.topics import Topic
@@ -59,3 +61,19 @@ def test_deployments_with_other_prefixes_share_a_broker(config: dict[str, str]) 
     assert len({log_identity(deployment, [topic]) for deployment in deployments}) == 3
     delete_topics(deployments[1], [topic])
     assert [topic in topic_metadata(deployment) for deployment in deployments] == [True, False, True]
+
+
+def test_client_whose_destruction_hangs_is_discarded_at_once() -> None:
+    released, destroyed = threading.Event(), threading.Event()
+
+    class Hanging:
+        def __del__(self) -> None:
+            released.wait(30)
+            destroyed.set()
+
+    clients = [Hanging()]
+    discard(clients)
+    assert clients == []
+    assert not destroyed.is_set()
+    released.set()
+    assert destroyed.wait(30)

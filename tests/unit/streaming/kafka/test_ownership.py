@@ -1,5 +1,6 @@
 """Who owns a worker of a flow: takeover, fencing numbers, and owners that stall, end or lose Kafka."""
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from msgspec import structs
 
 from infra.topics import create_topics
 from streaming.errors import OwnedElsewhereError
+from streaming.kafka import ownership
 from streaming.kafka.ownership import Ownership, new_claim
 from streaming.kafka.source import read_all
 from streaming.records import decode_owner
@@ -161,8 +163,43 @@ def test_late_renewal_of_a_replaced_owner_is_ignored(processes: Processes) -> No
     first = processes.start("a")
     processes.stall(first)
     second = processes.start("b")
-    first._write(structs.replace(first.claim, renewal=99))  # it was in the client's queue when the process stalled
+    first._claims.write(
+        structs.replace(first.claim, renewal=99), 10
+    )  # it was in the client's queue when the process stalled
     time.sleep(LEASE_S)
     second.check()
     records = [decode_owner(message.value) for message in read_all(processes.config, OWNERS) if message.value]
     assert max(record.number for record in records) == second.number
+
+
+def test_renewal_that_never_returns_is_given_up(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner, released, hanging = processes.start("a"), threading.Event(), threading.Event()
+    exchange = owner._claims._exchange
+
+    def hang(*arguments: Any) -> Any:
+        hanging.set()
+        released.wait(60)
+        return exchange(*arguments)
+
+    monkeypatch.setattr(ownership, "EXCHANGE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(owner._claims, "_exchange", hang)
+    assert hanging.wait(30)
+    is_late = deadline(30)
+    with caplog.at_level(logging.WARNING):
+        owner.check()  # before, and while the client hangs
+        time.sleep(LEASE_S / 2)
+        owner.check()
+    assert not is_late()
+    messages = [record.getMessage() for record in caplog.records if "claim on features/0" in record.getMessage()]
+    assert [message.split(" the claim")[0] for message in messages] == [
+        "Waiting for Kafka to confirm",
+        "Kafka confirms",
+    ]
+    claim = owner.claim
+    released.set()  # the earlier attempt continues, too late
+    time.sleep(LEASE_S)
+    owner.check()
+    assert (owner.successor, owner.claim.number) == (None, claim.number)
+    assert owner.claim.renewal > claim.renewal

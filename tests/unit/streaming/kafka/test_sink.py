@@ -1,5 +1,6 @@
 """The sink: what it writes, and what it does while the broker is unavailable, slow, or asked to stop."""
 
+import queue
 import threading
 import time
 from typing import Final
@@ -8,11 +9,12 @@ import bytewax.operators as op
 import pytest
 from bytewax.dataflow import Dataflow
 from bytewax.testing import run_main
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Producer
 
 from infra.local.embedded import free_port
 from streaming.errors import DeliveryError
 from streaming.kafka import reconnect
+from streaming.kafka.client import DISCARD_THREAD
 from streaming.kafka.sink import STOP_GRACE_S, KafkaSink, Outgoing
 from streaming.kafka.source import KafkaSource, read_all
 from tests.support.streams import new_topic, numbers, produce
@@ -121,13 +123,22 @@ def test_stale_producer_gives_up(config: dict[str, str], topic: str, monkeypatch
     part.close()
 
 
-def test_producer_is_replaced_after_an_outage(config: dict[str, str], topic: str) -> None:
-    part = KafkaSink(config).build_part("sink", "000", None)
-    producer = part.producer
+def test_producer_is_replaced_after_an_outage(
+    config: dict[str, str], topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destroyed_by = queue.SimpleQueue[str]()
+
+    class OldProducer(Producer):
+        def __del__(self) -> None:
+            destroyed_by.put(threading.current_thread().name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("streaming.kafka.sink.Producer", OldProducer)
+        part = KafkaSink(config).build_part("sink", "000", None)
     part.outage.begin(KafkaError(KafkaError._TRANSPORT))
     part.snapshot()
     part.write_batch([[Outgoing(topic, b"k", b"v")]])
-    assert part.producer is not producer
+    assert destroyed_by.get(timeout=30) == DISCARD_THREAD  # because it may block
     producer = part.producer
     part.snapshot()
     part.write_batch([[Outgoing(topic, b"k", b"w")]])
