@@ -44,6 +44,7 @@ from tests.support.chaos_changes import Change, ChangingProducer, scripted_chang
 
 EVENT_RATE: Final = 30.0  # events/s while flows are killed: a kill every few seconds, with events in flight
 TITLE_COUNT: Final = 300
+PHASES: Final = ("kills", "stalls", "redis", "kafka")  # the runs with a fault
 CHANGES: Final = 5  # erasures, withdrawals and relaunches each
 
 
@@ -226,22 +227,23 @@ def fault_runs(
     changes = scripted_changes(data, CHANGES, options.seed)
     want = run_dataset(session_settings(folder / "undisturbed", **given), data, None, log, changes)
     given["changes"] = changes
-    kills = FlowKills(options.kills, options.seed)
-    yield "flow_kills", run_with_fault("flow kills", folder / "kills", data, want, kills, log, **given)
-    stalls = FaultSequence(FlowStalls(options.stall), SecondProcesses())
-    yield "stalls", run_with_fault("stalled and second processes", folder / "0", data, want, stalls, log, **given)
-    if not options.outage:
-        return
-    with RestartableService("Redis", folder / "redis", None) as redis:
-        outage, address = Outage(redis, options.outage), dict[str, Any](redis_url=redis.address)
-        report = run_with_fault("Redis outage", folder / "1", data, want, outage, log, **given, **address)
-        yield "redis_outage", report
-    if home is None:
-        return  # the embedded broker keeps no data
-    with RestartableService("Kafka", folder / "kafka", home) as kafka:
-        outage, address = Outage(kafka, options.outage), dict[str, Any](bootstrap_servers=kafka.address)
-        report = run_with_fault("Kafka outage", folder / "2", data, want, outage, log, **given, **address)
-        yield "kafka_outage", report
+    names = options.only or PHASES
+    if "kills" in names:
+        kills = FlowKills(options.kills, options.seed)
+        yield "flow_kills", run_with_fault("flow kills", folder / "kills", data, want, kills, log, **given)
+    if "stalls" in names:
+        stalls = FaultSequence(FlowStalls(options.stall), SecondProcesses())
+        yield "stalls", run_with_fault("stalled and second processes", folder / "0", data, want, stalls, log, **given)
+    if "redis" in names and options.outage:
+        with RestartableService("Redis", folder / "redis", None) as redis:
+            outage, address = Outage(redis, options.outage), dict[str, Any](redis_url=redis.address)
+            report = run_with_fault("Redis outage", folder / "1", data, want, outage, log, **given, **address)
+            yield "redis_outage", report
+    if "kafka" in names and options.outage and home is not None:  # the embedded broker keeps no data
+        with RestartableService("Kafka", folder / "kafka", home) as kafka:
+            outage, address = Outage(kafka, options.outage), dict[str, Any](bootstrap_servers=kafka.address)
+            report = run_with_fault("Kafka outage", folder / "2", data, want, outage, log, **given, **address)
+            yield "kafka_outage", report
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -253,6 +255,7 @@ def main(arguments: Sequence[str]) -> int:
     parse.add_argument("--events", type=int, default=6000)
     parse.add_argument("--stall", type=float, default=20, help="seconds for which each flow is stopped once")
     parse.add_argument("--outage", type=float, default=60, help="outage of Redis and of Kafka in seconds; 0: none")
+    parse.add_argument("--only", nargs="+", choices=PHASES, help="run only these faults (default: all)")
     parse.add_argument("--report", type=Path, default=Path("chaos.json"))
     options = parse.parse_args(arguments)
     if options.broker != "embedded" and "KAFKA_HOME" not in os.environ:
