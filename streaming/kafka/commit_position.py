@@ -7,7 +7,13 @@ flows from a later step back to a source.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
+
+from streaming.errors import StreamError
+
+SNAPSHOT_FORMAT: Final = 1  # of a source's snapshot
+
+Snapshot = tuple[int, int]  # of a source: format, offset of the next message
 
 
 class DurablePosition(Protocol):
@@ -54,3 +60,18 @@ class CommitPosition:
     def get(self, partition: int) -> int | None:
         """The next offset to commit for a partition, or None before the first `advance`."""
         return self._offsets.get(partition)
+
+
+def start_offset(resume_state: Snapshot | None, start: int | None) -> int | None:
+    """Where to begin: at the snapshot's offset, else at `start`. None: at the beginning of the log.
+
+    Raises StreamError.
+    """
+    if resume_state is None:
+        return start
+    snapshot_format, offset = resume_state
+    if snapshot_format != SNAPSHOT_FORMAT:
+        raise StreamError(
+            f"A newer version of Premiere wrote this offset (format {snapshot_format}): run that version."
+        )
+    return offset

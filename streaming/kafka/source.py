@@ -18,19 +18,16 @@ from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from streaming.commit_metrics import PartitionMetrics
-from streaming.errors import OffsetOutOfRangeError, StreamError
+from streaming.errors import OffsetOutOfRangeError
 from streaming.heartbeat import beat
 from streaming.kafka import client, reconnect
-from streaming.kafka.commit_position import DurablePosition, ReadPosition
+from streaming.kafka.commit_position import SNAPSHOT_FORMAT, DurablePosition, ReadPosition, Snapshot, start_offset
 from streaming.kafka.group_offsets import GroupPosition, commit_offsets
 
 log: Final = logging.getLogger(__name__)
 POLL_INTERVAL_S: Final = 0.01  # between two polls of a partition whose queue was empty
 CLOSE_TIMEOUT_S: Final = 0.5  # for all consumers of a source together
 OUT_OF_RANGE_TIMEOUT: Final = timedelta(seconds=10)  # because a new leader may lag for a moment
-_FORMAT: Final = 1  # of a source's snapshot
-
-_Position = tuple[int, int]  # format, offset of the next message
 
 
 class Message(NamedTuple):
@@ -45,7 +42,7 @@ class Message(NamedTuple):
     headers: Sequence[tuple[str, bytes]] = ()
 
 
-class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
+class KafkaSource(FixedPartitionedSource[list[Message], Snapshot]):
     """A topic as a stream of polls. A poll holds the messages of one partition.
 
     - start: where a dataflow without recovery state begins: the beginning of the log, or an offset per partition
@@ -80,15 +77,16 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         self.ends: dict[int, ReadPosition] = {}  # of each closed partition, for `commit`
         self.close_deadline = float("inf")  # monotonic seconds
         self.broker_probe = reconnect.BrokerProbe(self.config)
+        self.end_probe = reconnect.LogEndProbe(config, topic)
 
     def list_parts(self) -> list[str]:
         """The topic's partitions. Raises BrokerUnavailableError, BrokerAccessError, TopicMissingError."""
         return [f"{partition:05d}" for partition in client.topic_partitions(self.kafka_config, self.topic)]
 
-    def build_part(self, step_id: str, for_part: str, resume_state: _Position | None) -> "_Partition":
+    def build_part(self, step_id: str, for_part: str, resume_state: Snapshot | None) -> "_Partition":
         """Open a partition at its recovered offset, else at `start`. Raises StreamError."""
         partition = int(for_part)
-        return _Partition(self, partition, _offset(resume_state, self.start.get(partition)))
+        return _Partition(self, partition, start_offset(resume_state, self.start.get(partition)))
 
     def commit(self) -> None:
         """Commit the final offsets. Call it after the dataflow has ended without an error: then all is durable."""
@@ -101,7 +99,7 @@ class KafkaSource(FixedPartitionedSource[list[Message], _Position]):
         return saved if self.position is None else read.committable(self.position.get(partition))
 
 
-class _Partition(StatefulSourcePartition[list[Message], _Position]):
+class _Partition(StatefulSourcePartition[list[Message], Snapshot]):
     """One partition, with its own consumer."""
 
     def __init__(self, source: KafkaSource, partition: int, offset: int | None) -> None:
@@ -115,7 +113,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         self.read = ReadPosition(offset)
         self.previous_offset = offset  # at the end of the previous epoch
         self.drained = self.ended = self.closed = False
-        self.checked_at = time.monotonic()
+        self.checked_at = self.silent_since = time.monotonic()
         self.out_of_range_s = 0.0
         self.metrics = PartitionMetrics(self.topic, partition, offset)
 
@@ -145,7 +143,7 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         if messages:
             self.out_of_range_s = 0.0
             self.outage.end()
-            self.source.last_message_at = time.monotonic()
+            self.source.last_message_at = self.silent_since = time.monotonic()
             self.metrics.read_offset.set(self.read.next)
             return [messages]
         self._check()
@@ -163,13 +161,13 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
         now = time.time()
         return datetime.fromtimestamp(now - now % POLL_INTERVAL_S + POLL_INTERVAL_S, UTC) if self.drained else None
 
-    def snapshot(self) -> _Position:
+    def snapshot(self) -> Snapshot:
         """The next offset. Also commits the offset of the previous epoch, which is durable by now."""
         if (offset := self.source.committable(self.partition, self.read, self.previous_offset)) is not None:
             self.group.commit(self.consumer, offset)
         self.previous_offset = self.read.next
         self.metrics.end_epoch()
-        return _FORMAT, self.read.next
+        return SNAPSHOT_FORMAT, self.read.next
 
     def close(self) -> None:
         """Close the consumer."""
@@ -221,22 +219,29 @@ class _Partition(StatefulSourcePartition[list[Message], _Position]):
     def _is_stale(self, now: float) -> bool:
         """Whether to replace the client. It is replaced after every outage, because it may be stale (see `reconnect`).
 
-        Usually the client itself reports the end of the outage. If it does not, although a new client reached the
-        broker some time ago, the client is stale.
+        Usually the client itself reports an outage and its end. If it does not, although a new client reached the
+        broker or saw more records some time ago, the client is stale.
         """
         if not self.outage.active:
-            return self.outage.count > self.outages_before_client
+            return self.outage.count > self.outages_before_client or self._misses_records(now)
         if self.source.broker_probe.answered_at < self.outage.since:
             self.source.broker_probe.start()
             return False
         return now - self.source.broker_probe.answered_at > reconnect.STALE_CLIENT_S
 
+    def _misses_records(self, now: float) -> bool:
+        """Whether nothing has arrived since a new client saw that the log goes on, at least one probe ago."""
+        self.source.end_probe.start(now)
+        ends = self.source.end_probe.previous
+        return self.silent_since < ends.asked_at and self.read.next < ends.offsets.get(self.partition, 0)
+
     def _replace_client(self, now: float) -> None:
         """Continue with a new client. It fetches again whatever the old one had queued."""
-        if self.outage.active:
+        if self.outage.active or self.outage.count == self.outages_before_client:
             log.warning("%s: the client is stale (the broker answers a new client); replacing it.", self.outage.name)
-        threading.Thread(target=self.consumer.close, daemon=True).start()
-        self.consumer, self.outage.since = self._new_client(), now
+        replaced, self.consumer, self.outage.since = [self.consumer], self._new_client(), now
+        client.discard(replaced)
+        self.silent_since = now
         self.consumer.assign([TopicPartition(self.topic_name, self.partition, self.read.next)])
 
     def _handle_error(self, error: KafkaError) -> None:
@@ -285,15 +290,3 @@ def read_all(config: Mapping[str, str], topic: str, start: Mapping[int, int] | N
 def _message(record: Any, topic: str) -> Message:
     position = topic, record.partition(), record.offset(), record.timestamp()[1]
     return Message(*position, record.key(), record.value(), record.headers() or ())
-
-
-def _offset(resume_state: _Position | None, start: int | None) -> int | None:
-    """Where to begin: at the snapshot's offset, else at `start`. None: at the beginning of the log."""
-    if resume_state is None:
-        return start
-    snapshot_format, offset = resume_state
-    if snapshot_format != _FORMAT:
-        raise StreamError(
-            f"A newer version of Premiere wrote this offset (format {snapshot_format}): run that version."
-        )
-    return offset

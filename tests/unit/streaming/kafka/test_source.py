@@ -1,5 +1,6 @@
 """The source on a real broker: it skips and repeats nothing, and it never waits for what cannot come."""
 
+import queue
 import threading
 import time
 from datetime import timedelta
@@ -8,11 +9,12 @@ from pathlib import Path
 import pytest
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import cluster_main, run_main
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from infra.local.embedded import free_port
 from streaming.errors import OffsetOutOfRangeError, StreamError
 from streaming.kafka import reconnect
+from streaming.kafka.client import DISCARD_THREAD
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.source import KafkaSource, Message, read_all
 from tests.support.kafka import StartBroker
@@ -268,3 +270,28 @@ def test_read_all_ends_at_the_end_of_every_partition(config: dict[str, str]) -> 
     messages = list(read_all(config, topic))
     assert numbers(m for m in messages if m.partition == 1) == list(range(3000))
     assert numbers(m for m in messages if m.partition == 2) == list(range(3000, 3100))
+
+
+def test_client_that_is_stale_without_an_error_is_replaced(
+    config: dict[str, str], topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destroyed_by = queue.SimpleQueue[str]()
+
+    class StaleConsumer(Consumer):
+        def __del__(self) -> None:
+            destroyed_by.put(threading.current_thread().name)
+
+    monkeypatch.setattr(reconnect, "END_PROBE_INTERVAL_S", 1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("streaming.kafka.source.Consumer", StaleConsumer)
+        part = KafkaSource(config, topic, "g").build_part("polls", "00000", (1, 0))
+    part.consumer.pause([TopicPartition(topic, 0)])
+    is_late = deadline(3.5)
+    assert poll_until(part, lambda messages: is_late()) == []
+    assert part.client_count == 1  # nothing is missed
+    produce(config, topic, [0])
+    produce(config, topic, [1])
+    assert numbers(poll_until(part, lambda messages: len(messages) == 2)) == [0, 1]
+    assert (part.client_count, part.outage.count) == (2, 0)
+    assert destroyed_by.get(timeout=30) == DISCARD_THREAD  # because it may block
+    part.close()
