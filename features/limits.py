@@ -3,3 +3,4 @@
 from typing import Final
 
 RECENT_EVENTS: Final = 50  # newest events of a user in a row of the view `user_activity`
+MAX_TEXT_WIDTH: Final = 4096  # numbers of a text embedding

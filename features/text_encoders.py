@@ -10,6 +10,7 @@ Shapes: n texts, d dimensions; V tokens, D dimensions of the table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -17,10 +18,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from features.limits import MAX_TEXT_WIDTH
+
 Vectors = NDArray[np.float32]  # [n, d], rows of length one; zero rows for texts without a known token
 Encoder = Callable[[Sequence[str]], Vectors]
 
-DIMENSIONS: Final = 256  # of a vector; the width of the learner log and of all checkpoints
+DEFAULT_ENCODER: Final = "wordllama"
 MAX_TEXT_BYTES: Final = 8_192  # of a title's text; the rest is not embedded, which bounds the work of one launch
 
 
@@ -28,23 +31,35 @@ class EncoderError(Exception):
     """The text encoder is not available. The message names the remedy."""
 
 
-def load_encoder(name: str = "wordllama") -> Encoder:
-    """Load an encoder: `wordllama`, or a sentence-transformers model by name or path, of DIMENSIONS dimensions.
+@dataclass(frozen=True)
+class TextEncoder:
+    """A named encoder. Vectors of encoders with different names cannot be compared.
 
-    Raises EncoderError if its package or its files are missing, or if its vectors have another width.
+    Raises EncoderError if its vectors are too wide.
     """
-    encode = _wordllama() if name == "wordllama" else _sentence_transformers(name)
-    check_width(name, encode)
-    return encode
+
+    name: str
+    width: int  # d
+    encode: Encoder
+
+    def __post_init__(self) -> None:
+        if self.width > MAX_TEXT_WIDTH:
+            raise EncoderError(
+                f"The text encoder {self.name} gives vectors of {self.width} numbers, more than {MAX_TEXT_WIDTH}: "
+                "choose another one, or use wordllama."
+            )
+
+    def __call__(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of the texts."""
+        return self.encode(texts)
 
 
-def check_width(name: str, encode: Encoder) -> None:
-    """Raise EncoderError if the vectors are not as wide as the model takes them: it would skip every title."""
-    if (width := encode(["text"]).shape[1]) != DIMENSIONS:
-        raise EncoderError(
-            f"The text encoder {name} gives vectors of {width} numbers, and the model takes {DIMENSIONS}: "
-            "choose another one, or use wordllama."
-        )
+def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
+    """Load an encoder: `wordllama` (256 dimensions), or a sentence-transformers model by name or path.
+
+    Raises EncoderError if its package or its files are missing, or if its vectors are too wide.
+    """
+    return _wordllama() if name == DEFAULT_ENCODER else _sentence_transformers(name)
 
 
 def launch_text(
@@ -59,7 +74,7 @@ def launch_text(
     return text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
 
 
-def _wordllama() -> Encoder:
+def _wordllama() -> TextEncoder:
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 
@@ -85,16 +100,16 @@ def _wordllama() -> Encoder:
                 row[:] = table_VD[np.minimum(tokens.ids, len(table_VD) - 1)].mean(axis=0)
         return _unit(vectors)
 
-    return encode
+    return TextEncoder(DEFAULT_ENCODER, table_VD.shape[1], encode)
 
 
-def _sentence_transformers(name: str) -> Encoder:
+def _sentence_transformers(name: str) -> TextEncoder:
     try:
         from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
         raise EncoderError(
-            f"The text encoder {name} needs sentence-transformers ({error}): pip install sentence-transformers,"
-            " or use wordllama."
+            f"The text encoder {name} needs sentence-transformers ({error}): pip install 'premiere[text]', or use"
+            " wordllama."
         ) from error
     try:
         model: Any = SentenceTransformer(name, device="cpu")
@@ -103,13 +118,15 @@ def _sentence_transformers(name: str) -> Encoder:
             f"The text encoder {name} cannot be loaded ({error}): name a folder that contains one, or use wordllama."
         ) from error
 
+    width = model.get_sentence_embedding_dimension()
+
     def encode(texts: Sequence[str]) -> Vectors:
         vectors = np.asarray(model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False), np.float32)
-        vectors = vectors.reshape(len(texts), model.get_sentence_embedding_dimension()).copy()
+        vectors = vectors.reshape(len(texts), width).copy()
         vectors[[not text.strip() for text in texts]] = 0  # the model has a vector for an empty text, too
         return _unit(vectors)
 
-    return encode
+    return TextEncoder(name, width, encode)
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -8,7 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from infra.model_settings import with_tables
-from model.settings import LearnerSettings, ObjectiveSettings, SequenceSettings, StreamStateSettings, preset
+from model.settings import (
+    LearnerSettings,
+    ObjectiveSettings,
+    SequenceSettings,
+    StreamStateSettings,
+    preset,
+    with_text_width,
+)
 from streaming.state.log_settings import GateSettings, LogSettings
 
 if TYPE_CHECKING:
@@ -17,8 +24,11 @@ if TYPE_CHECKING:
 MIN_TARGET_WINDOW: Final = 5  # events in the target set of a later horizon
 
 
-def learner_settings(settings: "Settings") -> LearnerSettings:
-    """The settings of the model. Raises ValueError if values of the tables contradict each other."""
+def learner_settings(settings: "Settings", d_text: int = StreamStateSettings.d_text) -> LearnerSettings:
+    """The settings of the model, for text embeddings of width `d_text`; the learner takes the width from its log.
+
+    Raises ValueError if values of the tables contradict each other.
+    """
     history = settings.model_history
     network = replace(preset(settings.model_size, settings.horizons), max_history=history)
     windows = tuple(1 if horizon == 0 else max(MIN_TARGET_WINDOW, horizon) for horizon in settings.horizons)
@@ -27,7 +37,7 @@ def learner_settings(settings: "Settings") -> LearnerSettings:
         max_titles=settings.max_titles, min_users_before_launch=settings.min_users_before_launch, history=history
     )
     made = LearnerSettings(stream_state, sequence, repeats=not settings.filter_seen, seed=settings.seed)
-    return with_tables(made, settings)
+    return with_text_width(with_tables(made, settings), d_text)
 
 
 def log_settings(settings: "Settings") -> LogSettings:

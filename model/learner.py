@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from model.actions import TARGET_WEIGHTS
 from model.pipeline import NO_RECORD_TIME, RankingPipeline, RankingRequest, RankResult
 from model.sequence.model import SequenceModel
-from model.settings import LearnerSettings
+from model.settings import LearnerSettings, with_text_width
 from model.signals import candidates
 from model.signals.inputs import user_query
 from model.signals.ranker import Ranker
+from model.state.embedding_space import EmbeddingSpace
 from model.state.event_evidence import repeat_number
 from model.state.stream_state import History, StreamState, TitleMetadata
 from model.state.untrained_events import UntrainedEvents
@@ -125,6 +126,14 @@ class Learner:
                     self._add_to_replay(pipeline.sequence, history)
         self.micro_batches += 1
         return BatchResult(ranked, losses)
+
+    def restart_text(self, space: EmbeddingSpace) -> None:
+        """Take text embeddings of another space from now on: their layers start again, and all else is kept."""
+        self.settings = with_text_width(self.settings, space.width)
+        self.stream_state.restart_text(space)
+        for pipeline in self.pipelines.values():
+            if pipeline.sequence is not None:
+                pipeline.sequence.restart_text(space.width)
 
     def _add_to_replay(self, sequence: SequenceModel, history: History) -> None:
         """Store a history for replay, without its events up to the last one that must not be a target."""
@@ -277,7 +286,9 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state that `state_dict` returned."""
+        """Restore a state that `state_dict` returned, with the width of its text embeddings."""
+        if (d_text := StreamState.text_width(state["stream_state"])) != self.settings.stream_state.d_text:
+            self.restart_text(EmbeddingSpace("", d_text))
         self.stream_state.load_state_dict(state["stream_state"])
         for name, pipeline in self.pipelines.items():
             pipeline.load_served(state["served"][name])

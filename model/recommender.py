@@ -22,13 +22,14 @@ from model.pipeline import RankingPipeline
 from model.sequence.model import SequenceModel
 from model.sequence.network import Network
 from model.setting_paths import MODEL_GROUPS, with_values
-from model.settings import LearnerSettings
+from model.settings import LearnerSettings, with_text_width
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
 from model.signals.fill import Scores, UserSignals
 from model.signals.inputs import user_query
 from model.signals.scorer import Scorer
 from model.signals.table import Matched
+from model.state.embedding_space import EmbeddingSpace
 from model.state.stream_state import History, StreamState, TitleMetadata
 
 
@@ -69,6 +70,7 @@ class Recommender:
     @classmethod
     def from_state(cls, state: Mapping[str, Any], settings: LearnerSettings) -> "Recommender":
         """Create a version from the parts `stream_state` and `served` of a learner's state."""
+        settings = with_text_width(settings, StreamState.text_width(state["stream_state"]))
         stream_state, pipeline = StreamState(settings.stream_state), new_pipeline(settings)
         stream_state.load_state_dict(state["stream_state"])
         pipeline.load_served(state["served"]["full"])
@@ -102,13 +104,18 @@ class Recommender:
         row = self.stream_state.catalog.rows.get(title)
         return row is not None and bool(self.snapshot.titles.candidate_V[row])
 
+    @property
+    def text_space(self) -> EmbeddingSpace:
+        """The space of the text embeddings that this version reads."""
+        return self.stream_state.text_space
+
     def free_capacity(self) -> int:
         """The number of titles that can still be added."""
         return max(0, self.stream_state.settings.max_titles - len(self.stream_state.catalog.rows))
 
     def title_encoder(self) -> "TitleEncoder":
         """The encoder of new titles, which keeps only the network of this version."""
-        return TitleEncoder(self.sequence.served)
+        return TitleEncoder(self.sequence.served, self.text_space)
 
     def recommend(
         self, users: Sequence[UserContext], now: int | Sequence[int], size: int = 100, new_title_slots: int = 0
@@ -235,8 +242,8 @@ class Recommender:
 class TitleEncoder:
     """A version's title encoding alone: maps a new title to a vector comparable with the version's query vectors."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, text_space: EmbeddingSpace) -> None:
+        self.network, self.text_space = network, text_space
 
     @torch.no_grad()
     def __call__(self, semantic_E: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -21,5 +21,7 @@ def keep_weights_only(learner: Learner) -> None:
             pipeline.sequence.replay_buffer = ReplayBuffer(
                 pipeline.sequence.settings.replay_capacity, pipeline.sequence.settings.network.max_history
             )
+    text_space = learner.stream_state.text_space
     learner.stream_state = StreamState(learner.settings.stream_state)
+    learner.stream_state.text_space = text_space
     learner.untrained = UntrainedEvents(learner.settings.stream_state.max_users)

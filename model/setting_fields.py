@@ -2,7 +2,8 @@
 
 A `live` field may change: the learner takes the new value over at its next start, at the log position of the checkpoint
 that it continues from. A `shape` field determines the arrays of a checkpoint, or how they are read: a checkpoint with
-another value is refused. A field that `follows` another setting, or the contract, has no setting of its own.
+another value is refused. A `logged` field is determined by the learner log, and saved in checkpoints. A field that
+`follows` another setting, the log or the contract has no setting of its own.
 
 The module imports no PyTorch and no third-party package, because commands read the settings before they need a model.
 """
@@ -18,7 +19,7 @@ class FieldInfo:
     """What is known of a field besides its type and default."""
 
     meaning: str
-    change: Literal["live", "shape"]
+    change: Literal["live", "shape", "logged"]
     low: float | None = None  # smallest value; of each entry, if the field is a list
     high: float | None = None  # largest value
     follows: str = ""  # the setting, or other source, that determines the value; empty: a setting of its own
@@ -32,6 +33,11 @@ def live(default: Any, meaning: str, low: float | None = None, high: float | Non
 def shape(default: Any, meaning: str, low: float | None = None, high: float | None = None, *, follows: str = "") -> Any:
     """A field that must equal that of the checkpoint."""
     return field(default=default, metadata={_KEY: FieldInfo(meaning, "shape", low, high, follows)})
+
+
+def logged(default: Any, meaning: str) -> Any:
+    """A field that the learner log determines; the default holds until the log has a value."""
+    return field(default=default, metadata={_KEY: FieldInfo(meaning, "logged", follows="learner log")})
 
 
 def field_infos(settings_class: Any) -> dict[str, FieldInfo]:

@@ -4,10 +4,10 @@ Every field that follows no other setting is a setting of the operator (`infra.m
 live apart from the code that reads them, because commands read settings without importing PyTorch.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
-from model.setting_fields import live, shape
+from model.setting_fields import live, logged, shape
 
 
 class BackboneSize(NamedTuple):
@@ -37,7 +37,7 @@ class NetworkSettings:
     blocks: int = shape(2, "number of transformer blocks", 1, 128)
     heads: int = shape(2, "attention heads of each block; must divide the width", 1, 128)
     max_history: int = shape(100, "maximum number of events in a window", follows="model_history")
-    d_text: int = shape(256, "width of a text embedding", follows="text encoder")
+    d_text: int = logged(256, "width of a text embedding")
     d_id: int = shape(64, "width of an id embedding", 1, 1024)
     d_out: int = shape(64, "width of the scoring space", 1, 4096)
     actions: int = shape(16, "number of action codes; 0 marks the start token", follows="contract")
@@ -151,7 +151,7 @@ class EvidenceSettings:
 class StreamStateSettings:
     """The bounds of the stream state."""
 
-    d_text: int = shape(256, "width of a text embedding", follows="text encoder")
+    d_text: int = logged(256, "width of a text embedding")
     max_titles: int = live(200_000, "catalog size beyond which titles are evicted", follows="max_titles")
     min_users_before_launch: int = live(
         3, "distinct users with an event on an unlaunched title until it is learned", follows="min_users_before_launch"
@@ -175,3 +175,10 @@ class LearnerSettings:
     )
     repeats: bool = live(False, "users return to titles: seen titles stay candidates", follows="filter_seen")
     seed: int = shape(0, "random seed", follows="seed")
+
+
+def with_text_width(settings: LearnerSettings, d_text: int) -> LearnerSettings:
+    """The settings for text embeddings of another width."""
+    network = replace(settings.sequence.network, d_text=d_text)
+    stream_state = replace(settings.stream_state, d_text=d_text)
+    return replace(settings, stream_state=stream_state, sequence=replace(settings.sequence, network=network))

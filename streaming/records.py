@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
+from features.limits import MAX_TEXT_WIDTH
 from model.actions import ACTIONS, rating_action
 
 MAX_ID_BYTES: Final = 256  # of an id in UTF-8; the types below limit the characters, the flows check the bytes
@@ -111,6 +112,30 @@ class Title(Struct, frozen=True, tag="title", kw_only=True):
     semantic: bytes  # embedding, float32 little-endian; empty if the title has no text
     appended: _Time  # Kafka record time of the launch or withdrawal, ms
     offset: _Offset  # of the launch in `title-launches`, or of the withdrawal in `title-withdrawals`
+    encoder: str = ""  # name of the text encoder; empty: not recorded
+
+    @property
+    def width(self) -> int:
+        """The width of the embedding; 0 without text."""
+        return len(self.semantic) // 4
+
+
+class CatalogTitle(Title, frozen=True, tag="title", kw_only=True):
+    """A title with its text, so that it can be embedded again by another encoder (topic `titles`)."""
+
+    text: str = ""  # what was embedded; empty: not recorded, or no text
+    reembedded: bool = False  # written by `premiere reembed`, which ends with a complete TextSpace
+
+
+class TextSpace(Struct, frozen=True, tag="text-space", kw_only=True):
+    """The texts of the titles after this record are embedded by this encoder (topics `titles` and `activity`).
+
+    The learner starts its text part again if the encoder is not the one before.
+    """
+
+    encoder: str
+    width: Annotated[int, Meta(ge=1, le=MAX_TEXT_WIDTH)]
+    complete: bool = True  # False: `premiere reembed` begins; it ends with another record
 
 
 class UserErasure(Struct, frozen=True, tag="erasure", kw_only=True):
@@ -132,7 +157,7 @@ class Tick(Struct, frozen=True, tag="tick", kw_only=True):
     ts: int  # ms
 
 
-LogRecord = Activity | Title | UserErasure | Tick
+LogRecord = Activity | Title | TextSpace | UserErasure | Tick
 
 
 class SkippedRange(Struct, frozen=True, kw_only=True):
@@ -208,8 +233,8 @@ def action_code(event: Event) -> int:
     return ACTIONS[rating_action(event.rating)].code
 
 
-def decode_log(data: bytes, d_text: int | None = None) -> LogRecord:
-    """Decode a record of `activity`. `d_text` is the width of text embeddings; None accepts any.
+def decode_log(data: bytes) -> LogRecord:
+    """Decode a record of `activity`.
 
     Raises one of DECODE_ERRORS if the record cannot be decoded, or if it contradicts itself.
     """
@@ -217,15 +242,24 @@ def decode_log(data: bytes, d_text: int | None = None) -> LogRecord:
     if isinstance(record, Activity):
         _check_activity(record)
     elif isinstance(record, Title):
-        _check_embedding(record, d_text)
+        _check_embedding(record)
     return record
 
 
-def decode_title(data: bytes, d_text: int | None = None) -> Title:
+def decode_title(data: bytes) -> Title | TextSpace:
+    """Decode a record of `titles` without the title's text, as `decode_log` does."""
+    record: Title | TextSpace = _decode_title(data)
+    if isinstance(record, Title):
+        _check_embedding(record)
+    return record
+
+
+def decode_catalog_title(data: bytes) -> CatalogTitle | TextSpace:
     """Decode a record of `titles`, as `decode_log` does."""
-    title = _decode_title(data)
-    _check_embedding(title, d_text)
-    return title
+    record: CatalogTitle | TextSpace = _decode_catalog_title(data)
+    if isinstance(record, Title):
+        _check_embedding(record)
+    return record
 
 
 def _check_activity(activity: Activity) -> None:
@@ -240,11 +274,8 @@ def _check_activity(activity: Activity) -> None:
         raise msgspec.ValidationError("a new event is outside the history, or occurs twice")
 
 
-def _check_embedding(title: Title, d_text: int | None) -> None:
-    if not title.semantic:
-        return
-    width, rest = divmod(len(title.semantic), 4)
-    if rest or width != (d_text or width):
+def _check_embedding(title: Title) -> None:
+    if len(title.semantic) % 4 or title.width > MAX_TEXT_WIDTH:
         raise msgspec.ValidationError(f"the text embedding has {len(title.semantic)} bytes")
     if not (np.abs(np.frombuffer(title.semantic, "<f4")) <= MAX_VECTOR_COMPONENT).all():  # also false for NaN
         raise msgspec.ValidationError("the text embedding has a component that is not finite or too large")
@@ -255,7 +286,8 @@ decode_erasure_request = msgspec.json.Decoder(ErasureRequest).decode
 decode_launch = msgspec.json.Decoder(Launch).decode
 decode_withdrawal = msgspec.json.Decoder(TitleWithdrawal).decode
 _decode_log = msgspec.msgpack.Decoder(LogRecord).decode
-_decode_title = msgspec.msgpack.Decoder(Title).decode
+_decode_title = msgspec.msgpack.Decoder(Title | TextSpace).decode
+_decode_catalog_title = msgspec.msgpack.Decoder(CatalogTitle | TextSpace).decode
 decode_owner = msgspec.json.Decoder(OwnerClaim).decode
 decode_version = msgspec.json.Decoder(Version).decode  # JSON: operators read it
 to_json = msgspec.json.Encoder().encode

@@ -70,9 +70,9 @@ def evaluate(
     check_writable(report, ranks)
     settings = load()
     data = load_dataset(settings, events, titles, text or (), rating_max, limit)
-    learner = learner_settings(settings)
-    learner = replace(learner, repeats=learner.repeats or repeats)
     encode = load_encoder(settings.text_encoder)
+    learner = learner_settings(settings, encode.width)
+    learner = replace(learner, repeats=learner.repeats or repeats)
     with evaluation.RankFile(ranks) as rank_file:
         result = evaluation.evaluate(data, encode, learner, EvaluationProgress(), rank_file)
     print_report(evaluation, result, report, None)

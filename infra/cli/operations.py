@@ -64,6 +64,15 @@ def compact() -> None:
     compact_now(load(), typer.echo)
 
 
+def reembed() -> None:
+    """Embed every title again with the text encoder of the settings; the flow titles must not run meanwhile."""
+    from infra.local.address_file import with_local_services
+    from infra.operate import reembed as reembedding
+    from infra.settings import load
+
+    reembedding.reembed(with_local_services(load()), typer.echo)
+
+
 def versions(
     show_all: Annotated[bool, typer.Option("--all", help="Include old versions without a checkpoint.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all versions as JSON.")] = False,
@@ -142,6 +151,7 @@ COMMANDS: Final[tuple[Callable[..., None], ...]] = (
     reset,
     erase_user,
     compact,
+    reembed,
     versions,
     rollback,
     rollforward,

@@ -64,10 +64,11 @@ class ExperimentOptions:
 
         check_writable(self.report, self.figure)
         settings = load()
-        learner = learner_settings(settings)
+        encode = load_encoder(settings.text_encoder)
+        learner = learner_settings(settings, encode.width)
         learner = replace(learner, repeats=learner.repeats or self.repeats)
         data = load_dataset(settings, self.events, self.titles, self.text or (), self.rating_max, self.limit)
-        return Inputs(data, load_encoder(settings.text_encoder), learner)
+        return Inputs(data, encode, learner)
 
 
 def experiment_command(experiment: Callable[..., tuple[ModuleType, dict[str, Any]]]) -> Callable[..., None]:

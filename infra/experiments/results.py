@@ -179,14 +179,14 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
     options = parser.parse_args(arguments)
     set_threads(1)
     in_force = load_settings()
-    model = settings or learner_settings(in_force)
+    encode = load_encoder(in_force.text_encoder)
+    model = settings or learner_settings(in_force, encode.width)
 
     def given(limit: int | None) -> Dataset:
         where = {"data_dir": in_force.data_dir, "folder": in_force.data, "seed": in_force.seed}
         return locate(options.events, options.titles, **where).slice(0, limit)  # type: ignore[arg-type]
 
     options.folder.mkdir(parents=True, exist_ok=True)
-    encode = load_encoder(in_force.text_encoder)
     for part in parts(given, encode, model, options.minutes, options.clicks, options.ml_1m):
         if options.only and not part.name.startswith(tuple(options.only)):
             continue

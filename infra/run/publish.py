@@ -58,8 +58,7 @@ def publish(
     max_records = {t.TITLES: None, t.ACTIVITY: settings.publish_warmup_records, t.MODEL_VERSIONS: None}
     starts = {topic: start_offset(config, topic, limit, worker) for topic, limit in max_records.items()}
     backlog = {topic: _Backlog(config, topic, start, stop) for topic, start in starts.items()}
-    d_text = model.stream_state.d_text
-    announced = restore(publisher, backlog[t.TITLES], backlog[t.ACTIVITY], backlog[t.MODEL_VERSIONS], d_text)
+    announced = restore(publisher, backlog[t.TITLES], backlog[t.ACTIVITY], backlog[t.MODEL_VERSIONS])
     log.info("The caches hold %d users and %d titles.", len(publisher.users), len(publisher.titles.titles))
     kinds = {"activity": t.ACTIVITY, "titles": t.TITLES, "versions": t.MODEL_VERSIONS}
     # The records that `restore` read count as done: a restart reads them again and recomputes all lists.
@@ -87,7 +86,6 @@ def publish(
         clock=time.time,
         announced=announced,
         commit_positions=commit_positions,
-        d_text=d_text,
     )
     return Flow(dataflow, sources)
 
@@ -104,7 +102,7 @@ def _load_recommender(checkpoints: str, url: str, titles: "Sequence[Title]") -> 
             "PREMIERE_CHECKPOINTS, or find out who else writes to the topic model-versions."
         )
     recommender = Recommender.load(url)
-    recommender.update_titles([title_metadata(title) for title in titles])
+    recommender.update_titles([title_metadata(title, recommender.text_space) for title in titles])
     return recommender
 
 

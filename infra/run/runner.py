@@ -48,6 +48,7 @@ from streaming.stores.lost_rows import LostRows
 if TYPE_CHECKING:
     from feast import FeatureStore  # its import takes one second, and only two flows need it
 
+    from features.text_encoders import TextEncoder
     from streaming.state.user_state import Lifetimes
 
 USERS_PER_SECOND: Final = 1_000  # whose lost rows a worker writes again
@@ -144,15 +145,15 @@ def features(
     config = settings.kafka_config()
     events = KafkaSource(config, t.USER_EVENTS, "features", idle=IDLE_INTERVAL, stop=stop)
     requests = KafkaSource(config, t.ERASURE_REQUESTS, "features", stop=stop)
-    sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=_use_transactions(settings))
-    store, lost_rows = _open_feature_store(settings), LostRows(USERS_PER_SECOND, stop, USER_TTL)
+    sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=use_transactions(settings))
+    store, lost_rows = open_feature_store(settings), LostRows(USERS_PER_SECOND, stop, USER_TTL)
     dataflow = build(
         events=events,
         requests=requests,
         activity=sink(),
         online=FeastSink(partial(write_user_activity, store), SINK_PARTITIONS, stop=stop, owner=owner),
-        offline=ParquetSink(offline_folder(_feast_folder(settings), "user_activity"), 1, USER_ACTIVITY_SCHEMA),
-        erasures=ParquetSink(offline_folder(_feast_folder(settings), USER_ERASURES), 1, USER_ERASURES_SCHEMA),
+        offline=ParquetSink(offline_folder(feast_folder(settings), "user_activity"), 1, USER_ACTIVITY_SCHEMA),
+        erasures=ParquetSink(offline_folder(feast_folder(settings), USER_ERASURES), 1, USER_ERASURES_SCHEMA),
         dead_letters=sink(),
         history=settings.activity_history,
         online_shards=worker.count,
@@ -169,32 +170,37 @@ def features(
 
 
 def titles(
-    settings: Settings, stop: threading.Event, worker: Worker = SINGLE_WORKER, owner: Owner = SOLE_PROCESS
+    settings: Settings,
+    stop: threading.Event,
+    worker: Worker = SINGLE_WORKER,
+    owner: Owner = SOLE_PROCESS,
+    encode: "TextEncoder | None" = None,
 ) -> Flow:
-    """Build the flow `titles`: launches to titles in Feast's title_semantics, the catalog and the learner log."""
+    """Build the flow `titles`: launches to titles in Feast's title_semantics, the catalog and the learner log.
+
+    `encode` is the text encoder, by default that of the settings. Raises SettingsError, OtherEncoderError.
+    """
     from features.definitions import TITLE_SEMANTICS_SCHEMA
     from features.store import offline_folder, write_title_semantics
-    from features.text_encoders import EncoderError, load_encoder
     from streaming.flows.titles import build
+    from streaming.state.text_space import start_text_space
     from streaming.stores.feast_online import FeastSink
     from streaming.stores.parquet_log import ParquetSink
 
     config = settings.kafka_config()
     launches = KafkaSource(config, t.TITLE_LAUNCHES, "titles", idle=IDLE_INTERVAL, stop=stop)
     withdrawals = KafkaSource(config, t.TITLE_WITHDRAWALS, "titles", stop=stop)
-    try:
-        encode = load_encoder(settings.text_encoder)
-    except EncoderError as error:
-        raise SettingsError(str(error)) from error
-    sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=_use_transactions(settings))
-    store, lost_rows = _open_feature_store(settings), LostRows(TITLES_PER_SECOND, stop)
+    encode = encode or configured_encoder(settings)
+    sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=use_transactions(settings))
+    start_text_space(config, encode, sink())
+    store, lost_rows = open_feature_store(settings), LostRows(TITLES_PER_SECOND, stop)
     dataflow = build(
         launches=launches,
         withdrawals=withdrawals,
         titles=sink(),
         activity=sink(),
         online=FeastSink(partial(write_title_semantics, store), stop=stop, owner=owner),
-        offline=ParquetSink(offline_folder(_feast_folder(settings), "title_semantics"), 1, TITLE_SEMANTICS_SCHEMA),
+        offline=ParquetSink(offline_folder(feast_folder(settings), "title_semantics"), 1, TITLE_SEMANTICS_SCHEMA),
         dead_letters=sink(),
         encode=encode,
         lifetime_ms=_lifetimes(settings).user_ms,
@@ -205,7 +211,17 @@ def titles(
     return Flow(dataflow, [launches, withdrawals])
 
 
-def _use_transactions(settings: Settings) -> bool:
+def configured_encoder(settings: Settings) -> "TextEncoder":
+    """The text encoder of the settings. Raises SettingsError if it is not available."""
+    from features.text_encoders import EncoderError, load_encoder
+
+    try:
+        return load_encoder(settings.text_encoder)
+    except EncoderError as error:
+        raise SettingsError(str(error)) from error
+
+
+def use_transactions(settings: Settings) -> bool:
     """Whether Kafka fences replaced processes. With the embedded broker all run on one machine: its lock suffices."""
     return settings.transactions and not log_identity(settings.kafka_config(), [t.ACTIVITY]).startswith(EMBEDDED_LOGS)
 
@@ -220,16 +236,16 @@ def _lifetimes(settings: Settings) -> "Lifetimes":
     return Lifetimes(user_ms=kept_ms, new_user_ms=new_user_ms, event_ms=event_retention_days() * DAY_MS)
 
 
-def _feast_folder(settings: Settings) -> Path:
+def feast_folder(settings: Settings) -> Path:
     """The folder of the Feast repository."""
     return settings.data_dir.resolve() / "feast"
 
 
-def _open_feature_store(settings: Settings) -> "FeatureStore":
+def open_feature_store(settings: Settings) -> "FeatureStore":
     from features.store import StoreError, open_store
 
     try:
-        return open_store(settings.require_redis_url(), _feast_folder(settings), settings.namespace)
+        return open_store(settings.require_redis_url(), feast_folder(settings), settings.namespace)
     except StoreError as error:
         raise SettingsError(str(error)) from error
 

@@ -8,8 +8,9 @@ H horizons · D width of the backbone · P width of the scoring space · K class
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +25,14 @@ from model.settings import SequenceSettings
 from model.state.catalog import Catalog
 from model.state.stream_state import History
 
+TEXT_LAYERS: Final = "tower.text"  # part of the names of all weights that read text embeddings
+
 
 class SequenceModel:
     """`network` learns; `served` holds the averaged weights, which are the optimizer's own tensors."""
 
     def __init__(self, settings: SequenceSettings, seed: int = 0) -> None:
-        self.settings = settings
+        self.settings, self.seed = settings, seed
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.network = Network(settings.network)
@@ -131,6 +134,17 @@ class SequenceModel:
         self.optimizers.rows.reset(torch.from_numpy(existing), self.generator)
         self.replay_buffer.evict_titles(rows)
 
+    def restart_text(self, d_text: int) -> None:
+        """Start the layers that read text embeddings again, with embeddings of width `d_text`. All else is kept."""
+        network = replace(self.settings.network, d_text=d_text)
+        fresh = SequenceModel(replace(self.settings, network=network), self.seed)
+        served, training = self.served_state(0), self.training_state(0)
+        fresh_served, fresh_training = fresh.served_state(0), fresh.training_state(0)
+        fresh.load_served({**served, "served": _with_text(served["served"], fresh_served["served"])})
+        parts = {part: _with_text(training[part], fresh_training[part]) for part in ("network", "dense")}
+        fresh.load_training({**training, **parts})
+        vars(self).update(vars(fresh))
+
     def is_finite(self) -> bool:
         """Whether all weights that a score depends on are finite."""
         values = *self.served.parameters(), self.optimizers.rows.table_VI
@@ -214,6 +228,12 @@ class SequenceModel:
                 window_N[inside], token_N[inside] = len(windows), event_N[inside] - window.start
                 windows.append(window)
         return _stack(windows, limit), torch.from_numpy(window_N), torch.from_numpy(token_N)
+
+
+def _with_text(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`weights`, with those of `fresh` for the layers that read text embeddings."""
+    kept = {name: value for name, value in weights.items() if TEXT_LAYERS not in name}
+    return kept | {name: value for name, value in fresh.items() if TEXT_LAYERS in name}
 
 
 class _Window(NamedTuple):

@@ -112,6 +112,11 @@ class Catalog:
         if rows:
             self.text_neighbors.update(self.semantic_VE[: len(self)], sorted(set(rows)))
 
+    def restart_text(self, d_text: int) -> None:
+        """Drop all text embeddings, and expect ones of another width or encoder from now on."""
+        self.semantic_VE = np.zeros((self.capacity, d_text), np.float32)
+        self.text_neighbors = TextNeighbors(self.capacity)
+
     def withdraw(self, row: int) -> None:
         """Remove the title from the candidates; its id and its events stay."""
         self.launch_sequence_V[row] = NOT_LAUNCHED

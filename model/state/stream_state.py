@@ -6,8 +6,8 @@ compared on one state.
 L events of one history · V titles
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from model.settings import StreamStateSettings
 from model.state import counters as counting
 from model.state.admission import TitleAdmission
 from model.state.catalog import Catalog
+from model.state.embedding_space import EmbeddingSpace
 from model.state.event_evidence import EvidenceRatio
 from model.state.user_store import UserStore
 
@@ -67,10 +68,16 @@ class StreamState:
         capacity = max(1, settings.max_titles // WAITING_SHARE)
         self.admission = TitleAdmission(capacity, settings.min_users_before_launch)
         self.evidence = EvidenceRatio(settings.evidence)
+        self.text_space = EmbeddingSpace("", settings.d_text)
         self.sequence = 0  # records of the learner log so far
         self.events = 0  # events counted so far
         self.waiting_title_events = 0  # events so far on titles that waited for their launch
         self.evicted_titles = 0  # titles evicted so far
+
+    def restart_text(self, space: EmbeddingSpace) -> None:
+        """Drop all text embeddings, and take those of another space from now on."""
+        self.text_space, self.settings = space, replace(self.settings, d_text=space.width)
+        self.catalog.restart_text(space.width)
 
     def ensure_row(self, title: str) -> int:
         """Return the title's row, added if it is missing; the arrays of all parts grow with the catalog."""
@@ -108,6 +115,8 @@ class StreamState:
             self.catalog.stamp_V[row] = title.stamp
             if title.withdrawn:
                 self.catalog.withdraw(row)
+                if len(title.semantic):  # histories contain the title
+                    self.catalog.semantic_VE[row] = title.semantic
                 continue
             semantic = title.semantic if len(title.semantic) else None
             self.catalog.launch(row, semantic, title.genres, title.year, title.released, self.sequence, title.recorded)
@@ -157,13 +166,21 @@ class StreamState:
             "user_store": self.user_store.state_dict(n),
             "admission": self.admission.state_dict(),
             "evidence": self.evidence.state_dict(),
+            "text_encoder": self.text_space.encoder,
             "sequence": self.sequence,
             "events": self.events,
             "waiting_title_events": self.waiting_title_events,
             "evicted_titles": self.evicted_titles,
         }
 
+    @staticmethod
+    def text_width(state: Mapping[str, Any]) -> int:
+        """The width of the text embeddings in a state."""
+        return int(state["catalog"]["semantic_VE"].shape[1])
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that `state_dict` returned, with the width of its text embeddings."""
+        self.restart_text(EmbeddingSpace(state.get("text_encoder", ""), self.text_width(state)))
         self.catalog.load_state_dict(state["catalog"])
         self.counters = counting.empty_counters(self.catalog.capacity)
         counting.load_counters(self.counters, state["counters"])

@@ -11,7 +11,6 @@ everything, and writes the lists of its own shard of the users.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 import bytewax.operators as op
@@ -26,7 +25,6 @@ from streaming.kafka.source import Message
 from streaming.records import (
     DECODE_ERRORS,
     Activity,
-    LogRecord,
     Title,
     UserErasure,
     decode_log,
@@ -52,18 +50,6 @@ UNREADABLE: Final = Counter(
 VERSION_SERVED.set(-1)
 
 
-class Decoders(NamedTuple):
-    """Decode and check the records of the learner log and of the topic `titles`."""
-
-    log: Callable[[bytes], LogRecord]
-    title: Callable[[bytes], Title]
-
-    @classmethod
-    def of(cls, d_text: int | None) -> "Decoders":
-        """Decoders for text embeddings of this width; None accepts any."""
-        return cls(partial(decode_log, d_text=d_text), partial(decode_title, d_text=d_text))
-
-
 class TopicPoll(NamedTuple):
     """New messages of one topic. `kind` is "activity", "titles" or "versions"."""
 
@@ -82,16 +68,14 @@ def build(
     clock: Callable[[], float],
     announced: Sequence[Announced] = (),
     commit_positions: Mapping[str, CommitPosition] | None = None,
-    d_text: int | None = None,
 ) -> Dataflow:
     """The flow.
 
     - announced: the versions that `restore` returned
-    - d_text: width of the model's text embeddings; titles with others are skipped. None accepts any width
     - commit_positions: by kind; they advance once the effects of the earlier records are on their way to Redis
     """
     positions = {kind: CommitPosition() for kind in KINDS} if commit_positions is None else commit_positions
-    step = _Step(publisher, load, clock, announced, positions, Decoders.of(d_text))
+    step = _Step(publisher, load, clock, announced, positions)
     flow = Dataflow("publish")
     activity_polls = _polls(flow, "activity", activity)  # ("0", TopicPoll)
     titles_polls = _polls(flow, "titles", titles)
@@ -111,15 +95,10 @@ def restore(
     titles: Iterable[Message],
     activity: Iterable[Message],
     versions: Iterable[Message],
-    d_text: int | None = None,
 ) -> list[Announced]:
-    """Fill the caches from the topics without computing lists, and return the versions announced so far.
-
-    `d_text` is as in `build`.
-    """
-    decode = Decoders.of(d_text)
-    publisher.titles.update((title for _, title in decode_messages(titles, decode.title)), at_startup=True)
-    for message, record in decode_messages(activity, decode.log):
+    """Fill the caches from the topics without computing lists, and return the versions announced so far."""
+    publisher.titles.update(_titles(titles), at_startup=True)
+    for message, record in decode_messages(activity, decode_log):
         if isinstance(record, Activity):
             publisher.update_cache(record)
         elif isinstance(record, UserErasure):
@@ -127,6 +106,11 @@ def restore(
         elif isinstance(record, Title):
             publisher.titles.set_log_offset(record, message.offset)
     return [Announced(message.offset, version) for message, version in decode_messages(versions, decode_version)]
+
+
+def _titles(messages: Iterable[Message]) -> Iterator[Title]:
+    """The titles in messages of the topic `titles`."""
+    return (record for _, record in decode_messages(messages, decode_title) if isinstance(record, Title))
 
 
 def decode_messages(messages: Iterable[Message], decode: Callable[[bytes], T]) -> Iterator[tuple[Message, T]]:
@@ -153,9 +137,8 @@ class _Step(StatefulBatchLogic[TopicPoll, list[RedisWrite], None]):
         clock: Callable[[], float],
         announced: Sequence[Announced],
         commit_positions: Mapping[str, CommitPosition],
-        decode: Decoders,
     ) -> None:
-        self.publisher, self.clock, self.commit_positions, self.decode = publisher, clock, commit_positions, decode
+        self.publisher, self.clock, self.commit_positions = publisher, clock, commit_positions
         self.versions = VersionLoader(publisher, load, announced)
         self.read_offsets: dict[str, dict[int, int]] = {}  # next offset by kind and partition
         self.done_offsets: dict[str, dict[int, int]] = {}  # the same, but before the records whose work is queued
@@ -207,11 +190,11 @@ class _Step(StatefulBatchLogic[TopicPoll, list[RedisWrite], None]):
             last = poll.messages[-1]
             self.read_offsets.setdefault(poll.kind, {})[last.partition] = last.offset + 1
         if poll.kind == "titles":
-            self.publisher.on_launches([title for _, title in decode_messages(poll.messages, self.decode.title)])
+            self.publisher.on_launches(list(_titles(poll.messages)))
         elif poll.kind == "versions":
             self.versions.add([Announced(m.offset, v) for m, v in decode_messages(poll.messages, decode_version)])
         else:
-            for message, record in decode_messages(poll.messages, self.decode.log):
+            for message, record in decode_messages(poll.messages, decode_log):
                 if isinstance(record, Activity):
                     self.publisher.on_activity(record, message.offset)
                 elif isinstance(record, UserErasure):

@@ -24,8 +24,8 @@ from bytewax.inputs import Source
 from bytewax.operators import StatefulBatchLogic
 from bytewax.outputs import Sink
 
-from features.text_encoders import Encoder, launch_text
-from streaming.flows.title_output import TitleRow, embed, title_row
+from features.text_encoders import TextEncoder, launch_text
+from streaming.flows.title_output import TitleRow, catalog_record, embed, log_record, title_row
 from streaming.kafka.dead_letters import (
     MAX_FUTURE,
     InvalidRecord,
@@ -43,11 +43,10 @@ from streaming.records import (
     MAX_GENRE_CHARS,
     MAX_GENRES,
     MAX_LAUNCH_BYTES,
+    CatalogTitle,
     Launch,
-    Title,
     decode_launch,
     decode_withdrawal,
-    to_msgpack,
 )
 from streaming.state.expiry import DAY_MS, Expiration, Expiry
 from streaming.state.title_state import (
@@ -60,7 +59,7 @@ from streaming.state.title_state import (
     last_change,
 )
 from streaming.stores.lost_rows import LostRows, Restore, add_restores
-from streaming.topics import ACTIVITY, TITLE_WITHDRAWALS, TITLES
+from streaming.topics import TITLE_WITHDRAWALS
 
 MAX_WITHDRAWAL_BYTES: Final = 65_536
 MAX_NAME_BYTES: Final = 1_024  # of a name, and of all genres together, that are stored; the embedded text has more
@@ -98,8 +97,8 @@ TitleOutcome = TitleChange | Unchanged | Ended
 class Embedded(NamedTuple):
     """What became of a batch of changes."""
 
-    titles: list[Title]  # in the order of their stamps
-    unchanged: list[Title]  # whose rows the online store has lost
+    titles: list[CatalogTitle]  # in the order of their stamps
+    unchanged: list[CatalogTitle]  # whose rows the online store has lost
     ended: list[str]  # titles whose state ended after their changes
 
 
@@ -112,7 +111,7 @@ def build(
     online: Sink[tuple[str, list[TitleRow]]],
     offline: Sink[tuple[str, list[TitleRow]]],
     dead_letters: Sink[tuple[str, list[Outgoing]]],
-    encode: Encoder,
+    encode: TextEncoder,
     max_future: timedelta = MAX_FUTURE,
     lifetime_ms: int = LIFETIME_MS,
     max_titles: int = MAX_TITLES,
@@ -137,8 +136,8 @@ def build(
     by_title = add_restores(flow, by_title, lost_rows, expiry.keys)
     changes = op.stateful_batch("catalog", by_title, lambda saved: _TitleLogic(lifetime_ms, expiry, saved))
     embedded = op.flat_map_batch("embedded", changes, lambda batch: [_embedded(batch, encode)])  # Embedded
-    records = op.map("records", embedded, lambda done: (SINGLE_WRITER, [_record(TITLES, one) for one in done.titles]))
-    log = op.map("log", embedded, lambda done: (SINGLE_WRITER, [_record(ACTIVITY, one) for one in done.titles]))
+    records = op.map("records", embedded, lambda done: (SINGLE_WRITER, [*map(catalog_record, done.titles)]))
+    log = op.map("log", embedded, lambda done: (SINGLE_WRITER, [*map(log_record, done.titles)]))
     rows = op.map("rows", embedded, lambda done: (SINGLE_WRITER, [title_row(one) for one in done.titles]))
     online_rows = op.map("online_rows", embedded, lambda done: (SINGLE_WRITER, _online_rows(done)))
     silence = op.filter("silence", parsed_launches, lambda poll: not (poll.titles or poll.letters))
@@ -263,16 +262,12 @@ class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleOutcome, tuple[Any, .
         return tuple(self.state)
 
 
-def _embedded(batch: list[tuple[str, TitleOutcome]], encode: Encoder) -> Embedded:
+def _embedded(batch: list[tuple[str, TitleOutcome]], encode: TextEncoder) -> Embedded:
     changes = [change for _, change in batch if isinstance(change, TitleChange)]
     unchanged = [outcome.change for _, outcome in batch if isinstance(outcome, Unchanged)]
     newest, titles = dict(batch), embed(changes, encode)
     ended = [title for title, last in newest.items() if isinstance(last, Ended)]
     return Embedded(titles, embed(unchanged, encode) if unchanged else [], ended)
-
-
-def _record(topic: str, title: Title) -> Outgoing:
-    return Outgoing(topic, title.title.encode(), to_msgpack(title))
 
 
 def _online_rows(done: Embedded) -> list[TitleRow]:

@@ -162,19 +162,23 @@ def _list_topics(
 
 
 def earliest_offset(consumer: Consumer, topic: str, partition: int) -> int:
-    """The first offset of a partition, as a number that a snapshot can hold; `topic` is the name on the broker.
+    """The first offset of a partition, as `offset_range`."""
+    return offset_range(consumer, topic, partition)[0]
 
-    Raises StreamError.
+
+def offset_range(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """The first offset of a partition and the end, as numbers that a snapshot can hold.
+
+    `topic` is the name on the broker. Raises StreamError.
     """
     deadline = time.monotonic() + BROKER_TIMEOUT_S
     while True:
         try:
-            return int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=BROKER_TIMEOUT_S)[0])
+            first, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=BROKER_TIMEOUT_S)
+            return int(first), int(end)
         except KafkaException as error:
             if error.args[0].code() not in _NO_LEADER or time.monotonic() > deadline:
-                raise StreamError(
-                    f"The first offset of {topic}[{partition}] is unknown: {error.args[0].str()}."
-                ) from error
+                raise StreamError(f"The offsets of {topic}[{partition}] are unknown: {error.args[0].str()}.") from error
             time.sleep(0.1)
 
 

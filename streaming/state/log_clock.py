@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from msgspec import structs
 
-from streaming.records import Activity, LogRecord, Title
+from streaming.records import Activity, LogRecord, TextSpace, Title
 
 MAX_STEP_MS: Final = 10_000  # a larger step forward counts as this; log time never goes back
 
@@ -24,7 +24,7 @@ class LogClock(NamedTuple):
 
     def after(self, record: LogRecord, appended: int) -> "LogClock":
         """The clock after the log's next record, with record time `appended`."""
-        of_title = isinstance(record, Title)
+        of_title = isinstance(record, Title | TextSpace)
         own, other = (self.titles_shift, self.events_shift) if of_title else (self.events_shift, self.titles_shift)
         shift = other if own is None else own  # before its first record
         step = 0 if shift is None else appended + shift - self.now

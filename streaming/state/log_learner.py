@@ -5,10 +5,13 @@ bit for bit. A checkpoint leaves out the pending micro-batch, which is read agai
 user takes effect at the end of its micro-batch, once, even if `features` writes it several times. It closes no
 micro-batch, so that many requests do not cut the training into small steps. Only a later activity of the user does.
 
+A `TextSpace` closes the micro-batch. If its encoder is not the one before, the text part of the model starts again.
+
 Whenever a checkpoint is due, the gate checks the state. If it demands so, the caller loads an earlier state with
 `return_to` and feeds the log again from there; the learner does not train on the range that failed.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -20,14 +23,15 @@ from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.ranking import PrequentialMetrics
 from model.seed import keep_weights_only
 from model.settings import LearnerSettings
+from model.state.embedding_space import EmbeddingSpace
 from model.state.stream_state import TitleMetadata
 from streaming.kafka.source import Message
 from streaming.records import (
     DECODE_ERRORS,
     Activity,
-    LogRecord,
     SettingsChange,
     SkippedRange,
+    TextSpace,
     Tick,
     Title,
     UserErasure,
@@ -37,11 +41,15 @@ from streaming.state.deduplicator import Deduplicator
 from streaming.state.event_rate import EventRate
 from streaming.state.log_clock import LogClock, recorded_until
 from streaming.state.log_settings import LogSettings
+from streaming.state.open_batch import OpenBatch
 from streaming.state.settings_history import extended
-from streaming.state.title_metadata import title_metadata
+from streaming.state.title_metadata import counted_metadata
+from streaming.state.user_update import user_update
 from streaming.state.version_gate import GoodPoint, Verdict, VersionGate
 
 MAX_SKIPPED_RANGES: Final = 16  # that are remembered; the oldest is dropped
+log: Final = logging.getLogger(__name__)
+
 UNDECODABLE_RECORDS: Final = Counter(
     "premiere_log_unreadable_total", "Records of the learner log that are invalid and were skipped."
 )
@@ -63,16 +71,13 @@ class LogLearner:
         self.event_rate = EventRate()
         self.batch_events, self.replay_ratio, self.eval_ratio = settings.load_level(0)
         self.losses: dict[str, float] = {}  # nats, of the last micro-batch
-        self._pending: list[tuple[Title | Activity | UserErasure, int]] = []  # of the open micro-batch, with log times
-        self._erased_users: set[str] = set()  # whose erasure is in the open micro-batch
-        self._pending_events, self._opened_at, self.next_offset = 0, 0, 0  # the next offset to feed
+        self._pending, self.next_offset = OpenBatch(), 0  # the next offset to feed
         self.settings_changes = extended([], 0, None, learner.settings, settings)
         self.skipped: list[SkippedRange] = []  # ranges of the log without training, oldest first
         self._range: SkippedRange | None = None  # the one that is being read
         self._read_clock = self.clock  # log time at `_next_offset`
         self.checked_at: int | None = None  # log time of the last check, at which a checkpoint is written
-        self._batches_since_checkpoint = 0
-        self._changed = False  # whether anything was learned since the last checkpoint
+        self._batches_since_checkpoint, self._changed = 0, False  # whether anything was learned since a checkpoint
 
     def feed(self, message: Message) -> bool:
         """Take the log's next record. Returns True if a checkpoint is due; the state then ends at `position`.
@@ -86,7 +91,7 @@ class LogLearner:
 
     def _feed(self, message: Message) -> bool:
         try:
-            record: LogRecord = decode_log(message.value or b"", self.learner.settings.stream_state.d_text)
+            record = decode_log(message.value or b"")
         except DECODE_ERRORS:
             UNDECODABLE_RECORDS.inc()  # only our own flows write here: one bad record must not stop the learner
             self.next_offset = message.offset + 1
@@ -94,20 +99,16 @@ class LogLearner:
         clock = self._read_clock.after(record, message.appended)
         if isinstance(record, Activity):
             record = recorded_until(record, message.appended)
-        is_over = clock.now - self._opened_at >= self.settings.linger_ms
-        follows_erasure = isinstance(record, Activity) and record.user in self._erased_users
-        if self._pending and (is_over or follows_erasure):
+        is_over = clock.now - self._pending.opened_at >= self.settings.linger_ms
+        follows_erasure = isinstance(record, Activity) and record.user in self._pending.erased_users
+        if self._pending and (is_over or follows_erasure or isinstance(record, TextSpace)):
             self._close_batch()
         self.next_offset, self._read_clock = message.offset + 1, clock
-        if not isinstance(record, Tick):
-            if not self._pending:
-                self._opened_at = clock.now
-            self._pending.append((record, clock.now))
-            if isinstance(record, Activity):
-                self._pending_events += len(record.new)
-            elif isinstance(record, UserErasure):
-                self._erased_users.add(record.user)
-        if self._pending_events >= self.batch_events or len(self._pending) >= self.settings.max_batch_records:
+        if isinstance(record, TextSpace):
+            self._set_text_space(EmbeddingSpace(record.encoder, record.width))
+        elif not isinstance(record, Tick):
+            self._pending.add(record, clock.now)
+        if self._pending.new_events >= self.batch_events or len(self._pending) >= self.settings.max_batch_records:
             self._close_batch()
         elif not self._pending:
             self.position, self.clock = self.next_offset, self._read_clock
@@ -165,7 +166,7 @@ class LogLearner:
         """Continue from a checkpoint. On another log, only the weights continue."""
         self.learner.load_state_dict({part: state[part] for part in ("stream_state", "served", "training")})
         log = state["log"]
-        self._pending, self._pending_events, self._erased_users, self._range = [], 0, set(), None
+        self._pending, self._range = OpenBatch(), None
         self.batches = log["batches"]  # names the checkpoints, so it continues on another log
         if not same_log:
             keep_weights_only(self.learner)
@@ -206,6 +207,15 @@ class LogLearner:
         self.gate.returned(range_.gate)
         self._range = None
 
+    def _set_text_space(self, space: EmbeddingSpace) -> None:
+        if not self.learner.stream_state.text_space.contains(*space):
+            log.info(
+                "Titles are embedded by %s (width %d) from now on: the text part of the model starts again.", *space
+            )
+            self.learner.restart_text(space)
+            self.gate.restart()
+        self.learner.stream_state.text_space, self._changed = space, True
+
     def _erase_user(self, erasure: UserErasure) -> None:
         if self.deduplicator.is_new(erasure.partition, erasure.offset, erasure.source):
             self.learner.erase_user(erasure.user)
@@ -215,7 +225,7 @@ class LogLearner:
 
     def _close_batch(self) -> None:
         """Learn the pending records, then erase users. The state changes only here and behind a skipped range."""
-        batch = [item for record, now in self._pending if (item := self._model_input(record, now)) is not None]
+        batch = [item for record, now in self._pending.records if (item := self._model_input(record, now)) is not None]
         self.batch_events, self.replay_ratio, self.eval_ratio = self.settings.load_level(self.event_rate.per_second())
         result = self.learner.observe(batch, self.replay_ratio, self.eval_ratio, trains=self._range is None)
         self._update_candidates(batch)
@@ -223,10 +233,10 @@ class LogLearner:
         if self._range is None:
             self.gate.add_updates([item for item in batch if isinstance(item, UserUpdate)])
         self._changed = self._changed or bool(batch)
-        for record, _ in self._pending:
+        for record, _ in self._pending.records:
             if isinstance(record, UserErasure):
                 self._erase_user(record)
-        self._pending, self._pending_events, self._erased_users = [], 0, set()
+        self._pending = OpenBatch()
         self.position, self.clock = self.next_offset, self._read_clock
         self.batches += 1
         self._batches_since_checkpoint += 1
@@ -234,7 +244,7 @@ class LogLearner:
     def _model_input(self, record: Title | Activity | UserErasure, now: int) -> TitleMetadata | UserUpdate | None:
         if isinstance(record, Activity):
             return self._user_update(record, now)
-        return title_metadata(record) if isinstance(record, Title) else None
+        return counted_metadata(record, self.learner.stream_state.text_space) if isinstance(record, Title) else None
 
     def _user_update(self, record: Activity, now: int) -> UserUpdate | None:
         """The activity without its duplicate events; None if all of them are duplicates."""
@@ -245,10 +255,7 @@ class LogLearner:
             return None
         self.learned += len(fresh)
         self.event_rate.add(now, len(fresh))
-        fresh.sort(key=lambda event: event.index)
-        new, recorded = [event.index for event in fresh], [event.appended for event in fresh]
-        order = [record.times[index] for index in new]
-        return UserUpdate(record.user, record.titles, record.times, record.actions, new, order, recorded)
+        return user_update(record, fresh)
 
     def _update_candidates(self, batch: Sequence[TitleMetadata | UserUpdate]) -> None:
         """Give the baselines the candidates of the learner, which skips repeated title records."""
@@ -278,10 +285,7 @@ class LogLearner:
             return False
         if self.checked_at is None:
             self.checked_at = now
-        waited = (
-            now - self.checked_at >= self.settings.checkpoint_ms
-            or self._batches_since_checkpoint >= self.settings.checkpoint_batches
-        )
+        waited = self.settings.checkpoint_is_due(now - self.checked_at, self._batches_since_checkpoint)
         if not (waited and self._changed and self.learned):  # a model without any event is not published
             return False
         self.checked_at, self._batches_since_checkpoint, self._changed = now, 0, False

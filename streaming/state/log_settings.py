@@ -63,6 +63,10 @@ class LogSettings:
         batch_events = min(round(self.min_batch_events / eval_ratio), self.max_batch_events)
         return LoadLevel(batch_events, replay_ratio, eval_ratio)
 
+    def checkpoint_is_due(self, waited_ms: int, batches: int) -> bool:
+        """Whether a checkpoint is due after this log time and this number of micro-batches since the last one."""
+        return waited_ms >= self.checkpoint_ms or batches >= self.checkpoint_batches
+
 
 LOG_GROUPS: Final = (  # of LogSettings
     FieldGroup("learner", LogSettings),

@@ -115,7 +115,7 @@ class Publisher:
             self._outbox.append(self._withdrawn_titles())
         if self.recommender is None or not changed:
             return
-        self.recommender.update_titles([title_metadata(title) for title in changed])
+        self.recommender.update_titles([title_metadata(title, self.recommender.text_space) for title in changed])
         for title in changed:
             if not title.withdrawn:
                 self._queue_launch(title)
@@ -185,12 +185,10 @@ class Publisher:
 
     def _queue_launch(self, title: Title) -> None:
         """Choose the users that a launch is tried on."""
-        semantic, limit = title_metadata(title).semantic, -(-self.settings.launch_fanout // self.shard.workers)
-        if len(semantic):
-            vectors = {version: encode(semantic) for version, encode in self._title_encoders.items()}
-            users = self.users.nearest(vectors, limit)
-        else:
-            users = list(islice(self.users.most_recent_first(), limit))
+        limit = -(-self.settings.launch_fanout // self.shard.workers)
+        metadata = {n: title_metadata(title, encode.text_space) for n, encode in self._title_encoders.items()}
+        vectors = {n: self._title_encoders[n](one.semantic) for n, one in metadata.items() if len(one.semantic)}
+        users = self.users.nearest(vectors, limit) if vectors else list(islice(self.users.most_recent_first(), limit))
         for user in (*self._default_key, *users):
             self.launch_queue.setdefault(user, {})[title.title] = title
         if untried := {*self._default_key, *users}:

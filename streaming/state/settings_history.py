@@ -14,6 +14,8 @@ from streaming.records import SettingsChange
 from streaming.state.log_settings import LOG_GROUPS, LogSettings
 
 MAX_CHANGES: Final = 64  # that are remembered; older ones are merged into the first
+# The settings that records of the log change: `TextSpace`.
+LOGGED: Final = frozenset(field.path for field in setting_fields(MODEL_GROUPS) if field.info.change == "logged")
 
 
 def all_values(model: LearnerSettings, log: LogSettings) -> dict[str, Any]:
@@ -38,7 +40,7 @@ def extended(
     """The changes, with another one at `position` if these settings are not the last ones."""
     last = settings_at(changes, max(position, changes[-1].position)) if changes else (LearnerSettings(), LogSettings())
     known, current = all_values(*last), all_values(model, log)
-    values = {path: value for path, value in current.items() if known[path] != value}
+    values = {path: value for path, value in current.items() if known[path] != value and path not in LOGGED}
     if changes and not values:
         return list(changes)
     made = [*changes, SettingsChange(position=position, checked_at=checked_at, values=values)]

@@ -83,7 +83,7 @@ class TitleCache:
         lacking = [title for title in others if not title.withdrawn and not recommender.is_candidate(title.title)]
         lacking.sort(key=lambda title: -title.stamp)
         changes = (*newer, *offered, *lacking[: recommender.free_capacity()])
-        recommender.update_titles([title_metadata(title) for title in changes])
+        recommender.update_titles([title_metadata(title, recommender.text_space) for title in changes])
 
     def _evict(self) -> None:
         evicted = set()

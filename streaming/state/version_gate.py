@@ -160,6 +160,11 @@ class VersionGate:
         self.probes, self.passed_results = [], []
         self.failing_since, self.failures, self.patience = None, 0, self.settings.failures
 
+    def restart(self) -> None:
+        """Compare with no earlier version and return to none: the text part of the model has started again."""
+        self._accept()
+        self.last_good = None
+
     def failing_ms(self, now: int) -> int:
         """Log time since the first of the last failed checks; 0 if the last check passed."""
         return 0 if self.failing_since is None else now - self.failing_since

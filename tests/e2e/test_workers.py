@@ -14,9 +14,10 @@ from infra.local.services import start_services
 from infra.settings import Settings
 from streaming import topics as t
 from streaming.kafka.source import read_all
-from streaming.records import Title, TitleWithdrawal, decode_title, to_json
+from streaming.records import Title, TitleWithdrawal, to_json
 from streaming.state.sharding import Shard
 from streaming.stores.list_client import key, withdrawn_key
+from tests.support.titles import titles_in
 from tests.support.trained_version import DATA, version
 from tests.support.workers import (
     ACTIVITY_FIELDS,
@@ -90,8 +91,7 @@ def test_killed_titles_write_each_title_once(services: Settings) -> None:
         send_records(services, t.TITLE_WITHDRAWALS, [(withdrawn, to_json(TitleWithdrawal(title=withdrawn)))])
         single.wait_until("all launches", lambda: committed_records(services, "titles") == len(launches) + 1)
     known: dict[tuple[str, int], Title] = {}
-    for message in read_all(services.kafka_config(), t.TITLES):
-        title = decode_title(message.value or b"")
+    for title in titles_in(message.value for message in read_all(services.kafka_config(), t.TITLES)):
         first = known.setdefault((title.title, title.stamp), title)
         assert first == title  # a record that is written again after the kill is equal
     assert {name for name, _ in known} == {launch.title for launch in DATA.launches}

@@ -41,7 +41,7 @@ READS: Final = {
     "privacy": set[str](),
     "rights": set[str](),
     "features": {"user-events", "erasure-requests", "owners"},
-    "titles": {"title-launches", "title-withdrawals", "owners"},
+    "titles": {"title-launches", "title-withdrawals", "titles", "owners"},
     "learn": {"activity", "model-versions", "owners"},
     "publish": {"activity", "titles", "model-versions", "owners"},
 }

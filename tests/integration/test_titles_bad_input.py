@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from features.text_encoders import Encoder, load_encoder
+from features.text_encoders import TextEncoder, load_encoder
 from streaming.kafka.source import Message
 from streaming.records import MAX_GENRES, MAX_LAUNCH_BYTES, MIN_TIME_MS
 from streaming.topics import DEAD_LETTERS, TITLE_LAUNCHES
@@ -13,7 +13,7 @@ from tests.support.titles import NOW, launch, run_flow
 
 
 @pytest.fixture(scope="module")
-def encode() -> Encoder:
+def encode() -> TextEncoder:
     return load_encoder()
 
 
@@ -51,7 +51,7 @@ def encode() -> Encoder:
         (json.dumps({"title": "1", "genres": ["g" * 300]}).encode(), "out of range"),
     ],
 )
-def test_invalid_launch_becomes_a_dead_letter(encode: Encoder, value: bytes | None, reason: str) -> None:
+def test_invalid_launch_becomes_a_dead_letter(encode: TextEncoder, value: bytes | None, reason: str) -> None:
     run = run_flow(encode, Message(TITLE_LAUNCHES, 0, 4, NOW, b"1", value), launch("2", 5))
     (found,) = run.reasons()
     assert found.startswith(f"{reason}: ")
@@ -61,7 +61,7 @@ def test_invalid_launch_becomes_a_dead_letter(encode: Encoder, value: bytes | No
     assert dict(letter.headers)["offset"] == b"4"
 
 
-def test_largest_launch_becomes_a_title(encode: Encoder) -> None:
+def test_largest_launch_becomes_a_title(encode: TextEncoder) -> None:
     fields: dict[str, Any] = {"name": "n" * 65_536, "genres": ["g" * 256] * MAX_GENRES, "overview": "o" * 65_536}
     base_bytes = len(launch("1", **fields, text={"a": ""}).value or b"")
     texts: dict[str, str] = {str(n): "x" * 60_000 for n in range((MAX_LAUNCH_BYTES - base_bytes) // 60_020)}

@@ -1,14 +1,17 @@
 """The flow `titles` with sinks in memory, and launches for it."""
 
 import json
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from bytewax.dataflow import Dataflow
 from bytewax.inputs import Source
 from bytewax.testing import TestingSource, run_main
+from numpy.typing import NDArray
 
-from features.text_encoders import Encoder
+from features.text_encoders import TextEncoder
 from streaming.flows.titles import build
 from streaming.kafka.source import Message
 from streaming.records import Title, decode_title
@@ -34,10 +37,26 @@ def withdrawal(title: str, offset: int = 0) -> Message:
     return Message(TITLE_WITHDRAWALS, 0, offset, NOW + offset, title.encode(), json.dumps({"title": title}).encode())
 
 
+def encoder(name: str, width: int, vectors: Callable[[tuple[int, int]], Any] = np.ones) -> TextEncoder:
+    """An encoder that gives every text the same vector."""
+
+    def encode(texts: Sequence[str]) -> NDArray[np.float32]:
+        made: NDArray[np.float32] = (vectors((len(texts), width)) / width**0.5).astype(np.float32)
+        made[[not text for text in texts]] = 0
+        return made
+
+    return TextEncoder(name, width, encode)
+
+
+def titles_in(values: Iterable[bytes | None]) -> list[Title]:
+    """The titles in records of the topic `titles`."""
+    return [record for value in values if isinstance(record := decode_title(value or b""), Title)]
+
+
 class TitlesRun:
     """The flow with sinks in memory."""
 
-    def __init__(self, encode: Encoder) -> None:
+    def __init__(self, encode: TextEncoder) -> None:
         self.titles, self.activity, self.online, self.offline, self.letters = (CollectSink() for _ in range(5))
         self.encode = encode
 
@@ -57,13 +76,13 @@ class TitlesRun:
         )
 
     def written(self) -> list[Title]:
-        return [decode_title(record.value) for record in self.titles.all()]
+        return titles_in(record.value for record in self.titles.all())
 
     def reasons(self) -> list[str]:
         return [dict(record.headers)["reason"].decode() for record in self.letters.all()]
 
 
-def run_flow(encode: Encoder, *messages: Message, batch: int = 10) -> TitlesRun:
+def run_flow(encode: TextEncoder, *messages: Message, batch: int = 10) -> TitlesRun:
     """The flow, which reads launches and withdrawals in this order, in polls of `batch` records of one topic."""
     launches, withdrawals = list[list[Message]](), list[list[Message]]()
     for topic, run in groupby(messages, key=lambda message: message.topic):

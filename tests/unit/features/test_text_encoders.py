@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 
+from features.limits import MAX_TEXT_WIDTH
 from features.text_encoders import (
-    DIMENSIONS,
     MAX_TEXT_BYTES,
     Encoder,
     EncoderError,
-    check_width,
+    TextEncoder,
     launch_text,
     load_encoder,
 )
-from model.settings import StreamStateSettings
 
 TOY = "Toy Story. Animation, Children, Comedy. A cowboy doll is jealous when a boy gets a new toy for his birthday."
 NEMO = "Finding Nemo. Animation, Children, Comedy. A clown fish looks for his little son, who was taken by a diver."
@@ -108,8 +107,8 @@ def test_launch_text_may_be_empty_and_is_truncated() -> None:
     assert launch_text("é" * MAX_TEXT_BYTES) == "é" * (MAX_TEXT_BYTES // 2)
 
 
-def test_encoder_of_another_width_is_refused(encode: Encoder) -> None:
-    check_width("wordllama", encode)
-    with pytest.raises(EncoderError, match=r"mini gives vectors of 384 numbers, and the model takes 256"):
-        check_width("mini", lambda texts: np.ones((len(texts), 384), np.float32))
-    assert StreamStateSettings().d_text == DIMENSIONS
+def test_encoder_has_a_name_and_a_bounded_width(encode: TextEncoder) -> None:
+    assert (encode.name, encode.width) == ("wordllama", 256)
+    assert TextEncoder("wide", MAX_TEXT_WIDTH, encode).width == MAX_TEXT_WIDTH
+    with pytest.raises(EncoderError, match="wider gives vectors of 4097 numbers"):
+        TextEncoder("wider", MAX_TEXT_WIDTH + 1, encode)

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from features.limits import MAX_TEXT_WIDTH
 from model.actions import ACTIONS
 from streaming.records import (
     DECODE_ERRORS,
@@ -94,7 +95,7 @@ INVALID_FIELDS: Final[list[tuple[Activity | Title | UserErasure, dict[str, Any]]
     (VALID_ACTIVITY, {"count": 1}),
     (VALID_ACTIVITY, {"count": 2**63}),
     (VALID_ACTIVITY, {"user": ""}),
-    (VALID_TITLE, {"semantic": np.ones(5, "<f4").tobytes()}),  # of another width
+    (VALID_TITLE, {"semantic": np.ones(MAX_TEXT_WIDTH + 1, "<f4").tobytes()}),
     (VALID_TITLE, {"semantic": b"abc"}),
     (VALID_TITLE, {"semantic": np.array([1, 1, 1, np.nan], "<f4").tobytes()}),
     (VALID_TITLE, {"semantic": np.array([1, 1, 1, -np.inf], "<f4").tobytes()}),
@@ -111,7 +112,7 @@ INVALID_FIELDS: Final[list[tuple[Activity | Title | UserErasure, dict[str, Any]]
 
 @pytest.mark.parametrize("record", [VALID_ACTIVITY, VALID_TITLE, msgspec.structs.replace(VALID_TITLE, semantic=b"")])
 def test_valid_record_of_an_internal_topic_is_decoded(record: LogRecord) -> None:
-    assert decode_log(to_msgpack(record), 4) == record
+    assert decode_log(to_msgpack(record)) == record
 
 
 @pytest.mark.parametrize(("record", "fields"), INVALID_FIELDS)
@@ -120,10 +121,10 @@ def test_record_of_an_internal_topic_that_contradicts_itself_is_invalid(
 ) -> None:
     data = to_msgpack(msgspec.structs.replace(record, **fields))
     with pytest.raises(DECODE_ERRORS):
-        decode_log(data, 4)
+        decode_log(data)
     if isinstance(record, Title):
         with pytest.raises(DECODE_ERRORS):
-            decode_title(data, 4)
+            decode_title(data)
 
 
 @pytest.mark.parametrize(

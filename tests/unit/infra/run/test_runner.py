@@ -14,7 +14,7 @@ from infra.local import data_lock
 from infra.local.embedded import start_kafka
 from infra.local.services import start_services
 from infra.local.supervisor import FLOWS
-from infra.run.runner import FLOW_BUILDERS, _expected_error, _use_transactions, recovery_store, run, titles
+from infra.run.runner import FLOW_BUILDERS, _expected_error, recovery_store, run, titles, use_transactions
 from infra.settings import Settings
 from infra.topics import create_topics
 from streaming.errors import StreamError
@@ -53,7 +53,7 @@ def test_transactions_are_used_unless_they_are_off_or_the_broker_is_embedded(
     with start_kafka(tmp_path, home, kind) as address:
         create_topics({"bootstrap.servers": address}, topics(1))
         used = [
-            _use_transactions(Settings(bootstrap_servers=address, data_dir=tmp_path, transactions=transactions))
+            use_transactions(Settings(bootstrap_servers=address, data_dir=tmp_path, transactions=transactions))
             for transactions in (True, False)
         ]
     assert used == [kind == "apache", False]

@@ -1,6 +1,6 @@
 """Invalid records of internal topics are counted and skipped; they stop neither the start nor the flow `publish`."""
 
-from typing import Any, Final
+from typing import Any
 
 from bytewax.testing import TestingSink, run_main
 from msgspec import structs
@@ -11,9 +11,7 @@ from streaming.flows.publish import UNREADABLE, build, restore
 from streaming.kafka.source import Message
 from streaming.records import Activity, NewEvent, Title, to_msgpack
 from streaming.state.publisher import Publisher
-from tests.support.publish import NOW, SETTINGS, message, polls, world
-
-D_TEXT: Final = SETTINGS.stream_state.d_text
+from tests.support.publish import NOW, message, polls, world
 
 
 def poison() -> list[Activity | Title]:
@@ -24,7 +22,7 @@ def poison() -> list[Activity | Title]:
         structs.replace(last, actions=[99] * len(last.actions)),
         structs.replace(last, times=last.times[1:]),
         structs.replace(last, titles=last.titles[1:]),
-        structs.replace(title, stamp=10**6, semantic=bytes(4 * 7)),
+        structs.replace(title, stamp=10**6, semantic=bytes(7)),
     ]
 
 
@@ -38,7 +36,7 @@ def no_version(url: str, ahead: Any) -> Recommender:
 
 def test_start_skips_records_that_contradict_themselves() -> None:
     records, publisher, before = [to_msgpack(one) for one in poison()], Publisher(), UNREADABLE._value.get()
-    restore(publisher, messages("titles", records[-1:]), messages("activity", records), [], D_TEXT)
+    restore(publisher, messages("titles", records[-1:]), messages("activity", records), [])
     assert (len(publisher.users), len(publisher.titles.titles)) == (0, 0)
     assert UNREADABLE._value.get() == before + len(records) + 1
 
@@ -54,7 +52,6 @@ def test_flow_skips_records_that_contradict_themselves() -> None:
         publisher=publisher,
         load=no_version,
         clock=lambda: NOW / 1000,
-        d_text=D_TEXT,
     )
     run_main(flow)
     assert UNREADABLE._value.get() == before + len(records) + 2

@@ -17,26 +17,26 @@ from confluent_kafka import Producer
 
 from features.definitions import TITLE_SEMANTICS_SCHEMA
 from features.store import offline_folder, open_store, write_title_semantics
-from features.text_encoders import Encoder, load_encoder
+from features.text_encoders import TextEncoder, load_encoder
 from infra.topics import create_topics
 from streaming.flows.titles import MAX_NAME_BYTES, build
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, read_all
-from streaming.records import Title, decode_log, decode_title
+from streaming.records import Title, decode_log
 from streaming.stores.feast_online import FeastSink
 from streaming.stores.parquet_log import ParquetSink
 from streaming.topics import ACTIVITY, DEAD_LETTERS, TITLE_LAUNCHES, TITLE_WITHDRAWALS, TITLES, Topic
-from tests.support.titles import NOW, TOY, TitlesRun, launch, run_flow, withdrawal
+from tests.support.titles import NOW, TOY, TitlesRun, launch, run_flow, titles_in, withdrawal
 
 TOPICS = (TITLE_LAUNCHES, TITLE_WITHDRAWALS, TITLES, ACTIVITY, DEAD_LETTERS)
 
 
 @pytest.fixture(scope="module")
-def encode() -> Encoder:
+def encode() -> TextEncoder:
     return load_encoder()
 
 
-def test_launch_becomes_a_title_record_and_a_row(encode: Encoder) -> None:
+def test_launch_becomes_a_title_record_and_a_row(encode: TextEncoder) -> None:
     run = run_flow(encode, launch("1", 7, **TOY, ts=NOW - 5_000, released=-1_000))
     (title,) = run.written()
     assert msgspec.structs.replace(title, semantic=b"") == Title(
@@ -51,6 +51,7 @@ def test_launch_becomes_a_title_record_and_a_row(encode: Encoder) -> None:
         semantic=b"",
         appended=NOW + 7,
         offset=7,
+        encoder="wordllama",
     )
     assert title.semantic == encode(["Toy Story. Animation. A cowboy doll is jealous."])[0].tobytes()
     (record,), (logged,) = run.titles.all(), run.activity.all()
@@ -71,7 +72,7 @@ def test_launch_becomes_a_title_record_and_a_row(encode: Encoder) -> None:
     }
 
 
-def test_launch_without_ts_takes_its_append_time(encode: Encoder) -> None:
+def test_launch_without_ts_takes_its_append_time(encode: TextEncoder) -> None:
     (title,) = run_flow(encode, launch("1", 3)).written()
     assert (title.launched, title.stamp) == (NOW + 3, (NOW + 3) * 1000)
 
@@ -88,7 +89,7 @@ def test_launch_without_ts_takes_its_append_time(encode: Encoder) -> None:
         ({"name": "🧸"}, True),
     ],
 )
-def test_only_a_title_with_text_has_an_embedding(encode: Encoder, fields: dict[str, Any], has_vector: bool) -> None:
+def test_only_a_title_with_text_has_an_embedding(encode: TextEncoder, fields: dict[str, Any], has_vector: bool) -> None:
     run = run_flow(encode, launch("1", **fields))
     (title,) = run.written()
     assert len(title.semantic) == (256 * 4 if has_vector else 0)
@@ -96,7 +97,7 @@ def test_only_a_title_with_text_has_an_embedding(encode: Encoder, fields: dict[s
     assert run.reasons() == []
 
 
-def test_relaunch_replaces_the_title_and_keeps_the_launch_time(encode: Encoder) -> None:
+def test_relaunch_replaces_the_title_and_keeps_the_launch_time(encode: TextEncoder) -> None:
     first, second = run_flow(
         encode, launch("1", 0, **TOY, ts=1_000), launch("1", 1, name="Toy Story 1", ts=9_000)
     ).written()
@@ -105,13 +106,13 @@ def test_relaunch_replaces_the_title_and_keeps_the_launch_time(encode: Encoder) 
     assert first.semantic != second.semantic
 
 
-def test_unchanged_relaunch_is_not_passed_on(encode: Encoder) -> None:
+def test_unchanged_relaunch_is_not_passed_on(encode: TextEncoder) -> None:
     run = run_flow(encode, launch("1", 0, **TOY), launch("1", 1, **TOY), launch("1", 2, **TOY, ts=5), batch=1)
     assert [title.offset for title in run.written()] == [0]
     assert len(run.offline.all()) == len(run.activity.all()) == 1
 
 
-def test_withdrawal_keeps_the_content_and_a_launch_restores_the_title(encode: Encoder) -> None:
+def test_withdrawal_keeps_the_content_and_a_launch_restores_the_title(encode: TextEncoder) -> None:
     first, withdrawn, restored = run_flow(
         encode, launch("1", 0, **TOY), withdrawal("1", 1), launch("1", 2, **TOY), batch=1
     ).written()
@@ -124,12 +125,12 @@ def test_withdrawal_keeps_the_content_and_a_launch_restores_the_title(encode: En
     assert (restored.withdrawn, restored.semantic, restored.launched) == (False, first.semantic, first.launched)
 
 
-def test_withdrawal_of_an_unknown_title_counts_once(encode: Encoder) -> None:
+def test_withdrawal_of_an_unknown_title_counts_once(encode: TextEncoder) -> None:
     run = run_flow(encode, withdrawal("1", 0), withdrawal("1", 1))
     assert [(title.withdrawn, title.name) for title in run.written()] == [(True, "")]
 
 
-def test_withdrawal_in_a_launch_names_the_topic_of_withdrawals(encode: Encoder) -> None:
+def test_withdrawal_in_a_launch_names_the_topic_of_withdrawals(encode: TextEncoder) -> None:
     run = run_flow(
         encode, launch("1", 0, **TOY), launch("1", 1, withdrawn=True), launch("1", 2, **TOY, withdrawn=False)
     )
@@ -139,19 +140,19 @@ def test_withdrawal_in_a_launch_names_the_topic_of_withdrawals(encode: Encoder) 
     assert [title.withdrawn for title in run.written()] == [False]
 
 
-def test_stored_name_and_genres_are_bounded_in_bytes_and_the_text_is_not_shortened(encode: Encoder) -> None:
+def test_stored_name_and_genres_are_bounded_in_bytes_and_the_text_is_not_shortened(encode: TextEncoder) -> None:
     name, genres = "é" * 600, ["ü" * 200, "ö" * 200, "ä" * 200]
     (title,) = run_flow(encode, launch("1", name=name, genres=genres)).written()
     assert (title.name, title.genres) == ("é" * (MAX_NAME_BYTES // 2), genres[:2])
     assert title.semantic == encode([f"{name}. {', '.join(genres)}"])[0].tobytes()
 
 
-def test_unknown_fields_and_any_key_are_valid(encode: Encoder) -> None:
+def test_unknown_fields_and_any_key_are_valid(encode: TextEncoder) -> None:
     message = launch("1", mood="calm", name="x")._replace(key=None)
     assert [title.name for title in run_flow(encode, message).written()] == ["x"]
 
 
-def test_silence_is_an_empty_batch_for_the_sinks_of_rows_only(encode: Encoder) -> None:
+def test_silence_is_an_empty_batch_for_the_sinks_of_rows_only(encode: TextEncoder) -> None:
     run = TitlesRun(encode)
     run_main(run.flow(TestingSource([[launch("1")], []])))
     assert run.offline.items["0"] == run.online.items["0"] == [run.offline.all(), []]
@@ -165,13 +166,13 @@ def test_texts_of_a_poll_are_encoded_in_one_call() -> None:
         calls.append(list(texts))
         return np.ones((len(texts), 2), np.float32)
 
-    run = run_flow(encode, *(launch(str(9 - n), n, name=f"t{n}") for n in range(9)))
+    run = run_flow(TextEncoder("ones", 2, encode), *(launch(str(9 - n), n, name=f"t{n}") for n in range(9)))
     assert calls == [[f"t{n}" for n in range(9)]]
-    assert [title.offset for title in run.written()] == list(range(9))
+    assert [(title.offset, title.encoder) for title in run.written()] == [(n, "ones") for n in range(9)]
 
 
 @pytest.mark.parametrize("epoch", [timedelta(0), timedelta(days=1)])  # nothing is reprocessed; everything is
-def test_crash_changes_no_record(encode: Encoder, tmp_path: Path, epoch: timedelta) -> None:
+def test_crash_changes_no_record(encode: TextEncoder, tmp_path: Path, epoch: timedelta) -> None:
     polls = [
         [launch("1", 0, **TOY, ts=9_000), launch("2", 1, name="x")],
         [launch("1", 2, name="y", ts=1_000)],
@@ -189,7 +190,7 @@ def test_crash_changes_no_record(encode: Encoder, tmp_path: Path, epoch: timedel
     assert len(unique) == 4
 
 
-def test_step_ids_are_keys_of_the_recovery_store(encode: Encoder) -> None:
+def test_step_ids_are_keys_of_the_recovery_store(encode: TextEncoder) -> None:
     flow = TitlesRun(encode).flow(TestingSource([]))
     assert [step.step_id for step in steps(flow) if type(step).__name__ in ("input", "stateful_batch", "output")] == [
         "titles.title_launches",
@@ -210,7 +211,7 @@ def steps(parent: Any) -> Iterator[Any]:
 
 
 def test_launches_reach_kafka_feast_and_the_offline_log(
-    encode: Encoder, kafka: str, redis_url: str, tmp_path: Path
+    encode: TextEncoder, kafka: str, redis_url: str, tmp_path: Path
 ) -> None:
     config = {"bootstrap.servers": kafka}
     names = {name: f"{name}-{uuid.uuid4().hex[:8]}" for name in TOPICS}
@@ -240,7 +241,7 @@ def test_launches_reach_kafka_feast_and_the_offline_log(
     produce(config, names[TITLE_WITHDRAWALS], [withdrawal("1").value])
     run()
 
-    known = [decode_title(message.value) for message in read_all(config, names[TITLES]) if message.value]
+    known = titles_in(message.value for message in read_all(config, names[TITLES]))
     assert [(title.title, title.withdrawn, title.offset) for title in known] == [
         ("1", False, 0),
         ("2", False, 2),
@@ -282,7 +283,7 @@ def produce(config: dict[str, str], topic: str, values: Iterable[bytes | None]) 
     assert producer.flush(10) == 0
 
 
-def test_state_ends_after_its_lifetime_and_the_title_is_new_again(encode: Encoder) -> None:
+def test_state_ends_after_its_lifetime_and_the_title_is_new_again(encode: TextEncoder) -> None:
     day = 86_400_000
     polls = [[launch("1", 0, **TOY), launch("2", 1, **TOY)], [launch("2", day, **TOY)], [launch("3", 3 * day)], []]
     again = [[launch("1", 3 * day + 1, **TOY), launch("2", 3 * day + 2, **TOY)]]

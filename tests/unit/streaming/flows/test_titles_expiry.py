@@ -3,17 +3,17 @@
 import pytest
 from bytewax.testing import TestingSource, run_main
 
-from features.text_encoders import Encoder, load_encoder
+from features.text_encoders import TextEncoder, load_encoder
 from streaming.state.expiry import DAY_MS
 from tests.support.titles import NOW, TitlesRun, launch
 
 
 @pytest.fixture(scope="module")
-def encode() -> Encoder:
+def encode() -> TextEncoder:
     return load_encoder()
 
 
-def test_row_of_an_ended_title_is_deleted_from_the_online_store_only(encode: Encoder) -> None:
+def test_row_of_an_ended_title_is_deleted_from_the_online_store_only(encode: TextEncoder) -> None:
     later = NOW + 40 * DAY_MS
     polls = [[launch("old", 0), launch("kept", 1)], [launch("new", 2)._replace(appended=later)], []]
     polls += [[launch("old", 3, name="Again")._replace(appended=later)]]
@@ -28,7 +28,7 @@ def test_row_of_an_ended_title_is_deleted_from_the_online_store_only(encode: Enc
     assert of_old == ["", None, "Again"]  # written, deleted, written
 
 
-def test_too_many_titles_have_no_more_rows_than_the_limit(encode: Encoder) -> None:
+def test_too_many_titles_have_no_more_rows_than_the_limit(encode: TextEncoder) -> None:
     run = TitlesRun(encode)
     polls = [[launch(f"t{n}", n)] for n in range(30)]
     run_main(run.flow(TestingSource([*polls, [], []]), max_titles=10))

@@ -1,9 +1,11 @@
 """A title record of the log becomes the model's title metadata."""
 
 import numpy as np
+from msgspec import structs
 
+from model.state.embedding_space import EmbeddingSpace
 from streaming.records import Title
-from streaming.state.title_metadata import title_metadata
+from streaming.state.title_metadata import OTHER_TEXT, counted_metadata, title_metadata
 
 
 def record(semantic: bytes, withdrawn: bool = False) -> Title:
@@ -24,3 +26,15 @@ def test_title_record_becomes_metadata() -> None:
 def test_withdrawn_title_without_text_has_an_empty_embedding() -> None:
     found = title_metadata(record(b"", withdrawn=True))
     assert (found.semantic.shape, found.withdrawn) == ((0,), True)
+
+
+def test_text_of_another_space_is_left_out_and_counted() -> None:
+    title, before = record(np.ones(4, "<f4").tobytes()), OTHER_TEXT._value.get()
+    assert len(counted_metadata(title, EmbeddingSpace("first", 4)).semantic) == 4  # its encoder is not recorded
+    assert OTHER_TEXT._value.get() == before
+    found = counted_metadata(title, EmbeddingSpace("first", 5))
+    assert (found.title, len(found.semantic)) == ("t7", 0)
+    assert len(title_metadata(structs.replace(title, encoder="second"), EmbeddingSpace("first", 4)).semantic) == 0
+    assert OTHER_TEXT._value.get() == before + 1
+    assert len(counted_metadata(record(b""), EmbeddingSpace("first", 5)).semantic) == 0
+    assert OTHER_TEXT._value.get() == before + 1  # it has no text

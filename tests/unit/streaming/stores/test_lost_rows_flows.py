@@ -11,14 +11,14 @@ from bytewax.dataflow import Dataflow
 from bytewax.recovery import RecoveryConfig, init_db_dir
 from bytewax.testing import TestingSource, run_main
 
-from features.text_encoders import Encoder, load_encoder
+from features.text_encoders import TextEncoder, load_encoder
 from streaming.stores.lost_rows import LostRows
 from tests.support.features import NOW, FeaturesRun, erasure_request, event
 from tests.support.titles import TOY, TitlesRun, launch, withdrawal
 
 
 @pytest.fixture(scope="module")
-def encode() -> Encoder:
+def encode() -> TextEncoder:
     return load_encoder("wordllama")
 
 
@@ -82,7 +82,7 @@ def test_erased_and_expired_users_get_no_row(tmp_path: Path) -> None:
     assert third.online.all() == []
 
 
-def test_row_of_each_title_is_written_again(encode: Encoder, tmp_path: Path) -> None:
+def test_row_of_each_title_is_written_again(encode: TextEncoder, tmp_path: Path) -> None:
     store, first = recovery(tmp_path), TitlesRun(encode)
     launches = [launch("1", 0, **TOY), launch("2", 1, name="Heat"), launch("1", 2, name="Toy Story 1")]
     run_main(first.flow(TestingSource([launches]), TestingSource([[withdrawal("2", 5)]])), recovery_config=store)
