@@ -107,10 +107,16 @@ class Catalog:
         self.released_V[row] = UNKNOWN_DATE if released is None else released
         self.genres_VG[row] = genre_codes(genres)
 
-    def update_text_neighbors(self, rows: Sequence[int]) -> None:
-        """Update the text neighbors of launched rows; call it once per batch, because it compares with all titles."""
+    def update_text_neighbors(self, rows: Sequence[int], settled_V: NDArray[np.bool_]) -> None:
+        """Update the text neighbors of launched rows, and let the titles of `settled_V` be neighbors from now on.
+
+        Call it once per batch, because it compares with all titles.
+        """
+        semantic_VE = self.semantic_VE[: len(self)]
+        if len(due_M := np.flatnonzero(settled_V & ~self.text_neighbors.settled_V[: len(self)])):
+            self.text_neighbors.settle(semantic_VE, due_M)
         if rows:
-            self.text_neighbors.update(self.semantic_VE[: len(self)], sorted(set(rows)))
+            self.text_neighbors.update(semantic_VE, sorted(set(rows)))
 
     def restart_text(self, d_text: int) -> None:
         """Drop all text embeddings, and expect ones of another width or encoder from now on."""

@@ -22,6 +22,7 @@ from model.state.embedding_space import EmbeddingSpace
 from model.state.event_evidence import EvidenceRatio
 from model.state.user_store import UserStore
 
+SETTLING_MS: Final = counting.DAY_MS  # from a launch until the title is a text neighbor without an event
 WAITING_SHARE: Final = 20  # at most 1/20 of `max_titles` ids wait for their launch
 _LIKING = np.array(LIKING, np.float32)  # by action code
 
@@ -121,7 +122,15 @@ class StreamState:
             semantic = title.semantic if len(title.semantic) else None
             self.catalog.launch(row, semantic, title.genres, title.year, title.released, self.sequence, title.recorded)
             rows.append(row)
-        self.catalog.update_text_neighbors(rows)
+        self.catalog.update_text_neighbors(rows, self._settled_V())
+
+    def _settled_V(self) -> NDArray[np.bool_]:
+        """Whether each title has an event, or launched a day ago or more by the popularity clock."""
+        titles = len(self.catalog)
+        age_V = self.counters.now_Z[0] - self.catalog.launched_ms_V[:titles]
+        has_event_V = self.user_store.interactions.title_count_V[:titles] > 0
+        settled_V: NDArray[np.bool_] = has_event_V | (self.catalog.launched_V[:titles] & (age_V >= SETTLING_MS))
+        return settled_V
 
     def _is_repeated(self, title: TitleMetadata) -> bool:
         row = self.catalog.rows.get(title.title)

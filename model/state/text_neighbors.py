@@ -1,11 +1,14 @@
-"""Maintains each title's nearest titles by text similarity, incrementally as titles launch.
+"""Maintains each title's nearest titles by text similarity, incrementally as titles launch and settle.
 
-A new title without events borrows the signals of its text neighbors.
+A new title without events borrows the signals of its text neighbors. Titles that nobody watches are neighbors too: they
+show that titles of their kind are rarely watched. A launch shows nothing yet, so it is nobody's neighbor until it has
+settled, by an event or by a day without one (`StreamState.launch`). A flood of invented launches therefore changes no
+other title's neighbors.
 
 V titles · E width of a text embedding · K neighbors of a title · M updated titles
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,27 +22,34 @@ UPDATE_BLOCK_ROWS: Final = 256  # rows updated at a time: bounds the [M, V] matr
 class TextNeighbors:
     """Unordered neighbor lists. They are exact as long as titles are only added.
 
-    When a title's text changes or the title is evicted, the lists that contained it keep a gap until a later title
+    When a title's text changes or the title is evicted, the lists that contained it keep a gap until a later neighbor
     fills it.
     """
 
     def __init__(self, capacity: int) -> None:
         self.to_VK = np.full((capacity, NEIGHBORS_PER_TITLE), NO_NEIGHBOR, np.int32)  # rows of the nearest titles
         self.cosine_VK = np.zeros((capacity, NEIGHBORS_PER_TITLE), np.float32)  # their cosine similarity
+        self.settled_V = np.zeros(capacity, np.bool_)  # whether the title may be a neighbor
+
+    def settle(self, semantic_VE: NDArray[np.float32], rows_M: NDArray[np.int64]) -> None:
+        """Insert titles that have settled into the other titles' lists; without text, they are in none."""
+        self.settled_V[rows_M] = True
+        self._insert(semantic_VE, rows_M[semantic_VE[rows_M].any(axis=1)], np.ones(len(semantic_VE), bool))
 
     def update(self, semantic_VE: NDArray[np.float32], rows: Sequence[int]) -> None:
-        """Recompute these rows' neighbors and insert the rows into other titles' lists; without text, none."""
+        """Recompute these rows' neighbors and insert the settled ones into other titles' lists; without text, none."""
         changed_M = np.array(rows, np.int64)
-        self.remove(changed_M[(self.to_VK[changed_M] != NO_NEIGHBOR).any(axis=1)])
-        changed_V = np.zeros(len(semantic_VE), bool)
-        changed_V[changed_M] = True  # their own lists already consider every title
-        for start in range(0, len(rows), UPDATE_BLOCK_ROWS):
-            self._update(semantic_VE, changed_M[start : start + UPDATE_BLOCK_ROWS], changed_V)
+        settled_M = self.settled_V[changed_M]
+        self._clear(changed_M[(self.to_VK[changed_M] != NO_NEIGHBOR).any(axis=1) | settled_M])
+        unchanged_V = np.ones(len(semantic_VE), bool)
+        unchanged_V[changed_M] = False  # the lists of the others already consider every title
+        for rows_M in _blocks(changed_M):
+            self._find(semantic_VE, rows_M)
+        self._insert(semantic_VE, changed_M[settled_M], unchanged_V)
 
-    def _update(
-        self, semantic_VE: NDArray[np.float32], rows_M: NDArray[np.int64], changed_V: NDArray[np.bool_]
-    ) -> None:
-        cosine_MV = semantic_VE[rows_M] @ semantic_VE.T
+    def _find(self, semantic_VE: NDArray[np.float32], rows_M: NDArray[np.int64]) -> None:
+        """Fill the lists of the rows."""
+        cosine_MV = (semantic_VE[rows_M] @ semantic_VE.T) * self.settled_V[: len(semantic_VE)]
         cosine_MV[np.arange(len(rows_M)), rows_M] = 0
         nearest_MK = np.arange(cosine_MV.shape[1])[None].repeat(len(rows_M), 0)
         if nearest_MK.shape[1] > NEIGHBORS_PER_TITLE:
@@ -48,16 +58,25 @@ class TextNeighbors:
         filled = nearest_cosine_MK > 0
         self.to_VK[rows_M, : nearest_MK.shape[1]] = np.where(filled, nearest_MK, NO_NEIGHBOR)
         self.cosine_VK[rows_M, : nearest_MK.shape[1]] = np.where(filled, nearest_cosine_MK, 0)
-        weakest_V = self.cosine_VK[: cosine_MV.shape[1]].min(axis=1)
-        for row, cosine_V in zip(rows_M, cosine_MV, strict=True):
-            entered = np.flatnonzero((cosine_V > weakest_V) & ~changed_V)
-            if len(entered):
-                replaced = self.cosine_VK[entered].argmin(axis=1)
-                self.to_VK[entered, replaced], self.cosine_VK[entered, replaced] = row, cosine_V[entered]
-                weakest_V[entered] = self.cosine_VK[entered].min(axis=1)
+
+    def _insert(self, semantic_VE: NDArray[np.float32], rows_M: NDArray[np.int64], open_V: NDArray[np.bool_]) -> None:
+        """Insert the rows into the lists of the titles in `open_V` that they are nearer to than the last neighbor."""
+        weakest_V = self.cosine_VK[: len(semantic_VE)].min(axis=1)
+        for block_M in _blocks(rows_M):
+            for row, cosine_V in zip(block_M, semantic_VE[block_M] @ semantic_VE.T, strict=True):
+                cosine_V[row] = 0
+                entered = np.flatnonzero((cosine_V > weakest_V) & open_V)
+                if len(entered):
+                    replaced = self.cosine_VK[entered].argmin(axis=1)
+                    self.to_VK[entered, replaced], self.cosine_VK[entered, replaced] = row, cosine_V[entered]
+                    weakest_V[entered] = self.cosine_VK[entered].min(axis=1)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
-        """Clear the rows' lists and remove the rows from all other lists."""
+        """Clear the rows' lists and remove the rows from all other lists; they are unsettled again."""
+        self._clear(rows)
+        self.settled_V[rows] = False
+
+    def _clear(self, rows: NDArray[np.int64]) -> None:
         if not len(rows):
             return
         self.to_VK[rows], self.cosine_VK[rows] = NO_NEIGHBOR, 0
@@ -69,10 +88,18 @@ class TextNeighbors:
         added = TextNeighbors(capacity - len(self.to_VK))
         self.to_VK = np.concatenate([self.to_VK, added.to_VK])
         self.cosine_VK = np.concatenate([self.cosine_VK, added.cosine_VK])
+        self.settled_V = np.concatenate([self.settled_V, added.settled_V])
 
     def state_dict(self, titles: int) -> dict[str, Any]:
-        return {"to_VK": self.to_VK[:titles].copy(), "cosine_VK": self.cosine_VK[:titles].copy()}
+        arrays = {"to_VK": self.to_VK, "cosine_VK": self.cosine_VK, "settled_V": self.settled_V}
+        return {name: array[:titles].copy() for name, array in arrays.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.to_VK[: len(state["to_VK"])] = state["to_VK"]
-        self.cosine_VK[: len(state["to_VK"])] = state["cosine_VK"]
+        titles = len(state["to_VK"])
+        self.to_VK[:titles], self.cosine_VK[:titles] = state["to_VK"], state["cosine_VK"]
+        self.settled_V[:titles] = state["settled_V"]
+
+
+def _blocks(rows_M: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(rows_M), UPDATE_BLOCK_ROWS):
+        yield rows_M[start : start + UPDATE_BLOCK_ROWS]

@@ -54,6 +54,7 @@ def random_world() -> World:
         stream_state.count_event(world.history(user), title, ts)
         world.events.append((user, (title, ts, action)))
         world.histories[user].append((title, ts, action))
+    stream_state.launch([])  # the next micro-batch
     return world
 
 

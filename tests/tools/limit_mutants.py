@@ -4,11 +4,10 @@
 
 Each name begins with the fault that the limit prevents:
 
-    C1   invented titles evict launched ones            M4   one-event users evict known ones
-    C2   names, texts and ids of any size               M11  topics and dead letters without a bound in bytes
-    C3   state without an end                           M14  an activity record beyond Kafka's limit
-    H1   fake events make a title popular
-    H2   invented launches take the places of new titles
+    C1   invented titles evict launched ones            H1   fake events make a title popular
+    C2   names, texts and ids of any size               M4   one-event users evict known ones
+    C3   state without an end                           M11  topics and dead letters without a bound in bytes
+    H2   invented launches take the places of new titles, or change their signals
 """
 
 import sys
@@ -225,6 +224,20 @@ LIMIT_MUTANTS: Final = (
         killed_by="model/test_new_titles.py::test_floods_of_many_minutes_leave_room_for_a_title_of_another_minute",
     ),
     Mutant(
+        "H2: a launch is a text neighbor at once",
+        "model/state/stream_state.py",
+        "(age_V >= SETTLING_MS)",
+        "(age_V >= -SETTLING_MS)",
+        killed_by="model/test_learner_evidence.py::test_invented_launches_change_no_text_neighbors",
+    ),
+    Mutant(
+        "H2: texts of invented launches move the center of all texts",
+        "model/signals/candidates.py",
+        "has_text_V * (settled_V + np.float32(CENTER_PRIOR_TITLES / texts))",
+        "has_text_V.astype(np.float32)",
+        killed_by="model/signals/test_candidates.py::test_invented_launches_hardly_change_the_centered_texts",
+    ),
+    Mutant(
         "M4: no user of the learner is proven",
         "model/state/user_store.py",
         "is_proven=events >= PROVEN_EVENTS",
@@ -272,20 +285,6 @@ LIMIT_MUTANTS: Final = (
         "self.letters <= self.max_letters and self.size <= self.max_size:",
         "self.letters <= self.max_letters:",
         killed_by="streaming/kafka/test_dead_letters.py::test_budget_also_limits_the_bytes_of_letters",
-    ),
-    Mutant(
-        "M14: a history of any size is a valid setting",
-        "infra/settings.py",
-        "le=2000,  # the largest",
-        "le=20000,  # the largest",
-        killed_by="infra/test_settings.py::test_largest_activity_fits_into_a_kafka_record",
-    ),
-    Mutant(
-        "M14: an activity record may consist of new events",
-        "streaming/state/user_state.py",
-        "MAX_NEW_FRACTION: Final = 0.5",
-        "MAX_NEW_FRACTION: Final = 1.0",
-        killed_by="infra/test_settings.py::test_largest_activity_fits_into_a_kafka_record",
     ),
 )
 

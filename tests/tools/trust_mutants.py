@@ -9,7 +9,7 @@ Each name begins with the fault that is prevented:
     H3   events that are learned twice                  H9   a number that ruins the ranker
     H4   events of a recreated topic that are lost      H10  a bad version in service
     H5   a replaced process that still writes           H11  an error that ends publish
-    H6   checkpoints of other formats that are deleted
+    H6   checkpoints of other formats that are deleted  M14  an activity record beyond Kafka's limit
 """
 
 import sys
@@ -157,6 +157,20 @@ TRUST_MUTANTS: Final = (
         "if not bool(torch.isfinite(loss.detach() + norm + self.linear_F.grad.sum())):",
         "if False:",
         killed_by="model/signals/test_ranker.py::test_nonfinite_step_is_skipped_and_learning_continues",
+    ),
+    Mutant(
+        "M14: a history of any size is a valid setting",
+        "infra/settings.py",
+        "le=2000,  # the largest",
+        "le=20000,  # the largest",
+        killed_by="infra/test_settings.py::test_largest_activity_fits_into_a_kafka_record",
+    ),
+    Mutant(
+        "M14: an activity record may consist of new events",
+        "streaming/state/user_state.py",
+        "MAX_NEW_FRACTION: Final = 0.5",
+        "MAX_NEW_FRACTION: Final = 1.0",
+        killed_by="infra/test_settings.py::test_largest_activity_fits_into_a_kafka_record",
     ),
 )
 

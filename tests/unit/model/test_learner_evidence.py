@@ -3,15 +3,17 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from model.learner import Learner
 from model.state.counters import HALF_LIVES_MS, log_popularity
-from tests.support.learner import LARGE_STATE, SETTINGS, title_metadata, update
+from tests.support.learner import D_TEXT, LARGE_STATE, SETTINGS, random_unit_vectors, title_metadata, update
 
 torch.set_num_threads(1)
 HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 HOUR_CLOCK, EVENTS_CLOCK = 0, len(HALF_LIVES_MS)
 
 
@@ -59,3 +61,46 @@ def test_event_ahead_of_its_record_time_does_not_age_other_titles(ahead_ms: int)
     assert popularity_of(learner, "t0", HOUR_CLOCK) == pytest.approx(before, rel=1e-4)
     learner.observe([update("later", ["t1"], 1, start=1_000 + HOUR_MS)])
     assert popularity_of(learner, "t0", HOUR_CLOCK) == pytest.approx(math.log1p(math.expm1(before) / 2), rel=1e-3)
+
+
+def neighbors_of(learner: Learner, title: str) -> set[str]:
+    catalog = learner.stream_state.catalog
+    return {catalog.ids[row] for row in catalog.text_neighbors.to_VK[catalog.rows[title]].tolist() if row >= 0}
+
+
+@pytest.mark.parametrize("ranked_share", [0.0, 1.0])
+@pytest.mark.parametrize("trains", [False, True])
+def test_title_is_a_text_neighbor_from_its_first_event_on(ranked_share: float, trains: bool) -> None:
+    text_E = np.full(D_TEXT, D_TEXT**-0.5, np.float32)
+    learner = new_learner(0)
+    learner.observe([title_metadata(title, text_E) for title in ("watched", "other")])
+    learner.observe([update("u", ["watched"], 1)], ranked_share=ranked_share, trains=trains)
+    restored = Learner(learner.settings)
+    restored.load_state_dict(learner.state_dict())
+    for one in (learner, restored):
+        one.observe([])
+        assert [neighbors_of(one, title) for title in ("watched", "other")] == [set(), {"watched"}]
+
+
+def test_title_without_an_event_is_a_text_neighbor_from_a_day_after_its_launch_on() -> None:
+    text_E, launched = np.full(D_TEXT, D_TEXT**-0.5, np.float32), 100 * DAY_MS
+    learner = new_learner(2)
+    titles = [title_metadata(title, text_E)._replace(recorded=launched) for title in ("one", "two")]
+    learner.observe([*titles, update("u", ["t0"], 1, start=launched)])
+    for since_launch, expected in ((DAY_MS - 1, set()), (DAY_MS, {"two"})):
+        learner.observe([update("u", ["t0", "t1"], 1, start=launched + since_launch - 60_000)])
+        learner.observe([])
+        assert neighbors_of(learner, "one") == expected
+
+
+def test_invented_launches_change_no_text_neighbors() -> None:
+    learner = new_learner(0)
+    text_VE = random_unit_vectors(np.random.default_rng(4), 90)
+    learner.observe([title_metadata(f"t{n}", text_VE[n]) for n in range(30)])
+    learner.observe([update("u", [f"t{n}" for n in range(20)], 20)], ranked_share=0.0)
+    learner.observe([])
+    before = [neighbors_of(learner, f"t{n}") for n in range(30)]
+    learner.observe([title_metadata(f"invented{n}", text_VE[30 + n]) for n in range(60)])
+    learner.observe([])
+    assert [neighbors_of(learner, f"t{n}") for n in range(30)] == before
+    assert all(before)

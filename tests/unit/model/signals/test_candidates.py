@@ -20,7 +20,8 @@ from model.signals.inputs import title_signals, user_query
 from model.signals.ranker import Ranker
 from model.signals.table import COLUMN, DENSE_SIGNALS
 from model.state.counters import WEEK_CLOCK
-from tests.support.learner import RANKER, title_metadata
+from model.state.stream_state import History, StreamState
+from tests.support.learner import LARGE_STATE, RANKER, random_unit_vectors, title_metadata
 from tests.support.signals import (
     COUNT,
     NOW,
@@ -83,6 +84,18 @@ def test_text_signals_are_cosines_of_centered_embeddings() -> None:
         for name, value in expected.items():
             np.testing.assert_allclose(column(user, name), value, rtol=1e-4, atol=1e-6)
     assert column(0, "has text").tolist() == [float(title != WITHOUT_TEXT) for title in range(TITLES)]
+
+
+def test_invented_launches_hardly_change_the_centered_texts() -> None:
+    titles, text_VE = 200, random_unit_vectors(np.random.default_rng(5), 201)
+    stream_state = StreamState(LARGE_STATE)
+    stream_state.launch(title_metadata(f"t{row}", text_VE[row]) for row in range(titles))
+    stream_state.count_event(History("u", *[np.zeros(0, np.int64)] * 3), 0, NOW)
+    stream_state.launch([])  # all have settled: they launched long before NOW
+    before_VE = take_snapshot(stream_state).text_VE
+    stream_state.launch(title_metadata(f"new{n}", text_VE[titles])._replace(recorded=NOW) for n in range(64))
+    after_VE = take_snapshot(stream_state).text_VE[:titles]
+    assert np.einsum("ve,ve->v", before_VE, after_VE).min() > 0.999
 
 
 def test_year_signals_are_relative_to_the_mean_year_of_the_user() -> None:

@@ -41,6 +41,7 @@ class World:
         for row in rows:
             self.stream_state.count_event(self.history(user), row, ts, action)
             self.rows.setdefault(user, []).append(row)
+        self.stream_state.launch([])  # the next micro-batch
         return self
 
     def column(self, name: str, user: str | History = "user") -> list[float]:
