@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
@@ -72,6 +72,7 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
         same_log = manifest["log"] == log_id
         learner.load_state_dict(state, same_log)
         _report_change(learner.settings_changes[-1], learner.position)
+        report_signals(manifest.get("signals"))
         manifest |= {} if same_log else {"position": 0, "learned": 0, "skipped": [], "settings_changes": []}
         newest = version_record(url, manifest)
         unannounced = _unannounced(read_versions(config), newest, manifest["passed"], learner.gate, checkpoints)
@@ -94,6 +95,18 @@ def _report_change(change: SettingsChange, position: int) -> None:
     if 0 < change.position == position:
         values = ", ".join(f"{path} = {value}" for path, value in change.values.items())
         log.info("Settings changed from offset %d of %s on: %s.", position, t.ACTIVITY, values)
+
+
+def report_signals(learned: Sequence[str] | None) -> None:
+    """Report the signals that this release added or dropped: then only the ranker starts again."""
+    from model.signals.table import SIGNALS
+
+    if learned is not None and list(learned) != list(SIGNALS):
+        added, dropped = [n for n in SIGNALS if n not in learned], [n for n in learned if n not in SIGNALS]
+        log.info(
+            "The signals of the ranker changed (added: %s; dropped: %s): it starts again, and all else is kept.",
+            ", ".join(added) or "none", ", ".join(dropped) or "none",
+        )  # fmt: skip
 
 
 def _log_truncated_error(settings: Settings, first: int) -> LogTruncatedError:

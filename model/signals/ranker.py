@@ -181,6 +181,7 @@ class Ranker:
     def served_state(self) -> dict[str, Any]:
         """Return the state that scoring needs."""
         return {
+            "signals": list(SIGNALS),
             "served_network": {k: v.clone() for k, v in self.served_network.state_dict().items()},
             "linear_F": self.linear_F.detach().clone(),
             "mean_F": self.mean_F.clone(),
@@ -192,6 +193,7 @@ class Ranker:
         """Return the state that training needs besides `served_state`."""
         held = min(self.examples_written, self.settings.buffer_examples)
         return {
+            "signals": list(SIGNALS),
             "training_network": {k: v.clone() for k, v in self.training_network.state_dict().items()},
             "optimizer": copy.deepcopy(self.optimizer.state_dict()),
             "generator": self.generator.get_state(),
@@ -204,6 +206,9 @@ class Ranker:
         }
 
     def load_served(self, state: dict[str, Any]) -> None:
+        """Restore the state that `served_state` returned. A ranker of other signals is left out: this one is new."""
+        if has_other_signals(state):
+            return
         self.served_network.load_state_dict(state["served_network"])
         with torch.no_grad():
             self.linear_F.copy_(state["linear_F"])
@@ -211,6 +216,9 @@ class Ranker:
         self.steps, self._folded = state["steps"], None
 
     def load_training(self, state: dict[str, Any]) -> None:
+        """Restore the state that `training_state` returned, as `load_served` does."""
+        if has_other_signals(state):
+            return
         self.training_network.load_state_dict(state["training_network"])
         rates = [group["lr"] for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(state["optimizer"])
@@ -235,6 +243,11 @@ class Ranker:
             self.signals_NCF[:kept] = state["signals_NCF"][order_N]
             self.log_correction_NC[:kept] = state["log_correction_NC"][order_N]
         self.examples_written = written
+
+
+def has_other_signals(state: Mapping[str, Any]) -> bool:
+    """Whether a ranker's state is of a release with other signals. A state without names has the present ones."""
+    return bool(state.get("signals", list(SIGNALS)) != list(SIGNALS))
 
 
 def _network(signal_count: int, settings: RankerSettings) -> nn.Sequential:

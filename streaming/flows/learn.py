@@ -23,6 +23,7 @@ from bytewax.outputs import Sink
 
 from model import checkpoint
 from model.checkpoint import CheckpointError
+from model.signals.table import SIGNALS
 from streaming.errors import StreamError
 from streaming.flows import learner_metrics as metrics
 from streaming.heartbeat import beat
@@ -193,6 +194,7 @@ class _Step:
             "skipped": msgspec.to_builtins(learner.skipped),
             "settings": all_values(learner.learner.settings, learner.settings),
             "settings_changes": msgspec.to_builtins(learner.settings_changes),
+            "signals": list(SIGNALS),
             "environment": numeric_environment(),
         }
 

@@ -25,6 +25,8 @@ from model.learner import Learner, UserUpdate
 from model.metrics.drift import DriftDetector
 from model.metrics.ranking import PrequentialMetrics
 from model.probes import Probe, ProbeResult, new_probe, rank_probes
+from model.signals.ranker import has_other_signals
+from model.signals.table import SIGNALS
 from streaming.state.log_settings import GateSettings
 
 
@@ -161,7 +163,7 @@ class VersionGate:
         self.failing_since, self.failures, self.patience = None, 0, self.settings.failures
 
     def restart(self) -> None:
-        """Compare with no earlier version and return to none: the text part of the model has started again."""
+        """Compare with no earlier version and return to none: a part of the model has started again."""
         self._accept()
         self.last_good = None
 
@@ -196,6 +198,7 @@ class VersionGate:
             "probe_age": self.probe_age,
             "failures": self.failures,
             "last_good": None if self.last_good is None else list(self.last_good),
+            "signals": list(SIGNALS),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -206,6 +209,8 @@ class VersionGate:
         self.last_good = None if state["last_good"] is None else GoodPoint(*state["last_good"])
         for name in ("patience", "failing_since", "passed_step", "probe_age", "failures"):
             setattr(self, name, state[name])
+        if has_other_signals(state):
+            self.restart()
 
 
 def _coverage(lists: Sequence[Sequence[str]]) -> int:

@@ -12,11 +12,12 @@ from infra.experiments import compare
 from infra.experiments.verdicts import BETTER
 from infra.learner_settings import learner_settings, log_settings
 from infra.operate.verify import verify
-from infra.run.learn import check_checkpoint_settings, first_offset, learn
+from infra.run.learn import check_checkpoint_settings, first_offset, learn, report_signals
 from infra.settings import Settings, load
 from infra.topics import create_topics
 from model.checkpoint import FORMAT
 from model.learner import Learner
+from model.signals.table import SIGNALS
 from streaming.records import Tick
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
@@ -138,3 +139,15 @@ def test_learner_refuses_to_start_on_checkpoints_of_another_format_only(settings
     with pytest.raises(SettingsError, match="PREMIERE_CHECKPOINTS"):
         learn(settings, threading.Event())
     assert len(list(folder.glob("*/part.state"))) == 2
+
+
+def test_changed_signals_are_reported_by_name(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        report_signals([*SIGNALS[1:], "former signal"])
+    (line,) = caplog.messages
+    assert SIGNALS[0] in line
+    assert "former signal" in line
+    caplog.clear()
+    report_signals(list(SIGNALS))
+    report_signals(None)
+    assert not caplog.messages
