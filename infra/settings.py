@@ -106,6 +106,11 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
         default="wordllama",
         description="encoder of title texts: wordllama, or the name or path of a sentence-transformers model",
     )
+    title_vectors: str = Field(
+        default="",
+        pattern=r"^([^:]{1,100}:(204[0-8]|20[0-3]\d|1\d{3}|[1-9]\d{0,2}))?$",
+        description="space of the vectors that launches bring, as NAME:WIDTH (1 to 2048 numbers); empty: none",
+    )
     model_size: Literal["cpu", "2m", "10m", "50m", "200m", "1b"] = Field(
         default="cpu", description="size of the backbone in parameters: cpu (0.1 million), 2m, 10m, 50m, 200m or 1b"
     )

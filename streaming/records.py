@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta, Struct
 
-from features.limits import MAX_TEXT_WIDTH
+from features.limits import MAX_EMBEDDING_WIDTH, MAX_VECTOR_WIDTH
 from model.actions import ACTIONS, rating_action
 
 MAX_ID_BYTES: Final = 256  # of an id in UTF-8; the types below limit the characters, the flows check the bytes
@@ -27,7 +27,7 @@ Text = Annotated[str, Meta(max_length=65_536)]
 MIN_TIME_MS: Final = -2_208_988_800_000  # 1900-01-01: the earliest valid time
 MAX_STORED_MS: Final = 253_402_300_800_000  # the end of the year 9999: an upper bound of all times in internal records
 MAX_PARTITIONS: Final = 4096  # of `user-events`; bounds the memory of the learner's deduplicator
-MAX_VECTOR_COMPONENT: Final = 100.0  # of a text embedding, which has unit length
+MAX_VECTOR_COMPONENT: Final = 100.0  # of an embedding, which has unit length
 DECODE_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)  # for the bytes of an invalid record
 _ACTION_CODES: Final = frozenset(action.code for action in ACTIONS.values())
 ACTIVITY_HISTORY: Final = 200  # default number of a user's events in an activity record
@@ -66,6 +66,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     genres: list[str] = []
     overview: Text = ""
     text: dict[str, Text] = {}  # further texts to embed, by name
+    vector: Annotated[list[float], Meta(max_length=MAX_VECTOR_WIDTH)] = []  # an embedding of its own, of an image say
+    space: Annotated[str, Meta(max_length=256)] = ""  # name of the vector's space
     year: int | None = None
     released: int | None = None  # release date, ms, if known
     ts: int | None = None  # launch time, ms; default: the record's append time
@@ -109,10 +111,10 @@ class Title(Struct, frozen=True, tag="title", kw_only=True):
     launched: _Time  # event time of the first launch
     stamp: int  # us, strictly increasing per title; its event time in the feature store
     withdrawn: bool
-    semantic: bytes  # embedding, float32 little-endian; empty if the title has no text
+    semantic: bytes  # embedding of text and own vector, float32 little-endian; empty if the title has neither
     appended: _Time  # Kafka record time of the launch or withdrawal, ms
     offset: _Offset  # of the launch in `title-launches`, or of the withdrawal in `title-withdrawals`
-    encoder: str = ""  # name of the text encoder; empty: not recorded
+    encoder: str = ""  # name of the embedding's space; empty: not recorded
 
     @property
     def width(self) -> int:
@@ -124,6 +126,8 @@ class CatalogTitle(Title, frozen=True, tag="title", kw_only=True):
     """A title with its text, so that it can be embedded again by another encoder (topic `titles`)."""
 
     text: str = ""  # what was embedded; empty: not recorded, or no text
+    vector: bytes = b""  # the launch's own vector, float32 little-endian, of unit length; empty if it has none
+    space: str = ""  # of this vector
     reembedded: bool = False  # written by `premiere reembed`, which ends with a complete TextSpace
 
 
@@ -134,7 +138,7 @@ class TextSpace(Struct, frozen=True, tag="text-space", kw_only=True):
     """
 
     encoder: str
-    width: Annotated[int, Meta(ge=1, le=MAX_TEXT_WIDTH)]
+    width: Annotated[int, Meta(ge=1, le=MAX_EMBEDDING_WIDTH)]
     complete: bool = True  # False: `premiere reembed` begins; it ends with another record
 
 
@@ -275,7 +279,7 @@ def _check_activity(activity: Activity) -> None:
 
 
 def _check_embedding(title: Title) -> None:
-    if len(title.semantic) % 4 or title.width > MAX_TEXT_WIDTH:
+    if len(title.semantic) % 4 or title.width > MAX_EMBEDDING_WIDTH:
         raise msgspec.ValidationError(f"the text embedding has {len(title.semantic)} bytes")
     if not (np.abs(np.frombuffer(title.semantic, "<f4")) <= MAX_VECTOR_COMPONENT).all():  # also false for NaN
         raise msgspec.ValidationError("the text embedding has a component that is not finite or too large")

@@ -30,12 +30,13 @@ from infra.settings import Settings
 from infra.topics import log_identity
 from model.state.embedding_space import EmbeddingSpace
 from streaming.errors import StreamError
-from streaming.flows.title_output import catalog_record, embedding, log_record, title_row
+from streaming.flows.title_output import catalog_record, log_record, title_row
 from streaming.kafka.ownership import Owner
 from streaming.kafka.sink import KafkaSink, Outgoing
 from streaming.kafka.source import read_all
 from streaming.records import DECODE_ERRORS, CatalogTitle, TextSpace, decode_catalog_title
 from streaming.state.text_space import space_records
+from streaming.state.title_embedder import TitleEmbedder, VectorSpace
 from streaming.state.title_metadata import has_other_text
 from streaming.topics import ACTIVITY, TITLES
 
@@ -64,27 +65,25 @@ def reembed(settings: Settings, print_line: PrintLine, encode: TextEncoder | Non
 
     Raises PremiereError; the next run then continues.
     """
-    encode = encode or configured_encoder(settings)
+    embedder = TitleEmbedder(encode or configured_encoder(settings), VectorSpace.parse(settings.title_vectors))
     config = settings.kafka_config()
     log_identity(config, [TITLES, ACTIVITY])  # the topics exist
     try:
         with _own_flow(settings) as owner:
-            plan = make_plan(config, encode)
+            plan = make_plan(config, embedder.space)
             if plan is None:
-                print_line(f"All titles are embedded by {encode.name} already.")
+                print_line(f"All titles are embedded by {embedder.space.encoder} already.")
                 return
             with _open_writer(settings, owner) as writer:
-                write_titles(config, encode, plan, writer)
+                write_titles(config, embedder, plan, writer)
     except (StreamError, RedisError, OSError) as error:
         raise ServiceError(f"{error} Run `premiere reembed` again: it continues where it stopped.") from error
-    print_line(
-        f"{len(plan.offsets):,} of {plan.titles:,} titles were embedded by {encode.name}. Start the flow titles."
-    )
+    space = embedder.space.encoder
+    print_line(f"{len(plan.offsets):,} of {plan.titles:,} titles were embedded by {space}. Start the flow titles.")
 
 
-def make_plan(config: Mapping[str, str], encode: TextEncoder) -> Plan | None:
-    """Read the topic `titles`; None if all titles are embedded by this encoder. Raises StreamError."""
-    space = EmbeddingSpace(encode.name, encode.width)
+def make_plan(config: Mapping[str, str], space: EmbeddingSpace) -> Plan | None:
+    """Read the topic `titles`; None if all its embeddings are of this space. Raises StreamError."""
     newest: dict[str, tuple[int, int]] = {}  # title -> stamp and offset of its newest record
     others, announced, last = set[str](), -1, None  # titles of other encoders; the newest TextSpace
     for offset, record in _records(config):
@@ -109,20 +108,20 @@ class Writer(NamedTuple):
     rows: Callable[[list[dict[str, Any]]], None]
 
 
-def write_titles(config: Mapping[str, str], encode: TextEncoder, plan: Plan, writer: Writer) -> None:
-    """Announce the encoder, and write the titles of the plan. Raises StreamError, redis errors."""
-    announcement = space_records(encode, complete=False)
+def write_titles(config: Mapping[str, str], embedder: TitleEmbedder, plan: Plan, writer: Writer) -> None:
+    """Announce the space, and write the titles of the plan. Raises StreamError, redis errors."""
+    announcement = space_records(embedder.space, complete=False)
     if plan.begins:
         writer.records([announcement[TITLES]])
     writer.records([announcement[ACTIVITY]])
     titles = chain.from_iterable(_at(config, part) for part in (plan.incomplete, plan.offsets - plan.incomplete))
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for batch in progress.track(_batches(titles), total=-(-len(plan.offsets) // BATCH_TITLES)):
-            made = embedded_again(batch, encode)
+            made = embedded_again(batch, embedder)
             writer.records([catalog_record(title) for title in made])
             writer.records([log_record(title) for title in made])
             writer.rows([title_row(title) for title in made])
-    writer.records([space_records(encode)[TITLES]])
+    writer.records([space_records(embedder.space)[TITLES]])
 
 
 def _at(config: Mapping[str, str], offsets: frozenset[int]) -> Iterator[CatalogTitle]:
@@ -136,15 +135,18 @@ def _batches(titles: Iterator[CatalogTitle]) -> Iterator[list[CatalogTitle]]:
         yield batch
 
 
-def embedded_again(titles: list[CatalogTitle], encode: TextEncoder) -> list[CatalogTitle]:
-    """The titles with embeddings of this encoder and the next stamps.
+def embedded_again(titles: list[CatalogTitle], embedder: TitleEmbedder) -> list[CatalogTitle]:
+    """The titles with new embeddings and the next stamps.
 
     The text of a record from before texts were recorded is its name and genres.
     """
-    vectors = encode([title.text or launch_text(title.name, title.genres) for title in titles])
+    texts = [title.text or launch_text(title.name, title.genres) for title in titles]
+    embeddings = embedder.embed(texts, [(title.space, title.vector) for title in titles])
     return [
-        structs.replace(title, stamp=title.stamp + 1, semantic=embedding(vector), encoder=encode.name, reembedded=True)
-        for title, vector in zip(titles, vectors, strict=True)
+        structs.replace(
+            title, stamp=title.stamp + 1, semantic=embedding, encoder=embedder.space.encoder, reembedded=True
+        )
+        for title, embedding in zip(titles, embeddings, strict=True)
     ]
 
 

@@ -184,6 +184,7 @@ def titles(
     from features.store import offline_folder, write_title_semantics
     from streaming.flows.titles import build
     from streaming.state.text_space import start_text_space
+    from streaming.state.title_embedder import TitleEmbedder, VectorSpace
     from streaming.stores.feast_online import FeastSink
     from streaming.stores.parquet_log import ParquetSink
 
@@ -192,7 +193,8 @@ def titles(
     withdrawals = KafkaSource(config, t.TITLE_WITHDRAWALS, "titles", stop=stop)
     encode = encode or configured_encoder(settings)
     sink = partial(KafkaSink, config, stop=stop, owner=owner, transactional=use_transactions(settings))
-    start_text_space(config, encode, sink())
+    vectors = VectorSpace.parse(settings.title_vectors)
+    start_text_space(config, TitleEmbedder(encode, vectors).space, sink())
     store, lost_rows = open_feature_store(settings), LostRows(TITLES_PER_SECOND, stop)
     dataflow = build(
         launches=launches,
@@ -203,6 +205,7 @@ def titles(
         offline=ParquetSink(offline_folder(feast_folder(settings), "title_semantics"), 1, TITLE_SEMANTICS_SCHEMA),
         dead_letters=sink(),
         encode=encode,
+        vectors=vectors,
         lifetime_ms=_lifetimes(settings).user_ms,
         max_titles=2 * settings.max_titles,
         lost_rows=lost_rows,

@@ -5,11 +5,10 @@ from datetime import timedelta
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from features.text_encoders import TextEncoder
 from streaming.kafka.sink import Outgoing
 from streaming.records import CatalogTitle, Title, to_msgpack
+from streaming.state.title_embedder import TitleEmbedder
 from streaming.state.title_state import TitleChange
 from streaming.state.user_history import UNIX_EPOCH
 from streaming.topics import ACTIVITY, TITLES
@@ -17,15 +16,15 @@ from streaming.topics import ACTIVITY, TITLES
 TitleRow = dict[str, Any]
 
 
-def embed(changes: Sequence[TitleChange], encode: TextEncoder) -> list[CatalogTitle]:
+def embed(changes: Sequence[TitleChange], embedder: TitleEmbedder) -> list[CatalogTitle]:
     """The titles after their changes, in the order of their stamps. All texts are embedded in one call."""
     ordered = sorted(changes, key=lambda change: (change.stamp, change.offset))
-    vectors = encode([change.content.text for change in ordered])
-    assert len(vectors) == len(ordered), "an encoder returns one row per text"
-    return [_title(change, vector, encode.name) for change, vector in zip(ordered, vectors, strict=True)]
+    contents, encoder = [change.content for change in ordered], embedder.space.encoder
+    embeddings = embedder.embed([content.text for content in contents], [(one.space, one.vector) for one in contents])
+    return [_title(change, embedding, encoder) for change, embedding in zip(ordered, embeddings, strict=True)]
 
 
-def _title(change: TitleChange, vector: NDArray[np.float32], encoder: str) -> CatalogTitle:
+def _title(change: TitleChange, embedding: bytes, encoder: str) -> CatalogTitle:
     title, content, launched, stamp, withdrawn, appended, offset = change
     return CatalogTitle(
         title=title,
@@ -36,17 +35,14 @@ def _title(change: TitleChange, vector: NDArray[np.float32], encoder: str) -> Ca
         launched=launched,
         stamp=stamp,
         withdrawn=withdrawn,
-        semantic=embedding(vector),
+        semantic=embedding,
         appended=appended,
         offset=offset,
         encoder=encoder,
         text=content.text,
+        vector=content.vector,
+        space=content.space,
     )
-
-
-def embedding(vector: NDArray[np.float32]) -> bytes:
-    """A text's vector as records carry it; empty for a text without a known token."""
-    return vector.astype("<f4").tobytes() if vector.any() else b""
 
 
 def catalog_record(title: CatalogTitle) -> Outgoing:

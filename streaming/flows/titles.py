@@ -49,6 +49,7 @@ from streaming.records import (
     decode_withdrawal,
 )
 from streaming.state.expiry import DAY_MS, Expiration, Expiry
+from streaming.state.title_embedder import TitleEmbedder, VectorSpace, launch_vector
 from streaming.state.title_state import (
     TitleChange,
     TitleContent,
@@ -112,6 +113,7 @@ def build(
     offline: Sink[tuple[str, list[TitleRow]]],
     dead_letters: Sink[tuple[str, list[Outgoing]]],
     encode: TextEncoder,
+    vectors: VectorSpace | None = None,
     max_future: timedelta = MAX_FUTURE,
     lifetime_ms: int = LIFETIME_MS,
     max_titles: int = MAX_TITLES,
@@ -122,11 +124,12 @@ def build(
 
     The state of a title ends after `lifetime_ms` without records, or earlier if a process has more than `max_titles`.
     The title's row in Feast's online store is then deleted, so that Redis holds no more titles than the flow.
-    `lost_rows` tells that the store has lost its rows.
+    `lost_rows` tells that the store has lost its rows. `encode` embeds the texts; `vectors` is the space of the vectors
+    that launches may bring.
     """
     flow = Dataflow("titles")
     polls = op.input("title_launches", flow, launches)  # [Message]
-    parsed_launches = op.map("parsed", polls, lambda poll: parse_launches(poll, max_future))  # ParsedPoll
+    parsed_launches = op.map("parsed", polls, lambda poll: parse_launches(poll, max_future, vectors))  # ParsedPoll
     withdrawal_polls = op.input("title_withdrawals", flow, withdrawals)  # [Message]
     parsed_withdrawals = op.map("parsed_withdrawals", withdrawal_polls, parse_withdrawals)  # ParsedPoll
     parsed = op.merge("parsed_polls", parsed_withdrawals, parsed_launches)
@@ -135,7 +138,7 @@ def build(
     by_title = op.flat_map("by_title", parsed, lambda poll: _by_title(poll, expiry, clock()))  # (title, [TitleItem])
     by_title = add_restores(flow, by_title, lost_rows, expiry.keys)
     changes = op.stateful_batch("catalog", by_title, lambda saved: _TitleLogic(lifetime_ms, expiry, saved))
-    embedded = op.flat_map_batch("embedded", changes, lambda batch: [_embedded(batch, encode)])  # Embedded
+    embedded = op.flat_map_batch("embedded", changes, partial(_embedded, TitleEmbedder(encode, vectors)))  # Embedded
     records = op.map("records", embedded, lambda done: (SINGLE_WRITER, [*map(catalog_record, done.titles)]))
     log = op.map("log", embedded, lambda done: (SINGLE_WRITER, [*map(log_record, done.titles)]))
     rows = op.map("rows", embedded, lambda done: (SINGLE_WRITER, [title_row(one) for one in done.titles]))
@@ -164,10 +167,12 @@ def _by_title(poll: ParsedPoll, expiry: Expiry, seconds: float) -> list[tuple[st
     return titles + [(title, [expiration]) for title, expiration in expiry.due(newest, int(seconds * 1000))]
 
 
-def parse_launches(poll: list[Message], max_future: timedelta = MAX_FUTURE) -> ParsedPoll:
+def parse_launches(
+    poll: list[Message], max_future: timedelta = MAX_FUTURE, vectors: VectorSpace | None = None
+) -> ParsedPoll:
     """Validate a poll of `title-launches`: its launches by title, and a dead letter for each invalid message."""
     max_ahead_ms = int(max_future.total_seconds() * 1000)
-    return _parse(poll, lambda message: _parse_launch(message, max_ahead_ms))
+    return _parse(poll, lambda message: _parse_launch(message, max_ahead_ms, vectors))
 
 
 def parse_withdrawals(poll: list[Message]) -> ParsedPoll:
@@ -195,7 +200,7 @@ def _parse_withdrawal(message: Message) -> Withdrawal:
     return Withdrawal(title, message.appended, message.offset)
 
 
-def _parse_launch(message: Message, max_ahead_ms: int) -> TitleLaunch:
+def _parse_launch(message: Message, max_ahead_ms: int, vectors: VectorSpace | None) -> TitleLaunch:
     """The valid launch in a message. Raises InvalidRecord."""
     check_not_moved(message, "withdrawn", TITLE_WITHDRAWALS)
     launch = decode(decode_launch, message, MAX_LAUNCH_BYTES)
@@ -211,10 +216,11 @@ def _parse_launch(message: Message, max_ahead_ms: int) -> TitleLaunch:
         raise InvalidRecord(
             f"out of range: more than {MAX_GENRES} genres, or a genre over {MAX_GENRE_CHARS} characters"
         )
-    return TitleLaunch(launch.title, _content(launch), ts, appended, message.offset)
+    content = _content(launch, launch_vector(launch, vectors))
+    return TitleLaunch(launch.title, content, ts, appended, message.offset)
 
 
-def _content(launch: Launch) -> TitleContent:
+def _content(launch: Launch, vector: bytes) -> TitleContent:
     """The content in bounded size. The text contains name and genres in full length."""
     text = launch_text(launch.name, launch.genres, launch.overview, launch.text)
     genres, size = [], 0
@@ -223,7 +229,7 @@ def _content(launch: Launch) -> TitleContent:
             break
         genres.append(genre)
     name = launch.name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
-    return TitleContent(name, tuple(genres), launch.year, launch.released, text)
+    return TitleContent(name, tuple(genres), launch.year, launch.released, text, vector, launch.space if vector else "")
 
 
 class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleOutcome, tuple[Any, ...]]):
@@ -262,12 +268,12 @@ class _TitleLogic(StatefulBatchLogic[list[TitleItem], TitleOutcome, tuple[Any, .
         return tuple(self.state)
 
 
-def _embedded(batch: list[tuple[str, TitleOutcome]], encode: TextEncoder) -> Embedded:
+def _embedded(embedder: TitleEmbedder, batch: list[tuple[str, TitleOutcome]]) -> list[Embedded]:
     changes = [change for _, change in batch if isinstance(change, TitleChange)]
     unchanged = [outcome.change for _, outcome in batch if isinstance(outcome, Unchanged)]
-    newest, titles = dict(batch), embed(changes, encode)
+    newest, titles = dict(batch), embed(changes, embedder)
     ended = [title for title, last in newest.items() if isinstance(last, Ended)]
-    return Embedded(titles, embed(unchanged, encode) if unchanged else [], ended)
+    return [Embedded(titles, embed(unchanged, embedder) if unchanged else [], ended)]
 
 
 def _online_rows(done: Embedded) -> list[TitleRow]:

@@ -11,7 +11,6 @@ from typing import Final
 
 from confluent_kafka import Consumer
 
-from features.text_encoders import TextEncoder
 from model.state.embedding_space import EmbeddingSpace
 from streaming.errors import StreamError
 from streaming.kafka.client import consumer_config, offset_range, topic_name
@@ -50,8 +49,8 @@ def newest_title_record(config: Mapping[str, str]) -> CatalogTitle | TextSpace |
     return None
 
 
-def check_encoder(newest: CatalogTitle | TextSpace | None, encoder: TextEncoder) -> None:
-    """Check that the titles in the topic `titles`, whose newest record is given, are embedded by this encoder.
+def check_encoder(newest: CatalogTitle | TextSpace | None, space: EmbeddingSpace) -> None:
+    """Check that the titles in the topic `titles`, whose newest record is given, have embeddings of this space.
 
     Raises OtherEncoderError.
     """
@@ -61,28 +60,28 @@ def check_encoder(newest: CatalogTitle | TextSpace | None, encoder: TextEncoder)
         raise OtherEncoderError(
             f"A change of the text encoder to {newest.encoder} was interrupted: run `premiere reembed` to complete it."
         )
-    if not EmbeddingSpace(encoder.name, encoder.width).contains(newest.encoder, newest.width or encoder.width):
+    if not space.contains(newest.encoder, newest.width or space.width):
         raise OtherEncoderError(
-            f"The titles are embedded by {newest.encoder or 'another encoder'} (width {newest.width}) and text_encoder "
-            f"is {encoder.name} (width {encoder.width}): run `premiere reembed` to embed them again, or set "
-            "text_encoder back."
+            f"The titles are embedded by {newest.encoder or 'another encoder'} (width {newest.width}), the settings "
+            f"name {space.encoder} (width {space.width}): run `premiere reembed` to embed them again, or set "
+            "text_encoder and title_vectors back."
         )
 
 
-def space_records(encoder: TextEncoder, complete: bool = True) -> dict[str, Outgoing]:
+def space_records(space: EmbeddingSpace, complete: bool = True) -> dict[str, Outgoing]:
     """The records that announce the encoder, by topic."""
-    value = to_msgpack(TextSpace(encoder=encoder.name, width=encoder.width, complete=complete))
+    value = to_msgpack(TextSpace(encoder=space.encoder, width=space.width, complete=complete))
     return {topic: Outgoing(topic, SPACE_KEY, value) for topic in (TITLES, ACTIVITY)}
 
 
-def start_text_space(config: Mapping[str, str], encoder: TextEncoder, sink: KafkaSink) -> None:
+def start_text_space(config: Mapping[str, str], space: EmbeddingSpace, sink: KafkaSink) -> None:
     """Check the encoder, and announce it in the learner log, and in `titles` before the first title.
 
     Raises OtherEncoderError, StreamError.
     """
     newest = newest_title_record(config)
-    check_encoder(newest, encoder)
-    records = space_records(encoder)
+    check_encoder(newest, space)
+    records = space_records(space)
     write_records(sink, [records[ACTIVITY]] if newest is not None else [records[TITLES], records[ACTIVITY]])
 
 

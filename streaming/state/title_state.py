@@ -33,6 +33,8 @@ class TitleContent(NamedTuple):
     year: int | None = None
     released: int | None = None  # ms
     text: str = ""  # to embed
+    vector: bytes = b""  # the launch's own one, of unit length, float32 little-endian
+    space: str = ""  # of this vector
 
 
 class TitleLaunch(NamedTuple):
@@ -96,7 +98,8 @@ def check_format(saved: tuple[Any, ...]) -> TitleState:
             f"Another version wrote this title's state (format {saved[0]}): run that version, or remove the flow's "
             "recovery folder to process the topics again."
         )
-    return TitleState(*saved)
+    state = TitleState(*saved)
+    return state._replace(content=tuple(TitleContent(*state.content)))  # an earlier release kept fewer fields
 
 
 def apply(state: TitleState | None, item: TitleLaunch | Withdrawal) -> tuple[TitleState, TitleChange | None]:

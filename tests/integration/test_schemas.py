@@ -35,7 +35,8 @@ CONTRACT: Final[dict[tuple[str, int], dict[str, dict[str, str]]]] = {
     (TITLE_LAUNCHES, 2): {
         "Launch": {
             "title": "string!", "name": "string", "genres": "array", "overview": "string", "text": "object",
-            "year": "integer null", "released": "integer null", "ts": "integer null",
+            "year": "integer null", "released": "integer null", "ts": "integer null", "vector": "array",
+            "space": "string",
         }
     },
     (MODEL_VERSIONS, 1): {
@@ -74,6 +75,7 @@ VALID: Final[list[tuple[str, dict[str, Any]]]] = [
     (USER_EVENTS, {**EVENT, "ts": MIN_TIME_MS}),
     (TITLE_LAUNCHES, {"title": "t"}),
     (TITLE_LAUNCHES, {"title": "t", "genres": ["g"] * 100, "year": 0, "released": -1_000, "ts": NOW}),
+    (TITLE_LAUNCHES, {"title": "t", "vector": [], "space": ""}),
 ]
 INVALID: Final[list[tuple[str, dict[str, Any]]]] = [
     (USER_EVENTS, {**EVENT, "action": "watch"}),
@@ -94,6 +96,8 @@ INVALID: Final[list[tuple[str, dict[str, Any]]]] = [
     (TITLE_LAUNCHES, {"title": "t", "released": 10**15}),
     (TITLE_LAUNCHES, {"title": "t", "ts": MIN_TIME_MS - 1}),
     (TITLE_LAUNCHES, {"title": "t", "withdrawn": True}),
+    (TITLE_LAUNCHES, {"title": "t", "vector": [0.0] * 2049, "space": "images"}),
+    (TITLE_LAUNCHES, {"title": "t", "vector": ["1"], "space": "images"}),
     (TITLE_LAUNCHES, {"name": "t"}),
 ]
 

@@ -12,9 +12,11 @@ from bytewax.testing import TestingSource, run_main
 from numpy.typing import NDArray
 
 from features.text_encoders import TextEncoder
+from model.state.embedding_space import EmbeddingSpace
 from streaming.flows.titles import build
 from streaming.kafka.source import Message
 from streaming.records import Title, decode_title
+from streaming.state.title_embedder import TitleEmbedder
 from streaming.topics import TITLE_LAUNCHES, TITLE_WITHDRAWALS
 from tests.support.features import CollectSink
 
@@ -46,6 +48,11 @@ def encoder(name: str, width: int, vectors: Callable[[tuple[int, int]], Any] = n
         return made
 
     return TextEncoder(name, width, encode)
+
+
+def space_of(encode: TextEncoder) -> EmbeddingSpace:
+    """The space of titles without own vectors."""
+    return TitleEmbedder(encode).space
 
 
 def titles_in(values: Iterable[bytes | None]) -> list[Title]:

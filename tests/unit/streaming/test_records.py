@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from features.limits import MAX_TEXT_WIDTH
+from features.limits import MAX_EMBEDDING_WIDTH
 from model.actions import ACTIONS
 from streaming.records import (
     DECODE_ERRORS,
@@ -95,7 +95,7 @@ INVALID_FIELDS: Final[list[tuple[Activity | Title | UserErasure, dict[str, Any]]
     (VALID_ACTIVITY, {"count": 1}),
     (VALID_ACTIVITY, {"count": 2**63}),
     (VALID_ACTIVITY, {"user": ""}),
-    (VALID_TITLE, {"semantic": np.ones(MAX_TEXT_WIDTH + 1, "<f4").tobytes()}),
+    (VALID_TITLE, {"semantic": np.ones(MAX_EMBEDDING_WIDTH + 1, "<f4").tobytes()}),
     (VALID_TITLE, {"semantic": b"abc"}),
     (VALID_TITLE, {"semantic": np.array([1, 1, 1, np.nan], "<f4").tobytes()}),
     (VALID_TITLE, {"semantic": np.array([1, 1, 1, -np.inf], "<f4").tobytes()}),

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
+from bytewax.testing import TestingSource, run_main
 from msgspec import structs
 
 from features.store import offline_folder
@@ -21,9 +22,10 @@ from streaming.kafka.sink import KafkaSink, Outgoing
 from streaming.kafka.source import read_all
 from streaming.records import CatalogTitle, TextSpace, Title, decode_catalog_title, decode_log
 from streaming.state.text_space import check_encoder, newest_title_record, space_records, write_records
+from streaming.state.title_embedder import TitleEmbedder, VectorSpace
 from streaming.topics import ACTIVITY, TITLES
 from tests.support.feast_client import feast_client
-from tests.support.titles import encoder, launch, run_flow, withdrawal
+from tests.support.titles import TitlesRun, encoder, launch, run_flow, space_of, withdrawal
 
 OLD, NEW, THIRD = encoder("old", 4), encoder("new", 6), encoder("third", 4)
 TITLES_WRITTEN: Final = 7
@@ -37,7 +39,7 @@ def settings(new_kafka: dict[str, str], redis_url: str, tmp_path: Path) -> Setti
     titles = [decode_catalog_title(record.value) for record in run.titles.all()]
     known = [title for title in titles if isinstance(title, CatalogTitle)]
     sink = KafkaSink(new_kafka)
-    write_records(sink, list(space_records(OLD).values()))
+    write_records(sink, list(space_records(space_of(OLD)).values()))
     write_records(sink, [*map(catalog_record, known), *map(log_record, known)])
     return Settings(bootstrap_servers=new_kafka["bootstrap.servers"], redis_url=redis_url, data_dir=tmp_path)
 
@@ -73,7 +75,7 @@ def test_every_title_is_written_again_to_all_places(settings: Settings) -> None:
             )  # fmt: skip
     assert spaces(settings, TITLES) == [("old", True), ("new", False), ("new", True)]
     assert spaces(settings, ACTIVITY) == [("old", True), ("new", False)]
-    check_encoder(newest_title_record(settings.kafka_config()), NEW)
+    check_encoder(newest_title_record(settings.kafka_config()), space_of(NEW))
     rows = feast_client(settings).get_online_features(
         ["title_semantics:semantic", "title_semantics:withdrawn"], [{"title_id": str(n)} for n in range(7)]
     ).to_dict()  # fmt: skip
@@ -92,7 +94,7 @@ class KilledError(Exception):
 def interrupted(settings: Settings, encode: TextEncoder, writes: int) -> bool:
     """Run until this number of writes; False if the run needed no more."""
     plan, sink, left = (
-        make_plan(settings.kafka_config(), encode),
+        make_plan(settings.kafka_config(), space_of(encode)),
         KafkaSink(settings.kafka_config()),
         iter(range(writes)),
     )
@@ -108,7 +110,7 @@ def interrupted(settings: Settings, encode: TextEncoder, writes: int) -> bool:
 
     if plan is not None:
         try:
-            write_titles(settings.kafka_config(), encode, plan, Writer(write, write_rows))
+            write_titles(settings.kafka_config(), TitleEmbedder(encode), plan, Writer(write, write_rows))
         except KilledError:
             return True
     return False
@@ -138,7 +140,7 @@ def test_run_that_is_killed_anywhere_is_continued(settings: Settings) -> None:
 def test_another_encoder_after_an_interrupted_run_begins_anew(settings: Settings) -> None:
     assert interrupted(settings, NEW, 6)
     middle = newest(settings, ACTIVITY)
-    plan = make_plan(settings.kafka_config(), OLD)
+    plan = make_plan(settings.kafka_config(), space_of(OLD))
     assert plan == Plan(plan.offsets if plan else frozenset(), TITLES_WRITTEN, begins=True)
     assert not interrupted(settings, OLD, 100)
     after = newest(settings, ACTIVITY)
@@ -156,27 +158,27 @@ def test_titles_of_before_the_text_was_recorded_are_embedded_by_name_and_genres(
     (record,) = run_flow(OLD, launch("1", name="Alien", genres=["Horror"], overview="In space.")).titles.all()
     title = decode_catalog_title(record.value)
     assert isinstance(title, CatalogTitle)
-    embedded_again([title, structs.replace(title, text="")], TextEncoder("new", 2, encode))
+    embedded_again([title, structs.replace(title, text="")], TitleEmbedder(TextEncoder("new", 2, encode)))
     assert texts == ["Alien. Horror. In space.", "Alien. Horror"]
 
 
 def test_encoder_is_announced_if_there_are_no_titles(new_kafka: dict[str, str]) -> None:
-    write_records(KafkaSink(new_kafka), [space_records(OLD)[TITLES]])
-    assert make_plan(new_kafka, OLD) is None
-    assert make_plan(new_kafka, NEW) == Plan(frozenset(), 0, begins=True)
+    write_records(KafkaSink(new_kafka), [space_records(space_of(OLD))[TITLES]])
+    assert make_plan(new_kafka, space_of(OLD)) is None
+    assert make_plan(new_kafka, space_of(NEW)) == Plan(frozenset(), 0, begins=True)
 
 
 def test_topic_without_announcement_needs_no_run_for_its_width(new_kafka: dict[str, str]) -> None:
     (record,) = run_flow(encoder("", 4), launch("1", name="x")).titles.all()
     write_records(KafkaSink(new_kafka), [record])
-    assert make_plan(new_kafka, THIRD) is None
-    assert make_plan(new_kafka, NEW) == Plan(frozenset({0}), 1, begins=True)
+    assert make_plan(new_kafka, space_of(THIRD)) is None
+    assert make_plan(new_kafka, space_of(NEW)) == Plan(frozenset({0}), 1, begins=True)
 
 
 def test_running_flow_refuses_the_command(settings: Settings) -> None:
     lock = data_lock.hold_flow(settings.data_dir, "titles", 0)
     assert lock is not None
-    with pytest.raises(SettingsError, match="already running"):
+    with lock, pytest.raises(SettingsError, match="already running"):
         reembed(settings, print, NEW)
     assert spaces(settings, TITLES) == [("old", True)]
 
@@ -185,3 +187,24 @@ def test_failure_names_the_remedy(settings: Settings, monkeypatch: pytest.Monkey
     gone = settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
     with pytest.raises(PremiereError):
         reembed(gone, print, NEW)
+
+
+def test_own_vectors_are_kept() -> None:
+    vectors, own = VectorSpace("images", 3), np.array([0, 1, 0], "<f4").tobytes()
+    messages = [
+        launch("1", name="x", vector=[0, 2, 0], space="images"),
+        launch("2", 1, vector=[0, 2, 0], space="images"),
+    ]
+    run = TitlesRun(OLD)
+    run_main(run.flow(TestingSource([messages]), vectors=vectors))
+    titles = [decode_catalog_title(record.value) for record in run.titles.all()]
+    known = [title for title in titles if isinstance(title, CatalogTitle)]
+    both, alone = embedded_again(known, TitleEmbedder(NEW, vectors))
+    assert both.vector == alone.vector == own
+    assert both.encoder == "new + images"
+    np.testing.assert_allclose(
+        np.frombuffer(both.semantic, "<f4"), np.array([6**-0.5] * 6 + [0, 1, 0]) / 2**0.5, rtol=1e-6
+    )
+    assert np.frombuffer(alone.semantic, "<f4").tolist() == [0.0] * 6 + [0, 1, 0]
+    text, none = embedded_again(known, TitleEmbedder(NEW))
+    assert (text.width, none.width) == (6, 0)

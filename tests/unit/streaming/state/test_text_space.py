@@ -16,7 +16,7 @@ from streaming.state.text_space import (
     write_records,
 )
 from streaming.topics import ACTIVITY, TITLES
-from tests.support.titles import encoder, launch, run_flow
+from tests.support.titles import encoder, launch, run_flow, space_of
 
 NEW, OTHER, WIDER = encoder("new", 4), encoder("other", 4), encoder("new", 5)
 
@@ -33,7 +33,7 @@ def title(by: TextEncoder, **fields: bool) -> CatalogTitle:
     [None, TextSpace(encoder="new", width=4), title(NEW), title(encoder("", 4)), title(encoder("new", 4, np.zeros))],
 )
 def test_present_encoder_is_accepted(newest: CatalogTitle | TextSpace | None) -> None:
-    check_encoder(newest, NEW)
+    check_encoder(newest, space_of(NEW))
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_present_encoder_is_accepted(newest: CatalogTitle | TextSpace | None) ->
 )
 def test_other_encoder_and_interrupted_change_are_refused_with_the_remedy(newest: CatalogTitle | TextSpace) -> None:
     with pytest.raises(OtherEncoderError, match="premiere reembed"):
-        check_encoder(newest, NEW)
+        check_encoder(newest, space_of(NEW))
 
 
 def test_encoder_is_announced_before_the_first_title_and_the_newest_record_is_found(new_kafka: dict[str, str]) -> None:
     sink = KafkaSink(new_kafka)
     assert newest_title_record(new_kafka) is None
-    start_text_space(new_kafka, NEW, sink)
+    start_text_space(new_kafka, space_of(NEW), sink)
     space = TextSpace(encoder="new", width=4)
     assert newest_title_record(new_kafka) == space
     titles = run_flow(NEW, *(launch(str(n), n, name="x") for n in range(3))).titles.all()
@@ -65,16 +65,16 @@ def test_encoder_is_announced_before_the_first_title_and_the_newest_record_is_fo
     newest = newest_title_record(new_kafka)
     assert isinstance(newest, CatalogTitle)
     assert newest.title == "2"
-    start_text_space(new_kafka, NEW, sink)
+    start_text_space(new_kafka, space_of(NEW), sink)
     assert [decode_log(m.value or b"") for m in read_all(new_kafka, ACTIVITY)] == [space, space]
     assert decode_catalog_title(next(read_all(new_kafka, TITLES)).value or b"") == space
     with pytest.raises(OtherEncoderError):
-        start_text_space(new_kafka, OTHER, sink)
-    start_text_space(new_kafka, NEW, sink)  # nothing was written with the other one
+        start_text_space(new_kafka, space_of(OTHER), sink)
+    start_text_space(new_kafka, space_of(NEW), sink)  # nothing was written with the other one
 
 
 def test_space_records_go_to_both_topics() -> None:
-    records = space_records(NEW, complete=False)
+    records = space_records(space_of(NEW), complete=False)
     assert {topic: decode_log(one.value) for topic, one in records.items()} == dict.fromkeys(
         (TITLES, ACTIVITY), TextSpace(encoder="new", width=4, complete=False)
     )
