@@ -59,7 +59,10 @@ def erase_user(settings: Settings, user: str, timeout: float, print_line: PrintL
             f"After {timeout:.0f} s the request has not taken effect in {' and '.join(pending)}. It stays in Kafka "
             "and takes effect when the flows reach it: `premiere status` shows whether they are running."
         )
-    print_line("Erased from the lists in Redis and from the online features; the offline log follows within two hours.")
+    print_line(
+        "Erased from the lists in Redis and from the online features. The offline log follows: within seconds while it"
+        " is small, at the latest within two hours."
+    )
 
 
 def send_request(config: dict[str, str], user: str) -> SentRequest:

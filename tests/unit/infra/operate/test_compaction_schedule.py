@@ -1,17 +1,22 @@
-"""The offline log is compacted by the command, and by the flow's thread at its start and after many requests."""
+"""The offline log is compacted by the command, and by the flow's thread at its start and after erasure requests."""
 
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feast import FeatureStore
 
 from features.definitions import USER_ACTIVITY_SCHEMA, USER_ERASURES, USER_ERASURES_SCHEMA, user_activity
+from features.store import open_store
 from infra.errors import PremiereError, SettingsError
 from infra.local import data_lock
 from infra.operate import compaction_schedule
@@ -37,6 +42,22 @@ def write(settings: Settings, log: str, schema: pa.Schema, *epochs: list[dict[st
     part.close()
 
 
+def request(user: str) -> dict[str, Any]:
+    return {"user_id": user, "appended": datetime.now(UTC)}
+
+
+@contextmanager
+def compaction_thread(settings: Settings) -> Iterator[None]:
+    stop = threading.Event()
+    start_compaction_thread(settings, stop)
+    (thread,) = (each for each in threading.enumerate() if each.name == "compaction")
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """A data folder whose offline log has two files of one past day and keeps all days."""
@@ -53,6 +74,14 @@ def files(settings: Settings) -> list[str]:
 def users(settings: Settings) -> list[str]:
     found: list[str] = pq.read_table(offline_folder(settings) / user_activity.name)["user_id"].to_pylist()
     return found
+
+
+def event_counts(store: FeatureStore) -> dict[str, int | None]:
+    """What plain Feast reads of the offline log, by user."""
+    entities = pd.DataFrame({"user_id": ["ann", "bob"], "event_timestamp": datetime.now(UTC)})
+    frame = store.get_historical_features(entity_df=entities, features=["user_activity:event_count"]).to_df()
+    counts = zip(frame["user_id"], frame["event_count"], strict=True)
+    return {user: None if pd.isna(count) else int(count) for user, count in counts}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -99,18 +128,23 @@ def test_compaction_is_refused_during_reset(settings: Settings) -> None:
         compact_now(settings, print)
 
 
-def test_thread_compacts_at_start_and_after_many_erasure_requests(
+def test_request_is_applied_without_waiting_for_the_hour(settings: Settings, redis_url: str) -> None:
+    store = open_store(redis_url, settings.data_dir / "feast", f"test_{uuid.uuid4().hex[:8]}")
+    with compaction_thread(settings):
+        wait_until(lambda: len(files(settings)) == 1)
+        assert event_counts(store) == {"ann": 3, "bob": 2}
+        write(settings, USER_ERASURES, USER_ERASURES_SCHEMA, [request("ann")])
+        wait_until(lambda: users(settings) == ["bob"])
+        assert event_counts(store) == {"ann": None, "bob": 2}
+
+
+def test_runs_for_requests_pause_in_proportion_to_their_duration(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction_schedule, "REQUEST_BATCH_BYTES", 1)
-    stop = threading.Event()
-    start_compaction_thread(settings, stop)
-    (thread,) = (each for each in threading.enumerate() if each.name == "compaction")
-    try:
+    monkeypatch.setattr(compaction_schedule, "POLL_INTERVAL_S", 0.02)
+    monkeypatch.setattr(compaction_schedule, "PAUSE_PER_RUN", 1e6)
+    with compaction_thread(settings):
         wait_until(lambda: len(files(settings)) == 1)
-        request = {"user_id": "ann", "appended": datetime.now(UTC)}
-        write(settings, USER_ERASURES, USER_ERASURES_SCHEMA, [request])
-        wait_until(lambda: users(settings) == ["bob"])
-    finally:
-        stop.set()
-        thread.join()
+        write(settings, USER_ERASURES, USER_ERASURES_SCHEMA, [request("ann")])
+        time.sleep(1)
+        assert sorted(users(settings)) == ["ann", "ann", "bob"]
