@@ -82,7 +82,9 @@ class ObjectiveSettings:
     half_life: float = live(2.0, "events after which weights within a target window halve", 0.01, 1000)
     horizon_share: float = live(0.5, "share of the events that also train another horizon", 0, 1)
     id_mask: float = live(0.1, "share of the ids masked in a training step", 0, 1)
-    logq: Literal["corrected", "none"] = live("corrected", "whether negatives are corrected for their proposal")
+    logq: Literal["corrected", "none"] = live(
+        "corrected", "whether scores of negatives are corrected for how often they are sampled"
+    )
     title_weight: float = live(1.0, "loss weight of the next title if there are auxiliary tasks", 0, 1000)
     task_weight: float = live(1.0, "loss weight of each auxiliary task", 0, 1000)
 
@@ -122,7 +124,7 @@ class RankerSettings:
 
     hard_negatives: int = live(32, "candidates sampled per example from the shortlist", 1, 1024)
     uniform_negatives: int = live(16, "candidates sampled per example from all titles", 0, 1024)
-    hidden: tuple[int, int] = shape((96, 48), "widths of the two hidden layers", 1, 4096)
+    hidden: tuple[int, int] = shape((96, 48), "widths of the two hidden layers, two numbers", 1, 4096)
     buffer_examples: int = live(12_288, "latest examples kept for training", 1, 10_000_000)
     batch_examples: int = live(192, "examples per training step", 2, 65_536)
     visits_per_example: float = live(7.0, "how often an example is trained on, on average", 0, 1000)
@@ -136,15 +138,13 @@ class EvidenceSettings:
     """How much the events of new users and repeated events count in the counters of titles."""
 
     established_events: int = live(20, "events from which on a user is established; at 1, every user is", 1, 100_000)
-    growth: float = live(2.0, "an event counts as the share of established_events reached, to this power", 0, 100)
+    growth: float = live(2.0, "a new user's event counts (events so far / established_events) to this power", 0, 100)
     new_user_share: float = live(
-        2.0, "times the stream's ratio of new to established users that a title may have", 0, 1e9
+        2.0, "a title may have this many times the usual ratio of new to established users", 0, 1e9
     )
-    prior_events: float = live(0.5, "events of established users that are added to each title's", 0, 1e6)
+    prior_events: float = live(0.5, "events of established users that each title is assumed to have already", 0, 1e6)
     ratio_events: int = live(5_000, "recent events over which the stream's ratio is taken", 1, 1_000_000_000)
-    daily_repeats: int = live(
-        3, "a user's events on one title that count within a day; at 0, all count in full", 0, 1_000_000
-    )
+    daily_repeats: int = live(3, "events of one user on one title that count within a day; 0: no limit", 0, 1_000_000)
 
 
 @dataclass(frozen=True)

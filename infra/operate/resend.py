@@ -33,6 +33,7 @@ from streaming.kafka.sink import KafkaSink, Outgoing
 from streaming.topics import DEAD_LETTERS, USER_EVENTS
 
 BATCH_LETTERS: Final = 500  # letters of a note: an interruption leaves at most this number uncertain
+WRONG_UNIT: Final = "unit"  # reason type of events whose times are no milliseconds
 
 
 class ResendResult(NamedTuple):
@@ -90,7 +91,9 @@ def _selected(
         if letter is None or is_duplicate or reason not in (None, letter.reason_type):
             continue
         state = notes.state(letter)
-        if state in excluded:
+        if letter.reason_type == WRONG_UNIT:  # most would be refused again, and the others would be learned as of 1970
+            skipped["with a wrong unit of time: the producer must send them again"] += 1
+        elif state in excluded:
             skipped["already resent" if state is ResendState.RESENT else "uncertain"] += 1
         elif letter.source_topic == USER_EVENTS and erasures.get(letter.key or b"", -1) >= letter.source_appended:
             skipped["of erased users"] += 1

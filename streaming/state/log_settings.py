@@ -23,13 +23,15 @@ class GateSettings:
     probe_checks: int = live(24, "checks until the probes are replaced by the newest ones", 1, 100_000)
     min_overlap: float = live(0.15, "least mean share of a list's titles that the passed version's list has too", 0, 1)
     min_coverage: float = live(
-        0.2, "least number of distinct titles in all lists, relative to the passed version", 0, 1
+        0.2, "least number of distinct titles in all lists, relative to the last passed version", 0, 1
     )
-    max_top_share: float = live(0.5, "share of the lists that may begin with one title in any case", 0, 1)
-    max_top_growth: float = live(3.0, "growth of that share since the passed version that is allowed", 1, 1000)
+    max_top_share: float = live(0.5, "share of the lists that may always begin with the same title", 0, 1)
+    max_top_growth: float = live(
+        3.0, "above that share: how many times it may be that of the last passed version", 1, 1000
+    )
     failures: int = live(3, "failed checks in a row after which the learner returns to the last good version", 1, 1000)
     accept_ms: int = live(
-        7_200_000, "log time of failures in ms after which a fall counts as a change in the data", 0, 10**12
+        7_200_000, "after failing for this long, in ms of log time, the lower level is the norm", 0, 10**12
     )
     drift: DriftSettings = field(default_factory=DriftSettings)
 
@@ -40,7 +42,7 @@ class LogSettings:
 
     min_batch_events: int = live(64, "new events in a micro-batch at low rates", 1, 65_536)
     max_batch_events: int = live(512, "new events in a micro-batch at the highest rates", 1, 65_536)
-    linger_ms: int = live(500, "longest wait in ms until a micro-batch closes", 0, 3_600_000)
+    linger_ms: int = live(500, "a micro-batch closes after this many ms, even if it is not full", 0, 3_600_000)
     max_batch_records: int = live(512, "records in a micro-batch, including those without a new event", 1, 65_536)
     capacity: float = live(
         100.0, "events/s up to which experience replay is complete; above, it shrinks in proportion", 0.001, 1e9
@@ -50,7 +52,9 @@ class LogSettings:
         100.0, "events/s up to which every event is ranked; above, a random sample of this rate is", 0.001, 1e9
     )
     checkpoint_ms: int = live(5_000, "time after which a checkpoint is due", follows="checkpoint_seconds")
-    checkpoint_batches: int = live(60, "micro-batches after which a checkpoint is due", 1, 1_000_000)
+    checkpoint_batches: int = live(
+        60, "a checkpoint is due after this many micro-batches, or after checkpoint_seconds", 1, 1_000_000
+    )
     dedup_window: int = live(
         65_536, "offsets below a partition's highest within which a late event is new", 1, 100_000_000
     )

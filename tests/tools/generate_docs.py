@@ -101,7 +101,7 @@ def metrics() -> str:
     """The metrics, as they are declared."""
     for module in pkgutil.walk_packages(streaming.__path__, "streaming."):
         importlib.import_module(module.name)
-    for name in ("infra.monitor.lag_exporter", "infra.run.log_retention"):
+    for name in ("infra.monitor.lag_exporter", "infra.run.log_retention", "infra.run.starts"):
         importlib.import_module(name)
     families = sorted((f for f in REGISTRY.collect() if f.name.startswith("premiere_")), key=lambda f: f.name)
     rows = [(f"`{f.name}{'_total' if f.type == 'counter' else ''}`", f.type, f.documentation) for f in families]

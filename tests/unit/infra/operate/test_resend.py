@@ -23,6 +23,14 @@ def test_one_reason_is_resent_alone(new_kafka: dict[str, str]) -> None:
     assert sorted(m.value or b"" for m in read_all(new_kafka, USER_EVENTS)) == sorted([b"{", INVALID_EVENT, b"["])
 
 
+def test_letters_with_a_wrong_unit_of_time_are_not_resent(new_kafka: dict[str, str]) -> None:
+    write_letters(new_kafka, (message(0), "unit: looks like seconds"), (message(1), "unknown action: x"))
+    result = resend(new_kafka, 2)
+    assert result.sent == 1
+    assert list(result.skipped.values()) == [1]
+    assert len(list(read_all(new_kafka, USER_EVENTS))) == 1
+
+
 def test_resent_invalid_record_is_a_new_letter_with_its_first_source(new_kafka: dict[str, str]) -> None:
     write_letters(new_kafka, (message(9), "unknown action: x"))
     resend(new_kafka, 1)
