@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import msgspec
 from confluent_kafka import KafkaError, Producer
 from msgspec import structs
 from rich.console import Console
@@ -130,7 +131,7 @@ def version_rows(settings: Settings) -> list[dict[str, Any]]:
         rows.append(
             {
                 "number": number,
-                **structs.asdict(version),
+                **msgspec.to_builtins(version),
                 "checkpoint_exists": bool(manifest),
                 "checkpoint_bytes": size,
                 "served": number == served,

@@ -44,7 +44,7 @@ def test_record_that_contradicts_itself_is_counted_and_skipped() -> None:
         structs.replace(activity(1), times=[]),
     ]
     assert isinstance(valid, Title)
-    invalid += [structs.replace(valid, semantic=bytes(4 * width)) for width in (D_TEXT - 1, D_TEXT + 1)]
+    invalid.append(structs.replace(valid, semantic=bytes(4 * D_TEXT + 1)))
     for record in (*invalid, activity(1)):
         log.write(record)
     log.write(Tick(ts=0), 1_000)

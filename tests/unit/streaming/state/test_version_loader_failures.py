@@ -182,12 +182,12 @@ def test_rollback_holds_back_a_version_that_waits_for_a_retry(storage: Storage) 
 
 
 def test_version_that_cannot_be_served_is_skipped(storage: Storage) -> None:
-    """A title of another embedding width makes `serve` fail, before it changes anything."""
+    """A title whose year is no number makes `serve` fail, before it changes anything."""
     loader = loader_of(storage, 5)
     run(loader)
     served = loader.publisher.recommender
-    wide = structs.replace(world().titles[0], title="wide", semantic=bytes(4 * 300))
-    loader.publisher.titles.update([wide])
+    damaged = structs.replace(world().titles[0], title="damaged", year="no year")  # type: ignore[arg-type]
+    loader.publisher.titles.update([damaged])
     loader.add([announced(6)])
     run(loader)
     assert (loader.publisher.version, loader.publisher.recommender) == (5, served)
