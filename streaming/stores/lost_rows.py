@@ -1,8 +1,8 @@
 """Writes the rows of the online store again, from the states of the flow, after the store has lost them.
 
-Another Feast program can delete them (`feast teardown`), and so can a Redis that starts without its data. Whoever
-watches the store counts a loss. A source in the flow then asks every state for its row, a limited number per second, so
-that the flow continues meanwhile. Feast ignores a row that it has, so a repetition changes nothing.
+Another Feast program can delete them (`feast teardown`), and a Redis can start without its data. The watch of the store
+(`infra.run.feast_watch`) counts each loss. A source in the flow then asks every state for its row, a limited number per
+second, so that the flow continues meanwhile. Feast ignores a row that it has, so a repetition changes nothing.
 """
 
 import logging

@@ -267,7 +267,7 @@ def test_ctrl_c_ends_a_demo_with_130_and_no_leftovers(tmp_path: Path) -> None:
         demo.kill()
     assert demo.returncode == 130, said
     assert said.endswith("Stopped.\n")
-    # A flow that was only being started dies with its parent: whoever is process 1 may be slow to collect it.
+    # A flow that was only being started dies with its parent, and process 1 may be slow to collect it.
     deadline = time.monotonic() + TIMEOUT_S
     while (left := {pid for pid in running_now if lives(pid)}) and time.monotonic() < deadline:
         time.sleep(0.1)

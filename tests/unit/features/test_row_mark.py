@@ -1,4 +1,4 @@
-"""The mark of a view is lost with its rows, whoever deletes them, and otherwise stays."""
+"""The mark of a view is lost with its rows, by any kind of deletion, and otherwise stays."""
 
 import uuid
 from pathlib import Path
