@@ -1,8 +1,8 @@
 """Watches Feast's registry and online store: another Feast program may remove our views and rows (`feast teardown`).
 
-The definitions are applied again, and the flow writes its rows again (`streaming.stores.lost_rows`). Each worker keeps a
-mark beside its rows. If the mark is missing, the rows were deleted, by any program, and possibly before this start. The
-mark also says whether all rows have been written since. A loss counts only if two checks in a row find something
+The definitions are applied again, and the flow writes its rows again (`streaming.stores.lost_rows`). Each worker keeps
+a mark beside its rows. If the mark is missing, the rows were deleted, by any program, and possibly before this start.
+The mark also says whether all rows have been written since. A loss counts only if two checks in a row find something
 missing, because a deletion may be under way.
 """
 
