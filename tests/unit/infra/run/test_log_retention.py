@@ -9,7 +9,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
-from infra.run.log_retention import retention_ms, retention_used, start_retention_watch
+from infra.run.log_retention import RETENTION_USED, retention_ms, retention_used, start_retention_watch
 from model import checkpoint
 from streaming.state.expiry import DAY_MS
 from streaming.topics import ACTIVITY
@@ -61,6 +61,7 @@ def test_metric_is_updated_while_the_flow_runs(new_kafka: dict[str, str], tmp_pa
     write_log(new_kafka, 3.5)
     save(tmp_path / "checkpoints", 5, 0)
     stop, late = threading.Event(), deadline(30)
+    RETENTION_USED.set(0)  # a flow of an earlier test in this process has set it
     start_retention_watch(new_kafka, str(tmp_path / "checkpoints"), "log", stop)
     while not (REGISTRY.get_sample_value("premiere_log_retention_used_ratio") or late()):
         time.sleep(0.02)
