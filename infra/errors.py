@@ -22,7 +22,15 @@ class ServiceError(PremiereError):
 
 
 class SettingsError(PremiereError):
-    """A setting or an option is missing or invalid."""
+    """A setting or an option is missing or invalid. Another start with the same settings would fail too."""
+
+    exit_code = 2
+
+
+class InUseError(SettingsError):
+    """Another process uses the data folder now. It may end soon, so another start may succeed."""
+
+    exit_code = 1
 
 
 class TopicError(PremiereError):

@@ -4,10 +4,13 @@ The flows `learn` and `publish`, the operator commands and the experiments share
 and compute with the same number of threads. Only `set_threads` imports PyTorch.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from infra.errors import SettingsError
 from infra.model_settings import with_tables
+from infra.settings_names import as_text
 from model.settings import (
     LearnerSettings,
     ObjectiveSettings,
@@ -17,6 +20,7 @@ from model.settings import (
     with_text_width,
 )
 from streaming.state.log_settings import GateSettings, LogSettings
+from streaming.state.settings_history import shape_differences
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -45,6 +49,17 @@ def log_settings(settings: "Settings") -> LogSettings:
     gate = GateSettings(enabled=settings.version_gate)
     made = LogSettings(checkpoint_ms=round(settings.checkpoint_seconds * 1000), gate=gate)
     return with_tables(made, settings)
+
+
+def check_checkpoint_settings(manifest: Mapping[str, Any], settings: LearnerSettings, url: str) -> None:
+    """Raises SettingsError if the checkpoint was written with other settings that determine the model's shape."""
+    if saved := shape_differences(manifest.get("settings", {}), settings):
+        values = ", ".join(f"{name} = {as_text(value) or 'none'}" for name, value in saved.items())
+        raise SettingsError(
+            f"The checkpoint at {url} was written with {values}. The shape of the model depends on it, and the present "
+            "settings differ. Restore these values, or set PREMIERE_CHECKPOINTS to another folder to start from "
+            "scratch."
+        )
 
 
 def set_threads(threads: int) -> None:

@@ -20,9 +20,10 @@ from pydantic_settings import (
 
 from features.redis_address import parse
 from infra.errors import SettingsError
-from infra.learner_settings import learner_settings
+from infra.learner_settings import learner_settings, log_settings
 from infra.model_settings import TABLES, ModelTables
-from infra.settings_names import ENV_PREFIX, NESTED, as_text, check_names, reason_for_people, variable
+from infra.settings_errors import reason_for_people
+from infra.settings_names import ENV_PREFIX, NESTED, as_text, check_names, variable
 from streaming.kafka.client import PREFIX_KEY
 from streaming.stores.list_client import NAMESPACE
 
@@ -224,7 +225,7 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
                 f"model_history {self.model_history} is more than activity_history {self.activity_history}: the model "
                 "reads the history in the records of the topic activity"
             )
-        learner_settings(self)
+        learner_settings(self), log_settings(self)  # raise ValueError for a contradiction
         return self
 
     @field_validator("horizons")
@@ -287,11 +288,12 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
 
 def load(**overrides: Any) -> Settings:
     """Read the settings; `overrides` that are not None have precedence. Raises SettingsError."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    check_names(list(Settings.model_construct().values()), SETTINGS_FILE, ENV_FILE)
     try:
-        check_names(list(Settings.model_construct().values()), SETTINGS_FILE, ENV_FILE)
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        return Settings(**given)
     except ValidationError as error:
-        raise SettingsError(reason_for_people(error)) from None
+        raise SettingsError(reason_for_people(error, list(given), SETTINGS_FILE, ENV_FILE)) from None
 
 
 def _librdkafka_name(name: str) -> str:

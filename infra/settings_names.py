@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from dotenv import dotenv_values
-from pydantic import SecretStr, ValidationError
+from dotenv.parser import parse_stream
+from pydantic import SecretStr
 
 from infra.errors import SettingsError
 
@@ -40,15 +40,25 @@ def as_text(value: object) -> str:
 def check_names(names: Sequence[str], toml: Path, env: Path) -> None:
     """Check the names in both files and in the environment against the known `names`. Raises SettingsError."""
     variables = [variable(name) for name in names]
-    try:
-        _refuse_unknown(_paths(tomllib.loads(_text(toml))), names)
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"{toml} cannot be read: {error}.") from None
-    in_file = dotenv_values(stream=io.StringIO(_text(env)))
-    _refuse_unknown((name for name in in_file if name.startswith(ENV_PREFIX)), variables)
+    _refuse_unknown(toml_names(toml), names)
+    _refuse_unknown((name for name in _variables_in(env) if name.startswith(ENV_PREFIX)), variables)
     _refuse_unknown(
         (name for name in os.environ if name.startswith(ENV_PREFIX) and not _is_of_a_service(name)), variables
     )
+
+
+def _variables_in(env: Path) -> list[str]:
+    """The names in a `.env` file. Raises SettingsError for a line that is none: a reader would ignore it."""
+    found = []
+    for binding in parse_stream(io.StringIO(_text(env))):
+        line = f"{env} cannot be read: line {binding.original.line + binding.original.string[:-1].count(chr(10))}"
+        if binding.error:
+            raise SettingsError(f"{line} is not NAME=value.")
+        if binding.key is not None:
+            if binding.value is None and binding.key.startswith(ENV_PREFIX):
+                raise SettingsError(f"{line} gives {binding.key} no value: write NAME=value.")
+            found.append(binding.key)
+    return found
 
 
 def _paths(content: dict[str, Any], table: str = "") -> Iterator[str]:
@@ -60,23 +70,21 @@ def _paths(content: dict[str, Any], table: str = "") -> Iterator[str]:
             yield table + name
 
 
-def looks_like_a_service(variable: str) -> bool:
+def has_service_address(variable: str) -> bool:
     """Whether an environment variable has the value of a Kubernetes service's address."""
     return os.environ.get(variable, "").startswith(_SERVICE_ADDRESS)
 
 
-def reason_for_people(error: ValidationError) -> str:
-    """The first problem as a sentence with the name of the setting."""
-    first = error.errors()[0]
-    name, reason = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    if looks_like_a_service(name) or looks_like_a_service(variable(name)):
-        reason += ". Its value looks like a variable of a Kubernetes service: set enableServiceLinks to false"
-    subject = f"Invalid value of the setting {name}" if name else "Settings contradict each other"
-    return f"{subject}: {reason} (see `premiere settings --table`)."
+def toml_names(file: Path) -> list[str]:
+    """The names of all values in a TOML file, such as `backbone.width`; empty without one. Raises SettingsError."""
+    try:
+        return list(_paths(tomllib.loads(_text(file))))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file} cannot be read: {error}.") from None
 
 
 def _is_of_a_service(variable: str) -> bool:
-    return bool(_SERVICE_VARIABLE.search(variable)) or (variable.endswith("_PORT") and looks_like_a_service(variable))
+    return bool(_SERVICE_VARIABLE.search(variable)) or (variable.endswith("_PORT") and has_service_address(variable))
 
 
 def _text(file: Path) -> str:

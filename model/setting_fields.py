@@ -43,3 +43,10 @@ def logged(default: Any, meaning: str) -> Any:
 def field_infos(settings_class: Any) -> dict[str, FieldInfo]:
     """The described fields of a settings class by name; groups of settings in it are left out."""
     return {one.name: one.metadata[_KEY] for one in fields(settings_class) if _KEY in one.metadata}
+
+
+def require_order(table: str, settings: Any, lower: str, upper: str) -> None:
+    """Raises ValueError if the field `lower` of a table is more than its field `upper`."""
+    low, high = getattr(settings, lower), getattr(settings, upper)
+    if low > high:
+        raise ValueError(f"{table}.{lower} {low} is more than {table}.{upper} {high}")

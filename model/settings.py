@@ -7,7 +7,7 @@ live apart from the code that reads them, because commands read settings without
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, NamedTuple
 
-from model.setting_fields import live, logged, shape
+from model.setting_fields import live, logged, require_order, shape
 
 
 class BackboneSize(NamedTuple):
@@ -55,6 +55,7 @@ class NetworkSettings:
             raise ValueError(f"backbone.width {self.width} is no multiple of backbone.heads {self.heads}")
         if unknown := [task for task in self.tasks if task not in TASK_NAMES]:
             raise ValueError(f"backbone.tasks: {unknown[0]} is not one of {', '.join(TASK_NAMES)}")
+        require_order("backbone", self, "min_temperature", "temperature")
 
 
 def preset(name: str, horizons: tuple[int, ...] = NetworkSettings.horizons) -> NetworkSettings:

@@ -86,6 +86,7 @@ def compare(
     """Compare two model settings, A and B, on the same stream, with confidence intervals."""
     from infra.experiments import compare as experiment
 
+    experiment.refuse_equal_sides((a, b), inputs.settings)
     return experiment, experiment.report(*inputs, (a, b), print_progress, days)
 
 

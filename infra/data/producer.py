@@ -60,7 +60,7 @@ class ProduceRate:
     rate: float | None = None  # events/s
     in_flight: Callable[[], int] | None = None  # produced events that are not yet learned; None: no limit
     limit: int = 1000  # events in flight
-    timeout_s: float = 120.0  # how long `in_flight` may stay the same
+    timeout_s: float = 300.0  # how long `in_flight` may stay the same; a first start compiles for minutes under load
 
     def __post_init__(self) -> None:
         if self.speed is not None and self.rate is not None:

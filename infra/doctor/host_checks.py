@@ -10,7 +10,8 @@ import fsspec
 
 from features.text_encoders import EncoderError, load_encoder
 from infra.doctor.findings import Finding, Level
-from infra.errors import PortError
+from infra.errors import PortError, SettingsError
+from infra.learner_settings import check_checkpoint_settings, learner_settings
 from infra.local.data_lock import is_up
 from infra.local.supervisor import FLOWS
 from infra.masking import mask_url
@@ -18,7 +19,9 @@ from infra.monitor.metrics_server import check_port_free, metrics_port
 from infra.monitor.scrape import scrape_flow
 from infra.settings import Settings
 
-MIN_FREE_GB: Final = 2.0
+MIN_FREE_GB: Final = 2.0  # with less, a warning
+FULL_GB: Final = 0.05  # with less, an error: the next snapshots and checkpoints do not fit
+FOLDERS: Final = ("recovery", "checkpoints", "feast", "logs", "starts", "kafka", "redis")  # in data_dir
 TEXT: Final = "a film about the sea"
 
 
@@ -26,6 +29,7 @@ def host_findings(settings: Settings) -> Iterator[Finding]:
     """All checks of this host and of the checkpoint storage."""
     yield from folder_findings(settings.data_dir)
     yield from _checkpoint_findings(settings.checkpoints_url())
+    yield from _model_findings(settings)
     yield from _port_findings(settings)
     try:
         width = load_encoder(settings.text_encoder)([TEXT]).shape[1]
@@ -44,9 +48,14 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
     except OSError as error:
         yield Finding("error", "disk", f"{folder} cannot be written ({error.strerror})", "Set PREMIERE_DATA_DIR.")
         return
+    for path in (folder / name for name in FOLDERS):
+        if path.exists() and not path.is_dir():
+            yield Finding("error", "disk", f"{path} is a file where a folder must be", "Move it away.")
     free = shutil.disk_usage(folder).free / 1e9
-    level: Level = "ok" if free >= MIN_FREE_GB else "warning"
-    yield Finding(level, "disk", f"{folder}: {free:.1f} GB free", f"Free at least {MIN_FREE_GB:g} GB.")
+    level: Level = "error" if free < FULL_GB else "warning" if free < MIN_FREE_GB else "ok"
+    yield Finding(
+        level, "disk", f"{folder}: {free:.1f} GB free", f"Free at least {MIN_FREE_GB:g} GB.", may_pass=True
+    )  # fmt: skip
 
 
 def checkpoint_url_findings(url: str) -> Iterator[Finding]:
@@ -70,6 +79,27 @@ def _checkpoint_findings(url: str) -> Iterator[Finding]:
         yield _storage_error(url, error)
     else:
         yield Finding("ok", "storage", f"checkpoints can be written to {mask_url(url)}")
+
+
+def _model_findings(settings: Settings) -> Iterator[Finding]:
+    """Whether `learn` can continue with these settings from the newest checkpoint."""
+    from model import checkpoint
+
+    try:
+        url = checkpoint.list_checkpoints(settings.checkpoints_url())[-1]
+        check_checkpoint_settings(checkpoint.read_manifest(url), learner_settings(settings), mask_url(url))
+    except IndexError:
+        yield Finding("ok", "model", "there is no checkpoint: the model starts from scratch")
+    except SettingsError as error:
+        text, _, remedy = str(error).partition(". Restore ")
+        yield Finding("error", "model", text, f"Restore {remedy}")
+    except checkpoint.CheckpointError as error:  # `learn` takes an older one
+        reason = str(error).replace(settings.checkpoints_url(), mask_url(settings.checkpoints_url()))
+        yield Finding("warning", "model", f"the newest checkpoint cannot be read: {reason}")
+    except Exception:  # of the storage, which has a finding of its own
+        return
+    else:
+        yield Finding("ok", "model", f"continues from {mask_url(url)}")
 
 
 def _storage_error(url: str, error: Exception) -> Finding:

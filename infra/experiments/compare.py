@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,7 +40,9 @@ from infra.experiments.scaling import parse_size, with_size
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE, format_ci, format_size, verdict
 from infra.learner_settings import set_threads
 from infra.model_settings import with_setting
+from infra.settings_errors import plain_reason
 from model.learner import Learner
+from model.setting_paths import MODEL_GROUPS, setting_fields
 from model.settings import PRESETS, LearnerSettings, preset
 
 CURRENT: Final = "current"  # the settings in force
@@ -51,8 +54,12 @@ ORDERS: Final = (FINAL_LISTS, BACKBONE_ONLY)
 def parse_settings(text: str, settings: LearnerSettings) -> LearnerSettings:
     """Settings from comma-separated parts: `current`, a model size, WIDTHxBLOCKS, or `backbone.width=96` as in
     premiere.toml. A list of values stands in brackets: `ranker.hidden=[64,32]`. Raises SettingsError."""
+    names = set[str]()
     for word in re.split(r",(?![^\[]*\])", text):
         name, equals, value = word.strip().partition("=")
+        if name in names:
+            raise SettingsError(f"{name} is given twice in {text!r}.")
+        names.add(name)
         if equals:
             settings = _with_value(settings, name, value)
         elif name in PRESETS:
@@ -73,13 +80,20 @@ def _with_value(settings: LearnerSettings, name: str, value: str) -> LearnerSett
     try:
         return with_setting(settings, name, value)
     except KeyError:
-        raise SettingsError(
-            f"{name} is no setting that can be compared: name a setting of the model (`premiere settings --table`)."
-        ) from None
+        close = get_close_matches(name, [field.info.follows or field.path for field in setting_fields(MODEL_GROUPS)], 1)
+        remedy = f"did you mean {close[0]}?" if close else "name a setting of the model (`premiere settings --table`)."
+        raise SettingsError(f"{name} is no setting that can be compared: {remedy}") from None
     except ValidationError as error:
-        raise SettingsError(f"Invalid value of the setting {name}: {error.errors()[0]['msg']}.") from None
+        raise SettingsError(f"Invalid value of the setting {name}: {plain_reason(error.errors()[0])}.") from None
     except ValueError as error:
         raise SettingsError(f"Invalid value of the setting {name}: {error}.") from None
+
+
+def refuse_equal_sides(names: tuple[str, str], settings: LearnerSettings) -> None:
+    """Raises SettingsError if both sides are the same settings: that would be a long run without a result."""
+    first, second = (parse_settings(name, settings) for name in names)
+    if first == second:
+        raise SettingsError(f"A ({names[0]}) and B ({names[1]}) are the same settings.")
 
 
 def as_toml(text: str) -> str:

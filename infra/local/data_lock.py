@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from infra.errors import SettingsError
+from infra.errors import InUseError
 
 LOCK_FILE: Final = ".in-use"
 UP_LOCK_FILE: Final = f"{LOCK_FILE}-up"
@@ -22,7 +22,7 @@ UP_LOCK_FILE: Final = f"{LOCK_FILE}-up"
 def hold_shared(data_dir: Path) -> IO[bytes] | None:
     """Hold the shared lock for as long as the returned file is referenced.
 
-    Returns None if the folder is not writable: then it holds no flow's data. Raises SettingsError if a command holds
+    Returns None if the folder is not writable: then it holds no flow's data. Raises InUseError if a command holds
     the exclusive lock.
     """
     refused = f"`premiere reset` is deleting {data_dir}. Start again when it is done."
@@ -32,7 +32,7 @@ def hold_shared(data_dir: Path) -> IO[bytes] | None:
 def hold_flow(data_dir: Path, flow: str, worker: int) -> IO[bytes] | None:
     """Hold the lock of one worker of a flow for as long as the returned file is referenced.
 
-    Returns None if the folder is not writable. Raises SettingsError if another process holds the lock.
+    Returns None if the folder is not writable. Raises InUseError if another process holds the lock.
     """
     return _hold(
         data_dir / f"{LOCK_FILE}-{flow}-{worker}",
@@ -69,17 +69,17 @@ def _hold(path: Path, operation: int, refused: str) -> IO[bytes] | None:
         fcntl.flock(file, operation | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise SettingsError(refused) from None
+        raise InUseError(refused) from None
     return file
 
 
 @contextmanager
 def hold_exclusive(data_dir: Path) -> Iterator[None]:
-    """Hold the exclusive lock: no flow can start on the folder. Raises SettingsError if one is running."""
+    """Hold the exclusive lock: no flow can start on the folder. Raises InUseError if one is running."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / LOCK_FILE).open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SettingsError(f"Flows are running on {data_dir}. Stop them first (`premiere up`: Ctrl-C).") from None
+            raise InUseError(f"Flows are running on {data_dir}. Stop them first (`premiere up`: Ctrl-C).") from None
         yield

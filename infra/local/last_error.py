@@ -17,9 +17,12 @@ START_MESSAGE: Final = "Starting with the data folder"  # the first message of e
 _TRACEBACK: Final = "Traceback (most recent call last):"
 
 
-def last_error(log: Path) -> str:
-    """The last error of the last run in a log file: its message, and the exception's. Without one: the last lines."""
-    lines, exception = log_tail(log, SEARCHED_LINES).splitlines(), ""
+def last_error(log: Path, start: int = 0) -> str:
+    """The last error of the last run in a log file: its message, and the exception's. Without one: the last lines.
+
+    `start` is the size in bytes that the file had before that run, which may have written nothing.
+    """
+    lines, exception = log_tail(log, SEARCHED_LINES, start).splitlines(), ""
     for at in range(len(lines) - 1, -1, -1):
         line = lines[at]
         if message := _critical(line):
@@ -32,7 +35,7 @@ def last_error(log: Path) -> str:
             exception = _exception(lines[at:])
         if START_MESSAGE in line:
             break
-    return exception or log_tail(log)
+    return exception or log_tail(log, start=start)
 
 
 def _critical(line: str) -> str:

@@ -101,11 +101,12 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
         pass
 
 
-def log_tail(log: Path, lines: int = ERROR_LOG_LINES) -> str:
-    """The last lines of a log file for an error message; empty if the file does not exist."""
+def log_tail(log: Path, lines: int = ERROR_LOG_LINES, start: int = 0) -> str:
+    """The last lines of a log file from byte `start` on; empty if the file does not exist."""
     try:
         with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 400 * lines))
+            size = log.stat().st_size
+            file.seek(max(start if start <= size else 0, size - 400 * lines))  # a file that shrank was rotated
             return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""

@@ -8,24 +8,27 @@ import typer
 
 from infra.doctor.command import refuse_folder, refuse_start
 from infra.local.services import REDIS_URL_FILE, start_services
-from infra.local.supervisor import FLOWS, Supervisor
+from infra.local.supervisor import FLOWS, RestartPolicy, Supervisor
 from infra.local.terminal import on_hangup
+from infra.monitor.liveness import LivenessProbe
 from infra.monitor.metrics_server import metrics_port
 from infra.settings import Settings
 from infra.settings_table import masked_values
 
+RESTART_POLICY: Final = RestartPolicy(max_restarts=None, max_delay_s=60)  # a crashing flow must not stop the others
 CHECK_INTERVAL_S: Final = 0.25  # between two checks for crashed flows
 
 
 def up(settings: Settings, kafka_port: int = 0, redis_port: int = 0) -> None:
-    """Run until a signal, then stop all. Raises PremiereError if a service does not start or a flow fails."""
+    """Run until a signal, then stop all. Raises PremiereError if a service does not start or a flow refuses to."""
     refuse_folder(settings.data_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     on_hangup(signal.default_int_handler)
     try:
         with start_services(settings, kafka_port, redis_port) as ready:
             refuse_start(ready, FLOWS)
-            with Supervisor(ready, report=_report) as flows:
+            probe = LivenessProbe(ready)
+            with Supervisor(ready, restart_policy=RESTART_POLICY, report=_report, is_hung=probe.is_hung) as flows:
                 _print_addresses(ready, has_own_redis=not settings.redis_url)
                 while True:
                     flows.check()

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
+from urllib.error import HTTPError
 from urllib.request import ProxyHandler, build_opener
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -136,13 +137,24 @@ def scrape_flow(settings: Settings, flow: str, timeout_s: float = SCRAPE_TIMEOUT
 
 
 def _scrape_port(settings: Settings, port: int, timeout_s: float) -> Scrape | None:
+    answer = fetch(settings, port, "/metrics", timeout_s)
+    try:
+        return None if answer is None else Scrape.parse(answer[1])
+    except ValueError:  # truncated
+        return None
+
+
+def fetch(settings: Settings, port: int, path: str, timeout_s: float = SCRAPE_TIMEOUT_S) -> tuple[int, str] | None:
+    """HTTP status and text of a flow's endpoint; None if it does not answer, or if the port is 0."""
     if not port:
         return None
     host = settings.metrics_host
     host = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     try:
-        with _OPENER.open(f"http://{host}:{port}/metrics", timeout=timeout_s) as response:
-            return Scrape.parse(response.read().decode())
+        with _OPENER.open(f"http://{host}:{port}{path}", timeout=timeout_s) as response:
+            return response.status, response.read().decode()
+    except HTTPError as error:
+        return error.code, ""
     except (OSError, ValueError):  # refused, timed out or truncated
         return None
 

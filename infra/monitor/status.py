@@ -17,6 +17,7 @@ from infra.local.supervisor import FLOWS
 from infra.monitor import metric_totals
 from infra.monitor.lag import LagReader, PartitionLag
 from infra.monitor.scrape import Histogram, Scrape, scrape_flows
+from infra.run.starts import restarts
 from infra.settings import Settings
 from streaming.kafka.client import consumer_config, topic_name
 from streaming.phase import Phase
@@ -46,6 +47,7 @@ class Status:
     time: float = 0.0  # Unix time in seconds
     lags: Sequence[PartitionLag] = ()
     scrapes: Mapping[str, Scrape | None] = field(default_factory=dict)  # flow -> its metrics; None if it did not answer
+    counted_restarts: Mapping[str, int] = field(default_factory=dict)  # flow -> restarts, from files of this machine
 
     def scrape(self, flow: str) -> Scrape:
         """A flow's metrics, empty if the flow did not answer."""
@@ -59,8 +61,16 @@ class Status:
         return min((phase for phase, is_current in states.items() if is_current), key=_PHASES.index, default="unknown")
 
     def restarts(self, flow: str) -> int:
-        """How often workers of a flow started after a crash."""
+        """How often workers of a flow started after a crash; from its files on this machine if it does not answer."""
+        if self.scrapes.get(flow) is None:
+            return self.counted_restarts.get(flow, 0)
         return int(self.scrape(flow).value("premiere_flow_restarts"))
+
+    @property
+    def served_version(self) -> int | None:
+        """The number of the version that `publish` serves; None before the first, and if it does not answer."""
+        found = self.scrape("publish").select("premiere_version_served")
+        return int(found[0].value) if found and found[0].value >= 0 else None
 
     @property
     def learned(self) -> int:
@@ -104,7 +114,8 @@ class Status:
 
 def read_status(settings: Settings, lags: LagReader) -> Status:
     """Read the status now. Raises TopicError if Kafka does not answer."""
-    return Status(time.time(), lags.read(), scrape_flows(settings))
+    counted = {flow: restarts(settings.data_dir, flow) for flow in FLOWS}
+    return Status(time.time(), lags.read(), scrape_flows(settings), counted)
 
 
 def processed_events(settings: Settings) -> int:
@@ -158,6 +169,7 @@ def as_json(status: Status, newest: tuple[int, Version] | None) -> dict[str, Any
         "learner": {name: learn.value(metric) for name, metric in LEARNER_METRICS.items()},
         "loss": learn.by_label("premiere_learner_loss", "part"),
         "version": version,
+        "served_version": status.served_version,
         "end_to_end_latency_ms": {kind: quantiles_ms(status.end_to_end_latency(kind)) for kind in RECORD_KINDS},
         **metric_totals.mean_table(metric_totals.learner_totals(learn)),
     }
@@ -186,9 +198,9 @@ def _summary_table(found: dict[str, Any]) -> RenderableType:
     for flow, phase in found["phases"].items():
         restarts = found["restarts"][flow]
         crashed = f", {restarts} restart{'s' if restarts > 1 else ''} after a crash" if restarts else ""
-        grid.add_row(flow, f"[red]{phase}[/red]" if phase == NOT_RUNNING else phase + crashed)
+        grid.add_row(flow, (f"[red]{phase}[/red]" if phase == NOT_RUNNING else phase) + crashed)
     learner, events, version = found["learner"], found["events"], found["version"]
-    dead = ", ".join(f"{count} {reason}" for reason, count in events["dead_letters"].items())
+    dead = ", ".join(f"{count:,} {reason}" for reason, count in events["dead_letters"].items() if count)
     grid.add_row(
         "events",
         f"{events['accepted']:,} accepted, {events['duplicates']:,} duplicates, dead letters: {dead or 'none'}",
@@ -204,7 +216,9 @@ def _summary_table(found: dict[str, Any]) -> RenderableType:
             grid.add_row(f"end-to-end latency, {kind}", ", ".join(f"{q} {ms:,.0f} ms" for q, ms in quantiles.items()))
     if version:
         made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version["created"] / 1000))
-        grid.add_row("version", f"{version['number']}, step {version['step']:,}, {made}, {version['path']}")
+        grid.add_row("announced version", f"{version['number']}, step {version['step']:,}, {made}, {version['path']}")
+    served = found["served_version"]
+    grid.add_row("served version", "none" if served is None else str(served))
     for variant, means in found["mrr"].items():
         if means["all"] is not None:
             grid.add_row(f"MRR, {variant}", f"{means['all']:.4f} since the learner started")

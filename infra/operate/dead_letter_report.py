@@ -34,7 +34,7 @@ def _reason_table(listing: Listing) -> Table:
     for name in ("letters", "duplicates", "resent", "uncertain"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("newest", no_wrap=True)
-    table.add_column("example", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("example", overflow="fold", ratio=1)
     for name, group in sorted(listing.reasons.items()):
         counts = [f"{count:,}" for count in (group.letters, group.duplicates, group.resent, group.uncertain)]
         newest = group.newest

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import Consumer
 
 from infra.errors import PremiereError, SettingsError
-from infra.learner_settings import learner_settings, log_settings, set_threads
+from infra.learner_settings import check_checkpoint_settings, learner_settings, log_settings, set_threads
 from infra.run.flow import Flow
 from infra.run.log_retention import start_retention_watch
 from infra.settings import Settings
@@ -25,10 +25,8 @@ from streaming.kafka.ownership import SOLE_PROCESS, Owner
 from streaming.kafka.sink import KafkaSink
 from streaming.kafka.source import KafkaSource, Message, read_all
 from streaming.records import SettingsChange, Version
-from streaming.state.settings_history import shape_differences
 
 if TYPE_CHECKING:
-    from model.settings import LearnerSettings
     from streaming.state.checkpoints import CheckpointStore
     from streaming.state.log_learner import LogLearner
     from streaming.state.version_gate import VersionGate
@@ -177,12 +175,3 @@ def _skip_lost_records(learner: "LogLearner", first: int, same_log: bool) -> Non
             "%s starts at offset %d: retention deleted %d records before they were learned. The learner continues "
             "without them.", t.ACTIVITY, first, lost,
         )  # fmt: skip
-
-
-def check_checkpoint_settings(manifest: Mapping[str, Any], settings: "LearnerSettings", url: str) -> None:
-    """Raises SettingsError if the checkpoint was written with other settings that determine the model's shape."""
-    if names := shape_differences(manifest.get("settings", {}), settings):
-        raise SettingsError(
-            f"The checkpoint at {url} was written with other values of {', '.join(names)}, on which the shape of the "
-            "model depends. Restore them, or set PREMIERE_CHECKPOINTS to another folder to start from scratch."
-        )

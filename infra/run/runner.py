@@ -86,7 +86,8 @@ def run(flow: str, settings: Settings, worker: Worker = SINGLE_WORKER) -> None:
         if isinstance(expected := _expected_error(error), OwnedElsewhereError):
             raise FlowOwnedError(f"The flow {flow} cannot continue. {expected}") from error
         if expected is not None:
-            raise PremiereError(f"The flow {flow} cannot continue. {expected}") from error
+            kind = type(expected) if isinstance(expected, SettingsError) else PremiereError
+            raise kind(f"The flow {flow} cannot continue. {expected}") from error
         raise
 
 

@@ -28,6 +28,11 @@ def counted_start(data_dir: Path, flow: str, worker: int) -> Iterator[None]:
     _write(file, restarts, running=False)
 
 
+def restarts(data_dir: Path, flow: str) -> int:
+    """How often workers of a flow started after a crash, from the files in the data folder."""
+    return sum(int(_read(file).get("restarts", 0)) for file in (data_dir / FOLDER).glob(f"{flow}-*.json"))
+
+
 def _read(file: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
         found = json.loads(file.read_text())

@@ -83,6 +83,8 @@ def run_group(flow: str, settings: Settings, count: int) -> None:
     failed = sorted((code, i) for i, code in enumerate(codes) if code or (code == 0 and not stopping.is_set()))
     if FlowOwnedError.exit_code in codes:
         raise FlowOwnedError(f"Another process owns a worker of {flow}, and all workers were stopped.")
+    if SettingsError.exit_code in codes:
+        raise SettingsError(f"A worker of {flow} refused to start: see its message above.")
     if failed:
         raise ServiceError(_describe_exit(flow, *failed[0]))
 

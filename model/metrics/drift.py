@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from model.setting_fields import live
+from model.setting_fields import live, require_order
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class DriftSettings:
     allowance: float = live(0.75, "deviations that a block mean may fall without becoming suspect", 0, 1000)
     threshold: float = live(7.0, "deviations, summed over blocks, above which the alarm is on", 0, 1e9)
     cap: float = live(8.0, "largest value of the sum", 0, 1e9)
+
+    def __post_init__(self) -> None:
+        require_order("drift", self, "threshold", "cap")
 
 
 @dataclass

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from model.metrics.drift import DriftSettings
-from model.setting_fields import live
+from model.setting_fields import live, require_order
 from model.setting_paths import FieldGroup
 
 
@@ -35,6 +35,10 @@ class GateSettings:
     )
     drift: DriftSettings = field(default_factory=DriftSettings)
 
+    def __post_init__(self) -> None:
+        require_order("gate", self, "min_events", "window")
+        require_order("gate", self, "min_probes", "probes")
+
 
 @dataclass(frozen=True)
 class LogSettings:
@@ -59,6 +63,9 @@ class LogSettings:
         65_536, "offsets below a partition's highest within which a late event is new", 1, 100_000_000
     )
     gate: GateSettings = field(default_factory=GateSettings)
+
+    def __post_init__(self) -> None:
+        require_order("learner", self, "min_batch_events", "max_batch_events")
 
     def load_level(self, rate: float) -> "LoadLevel":
         """The load level at `rate` events/s. Low latency comes before replay and before ranking every event."""

@@ -50,15 +50,19 @@ def extended(
     return made
 
 
-def shape_differences(saved: Mapping[str, Any], model: LearnerSettings) -> list[str]:
-    """The names of the settings of a checkpoint that must not change, and differ. `saved` are its values by path.
+def shape_differences(saved: Mapping[str, Any], model: LearnerSettings) -> dict[str, Any]:
+    """The saved values of the settings that must not change, and differ. `saved` are a checkpoint's values by path.
 
     A value that the checkpoint does not have is the default: that is the behavior from before the setting existed.
     """
     default, current = (values_by_path(one, MODEL_GROUPS) for one in (LearnerSettings(), model))
-    differing = {
-        field.info.follows or field.path
+    values = {
+        field: saved.get(field.path, default[field.path])
         for field in setting_fields(MODEL_GROUPS)
-        if field.info.change == "shape" and saved.get(field.path, default[field.path]) != current[field.path]
+        if field.info.change == "shape"
     }
-    return sorted(differing)
+    differing: dict[str, Any] = {}
+    for field, value in values.items():
+        if value != current[field.path]:
+            differing.setdefault(field.info.follows or field.path, value)  # other fields that follow it are derived
+    return dict(sorted(differing.items()))

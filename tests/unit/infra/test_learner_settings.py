@@ -3,11 +3,15 @@
 from dataclasses import replace
 from typing import get_args
 
+import pytest
 import torch
 
-from infra.learner_settings import learner_settings, set_threads
+from infra.errors import SettingsError
+from infra.learner_settings import check_checkpoint_settings, learner_settings, set_threads
 from infra.settings import Settings
 from model.settings import PRESETS, LearnerSettings, NetworkSettings
+from streaming.state.log_settings import LogSettings
+from streaming.state.settings_history import all_values
 
 
 def test_model_size_setting_offers_every_preset() -> None:
@@ -44,3 +48,13 @@ def test_threads_setting_limits_torch_threads() -> None:
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_checkpoint_of_another_shape_is_refused_by_the_name_of_the_setting() -> None:
+    written, other = learner_settings(Settings()), learner_settings(Settings(model_history=50, horizons=(0, 5)))
+    saved = {"settings": all_values(written, LogSettings())}
+    check_checkpoint_settings(saved, written, "file:///checkpoints/3")
+    with pytest.raises(SettingsError, match=r"/checkpoints/3 .* horizons = 0,3,10, model_history = 100\."):
+        check_checkpoint_settings(saved, other, "file:///checkpoints/3")
+    live = learner_settings(Settings(max_titles=7, filter_seen=False, optimizer={"lr": 0.1}))
+    check_checkpoint_settings(saved, live, "file:///checkpoints/3")

@@ -25,7 +25,12 @@ from tests.support.learner import SETTINGS, LogBuilder
 torch.set_num_threads(1)
 
 FIELDS = [field for field in setting_fields(ALL_GROUPS) if not field.info.follows]
-OTHER_TEXT = {"objective.logq": "none", "optimizer.matrix_optimizer": "muon", "backbone.tasks": "action,genre"}
+OTHER_TEXT = {
+    "drift.cap": "16.0",
+    "objective.logq": "none",
+    "optimizer.matrix_optimizer": "muon",
+    "backbone.tasks": "action,genre",
+}
 NOT_CONSTRUCTED = {  # read only where the option that they belong to is in use
     "optimizer.muon_lr", "objective.title_weight", "objective.task_weight",
 }  # fmt: skip
@@ -130,10 +135,10 @@ def test_tables_come_from_all_sources_in_order(monkeypatch: pytest.MonkeyPatch) 
     ("file", "message"),
     [
         ("[backbone]\nwidht = 96", r"Unknown setting backbone\.widht: did you mean backbone\.width\?"),
-        ("[backbone]\nwidth = 4", r"backbone\.width: .* greater than or equal to 8"),
+        ("[backbone]\nwidth = 4", r"backbone\.width, from premiere\.toml: it must be at least 8"),
         ("[backbone]\nwidth = 65", "Settings contradict each other: backbone.width 65 is no multiple"),
         ("[backbone]\nmax_history = 5", r"Unknown setting backbone\.max_history"),
-        ("[optimizer]\nlr = nan", r"optimizer\.lr: "),
+        ("[optimizer]\nlr = nan", r"optimizer\.lr, from premiere\.toml: it must be at most 1 "),
         ("backbone = 3", "Unknown setting backbone"),
         ("model_history = 300", "model_history 300 is more than activity_history 200"),
         ("[optimizr]\nlr = 1", r"Unknown setting optimizr\.lr: did you mean optimizer\.lr\?"),
@@ -156,3 +161,18 @@ def test_experiments_use_the_same_names() -> None:
     for name, text in (("backbone.width", "wide"), ("model_history", "1.5"), ("backbone.width", "7")):
         with pytest.raises(ValueError, match=r"."):
             with_setting(base, name, text)
+
+
+CONTRADICTIONS = {
+    "learner.min_batch_events": "1000", "gate.min_events": "501", "gate.min_probes": "51", "drift.cap": "6",
+    "backbone.min_temperature": "0.08",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CONTRADICTIONS)
+def test_contradictions_are_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable(path), CONTRADICTIONS[path])
+    with pytest.raises(
+        SettingsError, match=rf"Settings contradict each other: {path.split('.')[0]}\.\w+ .* is more than"
+    ):
+        load()

@@ -30,9 +30,9 @@ def test_every_command_has_help() -> None:
         assert command.callback.__doc__, f"{command.callback.__name__} has no help"
 
 
-def test_expected_error_is_one_line_and_exit_code_1() -> None:
+def test_missing_setting_is_one_line_and_exit_code_2() -> None:
     result = cli.invoke(app, ["topics"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("premiere: ")
@@ -108,7 +108,7 @@ def test_data_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, monkeyp
         monkeypatch.setenv("PREMIERE_DATA_DIR", str(folder))
         result = cli.invoke(app, ["up"])
         (line,) = result.stderr.splitlines()
-        assert (result.exit_code, line.endswith("Set PREMIERE_DATA_DIR.")) == (1, True)
+        assert (result.exit_code, line.endswith("Set PREMIERE_DATA_DIR.")) == (2, True)
 
 
 def test_full_disk_of_the_output_is_one_sentence() -> None:

@@ -15,6 +15,7 @@ from redis import Redis
 from typer.testing import CliRunner
 
 from infra.cli.main import app
+from infra.doctor import host_checks
 from infra.doctor.command import diagnose, refuse_start
 from infra.doctor.findings import Finding
 from infra.errors import SettingsError
@@ -22,6 +23,7 @@ from infra.local.embedded import LOOPBACK, start_kafka, start_redis
 from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 from infra.topics import create_topics, delete_topics
+from model import checkpoint
 from streaming.kafka.client import producer_config
 from streaming.topics import ACTIVITY, DEAD_LETTERS, topics
 from tests.support.kafka import StartBroker
@@ -79,6 +81,7 @@ def test_number_of_partitions_is_compared(settings: Settings) -> None:
         ({"text_encoder": "/nowhere"}, "encoder", "/nowhere"),
         ({"data_dir": Path("/proc/premiere")}, "disk", "cannot be written"),
         ({"checkpoints": "nothing://x"}, "storage", "cannot be written"),
+        ({"data_dir": Path("/dev/null")}, "disk", "cannot be written"),
     ],
 )
 def test_each_fault_is_an_error_with_a_remedy(
@@ -87,6 +90,27 @@ def test_each_fault_is_an_error_with_a_remedy(
     errors = [one for one in problems(settings.model_copy(update=changes)) if one.level == "error"]
     assert part in {one.part for one in errors}
     assert any(text in one.text for one in errors if one.part == part), errors
+
+
+def test_file_in_place_of_a_folder_is_an_error(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "recovery").touch()
+    (found,) = [one for one in problems(settings.model_copy(update={"data_dir": tmp_path})) if one.level == "error"]
+    assert (found.text, found.remedy) == (f"{tmp_path / 'recovery'} is a file where a folder must be", "Move it away.")
+
+
+def test_full_disk_is_an_error_that_refuses_no_start(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_checks, "FULL_GB", 1e12)
+    assert [(one.level, one.part) for one in problems(settings)] == [("error", "disk")]
+    refuse_start(settings, FLOWS)
+
+
+def test_checkpoint_of_another_shape_is_an_error(settings: Settings, tmp_path: Path) -> None:
+    manifest = {"settings": {"backbone.width": 96}}
+    checkpoint.save(str(tmp_path / f"{7:012d}"), {"part": {"number": 1}}, manifest)
+    (found,) = problems(settings.model_copy(update={"checkpoints": str(tmp_path)}))
+    assert (found.level, found.part) == ("error", "model")
+    assert "was written with backbone.width = 96." in found.text
+    assert found.remedy.startswith("Restore these values, or set PREMIERE_CHECKPOINTS")
 
 
 def test_redis_without_limits_and_persistence_is_a_warning(settings: Settings, redis_url: str) -> None:
@@ -237,7 +261,7 @@ def test_command_ends_with_one_sentence_before_a_flow_starts(settings: Settings,
             )  # fmt: skip
         finally:
             client.config_set("maxmemory-policy", "volatile-ttl")
-    assert done.returncode == 1
+    assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.endswith("Set maxmemory-policy volatile-ttl.")
 

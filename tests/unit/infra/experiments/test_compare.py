@@ -130,18 +130,25 @@ def test_settings_are_parsed_from_text() -> None:
     ("text", "message"),
     [
         ("huge", r"'huge' .*\(cpu, 2m, "),
-        ("backbone.widht=8", "backbone.widht is no setting that can be compared"),
+        ("backbone.widht=8", r"backbone.widht is no setting that can be compared: did you mean backbone\.width\?"),
+        ("seed=1,seed=2", "seed is given twice"),
         ("backbone=8", "backbone is no setting"),
         ("learner.capacity=300", "learner.capacity is no setting that can be compared"),
         ("horizons=0", "horizons is no setting that can be compared"),
         ("seed=x", "Invalid value of the setting seed"),
-        ("backbone.width=1.5", r"Invalid value of the setting backbone\.width: .*integer"),
+        ("backbone.width=1.5", r"Invalid value of the setting backbone\.width: it must be a whole number"),
         ("backbone.heads=3", "no multiple of backbone.heads 3"),
     ],
 )
 def test_invalid_settings_name_the_remedy(text: str, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         compare.parse_settings(text, LearnerSettings())
+
+
+def test_equal_sides_are_refused() -> None:
+    compare.refuse_equal_sides(("seed=1", "seed=2"), LearnerSettings())
+    with pytest.raises(SettingsError, match=r"A \(current\) and B \(cpu\) are the same settings"):
+        compare.refuse_equal_sides(("current", "cpu"), LearnerSettings())
 
 
 def test_better_settings_are_shown_as_lines_of_the_settings_file(
@@ -169,4 +176,4 @@ def test_commands_run_on_a_csv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert json.loads(Path("r.json").read_text())["data"] == "e"
         assert image.imread("f.png").shape[0] > 300
     wrong = CliRunner().invoke(app, ["compare", "cpu", "large", "--events", "e.csv"])
-    assert (wrong.exit_code, wrong.stderr[:30]) == (1, "premiere: 'large' is not 'curr")
+    assert (wrong.exit_code, wrong.stderr[:30]) == (2, "premiere: 'large' is not 'curr")

@@ -149,4 +149,4 @@ def test_command_runs_on_a_csv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "No task has enough events" in result.output
     assert list(json.loads(Path("r.json").read_text())["sizes"]) == sizes
     wrong = CliRunner().invoke(app, [*arguments, "--size", "8x1"])
-    assert (wrong.exit_code, wrong.stderr[:28]) == (1, "premiere: A law of three con")
+    assert (wrong.exit_code, wrong.stderr[:28]) == (2, "premiere: A law of three con")

@@ -67,34 +67,93 @@ def test_killed_flow_is_restarted(tmp_path: Path) -> None:
         assert flows.pids()["features"] == before["features"]
 
 
+def check_until_error(flows: Supervisor) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        flows.check()
+        time.sleep(0.01)
+
+
 def test_repeated_crashes_are_an_error_with_log(tmp_path: Path) -> None:
     soon = RestartPolicy(first_delay_s=0.01)
     crashing = (sys.executable, "-c", "import sys; print('the disk is full', flush=True); sys.exit(4)")
     settings = Settings(data_dir=tmp_path)
-    with Supervisor(settings, flows=["learn", "titles"], command=crashing, restart_policy=soon) as flows:
+    with (
+        Supervisor(settings, flows=["learn", "titles"], command=crashing, restart_policy=soon) as flows,
+        pytest.raises(ServiceError, match=r"crashed 6 times \(exit code 4; [\s\S]*the disk is full"),
+    ):
+        check_until_error(flows)
 
-        def keep_checking() -> None:
-            for _ in range(2000):
-                flows.check()
-                time.sleep(0.01)
 
-        with pytest.raises(ServiceError, match=r"crashed 6 times \(exit code 4; [\s\S]*the disk is full"):
-            keep_checking()
+def test_crashing_flow_is_tried_for_ever_without_a_limit(tmp_path: Path) -> None:
+    forever = RestartPolicy(max_restarts=None, first_delay_s=0.001, max_delay_s=0.001)
+    crashing = (sys.executable, "-S", "-c", "raise SystemExit(4)")
+    with Supervisor(Settings(data_dir=tmp_path), ["learn"], crashing, forever) as flows:
+
+        def crashed_often() -> bool:
+            flows.check()
+            return flows.restarts()["learn"] > 7
+
+        _until(crashed_often)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(2, "These settings do not work for the flow learn"), (3, "Another process owns the flow learn")],
+)
+def test_flow_that_cannot_run_is_not_restarted(tmp_path: Path, code: int, message: str) -> None:
+    program = f"import sys; print('premiere: The flow learn cannot continue. The width is 384.'); sys.exit({code})"
+    with Supervisor(Settings(data_dir=tmp_path), ["learn"], (sys.executable, "-c", program)) as flows:
+        with pytest.raises(ServiceError, match=f"{message} .*cannot continue. The width is 384"):
+            check_until_error(flows)
+        assert flows.restarts() == {"learn": 0}
+
+
+def reports_of(tmp_path: Path, program: str, is_hung: Callable[[str], bool] = lambda flow: False) -> str:
+    """The first report about a flow that runs `program`, without the path of its log."""
+    later, reports = RestartPolicy(first_delay_s=60, max_delay_s=60), list[str]()
+    command = (sys.executable, "-c", program)
+    with Supervisor(Settings(data_dir=tmp_path), ["learn"], command, later, reports.append, is_hung) as flows:
+
+        def reported() -> bool:
+            flows.check()
+            return bool(reports)
+
+        _until(reported)
+    assert len(reports) == 1
+    return reports[0].replace(f"; log: {tmp_path / 'logs' / 'learn.log'}", "")
 
 
 def test_each_crash_is_reported_with_the_last_error(tmp_path: Path) -> None:
-    soon, reports = RestartPolicy(first_delay_s=60), list[str]()
-    crashing = (sys.executable, "-c", "raise ValueError('the width is 384')")
-    settings = Settings(data_dir=tmp_path)
-    with Supervisor(settings, ["learn"], crashing, soon, reports.append) as flows:
-        deadline = time.monotonic() + TIMEOUT_S
-        while not reports and time.monotonic() < deadline:
-            flows.check()
-            time.sleep(0.02)
-    assert reports == [
-        f"The flow learn crashed (exit code 1; log: {tmp_path / 'logs' / 'learn.log'}) and starts again in 8 s. "
-        "Its last error: ValueError: the width is 384"
-    ]
+    assert reports_of(tmp_path, "raise ValueError('the width is 384')") == (
+        "The flow learn crashed (exit code 1) and starts again in 60 s. Its last error: ValueError: the width is 384"
+    )
+
+
+def test_error_of_an_earlier_run_is_not_reported(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "learn.log").write_text("premiere: an earlier error\n")
+    assert reports_of(tmp_path, "import os; os.abort()") == (
+        "The flow learn crashed (killed by SIGABRT) and starts again in 60 s. It wrote no error."
+    )
+
+
+def test_flow_that_was_asked_to_stop_did_not_crash(tmp_path: Path) -> None:
+    assert reports_of(tmp_path, "print('nanobind: leaked')") == (
+        "The flow learn ended (exit code 0: it was asked to stop) and starts again in 60 s."
+    )
+
+
+def test_hung_flow_is_killed_and_restarted(tmp_path: Path) -> None:
+    def is_hung(flow: str) -> bool:
+        return (tmp_path / "started").exists()
+
+    started = f"open({str(tmp_path / 'started')!r}, 'w')"
+    program = f"import signal, time; signal.signal(15, signal.SIG_IGN); {started}; time.sleep(600)"
+    assert reports_of(tmp_path, program, is_hung) == (
+        "The flow learn crashed (it did not answer or made no step, and was killed) and starts again in 60 s. "
+        "It wrote no error."
+    )
 
 
 SUPERVISED = """
@@ -116,13 +175,3 @@ def test_no_flow_outlives_its_supervisor(tmp_path: Path, end: signal.Signals) ->
         parent.send_signal(end)
     assert len(pids) == 4
     _until(lambda: not any(is_alive(pid) for pid in pids))
-
-
-def test_flow_that_another_process_owns_is_not_restarted(tmp_path: Path) -> None:
-    program = "import sys; print('premiere: The flow learn cannot continue. It is running elsewhere.'); sys.exit(3)"
-    command = (sys.executable, "-c", program)
-    with Supervisor(Settings(data_dir=tmp_path), flows=["learn"], command=command) as flows:
-        _until(lambda: not flows.pids())
-        with pytest.raises(ServiceError, match="Another process owns the flow learn"):
-            flows.check()
-        assert flows.restarts() == {"learn": 0}

@@ -13,14 +13,23 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from infra.cli.main import app
-from infra.monitor.lag import PartitionLag
+from infra.monitor.lag import LagReader, PartitionLag
 from infra.monitor.metrics_server import start_metrics_server
-from infra.monitor.status import LEARNER_METRICS, Status, as_json, print_status, processed_events, status_and_version
+from infra.monitor.status import (
+    LEARNER_METRICS,
+    Status,
+    as_json,
+    print_status,
+    processed_events,
+    read_status,
+    status_and_version,
+)
 from infra.run.starts import RESTARTS
 from infra.settings import Settings
 from infra.topics import create_topics
 from streaming import phase
 from streaming.flows.learner_metrics import LEARNED_EVENTS, LOSS, POSITION, PREQUENTIAL_SCORED, PREQUENTIAL_SUM
+from streaming.flows.publish import VERSION_SERVED
 from streaming.kafka.dead_letters import DEAD_LETTERS_WRITTEN
 from streaming.phase import Phase
 from streaming.records import Version, to_json
@@ -157,9 +166,37 @@ def test_empty_status_has_no_values() -> None:
     assert "not running" in _as_text(empty)
 
 
-def _as_text(found: Status) -> str:
+def test_restarts_of_a_flow_that_does_not_run_are_shown(settings: Settings, tmp_path: Path) -> None:
+    for worker, count in ((0, 2), (1, 1)):
+        (tmp_path / "starts").mkdir(exist_ok=True)
+        (tmp_path / "starts" / f"titles-{worker}.json").write_text(json.dumps({"restarts": count, "running": False}))
+    with LagReader(settings.kafka_config()) as lags:
+        found = read_status(settings.model_copy(update={"data_dir": tmp_path}), lags)
+    assert "not running, 3 restarts after a crash" in _as_text(found)
+
+
+def test_served_version_is_shown_beside_the_announced_one(settings: Settings) -> None:
+    VERSION_SERVED.set(-1)
+    status, newest = status_and_version(settings)
+    assert (status.served_version, as_json(status, newest)["served_version"]) == (None, None)
+    VERSION_SERVED.set(3)
+    status, newest = status_and_version(settings)
+    assert as_json(status, newest)["served_version"] == 3
+    text = [line.split() for line in _as_text(status, newest).splitlines()]
+    assert ["served", "version", "3"] in text
+    assert any(line[:2] == ["announced", "version"] for line in text)
+
+
+def test_kinds_without_dead_letters_are_left_out(settings: Settings, metrics: None) -> None:
+    DEAD_LETTERS_WRITTEN.labels("never seen")
+    text = _as_text(status_and_version(settings)[0])
+    assert "test status" in text
+    assert "never seen" not in text
+
+
+def _as_text(found: Status, newest: tuple[int, Version] | None = None) -> str:
     console = Console(width=100, file=io.StringIO(), record=True)
-    print_status(found, None, console)
+    print_status(found, newest, console)
     return console.export_text()
 
 
@@ -191,5 +228,5 @@ def test_status_command_without_broker_is_an_error(monkeypatch: pytest.MonkeyPat
     for name in ("KAFKA_BOOTSTRAP_SERVERS", "PREMIERE_BOOTSTRAP_SERVERS"):
         monkeypatch.delenv(name, raising=False)
     result = CliRunner().invoke(app, ["status"])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "run `premiere up`" in result.stderr

@@ -12,7 +12,7 @@ from infra.experiments import compare
 from infra.experiments.verdicts import BETTER
 from infra.learner_settings import learner_settings, log_settings
 from infra.operate.verify import verify
-from infra.run.learn import check_checkpoint_settings, first_offset, learn, report_signals
+from infra.run.learn import first_offset, learn, report_signals
 from infra.settings import Settings, load
 from infra.topics import create_topics
 from model.checkpoint import FORMAT
@@ -21,8 +21,6 @@ from model.signals.table import SIGNALS
 from streaming.records import Tick
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
-from streaming.state.log_settings import LogSettings
-from streaming.state.settings_history import all_values
 from streaming.topics import ACTIVITY, topics
 from tests.support.checkpoint_storage import change_format, write
 from tests.support.evaluation import checkerboard, no_log, no_text
@@ -119,16 +117,6 @@ def test_change_of_a_live_setting_takes_effect_at_the_offset_of_the_checkpoint(s
     output: list[str] = []
     verify(changed, len(announced_versions(changed)) - 1, None, None, output.append)
     assert "bit-identical" in output[0]
-
-
-def test_checkpoint_of_another_shape_is_refused_by_the_name_of_the_setting() -> None:
-    written, other = learner_settings(Settings()), learner_settings(Settings(model_history=50, horizons=(0, 5)))
-    saved = {"settings": all_values(written, LogSettings())}
-    check_checkpoint_settings(saved, written, "file:///checkpoints/3")
-    with pytest.raises(SettingsError, match=r"file:///checkpoints/3 .* horizons, model_history,"):
-        check_checkpoint_settings(saved, other, "file:///checkpoints/3")
-    live = learner_settings(Settings(max_titles=7, filter_seen=False, optimizer={"lr": 0.1}))
-    check_checkpoint_settings(saved, live, "file:///checkpoints/3")
 
 
 def test_learner_refuses_to_start_on_checkpoints_of_another_format_only(settings: Settings) -> None:
