@@ -189,7 +189,7 @@ def run_fault(log: FaultyLog, has_gate: bool, breaks: Callable[[LogLearner], Non
         previous = message.appended
         run.faulty |= breaks is None and log.start <= message.offset < log.stop
         run.feed(message)
-        full = run.learner.rankings["full"]
+        full = run.learner.evaluation.rankings["full"]
         if message.offset in (log.stop, log.messages[-1].offset):
             sums[int(message.offset > log.stop)] = full.sums()[0, 0], full.scored()["all"]
     reciprocal, scored = sums[1] - sums[0]

@@ -28,7 +28,7 @@ from infra.data.datasets import Dataset
 from infra.data.locate import locate
 from infra.errors import PremiereError
 from infra.experiments.machine import resident_mib
-from infra.experiments.other_streams import HOUR_DAYS, globo
+from infra.experiments.other_streams import globo
 from infra.local.session import Session
 from infra.monitor.lag import FLOW_TOPICS, PartitionLag
 from infra.monitor.metric_totals import MetricTotals, learner_totals, totals_since
@@ -203,13 +203,13 @@ def hourly_popularity_mrr(data: Dataset, first: int, every: int = RANK_EVERY) ->
 
     All events are counted; one in `every` is ranked, unless its user has seen the title.
     """
-    baselines, reciprocal_ranks = Baselines(window_days=HOUR_DAYS), []
+    baselines, reciprocal_ranks = Baselines(), []
     for launch in data.launches:
         baselines.launch(launch.title)
     for k in range(len(data)):
         event = data.event(k)
         if k >= first and k % every == 0 and not baselines.has_seen(event.user, event.title):
-            reciprocal_ranks.append(1 / baselines.rank(event.user, event.title, event.ts)["popularity_recent"])
+            reciprocal_ranks.append(1 / baselines.rank(event.user, event.title, event.ts)["popularity_1h"])
         baselines.count(event.user, event.title, event.ts)
     return float(np.mean(reciprocal_ranks)) if reciprocal_ranks else float("nan")
 

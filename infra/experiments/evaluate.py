@@ -19,6 +19,7 @@ import numpy as np
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.experiments import prequential
+from infra.experiments.baseline_report import best_recent_window, describe_window
 from infra.experiments.prequential import BATCH_EVENTS, MicroBatch, Observer, warmup_targets
 from infra.learner_settings import set_threads
 from model.learner import Learner, RankedEvent, new_pipeline
@@ -122,8 +123,10 @@ class VariantScores:
     def report(self, candidates: int) -> dict[str, Any]:
         """All metrics by variant; `candidates`: number of titles that could be listed at the end."""
         lists = beyond_accuracy.beyond_accuracy_report(self.beyond_accuracy, candidates)
+        metrics = ranking_report(self.by_slice)
         return {
-            **ranking_report(self.by_slice),
+            **metrics,
+            "best_recent_window": best_recent_window(metrics["mrr"]),
             "by_popularity": popularity_buckets.popularity_report(self.by_popularity),
             "beyond_accuracy": {"top": TOP_K, "candidates": candidates, **lists},
         }
@@ -177,6 +180,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         cells += [report["hr10"][name]["all"], report["ndcg10"][name]["all"]]
         row = [f"{_cell(cell):>{w}}" for cell, w in zip(cells, (9, 12, 10, 11, 9, 9), strict=True)]
         yield f"{name:<20}" + "".join(row)
+    yield describe_window(report["best_recent_window"])
     yield ""
     yield from _popularity_lines(report["by_popularity"])
     yield ""

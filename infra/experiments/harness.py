@@ -226,18 +226,18 @@ def run_prequential(
     encode: Encoder,
     learner: Learner,
     log: Log,
-    baselines: Baselines | None = None,
+    with_baselines: bool = False,
     before_batch: BeforeBatch | None = None,
     history: int = ACTIVITY_HISTORY,
     first: int | None = None,
 ) -> ScoredEvents:
     """Rank the titles before every event, then learn from it (`infra.experiments.prequential`); returns every scored
-    event. Events before index `first` of the dataset (by default the first fifth) are learned but not scored. With
-    `baselines`, their ranks are recorded too."""
+    event. Events before index `first` of the dataset (by default the first fifth) are learned but not scored. The ranks
+    of the baselines are recorded too if `with_baselines`."""
     progress = ProgressPrinter(data.targets_before(len(data)), log)
-    recorder = _Recorder(learner, progress, baselines is not None, before_batch)
+    recorder = _Recorder(learner, progress, with_baselines, before_batch)
     start = None if first is None else data.targets_before(first)
-    prequential.run(data, encode, learner, recorder, start, history, baselines)
+    prequential.run(data, encode, learner, recorder, start, history)
     return recorder.recorded
 
 

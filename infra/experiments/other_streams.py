@@ -18,15 +18,14 @@ import pandas as pd
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
-from infra.experiments.harness import Log, ScoredEvents, backbone_only, instrumented, run_prequential
+from infra.experiments.baseline_report import against_baselines
+from infra.experiments.harness import Log, instrumented, run_prequential
 from infra.experiments.machine import resident_mib
 from infra.experiments.prequential import BATCH_EVENTS, micro_batches
 from model.learner import Learner
-from model.metrics.baselines import BASELINES, Baselines
 from model.settings import LearnerSettings
 from streaming.state.log_settings import LogSettings
 
-HOUR_DAYS: Final = 1 / 24  # window of recent popularity for news, in days
 GLOBO_DAY: Final = "2017-10-10"  # first day of the globo stream
 MAX_USER_EVENTS: Final = 50  # per user of ml-1m
 EVENT_GAP_S: Final = 30  # between two events of a user of ml-1m
@@ -58,29 +57,14 @@ def ml_1m(folder: Path) -> Dataset:
     return from_tables(Table("ml-1m", events), Table("movies.dat", titles), name="ml-1m in users' order")
 
 
-def compare(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, days: float = 30) -> dict[str, Any]:
-    """The full model, the model without a backbone, and the baselines, with paired differences. `days`: window of
-    recent popularity."""
+def compare(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+    """The full model, the model without a backbone, and the baselines, with paired differences."""
     pipelines = {"full": instrumented(settings), "no_backbone": instrumented(settings, backbone=False)}
-    baselines = Baselines(window_days=days, repeats=settings.repeats)
-    recorded = run_prequential(data, encode, Learner(settings, dict(pipelines)), log, baselines)
+    recorded = run_prequential(data, encode, Learner(settings, dict(pipelines)), log, with_baselines=True)
     return {
         "events": len(data), "scored": len(recorded), "users": len(set(data.user.tolist())),
-        "titles": len(set(data.title.tolist())), "days": days, **report(recorded),
+        "titles": len(set(data.title.tolist())), **against_baselines(recorded, ["no_backbone"]),
     }  # fmt: skip
-
-
-def report(recorded: ScoredEvents) -> dict[str, Any]:
-    """MRR by variant, the gain of the backbone, and the gains over the best baseline."""
-    mrr = {name: recorded.mrr(name) for name in recorded.ranks}
-    best = max(BASELINES, key=lambda name: mrr[name]["all"] or 0.0)
-    pairs = [("full", "no_backbone"), ("full", best), (backbone_only("full"), best)]
-    return {
-        "mrr": mrr,
-        "best": best,
-        "gains": [{"variant": a, "reference": b, "gain": recorded.gain(a, b)} for a, b in pairs],
-        "curve": recorded.curve(),
-    }
 
 
 def throughput(

@@ -43,11 +43,10 @@ def run(
     observer: Observer,
     first: int | None = None,
     history: int = ACTIVITY_HISTORY,
-    baselines: Baselines | None = None,
 ) -> None:
     """Run the loop over a dataset. Target events before the number `first` (by default those of the first fifth of the
     dataset) are learned but not scored. The learner gets at most `history` earlier events of a user."""
-    baselines = Baselines(repeats=learner.settings.repeats) if baselines is None else baselines
+    baselines = Baselines(repeats=learner.settings.repeats)
     first = warmup_targets(data) if first is None else first
     done = 0
     for batch in micro_batches(data, encode, history):

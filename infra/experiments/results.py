@@ -26,15 +26,15 @@ from features.text_encoders import Encoder, load_encoder
 from infra.data.datasets import Dataset
 from infra.data.locate import locate
 from infra.experiments import ablations, evaluate, other_streams, reports_page, results_page, retraining, user_sequences
+from infra.experiments.baseline_report import against_baselines
 from infra.experiments.coldstart import cold_share
-from infra.experiments.harness import Log, ProgressPrinter, ScoredEvents, backbone_only, extra_ranks, instrumented
+from infra.experiments.harness import Log, ProgressPrinter, ScoredEvents, extra_ranks, instrumented
 from infra.experiments.machine import device
 from infra.experiments.reports import REPORT_PARTS, ReportPart
 from infra.learner_settings import learner_settings, set_threads
 from infra.settings import load as load_settings
 from model import checkpoint
 from model.learner import RankedEvent
-from model.metrics.baselines import BASELINES
 from model.settings import LearnerSettings
 from model.signals.table import SIGNALS
 
@@ -67,17 +67,7 @@ def headline(encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log
         progress(done, recorded)
 
     report = evaluate.evaluate(data, encode, settings, on_progress, on_scored, dict(pipelines))
-    mrr = {name: recorded.mrr(name) for name in recorded.ranks}
-    best = max(BASELINES, key=lambda name: mrr[name]["all"] or 0.0)
-    references = ["no_backbone", "frozen", best]
-    pairs = [("full", reference) for reference in references] + [(backbone_only("full"), best)]
-    return {
-        "report": report,
-        "mrr": mrr,
-        "best": best,
-        "gains": [{"variant": a, "reference": b, "gain": recorded.gain(a, b)} for a, b in pairs],
-        "curve": recorded.curve(),
-    }
+    return {"report": report, **against_baselines(recorded, ["no_backbone", "frozen"])}
 
 
 def parts(
@@ -97,11 +87,11 @@ def parts(
     sources: dict[str, Callable[[int | None], Any]] = {"given": given}
     if clicks:
         sources["globo"] = partial(other_streams.globo, clicks)
-        run = partial(run_comparison, encode, settings, other_streams.HOUR_DAYS)
+        run = partial(run_comparison, encode, settings)
         yield ResultsPart("globo", 20_000, sources["globo"], run)
     if ml_1m:
         sources["ml-1m"] = lambda limit: user_sequences.load(ml_1m / "ml1m_ordered.parquet", limit=limit)
-        run = partial(run_comparison, encode, settings, 30)
+        run = partial(run_comparison, encode, settings)
         yield ResultsPart("ml-1m", 20_000, lambda limit: other_streams.ml_1m(ml_1m).slice(0, limit), run)
     if clicks:
         run = partial(run_throughput, encode, settings, minutes)
@@ -117,9 +107,9 @@ def run_ablations(group: str, encode: Encoder, settings: LearnerSettings, data: 
     return {"rows": ablations.run(rows, data, encode, settings, log)}
 
 
-def run_comparison(encode: Encoder, settings: LearnerSettings, days: float, data: Dataset, log: Log) -> dict[str, Any]:
+def run_comparison(encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log) -> dict[str, Any]:
     """The model and the baselines on another stream."""
-    return other_streams.compare(data, encode, settings, log, days)
+    return other_streams.compare(data, encode, settings, log)
 
 
 def run_throughput(

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS
 from infra.experiments.harness import backbone_only
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, WORSE, verdict
+from model.metrics.baselines import RECENT_WINDOWS
 
 VARIANT_STYLES: Final[dict[str, tuple[str, str]]] = {  # variant -> color and line style, the same in every figure
     "full": (COLORS["full"], "-"),
@@ -22,7 +23,7 @@ VARIANT_STYLES: Final[dict[str, tuple[str, str]]] = {  # variant -> color and li
     backbone_only("retrained"): (SERIES_COLORS[2], ":"),
     "retrained, frozen counters": (SERIES_COLORS[1], "-"),
     "cooccurrence": (COLORS["cooccurrence"], "--"),
-    "popularity_recent": (COLORS["popularity_recent"], "--"),
+    **dict.fromkeys(RECENT_WINDOWS, (COLORS["popularity_recent"], "--")),  # a figure shows the best of them
     "popularity": (COLORS["popularity"], "--"),
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.experiments import ablations, evaluate, other_streams, results_figures
+from infra.experiments.baseline_report import best_recent_window, describe_window
 from infra.experiments.harness import BACKBONE_ONLY, backbone_only
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, VERDICTS, WORSE, format_ci, format_size, verdict
 
@@ -25,7 +26,10 @@ LABELS: Final = {
     backbone_only("retrained"): "retrained, backbone only",
     "retrained, frozen counters": "retrained, frozen counters",
     "cooccurrence": "last-title co-occurrence",
-    "popularity_recent": "popularity, recent",
+    "popularity_1h": "popularity, last hour",
+    "popularity_1d": "popularity, last day",
+    "popularity_7d": "popularity, last 7 days",
+    "popularity_30d": "popularity, last 30 days",
     "popularity": "popularity, all time",
 }
 VERDICT_LABELS: Final = {
@@ -105,13 +109,14 @@ def headline(part: Mapping[str, Any], page: Path) -> Iterator[str]:
 
 
 def mrr_table(mrr: Mapping[str, Mapping[str, float | None]]) -> Iterator[str]:
-    """MRR by variant and slice."""
+    """MRR by variant and slice, and the best window of recent popularity."""
     yield "| MRR | " + " | ".join(SLICE_LABELS.values()) + " |"
     yield "|---|" + "---:|" * len(SLICE_LABELS)
     for name in [*(known for known in LABELS if known in mrr), *(name for name in mrr if name not in LABELS)]:
         if name.endswith(BACKBONE_ONLY) and name not in LABELS:
             continue
         yield f"| {LABELS.get(name, name)} | " + " | ".join(decimal(mrr[name][part]) for part in SLICE_LABELS) + " |"
+    yield "\n" + describe_window(best_recent_window(mrr))
 
 
 def difference_table(gains: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -224,7 +229,7 @@ def other_stream(name: str, part: Mapping[str, Any], page: Path) -> Iterator[str
     if name == "globo":
         yield (
             f"{size}: the first clicks from {other_streams.GLOBO_DAY} on, with an untrained model. Articles have no "
-            "text. Recent popularity covers the last hour.\n"
+            "text.\n"
         )
     else:
         yield (

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
+from infra.experiments.baseline_report import with_baselines
 from infra.experiments.batch_retraining import (
     EventHistories,
     FlopEstimator,
@@ -39,7 +40,6 @@ from infra.experiments.batch_retraining import (
 from infra.experiments.harness import Instrumented, Log, ScoredEvents, instrumented, run_prequential
 from infra.experiments.prequential import MicroBatch
 from model.learner import Learner
-from model.metrics.baselines import Baselines
 from model.pipeline import RankingRequest, RankResult
 from model.settings import LearnerSettings
 from model.signals import candidates
@@ -180,7 +180,7 @@ def run(
     variants = pipelines(settings)
     learner = Learner(settings, dict(zip(VARIANTS, variants, strict=True)))
     schedule = RetrainingSchedule(settings, learner, log, every)
-    recorded = run_prequential(data, encode, learner, log, Baselines(repeats=settings.repeats), schedule)
+    recorded = run_prequential(data, encode, learner, log, with_baselines=True, before_batch=schedule)
     return report(recorded, len(data), variants[0].cost, schedule)
 
 
@@ -192,11 +192,10 @@ def report(recorded: ScoredEvents, events: int, online: FlopEstimator, schedule:
     return {
         "every": schedule.every,
         "retrainings": schedule.retrainings,
-        "mrr": {name: recorded.mrr(name) for name in recorded.ranks},
+        **with_baselines(recorded),
         "gains": [
             {"variant": ONLINE, "reference": other, "gain": recorded.gain(ONLINE, other)} for other in VARIANTS[1:]
         ],
-        "curve": recorded.curve(),
         "flops": {
             ONLINE: online.total(), RETRAINED: retrained, "network": schedule.cost.total(),
             "tenth_at_events": (

@@ -173,7 +173,7 @@ def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Versio
 
 def _manifest_fields(learner: LogLearner, version: Version, log_id: str) -> dict[str, Any]:
     """The manifest fields of a recomputed version."""
-    mrr = learner.rankings["full"].recent()["mrr"]["all"]
+    mrr = learner.evaluation.rankings["full"].recent()["mrr"]["all"]
     fields = {"step": learner.batches, "position": learner.position, "learned": learner.learned, "mrr": mrr}
     return {**fields, "log": log_id, "created": version.created, "environment": numeric_environment()}
 

@@ -1,8 +1,11 @@
-"""The three baselines: popularity, recent popularity and co-occurrence, evaluated prequentially.
+"""The baselines: popularity, recent popularity in several windows, and co-occurrence, evaluated prequentially.
 
 - `popularity`: the title's events so far.
-- `popularity_recent`: its events in the last `window_days`, ties broken by popularity: recent + 1e-6 popularity.
-- `cooccurrence`: how often the title directly followed the user's last title: follows + 1e-3 recent + 1e-6 popularity.
+- `popularity_1h`, `_1d`, `_7d`, `_30d`: its events in the last hour, day, 7 days or 30 days, ties broken by popularity:
+  recent + 1e-6 popularity. The best window depends on the stream. MRR by window, shortest first: 0.243, 0.240, 0.240,
+  0.240 on the first 20,000 clicks of globo, and 0.055, 0.067, 0.079, 0.062 on tests/data.
+- `cooccurrence`: how often the title directly followed the user's last title: follows + 1e-3 recent + 1e-6 popularity,
+  where recent is of 30 days. Other windows change its MRR by -4 % to +8 % on these streams and on ml-small-2016.
 
 They rank the launched titles that the user has not seen (all launched titles with `repeats`). Ties get the average
 rank. An event is counted only after it was ranked. The live learner runs the baselines beside the model, so their
@@ -14,7 +17,6 @@ V titles
 
 import math
 from array import array
-from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -22,10 +24,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.metrics.ranking import average_rank
+from model.metrics.recent_counts import RecentCounts
 
-BASELINES: Final = ("popularity", "popularity_recent", "cooccurrence")
+_HOUR_MS: Final = 3_600_000
+RECENT_WINDOWS: Final = {  # ms
+    "popularity_1h": _HOUR_MS,
+    "popularity_1d": 24 * _HOUR_MS,
+    "popularity_7d": 7 * 24 * _HOUR_MS,
+    "popularity_30d": 30 * 24 * _HOUR_MS,
+}
+BASELINES: Final = ("popularity", *RECENT_WINDOWS, "cooccurrence")
 EVICTION_SLACK: Final = 50  # an eviction frees 1/50 of the titles, because it rebuilds the state
-_DAY_MS: Final = 86_400_000
+INITIAL_TITLES: Final = 1024  # rows that are allocated at the start; their number grows by doubling
 
 
 class _User:
@@ -41,27 +51,23 @@ class _User:
 
 
 class Baselines:
-    """All three baselines: `launch` titles, then for each event first `rank`, then `count`. Times in ms."""
+    """All baselines: `launch` titles, then for each event first `rank`, then `count`. Times in ms."""
 
     def __init__(
         self,
         *,
-        window_days: float = 30,
         repeats: bool = False,
         max_titles: int = 1_000_000,
         max_seen: int = 20_000_000,
         max_pairs: int = 5_000_000,
         max_window_events: int = 5_000_000,
     ) -> None:
-        self.window_ms, self.repeats = round(window_days * _DAY_MS), repeats
-        self.max_titles, self.max_seen, self.max_pairs = max_titles, max_seen, max_pairs
-        self.max_window_events = max_window_events
+        self.repeats, self.max_titles, self.max_seen, self.max_pairs = repeats, max_titles, max_seen, max_pairs
         self._row: dict[str, int] = {}
         self._ids: list[str] = []
-        self._launched = np.zeros(1024, bool)  # by row; grows by doubling, like the next two arrays
-        self._popularity = np.zeros(1024)
-        self._recent = np.zeros(1024)
-        self._window: deque[tuple[int, int]] = deque()  # (ts, row) of the events in the window
+        self._launched, self._popularity = np.zeros(0, bool), np.zeros(0)  # by row
+        self._recent = RecentCounts(tuple(RECENT_WINDOWS.values()), max_window_events)
+        self._reserve(INITIAL_TITLES)
         self._users: dict[str, _User] = {}  # least recently active first
         self._follows: dict[int, dict[int, int]] = {}  # row -> {next row: count}, least recently updated first
         self._seen_total = self._pairs = 0  # entries in all users' seen sets, in all follow tables
@@ -105,14 +111,8 @@ class Baselines:
     def count(self, user: str, title: str, ts: int) -> None:
         """Count one event after it was ranked. Actions of weight 0 are context only and must not be counted."""
         row = self._add(title)
-        for _, expired in self._expired(ts):
-            self._recent[expired] -= 1
-            self._window.popleft()
-        if len(self._window) >= self.max_window_events:  # a busy month, or an event with a future time at the front
-            self._recent[self._window.popleft()[1]] -= 1
         self._popularity[row] += 1
-        self._recent[row] += 1
-        self._window.append((ts, row))
+        self._recent.count(row, ts)
         state = self._users.pop(user) if user in self._users else _User()
         self._users[user] = state  # at the end: most recently active
         self._count_follow(state.last, row)
@@ -131,14 +131,16 @@ class Baselines:
     def _scores(self, user: str, ts: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
         """Scores of all titles by baseline; -inf for titles that are not candidates."""
         state = self._users.get(user)
-        size, recent_V = len(self._row), self._recent_at(ts)
+        size = len(self._row)
+        recent_WV = self._recent.at(ts, size)
         popularity_V, candidate_V = self._popularity[:size], self._launched[:size]
         if not self.repeats and state is not None and state.seen_order:
             candidate_V = candidate_V.copy()
             candidate_V[np.frombuffer(state.seen_order, np.int32)] = False
         follow_V = self._follow_counts(state.last if state else -1, size)
         tie_break_V = popularity_V * 1e-6
-        scores = popularity_V, recent_V + tie_break_V, follow_V + recent_V * 1e-3 + tie_break_V
+        recent = (recent_V + tie_break_V for recent_V in recent_WV)
+        scores = popularity_V, *recent, follow_V + recent_WV[-1] * 1e-3 + tie_break_V
         masked = (np.where(candidate_V, score_V, -math.inf) for score_V in scores)
         return zip(BASELINES, masked, strict=True)
 
@@ -152,10 +154,14 @@ class Baselines:
         self._row[title] = row
         self._ids.append(title)
         if row == len(self._popularity):
-            self._launched, self._popularity, self._recent = (
-                np.concatenate([old, np.zeros_like(old)]) for old in (self._launched, self._popularity, self._recent)
-            )
+            self._reserve(2 * row)
         return row
+
+    def _reserve(self, titles: int) -> None:
+        """Make room for this number of title rows."""
+        missing = titles - len(self._popularity)
+        self._launched, self._popularity = (np.pad(old, (0, missing)) for old in (self._launched, self._popularity))
+        self._recent.reserve(titles)
 
     def _evict_titles(self) -> None:
         """Evict the titles with the fewest events, withdrawn ones first; their rows close up."""
@@ -166,10 +172,10 @@ class Baselines:
         rows: list[int] = np.where(kept_V, kept_V.cumsum() - 1, -1).tolist()  # by former row, -1 for evicted titles
         self._ids = [title for title, kept in zip(self._ids, kept_V.tolist(), strict=True) if kept]
         self._row = {title: row for row, title in enumerate(self._ids)}
-        for values_V in (self._launched, self._popularity, self._recent):
+        for values_V in (self._launched, self._popularity):
             values_V[: len(self._ids)] = values_V[:size][kept_V]
             values_V[len(self._ids) :] = 0
-        self._window = deque((ts, rows[row]) for ts, row in self._window if rows[row] >= 0)
+        self._recent.keep_rows(rows)
         for user, state in self._users.items():
             seen = array("i", (rows[row] for row in state.seen_order if rows[row] >= 0))
             self._users[user] = _User(rows[state.last] if state.last >= 0 else -1, state.events, seen)
@@ -180,23 +186,6 @@ class Baselines:
         }
         self._seen_total = sum(len(state.seen) for state in self._users.values())
         self._pairs = sum(map(len, self._follows.values()))
-
-    def _expired(self, ts: int) -> list[tuple[int, int]]:
-        """The entries at the front of the window that are too old at `ts`."""
-        expired = []
-        for entry in self._window:
-            if entry[0] >= ts - self.window_ms:
-                break
-            expired.append(entry)
-        return expired
-
-    def _recent_at(self, ts: int) -> NDArray[np.float64]:
-        recent_V = self._recent[: len(self._row)]
-        expired = self._expired(ts)
-        if expired:
-            recent_V = recent_V.copy()
-            np.subtract.at(recent_V, [row for _, row in expired], 1)
-        return recent_V
 
     def _follow_counts(self, last: int, size: int) -> NDArray[np.float64]:
         follow_V = np.zeros(size)
@@ -227,8 +216,7 @@ class Baselines:
             "titles": list(self._row),
             "launched": self._launched[:size].copy(),
             "popularity": self._popularity[:size].astype(np.int64),
-            "recent": self._recent[:size].astype(np.int64),
-            "window": _flat(self._window, 2),
+            "recent": self._recent.state_dict(),
             "users": list(self._users),
             "user_counts": _flat(((u.last, u.events, len(u.seen_order)) for u in users), 3),
             "seen": np.concatenate([np.zeros(0, np.int32), *(np.array(u.seen_order, np.int32) for u in users)]),
@@ -238,17 +226,12 @@ class Baselines:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state that `state_dict` returned, bit for bit; the settings come from the constructor."""
         size = len(state["titles"])
-        capacity = max(1024, size)
         self._ids = list(state["titles"])
         self._row = {title: row for row, title in enumerate(self._ids)}
-        self._launched, self._popularity, self._recent = (
-            np.zeros(capacity, bool),
-            np.zeros(capacity),
-            np.zeros(capacity),
-        )
+        self._launched, self._popularity = np.zeros(0, bool), np.zeros(0)
+        self._reserve(max(INITIAL_TITLES, size))
         self._launched[:size], self._popularity[:size] = state["launched"], state["popularity"]
-        self._recent[:size] = state["recent"]
-        self._window = deque((ts, row) for ts, row in np.asarray(state["window"]).tolist())
+        self._recent.load_state_dict(state["recent"])
         self._users, start = {}, 0
         for user, (last, events, n) in zip(state["users"], np.asarray(state["user_counts"]).tolist(), strict=True):
             seen = np.asarray(state["seen"])[start : start + n].tolist()
@@ -269,5 +252,5 @@ def _top_rows(score_V: NDArray[np.float64], limit: int) -> list[int]:
     return top
 
 
-def _flat(rows: Iterator[tuple[int, ...]] | deque[tuple[int, int]], width: int) -> NDArray[np.int64]:
+def _flat(rows: Iterator[tuple[int, ...]], width: int) -> NDArray[np.int64]:
     return np.fromiter((value for row in rows for value in row), np.int64).reshape(-1, width)

@@ -184,7 +184,7 @@ class _Step:
 
     def _manifest(self) -> dict[str, Any]:
         learner = self.learner
-        mrr = learner.rankings["full"].recent()["mrr"]["all"]
+        mrr = learner.evaluation.rankings["full"].recent()["mrr"]["all"]
         return {
             "step": learner.batches,
             "position": learner.position,

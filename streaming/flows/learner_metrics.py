@@ -4,6 +4,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
+from model.metrics.baselines import RECENT_WINDOWS
 from model.metrics.ranking import RANKING_METRICS, SLICES
 from streaming.state.log_learner import LogLearner
 
@@ -40,6 +41,10 @@ PREQUENTIAL_SUM: Final = Counter(
 PREQUENTIAL_SCORED: Final = Counter("premiere_prequential_scored_total", "Events scored by slice.", ["slice"])
 RECENT_MRR: Final = Gauge(
     "premiere_prequential_recent_mrr", "MRR over the most recent scored events.", ["variant", "slice"]
+)
+RECENT_WINDOW_S: Final = Gauge(
+    "premiere_prequential_recent_window_seconds",
+    "Window of the baseline `popularity_recent`: the best one of the previous scored events.",
 )
 LOST_RECORDS: Final = Counter(
     "premiere_learner_lost_records_total", "Log records that retention deleted before they were learned."
@@ -89,7 +94,7 @@ class LearnerMetrics:
         GATE_FAILING_S.set(learner.gate.failing_ms(learner.clock.now) / 1000)
         for part, loss in learner.losses.items():
             LOSS.labels(part).set(loss)
-        for variant, ranking in learner.rankings.items():
+        for variant, ranking in learner.evaluation.rankings.items():
             total, recent = ranking.sums(), ranking.recent()["mrr"]
             for m, metric in enumerate(RANKING_METRICS):
                 for s, name in enumerate(SLICES):
@@ -97,13 +102,14 @@ class LearnerMetrics:
             for name in SLICES:
                 value = recent[name]
                 RECENT_MRR.labels(variant, name).set(float("nan") if value is None else value)
-        for name, count in learner.rankings["full"].scored().items():
+        RECENT_WINDOW_S.set(RECENT_WINDOWS[learner.evaluation.recent_window.name] / 1000)
+        for name, count in learner.evaluation.rankings["full"].scored().items():
             self._set_total(PREQUENTIAL_SCORED.labels(name), count)
 
     def _report_model(self) -> None:
         """Report the counts that the model keeps itself."""
         stream_state, pipeline = self.learner.learner.stream_state, self.learner.learner.pipelines["full"]
-        self._set_total(UNKNOWN_TITLE_EVENTS, self.learner.unknown_title_events)
+        self._set_total(UNKNOWN_TITLE_EVENTS, self.learner.evaluation.unknown_title_events)
         self._set_total(WAITING_TITLE_EVENTS, stream_state.waiting_title_events)
         self._set_total(TITLE_EVICTIONS, stream_state.evicted_titles)
         WAITING_TITLES.set(len(stream_state.admission))

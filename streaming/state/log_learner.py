@@ -19,8 +19,6 @@ import msgspec
 from prometheus_client import Counter
 
 from model.learner import BatchResult, Learner, UserUpdate
-from model.metrics.baselines import BASELINES, Baselines
-from model.metrics.ranking import PrequentialMetrics
 from model.seed import keep_weights_only
 from model.settings import LearnerSettings
 from model.state.embedding_space import EmbeddingSpace
@@ -39,6 +37,7 @@ from streaming.records import (
 )
 from streaming.state.deduplicator import Deduplicator
 from streaming.state.event_rate import EventRate
+from streaming.state.live_evaluation import LiveEvaluation
 from streaming.state.log_clock import LogClock, recorded_until
 from streaming.state.log_settings import LogSettings
 from streaming.state.open_batch import OpenBatch
@@ -56,18 +55,18 @@ UNDECODABLE_RECORDS: Final = Counter(
 
 
 class LogLearner:
-    """A learner, the baselines and their prequential evaluation, fed with the records of one log in order."""
+    """A learner and its prequential evaluation, fed with the records of one log in order."""
 
     def __init__(self, learner: Learner, settings: LogSettings) -> None:
         self.learner, self.settings = learner, settings
-        self.baselines = Baselines(repeats=learner.settings.repeats)
-        self.rankings = {name: PrequentialMetrics() for name in ("full", *BASELINES)}
-        self.gate, self.verdict = VersionGate(learner, self.rankings, settings.gate), Verdict()  # of the last check
+        self.evaluation = LiveEvaluation(learner.settings.repeats)
+        self.gate = VersionGate(learner, self.evaluation.rankings, settings.gate)
+        self.verdict = Verdict()  # of the last check
         self.deduplicator = Deduplicator(settings.dedup_window)
         self.position = 0  # next log offset that is not in the state
         self.clock = LogClock()  # log time at `position`
         self.batches = 0  # micro-batches so far
-        self.learned, self.duplicates, self.unknown_title_events = 0, 0, 0  # events so far
+        self.learned, self.duplicates = 0, 0  # events so far
         self.event_rate = EventRate()
         self.batch_events, self.replay_ratio, self.eval_ratio = settings.load_level(0)
         self.losses: dict[str, float] = {}  # nats, of the last micro-batch
@@ -147,9 +146,8 @@ class LogLearner:
         """The parts of a checkpoint, without the open micro-batch."""
         log = {
             "deduplicator": self.deduplicator.state_dict(),
-            "baselines": self.baselines.state_dict(),
-            "rankings": {name: ranking.state_dict() for name, ranking in self.rankings.items()},
-            "counts": [self.position, self.learned, self.duplicates, self.unknown_title_events],
+            "evaluation": self.evaluation.state_dict(),
+            "counts": [self.position, self.learned, self.duplicates],
             "batches": self.batches,
             "clock": list(self.clock),
             "recent_events": self.event_rate.state(),
@@ -171,11 +169,9 @@ class LogLearner:
         if not same_log:
             keep_weights_only(self.learner)
         else:
-            self.baselines.load_state_dict(log["baselines"])
-            for name, ranking in self.rankings.items():
-                ranking.load_state_dict(log["rankings"][name])
+            self.evaluation.load_state_dict(log["evaluation"])
             self.deduplicator.load_state_dict(log["deduplicator"])
-            self.position, self.learned, self.duplicates, self.unknown_title_events = log["counts"]
+            self.position, self.learned, self.duplicates = log["counts"]
             self.event_rate = EventRate(log["recent_events"])
             self.replay_ratio, self.batch_events = log["replay_ratio"], log["batch_events"]
             self.clock = self._read_clock = LogClock.restored(log["clock"])
@@ -219,7 +215,7 @@ class LogLearner:
     def _erase_user(self, erasure: UserErasure) -> None:
         if self.deduplicator.is_new(erasure.partition, erasure.offset, erasure.source):
             self.learner.erase_user(erasure.user)
-            self.baselines.erase_user(erasure.user)
+            self.evaluation.baselines.erase_user(erasure.user)
             self.gate.erase_user(erasure.user)
             self._changed = True
 
@@ -262,21 +258,13 @@ class LogLearner:
         catalog = self.learner.stream_state.catalog
         for title in (item.title for item in batch if isinstance(item, TitleMetadata)):
             row = catalog.rows.get(title)
-            is_candidate = row is not None and catalog.candidate_V[row]
-            (self.baselines.launch if is_candidate else self.baselines.withdraw)(title)
+            self.evaluation.set_candidate(title, row is not None and bool(catalog.candidate_V[row]))
 
     def _evaluate(self, result: BatchResult) -> None:
-        """Rank the baselines on the events that the learner ranked, then let them count every event that it learns."""
         for event in result.ranked:
-            # Every list leaves out seen titles, so an event with a seen title cannot be a target.
-            if event.ranks and not self.baselines.has_seen(event.user, event.title):
-                ranks = self.baselines.rank(event.user, event.title, event.ts) | {"full": event.ranks["full"]}
-                self.unknown_title_events += ranks["full"] == float("inf")
-                for name, ranking in self.rankings.items():
-                    ranking.add(ranks[name], event.title_events, event.user_events)
-                self.gate.add_rank(ranks["full"])
-            if event.is_learned:  # the baselines never evict, so an invented id must get no row in them either
-                self.baselines.count(event.user, event.title, event.ts)
+            rank = self.evaluation.add(event)
+            if rank is not None:
+                self.gate.add_rank(rank)
         self.losses |= result.losses.get("full", {})
 
     def _checkpoint_due(self, now: int) -> bool:

@@ -17,7 +17,8 @@ from infra.experiments.prequential import micro_batches
 from model.learner import Learner, new_pipeline
 from tests.support.evaluation import SETTINGS, START_S, checkerboard, dataset_of, no_text, random_text
 
-VARIANTS: Final = ["full", "no_backbone", "frozen", "popularity", "popularity_recent", "cooccurrence"]
+RECENT: Final = ["popularity_1h", "popularity_1d", "popularity_7d", "popularity_30d"]
+VARIANTS: Final = ["full", "no_backbone", "frozen", "popularity", *RECENT, "cooccurrence"]
 BEYOND_ACCURACY: Final = ("coverage", "popularity_bias", "new_title_share")
 SLICES: Final = ["all", "new_titles", "unseen_titles", "new_users"]
 NINE_IMPRESSIONS_AND_A_PLAY: Final = ["impression"] * 9 + ["play"]
@@ -52,6 +53,12 @@ def test_report_has_the_documented_shape(report: dict[str, Any], tmp_path: Path)
     printed = list(evaluate.lines(report))
     assert [line.split()[0] for line in printed[2 : 2 + len(VARIANTS)]] == VARIANTS
     assert "480 events, 384 scored" in printed[0]
+
+
+def test_report_names_the_best_window_of_recent_popularity(report: dict[str, Any]) -> None:
+    best = max(RECENT, key=lambda name: report["mrr"][name]["all"])
+    assert report["best_recent_window"] == best
+    assert sum(best in line for line in evaluate.lines(report) if "`" in line) == 1
 
 
 def test_report_by_popularity_averages_to_overall_metrics(report: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def test_throughput_is_sampled_in_every_mode(data: Dataset) -> None:
 
 
 def test_comparison_reports_the_gain_of_the_backbone(data: Dataset) -> None:
-    result = other_streams.compare(data, no_text, replace(SETTINGS, repeats=True), no_log, other_streams.HOUR_DAYS)
+    result = other_streams.compare(data, no_text, replace(SETTINGS, repeats=True), no_log)
     assert (result["events"], result["scored"], result["users"]) == (320, 256, 20)
     pair = result["gains"][0]
     assert (pair["variant"], pair["reference"]) == ("full", "no_backbone")

@@ -30,7 +30,7 @@ def test_counters_include_the_totals_of_the_restored_checkpoint(tmp_path: Path) 
         before = totals()
         run_learn(log.messages[learner.position : end], tmp_path, learner)
         increases = {name: total - before[name] for name, total in totals().items()}
-        ranking = learner.rankings["full"]
+        ranking = learner.evaluation.rankings["full"]
         assert increases["mrr"] == pytest.approx(ranking.sums()[0, 0])
         assert (increases["learned"], increases["duplicates"]) == (learner.learned, learner.duplicates)
         assert increases["scored"] == ranking.scored()["all"] > 0
@@ -50,7 +50,13 @@ def test_model_counts_are_exported_as_metrics(tmp_path: Path) -> None:
     run_learn(log.messages, tmp_path, learner)
     after = [metric(f"premiere_learner_{name}", **label) for name, label in zip(names, labels, strict=True)]
     stream_state = learner.learner.stream_state
-    counts = [learner.unknown_title_events, stream_state.waiting_title_events, stream_state.evicted_titles, 3]
+    counts = [
+        learner.evaluation.unknown_title_events,
+        stream_state.waiting_title_events,
+        stream_state.evicted_titles,
+        3,
+    ]
     assert [b - a for a, b in zip(before, after, strict=True)] == counts
     assert stream_state.waiting_title_events > 0 < stream_state.evicted_titles
+    assert metric("premiere_prequential_recent_window_seconds") == 86_400  # of popularity_1d, which is the first one
     assert metric("premiere_learner_waiting_titles") == len(stream_state.admission)

@@ -170,11 +170,13 @@ def test_baselines_are_evaluated_on_the_same_events() -> None:
     log, learner = LogBuilder(seed=4).add_rounds(40), new()
     for message in log.messages:
         learner.feed(message)
-    scored = [ranking.scored() for ranking in learner.rankings.values()]
-    assert list(learner.rankings) == ["full", "popularity", "popularity_recent", "cooccurrence"]
+    scored = [ranking.scored() for ranking in learner.evaluation.rankings.values()]
+    assert list(learner.evaluation.rankings) == ["full", "popularity", "popularity_recent", "cooccurrence"]
     assert scored[0]["all"] > 100
     assert all(one == scored[0] for one in scored)
-    assert 0 < learner.unknown_title_events < scored[0]["all"]  # titles that were not launched yet, or withdrawn
+    assert (
+        0 < learner.evaluation.unknown_title_events < scored[0]["all"]
+    )  # titles that were not launched yet, or withdrawn
 
 
 def test_relaunch_and_withdrawal_reach_model_and_baselines() -> None:
@@ -188,7 +190,7 @@ def test_relaunch_and_withdrawal_reach_model_and_baselines() -> None:
         log.write(one)
         learner.feed(log.messages[-1])
         candidate = bool(learner.learner.stream_state.catalog.candidate_V[0])
-        known.append((candidate, learner.baselines.rank("u", "t", 0)["popularity"] < math.inf))
+        known.append((candidate, learner.evaluation.baselines.rank("u", "t", 0)["popularity"] < math.inf))
     assert known == [(True, True), (False, False), (True, True)]
     assert not learner.learner.stream_state.catalog.semantic_VE[0].any()
     assert decode_log(log.messages[0].value or b"") == title
@@ -204,8 +206,8 @@ def test_waiting_title_has_no_row_in_the_baselines() -> None:
     rows = []
     for message in log.messages:
         learner.feed(message)
-        rows.append(learner.baselines.title_events("invented"))
-        assert find_in_state(learner.baselines.state_dict(), "invented") == [] or rows[-1]
+        rows.append(learner.evaluation.baselines.title_events("invented"))
+        assert find_in_state(learner.evaluation.baselines.state_dict(), "invented") == [] or rows[-1]
     assert learner.learned == 3
     assert rows == [0, 0, 0, 1]  # the second of two users admits the title, and that event is counted
 
@@ -237,7 +239,7 @@ def test_erased_user_is_in_no_part_of_the_state() -> None:
         if before and learner.position > request:
             break
     assert user_index not in stream_state.user_store.interactions.title_users_VI
-    for part in ("/stream_state/user_store/", "/log/baselines/", "/training/"):
+    for part in ("/stream_state/user_store/", "/log/evaluation/baselines/", "/training/"):
         assert any(path.startswith(part) for path in before)
     assert find_in_state(learner.state_dict(), user) == []
 

@@ -64,11 +64,11 @@ def test_events_and_erasures_of_a_recreated_topic_are_no_duplicates() -> None:
         for record in (before, Tick(ts=0), structs.replace(erasure, source=source), Tick(ts=0), after, Tick(ts=0)):
             log.write(record, later=600)
             learner.feed(log.messages[-1])
-            has_user.append(bool(find_in_state(learner.baselines.state_dict(), user)))
+            has_user.append(bool(find_in_state(learner.evaluation.baselines.state_dict(), user)))
         assert has_user[1:4:2] == [True, False]
     assert (learner.learned, learner.duplicates) == (2 * 29, 0)
     for message in log.messages[:6]:
         log.write(decode_log(message.value or b""), later=600)
         learner.feed(log.messages[-1])
     assert (learner.learned, learner.duplicates) == (2 * 29, 29)
-    assert find_in_state(learner.baselines.state_dict(), user)  # the request was not repeated
+    assert find_in_state(learner.evaluation.baselines.state_dict(), user)  # the request was not repeated

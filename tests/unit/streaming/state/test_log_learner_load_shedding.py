@@ -42,7 +42,7 @@ def test_above_full_eval_rate_a_sample_is_ranked_and_all_events_learned() -> Non
         log.write(activity(*range(4 * number, 4 * number + 4)), later)
         learner.feed(log.messages[-1])
         batches.append(learner.batch_events)
-        scored.append(learner.rankings["full"].scored()["all"])
+        scored.append(learner.evaluation.rankings["full"].scored()["all"])
     assert set(batches[:5]) == {4}
     assert batches[60] == 11  # 28 events/s, of which ten are ranked: 4 / (10 / 28)
     assert batches[-1] == 4

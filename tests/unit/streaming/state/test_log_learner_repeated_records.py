@@ -39,7 +39,7 @@ def test_repeated_title_record_changes_nothing(repeated: list[Title]) -> None:
     assert not catalog.candidate_V[catalog.rows["t3"]]
     for part in ("stream_state", "served", "training"):
         assert state_differences(again.state_dict()[part], once.state_dict()[part]) == []
-    assert state_differences(again.baselines.state_dict(), once.baselines.state_dict()) == []
+    assert state_differences(again.evaluation.baselines.state_dict(), once.evaluation.baselines.state_dict()) == []
 
 
 def test_newer_title_record_counts() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from model.learner import Learner, UserUpdate
-from model.metrics.baselines import BASELINES
 from model.metrics.drift import DriftSettings
 from model.metrics.ranking import PrequentialMetrics
+from streaming.state.live_evaluation import LIVE_BASELINES, LIVE_VARIANTS
 from streaming.state.log_settings import GateSettings
 from streaming.state.version_gate import GoodPoint, Verdict, VersionGate
 from tests.support.learner import SETTINGS, RandomStream
@@ -26,7 +26,7 @@ class Run:
 
     def __init__(self, settings: GateSettings = GATE) -> None:
         self.learner, self.stream = Learner(SETTINGS), RandomStream(seed=5)
-        self.rankings = {name: PrequentialMetrics() for name in ("full", *BASELINES)}
+        self.rankings = {name: PrequentialMetrics() for name in LIVE_VARIANTS}
         self.gate = VersionGate(self.learner, self.rankings, settings)
         self.step = self.now = 0
 
@@ -36,7 +36,10 @@ class Run:
         self.learner.observe(batch)
         self.gate.add_updates([item for item in batch if isinstance(item, UserUpdate)])
         for _ in range(16):
-            ranks = {"full": full * float(self.stream.random.uniform(0.5, 1.5)), **dict.fromkeys(BASELINES, others)}
+            ranks = {
+                "full": full * float(self.stream.random.uniform(0.5, 1.5)),
+                **dict.fromkeys(LIVE_BASELINES, others),
+            }
             for name, ranking in self.rankings.items():
                 ranking.add(max(ranks[name], 1.0), 20, 20)
             self.gate.add_rank(max(ranks["full"], 1.0))
