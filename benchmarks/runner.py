@@ -124,10 +124,20 @@ def peak_extra_mb(work: Work) -> float:
         work()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
     ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
+    reset_peak_resident()
     before = _process_status_bytes("VmRSS")
     work()
     return (_process_status_bytes("VmHWM") - before) / 1e6
+
+
+def reset_peak_resident() -> None:
+    """Set the peak resident memory of this process to its present one. Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_resident_mib() -> float:
+    """Peak resident memory of this process in MiB, since its start or the last reset."""
+    return _process_status_bytes("VmHWM") / 2**20
 
 
 def _process_status_bytes(field: str) -> int:
@@ -143,14 +153,18 @@ def save_results(benchmark: str, rows: Iterable[Row], path: Path = RESULTS_CSV) 
     for row in rows:
         spread = f"{row.median:12.4g} {row.unit:<12} [{row.p20:.4g}, {row.p80:.4g}]"
         print(f"  {row.case:<28} {row.variant:<36} {spread:<52} {row.ratio:8.2f} x")
+    head = {**environment(), "benchmark": benchmark}
+    _append_csv(path, [head | asdict(row) for row in rows])
+
+
+def environment() -> dict[str, str]:
+    """Date, device and versions of a measurement."""
     packages = [package for package in VERSIONED_PACKAGES if find_spec(package)]  # Triton exists only for Linux
-    head = {
+    return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "device": device(),
         "versions": " ".join([f"python {platform.python_version()}", *(f"{p} {version(p)}" for p in packages)]),
-        "benchmark": benchmark,
     }
-    _append_csv(path, [head | asdict(row) for row in rows])
 
 
 def _append_csv(path: Path, lines: list[dict[str, object]]) -> None:
