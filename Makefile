@@ -47,7 +47,7 @@ abuse: $(READY)
 	$(BIN)/python -m infra.experiments.abuse $(ARGS)
 
 # Run each speed benchmark with its reference (ARGS="--quick"). leave_one_out needs a Python with RecTools: run it by hand.
-BENCHMARKS := ingest latency loss memory publishing sustained training
+BENCHMARKS := bounded_state ingest latency loss memory publishing sustained training
 bench: $(READY)
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(ARGS); done
 

@@ -125,7 +125,7 @@ def measure_learn_memory(titles: int, users: int, folder: str, is_dense: bool) -
     observe(world.micro_batch(QUIET_EVENTS, 0))
     log = LogLearner(world.learner, LogSettings())
     for title in world.state.catalog.ids:
-        log.baselines.launch(title)
+        log.evaluation.set_candidate(title, True)
     settings = all_values(world.learner.settings, log.settings)
     manifest: dict[str, Any] = {"step": 1, "position": 1, "learned": 1, "mrr": None, "settings": settings}
     checkpoints = CheckpointStore(folder, 1, "benchmark")

@@ -5,7 +5,7 @@ recognized by the position of the source record and its hash, and counted apart.
 letters were resent (see `infra/operate/resend.py`).
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -176,7 +176,7 @@ def read_erasures(config: Mapping[str, str]) -> dict[bytes, int]:
 
 def read_letters(config: Mapping[str, str]) -> Iterator[tuple[Message, DeadLetter | None, bool]]:
     """Each record of the topic, its letter if it is one, and whether that is a duplicate. Raises TopicError."""
-    seen: dict[tuple[str, str], None] = {}
+    seen: OrderedDict[tuple[str, str], None] = OrderedDict()
     for message in _read(config, DEAD_LETTERS):
         try:
             letter = DeadLetter.parse(message)
@@ -188,7 +188,7 @@ def read_letters(config: Mapping[str, str]) -> Iterator[tuple[Message, DeadLette
         seen.pop(identity, None)
         seen[identity] = None
         if len(seen) > DEDUPLICATION_WINDOW:
-            del seen[next(iter(seen))]
+            seen.popitem(last=False)
 
 
 def _read(config: Mapping[str, str], topic: str) -> Iterator[Message]:

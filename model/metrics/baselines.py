@@ -17,6 +17,7 @@ V titles
 
 import math
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -68,8 +69,9 @@ class Baselines:
         self._launched, self._popularity = np.zeros(0, bool), np.zeros(0)  # by row
         self._recent = RecentCounts(tuple(RECENT_WINDOWS.values()), max_window_events)
         self._reserve(INITIAL_TITLES)
-        self._users: dict[str, _User] = {}  # least recently active first
-        self._follows: dict[int, dict[int, int]] = {}  # row -> {next row: count}, least recently updated first
+        # Both drop their first entry at the bounds. A plain dict would search it from the front, past all deleted ones.
+        self._users: OrderedDict[str, _User] = OrderedDict()  # least recently active first
+        self._follows: OrderedDict[int, dict[int, int]] = OrderedDict()  # row -> {next row: count}, as users
         self._seen_total = self._pairs = 0  # entries in all users' seen sets, in all follow tables
 
     def launch(self, title: str) -> None:
@@ -113,8 +115,8 @@ class Baselines:
         row = self._add(title)
         self._popularity[row] += 1
         self._recent.count(row, ts)
-        state = self._users.pop(user) if user in self._users else _User()
-        self._users[user] = state  # at the end: most recently active
+        state = self._users[user] = self._users.get(user) or _User()
+        self._users.move_to_end(user)
         self._count_follow(state.last, row)
         state.last, state.events = row, state.events + 1
         if row not in state.seen:
@@ -179,11 +181,11 @@ class Baselines:
         for user, state in self._users.items():
             seen = array("i", (rows[row] for row in state.seen_order if rows[row] >= 0))
             self._users[user] = _User(rows[state.last] if state.last >= 0 else -1, state.events, seen)
-        self._follows = {
-            rows[a]: {rows[b]: n for b, n in follows.items() if rows[b] >= 0}
+        self._follows = OrderedDict(
+            (rows[a], {rows[b]: n for b, n in follows.items() if rows[b] >= 0})
             for a, follows in self._follows.items()
             if rows[a] >= 0
-        }
+        )
         self._seen_total = sum(len(state.seen) for state in self._users.values())
         self._pairs = sum(map(len, self._follows.values()))
 
@@ -197,17 +199,17 @@ class Baselines:
     def _count_follow(self, last: int, row: int) -> None:
         if last < 0:
             return
-        following = self._follows.pop(last) if last in self._follows else {}
-        self._follows[last] = following  # at the end: most recently updated
+        following = self._follows.setdefault(last, {})
+        self._follows.move_to_end(last)
         self._pairs += row not in following
         following[row] = following.get(row, 0) + 1
 
     def _evict(self, user: str) -> None:
         """Evict the least recently used users and pairs beyond the limits, but never the given user."""
-        while self._seen_total > self.max_seen and (oldest := next(iter(self._users))) != user:
-            self._seen_total -= len(self._users.pop(oldest).seen)
+        while self._seen_total > self.max_seen and next(iter(self._users)) != user:
+            self._seen_total -= len(self._users.popitem(last=False)[1].seen)
         while self._pairs > self.max_pairs and len(self._follows) > 1:
-            self._pairs -= len(self._follows.pop(next(iter(self._follows))))
+            self._pairs -= len(self._follows.popitem(last=False)[1])
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later ranks depend on, as lists of strings and flat integer arrays."""
@@ -232,11 +234,11 @@ class Baselines:
         self._reserve(max(INITIAL_TITLES, size))
         self._launched[:size], self._popularity[:size] = state["launched"], state["popularity"]
         self._recent.load_state_dict(state["recent"])
-        self._users, start = {}, 0
+        self._users, start = OrderedDict(), 0
         for user, (last, events, n) in zip(state["users"], np.asarray(state["user_counts"]).tolist(), strict=True):
             seen = np.asarray(state["seen"])[start : start + n].tolist()
             self._users[user], start = _User(last, events, array("i", seen)), start + n
-        self._follows = {}
+        self._follows = OrderedDict()
         for a, b, n in np.asarray(state["follows"]).tolist():
             self._follows.setdefault(a, {})[b] = n
         self._seen_total, self._pairs = start, len(state["follows"])

@@ -8,6 +8,7 @@ has at most TITLE_HASH_BYTES + 8 * `min_users` bytes in a checkpoint.
 N waiting titles · U users of all waiting titles
 """
 
+from collections import OrderedDict
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ class TitleAdmission:
 
     def __init__(self, capacity: int, min_users: int) -> None:
         self.capacity, self.min_users = capacity, min_users
-        self._users: dict[bytes, list[int]] = {}  # hash of a title to hashes of users; the first title is evicted next
+        # Hash of a title to hashes of users. The first title is evicted next: constant time only in an OrderedDict.
+        self._users: OrderedDict[bytes, list[int]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._users)
@@ -64,12 +66,12 @@ class TitleAdmission:
         ends_N = state["user_count_N"].cumsum()
         users = [hashes.tolist() for hashes in np.split(state["user_hash_U"], ends_N[:-1])]
         keys = [row.tobytes() for row in state["title_hash_N"]]
-        self._users = dict(zip(keys, users[: len(keys)], strict=True))
+        self._users = OrderedDict(zip(keys, users[: len(keys)], strict=True))
         self._limit()
 
     def _limit(self) -> None:
         while len(self._users) > self.capacity:
-            del self._users[next(iter(self._users))]
+            self._users.popitem(last=False)
 
 
 def _title_hash(title: str) -> bytes:

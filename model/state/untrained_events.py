@@ -7,6 +7,7 @@ kept. Beyond `max_users` the user that was added first is dropped.
 L events of a history
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ class UntrainedEvents:
 
     def __init__(self, max_users: int) -> None:
         self.max_users = max_users
-        self._last: dict[str, int] = {}  # user -> ms
+        self._last: OrderedDict[str, int] = OrderedDict()  # user -> ms; drops its first user in constant time
 
     def __len__(self) -> int:
         return len(self._last)
@@ -32,7 +33,7 @@ class UntrainedEvents:
                 last = max(int(history.times_L[index]) for index in indices)
                 self._last[history.user] = max(last, self._last.get(history.user, last))
                 if len(self._last) > self.max_users:
-                    del self._last[next(iter(self._last))]
+                    self._last.popitem(last=False)
 
     def first_trained(self, history: History) -> int:
         """Index of the first event of the history behind the skipped ones."""
@@ -47,4 +48,4 @@ class UntrainedEvents:
         return dict(self._last)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._last = dict(state)
+        self._last = OrderedDict(state)

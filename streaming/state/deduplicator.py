@@ -7,6 +7,7 @@ duplicate. So reprocessing takes no event twice, however many events it repeats,
 A recreated topic has other events at the same offsets. Each source topic, named by its identity, has its own marks.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -20,14 +21,14 @@ class Deduplicator:
 
     def __init__(self, window: int) -> None:
         self.window = window
-        self.sources: dict[str, dict[int, _SeenOffsets]] = {}  # in the order of their first event
+        self.sources: OrderedDict[str, dict[int, _SeenOffsets]] = OrderedDict()  # in the order of their first event
 
     def is_new(self, partition: int, offset: int, source: str = "") -> bool:
         """Whether this event of the topic `source` was not seen before; remembers it."""
         partitions = self.sources.get(source)
         if partitions is None:
             if len(self.sources) >= MAX_SOURCES:
-                del self.sources[next(iter(self.sources))]
+                self.sources.popitem(last=False)
             partitions = self.sources[source] = {}
         seen = partitions.get(partition)
         if seen is None:
@@ -43,10 +44,10 @@ class Deduplicator:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.sources = {
-            saved["source"]: {int(n): _SeenOffsets(self.window, seen) for n, seen in saved["partitions"].items()}
+        self.sources = OrderedDict(
+            (saved["source"], {int(n): _SeenOffsets(self.window, seen) for n, seen in saved["partitions"].items()})
             for saved in state["sources"]
-        }
+        )
 
 
 class _SeenOffsets:

@@ -26,6 +26,7 @@ BELOW: Final[dict[str, set[str]]] = {  # what each package may import of the oth
 }
 UNFINISHED: Final = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
 MACHINE_PATH: Final = re.compile(r"(?<![\w./-])/(work|home|root|Users)/")
+DICT_QUEUE: Final = re.compile(r"(?:\bdel\b|\.pop\()[^\n]*\bnext\(iter\(")
 REGISTRY_HOST: Final = re.compile(
     r"py" + r"pi\.org|pythonhos" + r"ted|npm" + r"js|download\.pyt" + r"orch|index-" + r"url|repo1?\.ma" + r"ven", re.I
 )
@@ -149,6 +150,12 @@ def test_files_say_what_they_are_and_nothing_is_left_undone() -> None:
         matches = [m[0] for rule in (MACHINE_PATH, REGISTRY_HOST) for m in rule.finditer(text)]
         offenders += [f"{path.relative_to(ROOT)}: {match}" for match in matches]
     assert offenders == []
+
+
+def test_no_dict_is_a_queue() -> None:
+    """Deleting the first key of a dict walks over all that were deleted before: `OrderedDict.popitem(last=False)`."""
+    product = {name: text for name, text in SOURCES.items() if name.split("/")[0] in BELOW}
+    assert [f"{name}: {match[0]}" for name, text in product.items() for match in DICT_QUEUE.finditer(text)] == []
 
 
 def _imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
