@@ -116,12 +116,12 @@ def with_fake_users(data: Dataset, seed: int = 0) -> Dataset:
 def make_not_finite(learner: LogLearner) -> None:
     """Put a NaN into a weight of the ranker."""
     with torch.no_grad():
-        learner.learner.pipelines["full"].ranker.linear_F[0] = np.nan
+        learner.learner.served_pipeline.ranker.linear_F[0] = np.nan
 
 
 def raise_learning_rates(learner: LogLearner) -> None:
     """Multiply all learning rates of the ranker."""
-    for group in learner.learner.pipelines["full"].ranker.optimizer.param_groups:
+    for group in learner.learner.served_pipeline.ranker.optimizer.param_groups:
         group["lr"] *= FACTOR
 
 

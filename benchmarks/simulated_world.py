@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import ACTIONS
-from model.learner import Learner, UserUpdate
+from model.learner import Learner
 from model.recommender import Recommender, UserContext
 from model.settings import LearnerSettings
-from model.state.stream_state import History, TitleMetadata
+from model.state.stream_state import History, TitleMetadata, UserUpdate
 
 TITLES: Final = 10_000
 USERS: Final = 2_000
@@ -98,7 +98,7 @@ def train_recommender(world: SimulatedWorld, learned: int = 600, batch: int = 50
         if len(pending) == batch:
             learner.observe(user_updates(world, pending))
             pending = []
-    return Recommender(learner.stream_state, learner.pipelines["full"])
+    return Recommender(learner.stream_state, learner.served_pipeline)
 
 
 def user_updates(world: SimulatedWorld, events: Sequence[tuple[int, int]]) -> list[UserUpdate]:

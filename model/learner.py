@@ -19,30 +19,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import TARGET_WEIGHTS
-from model.pipeline import NO_RECORD_TIME, RankingPipeline, RankingRequest, RankResult
+from model.pipeline import (
+    NO_RECORD_TIME,
+    Pipeline,
+    PreparedRequest,
+    RankingPipeline,
+    RankingRequest,
+    RequestObserver,
+    new_pipeline,
+)
 from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings, with_text_width
 from model.signals import candidates
 from model.signals.inputs import user_query
-from model.signals.ranker import Ranker
 from model.state.embedding_space import EmbeddingSpace
 from model.state.event_evidence import repeat_number
-from model.state.stream_state import History, StreamState, TitleMetadata
+from model.state.stream_state import History, StreamState, TitleMetadata, UserUpdate
 from model.state.untrained_events import UntrainedEvents
 
 _IS_TARGET: Final = np.array(TARGET_WEIGHTS) > 0  # by action code
-
-
-class UserUpdate(NamedTuple):
-    """A user's history with its new events."""
-
-    user: str
-    titles: Sequence[str]  # in order of event time, as are times and actions
-    times: Sequence[int]  # ms
-    actions: Sequence[int]  # codes
-    new: Sequence[int]  # indices of the new events
-    order: Sequence[int]  # sort keys of the new events across users
-    recorded: Sequence[int] = ()  # ms, when the log took each new event; empty: at the time of the event
 
 
 class RankedEvent(NamedTuple):
@@ -53,7 +48,8 @@ class RankedEvent(NamedTuple):
     ts: int  # ms
     title_events: int  # of the title before this event
     user_events: int  # of the user before this event
-    ranks: dict[str, float]  # by pipeline; infinity if the title was not a candidate; empty if the event was not ranked
+    # By pipeline, and of an observer; infinity if the title was not a candidate; empty if the event was not ranked.
+    ranks: dict[str, float]
     top_titles: Mapping[str, Sequence[str]] = {}  # by pipeline, best first; empty if `Learner.top_k` is 0
     is_learned: bool = True  # False if the title waits for admission
 
@@ -65,14 +61,6 @@ class BatchResult(NamedTuple):
     losses: dict[str, dict[str, float]]  # pipeline -> part -> nats
 
 
-def new_pipeline(settings: LearnerSettings, backbone: bool = True) -> RankingPipeline:
-    """An untrained pipeline; without the backbone, the ranker does not get the backbone's signals."""
-    hidden = () if backbone else ("backbone", "backbone minus top")
-    ranker = Ranker(settings.ranker, settings.seed, hidden)
-    sequence = SequenceModel(settings.sequence, settings.seed) if backbone else None
-    return RankingPipeline(ranker, sequence, settings.shortlist, settings.seed)
-
-
 class Learner:
     """The stream state and the pipelines that share it.
 
@@ -81,15 +69,20 @@ class Learner:
     """
 
     def __init__(
-        self, settings: LearnerSettings, pipelines: dict[str, RankingPipeline] | None = None, top_k: int = 0
+        self, settings: LearnerSettings, pipelines: Mapping[str, Pipeline] | None = None, top_k: int = 0
     ) -> None:
         self.top_k = top_k
         self.settings = settings
         self.stream_state = StreamState(settings.stream_state)
-        self.pipelines = {"full": new_pipeline(settings)} if pipelines is None else pipelines
+        self.pipelines = {"full": new_pipeline(settings)} if pipelines is None else dict(pipelines)
         self.rng = np.random.default_rng(settings.seed)
         self.micro_batches = 0  # micro-batches with new events that were trained on so far
         self.untrained = UntrainedEvents(settings.stream_state.max_users)
+
+    @property
+    def served_pipeline(self) -> RankingPipeline:
+        """The pipeline that is served."""
+        return self._saved_pipelines()["full"]
 
     def observe(
         self,
@@ -97,13 +90,15 @@ class Learner:
         replay_share: float = 1.0,
         ranked_share: float = 1.0,
         trains: bool = True,
+        observer: RequestObserver | None = None,
     ) -> BatchResult:
         """Apply the batch's titles; rank before each new event and count it; then learn from the new events.
 
         `replay_share` scales the number of replayed windows. `ranked_share` is the share of the events that are ranked,
         a uniform sample; ranking costs more than all other work on an event. Titles are applied first, because an event
         may precede its title within a micro-batch. With `trains` False, the events are counted and enter the histories,
-        but they are not ranked, and no training step uses them as a target, now or in a replay.
+        but they are not ranked, and no training step uses them as a target, now or in a replay. An `observer` sees each
+        request that is ranked.
         """
         self._evict_titles()
         self.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
@@ -113,7 +108,7 @@ class Learner:
             return BatchResult([event for _, event in misses], {})
         requests = [one for _, request in ordered for one in self._with_delayed(request, histories)]
         self.stream_state.user_store.reserve(Counter(request.history.user for request in requests))
-        events, snapshot = self._rank_and_count(histories, requests)
+        events, snapshot = self._rank_and_count(histories, requests, observer)
         in_order = [*zip((order for order, _ in ordered), events, strict=True), *misses]
         ranked = [event for _, event in sorted(in_order, key=lambda pair: pair[0])]
         if not trains:
@@ -221,7 +216,7 @@ class Learner:
         return [delayed, request]
 
     def _rank_and_count(
-        self, histories: Sequence[History], requests: Sequence[RankingRequest]
+        self, histories: Sequence[History], requests: Sequence[RankingRequest], observer: RequestObserver | None
     ) -> tuple[list[RankedEvent], candidates.CatalogSnapshot]:
         """Rank and count each request in turn; (events, the snapshot from before the batch)."""
         snapshot = candidates.take_snapshot(self.stream_state)
@@ -229,25 +224,28 @@ class Learner:
         text_NV = candidates.text_scores(snapshot, [request.history for request in to_rank])
         for pipeline in self.pipelines.values():
             pipeline.prepare(snapshot, histories, to_rank)
+        if observer is not None:
+            observer.on_prepared(snapshot, histories, to_rank)
         events: list[RankedEvent] = []
-        n = 0
+        n = -1
         for request in requests:
             if not request.ranked:
                 events.append(self._count(request, {}, {}))
                 continue
-            results = self._rank(snapshot, request, n, text_NV[n])
             n += 1
+            prepared = self._prepared(snapshot, request, n, text_NV[n])
+            results = {name: one.rank(snapshot, prepared, self.top_k) for name, one in self.pipelines.items()}
             if request.delay:  # only the ranker learns from it
                 continue
             ids, ranks = self.stream_state.catalog.ids, {name: result.rank for name, result in results.items()}
+            ranks |= {} if observer is None else observer.on_ranked(snapshot, prepared)
             top = {name: [ids[row] for row in result.top_M.tolist()] for name, result in results.items()}
             events.append(self._count(request, ranks, top if self.top_k else {}))
         return events, snapshot
 
-    def _rank(
+    def _prepared(
         self, snapshot: candidates.CatalogSnapshot, request: RankingRequest, n: int, text_V: NDArray[np.float32]
-    ) -> dict[str, RankResult]:
-        """Results by pipeline; `n` is the request's index among those given to `RankingPipeline.prepare`."""
+    ) -> PreparedRequest:
         stream_state, delay = self.stream_state, request.delay
         query = user_query(stream_state, request.history, request.now, delay)
         user = candidates.user_signals(snapshot, query)
@@ -255,10 +253,7 @@ class Learner:
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
         if delay and not self.settings.repeats:  # an old list may hold the titles of the last events
             blocked = seen[: max(len(seen) - delay, 0)]
-        return {
-            name: pipeline.rank(snapshot, request, n, user, text_V, blocked, self.top_k)
-            for name, pipeline in self.pipelines.items()
-        }
+        return PreparedRequest(request, n, user, text_V, blocked)
 
     def _count(
         self, request: RankingRequest, ranks: dict[str, float], top_titles: Mapping[str, Sequence[str]]
@@ -271,14 +266,18 @@ class Learner:
         )
         return RankedEvent(user, stream_state.catalog.ids[target], request.now, *before, ranks, top_titles)
 
+    def _saved_pipelines(self) -> dict[str, RankingPipeline]:
+        """The pipelines whose state is saved; the composed ones of an experiment have none."""
+        return {name: one for name, one in self.pipelines.items() if isinstance(one, RankingPipeline)}
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that later results depend on, in three parts; serving needs only `stream_state` and `served`."""
-        n = len(self.stream_state.catalog)
+        n, pipelines = len(self.stream_state.catalog), self._saved_pipelines()
         return {
             "stream_state": self.stream_state.state_dict(),
-            "served": {name: pipeline.served_state(n) for name, pipeline in self.pipelines.items()},
+            "served": {name: pipeline.served_state(n) for name, pipeline in pipelines.items()},
             "training": {
-                "pipelines": {name: pipeline.training_state(n) for name, pipeline in self.pipelines.items()},
+                "pipelines": {name: pipeline.training_state(n) for name, pipeline in pipelines.items()},
                 "rng": self.rng.bit_generator.state,
                 "steps": self.micro_batches,
                 "untrained": self.untrained.state_dict(),
@@ -290,7 +289,7 @@ class Learner:
         if (d_text := StreamState.text_width(state["stream_state"])) != self.settings.stream_state.d_text:
             self.restart_text(EmbeddingSpace("", d_text))
         self.stream_state.load_state_dict(state["stream_state"])
-        for name, pipeline in self.pipelines.items():
+        for name, pipeline in self._saved_pipelines().items():
             pipeline.load_served(state["served"][name])
             pipeline.load_training(state["training"]["pipelines"][name])
         self.rng.bit_generator.state = state["training"]["rng"]

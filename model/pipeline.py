@@ -7,15 +7,16 @@ N requests that are ranked · L events of a history · V titles of the catalog �
 M a subset of titles · F ranker signals · D width of the backbone
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model.metrics.ranking import average_rank
 from model.sequence.model import SequenceModel
+from model.settings import LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
 from model.signals.fill import Scores, UserSignals
@@ -43,11 +44,57 @@ class RankingRequest:
     ranked: bool = True  # false: the event is counted without being ranked
 
 
+class PreparedRequest(NamedTuple):
+    """A request, and what every pipeline reads of it."""
+
+    request: RankingRequest
+    n: int  # its index among the requests that the pipelines were prepared for
+    user: UserSignals
+    text_V: NDArray[np.float32]  # similarity of each title's text to the texts of the user's recent titles
+    blocked: NDArray[np.int32]  # rows that are no candidates for the user
+
+
 class RankResult(NamedTuple):
     """The result of ranking one request."""
 
     rank: float  # of the target
     top_M: NDArray[np.int64]  # rows of the best candidates, best first
+
+
+class Pipeline(Protocol):
+    """What a learner asks of a variant of the model. An experiment composes its own around a `RankingPipeline`."""
+
+    @property
+    def ranker(self) -> Ranker: ...
+
+    @property
+    def sequence(self) -> SequenceModel | None: ...
+
+    @property
+    def learns(self) -> bool: ...
+
+    def prepare(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None: ...
+
+    def rank(self, snapshot: CatalogSnapshot, prepared: PreparedRequest, top_k: int = 0) -> RankResult: ...
+
+    def learn(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], new: Sequence[Sequence[int]], replay_share: float
+    ) -> dict[str, float]: ...
+
+
+class RequestObserver(Protocol):
+    """Sees the ranking requests of each micro-batch, for evaluations that measure more than the target's rank."""
+
+    def on_prepared(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
+        """Called when all pipelines are prepared for these requests, with the state from before the micro-batch."""
+
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> Mapping[str, float]:
+        """Called when all pipelines have ranked a request that is not delayed, before its event is counted. Returns
+        further ranks of the event by name."""
 
 
 class RankingPipeline:
@@ -85,21 +132,13 @@ class RankingPipeline:
                 self.backbone_NV[delayed] = self.sequence.scores(self.sequence.hidden_now(known, now), h)
 
     def rank(
-        self,
-        snapshot: CatalogSnapshot,
-        request: RankingRequest,
-        n: int,
-        user: UserSignals,
-        text_V: NDArray[np.float32],
-        blocked: NDArray[np.int32],
-        top_k: int = 0,
-        add_example: bool = True,
+        self, snapshot: CatalogSnapshot, prepared: PreparedRequest, top_k: int = 0, add_example: bool = True
     ) -> RankResult:
         """The target's rank and the `top_k` best candidates; `add_example` also stores the ranker's training example.
 
-        `n` is the request's index among those given to `prepare`. A delayed request is only learned from: its rank is
-        0.
+        A delayed request is only learned from: its rank is 0.
         """
+        request, n, user, text_V, blocked = prepared
         settings, titles = self.ranker.settings, len(snapshot.titles.candidate_V)
         learns = self.learns and add_example
         uniform = self.rng.integers(0, titles, settings.uniform_negatives) if learns else np.zeros(0, np.int64)
@@ -194,3 +233,11 @@ class RankingPipeline:
         if self.sequence is not None:
             self.sequence.load_training(state["sequence"])
         self.rng.bit_generator.state = state["rng"]
+
+
+def new_pipeline(settings: LearnerSettings, backbone: bool = True) -> RankingPipeline:
+    """An untrained pipeline; without the backbone, the ranker does not get the backbone's signals."""
+    hidden = () if backbone else ("backbone", "backbone minus top")
+    ranker = Ranker(settings.ranker, settings.seed, hidden)
+    sequence = SequenceModel(settings.sequence, settings.seed) if backbone else None
+    return RankingPipeline(ranker, sequence, settings.shortlist, settings.seed)

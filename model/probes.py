@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from model.learner import Learner, UserUpdate
-from model.pipeline import RankingRequest
+from model.learner import Learner
+from model.pipeline import PreparedRequest, RankingRequest
 from model.signals import candidates
 from model.signals.inputs import user_query
-from model.state.stream_state import History
+from model.state.stream_state import History, UserUpdate
 
 LIST_TITLES: Final = 20  # best titles of a probe's list
 
@@ -43,14 +43,14 @@ def new_probe(update: UserUpdate, index: int, max_events: int) -> Probe:
     return Probe(update.user, list(update.titles[part]), list(update.times[part]), list(update.actions[part]))
 
 
-def rank_probes(learner: Learner, probes: Sequence[Probe], pipeline: str = "full") -> list[ProbeResult]:
+def rank_probes(learner: Learner, probes: Sequence[Probe]) -> list[ProbeResult]:
     """Rank all candidates for each probe with the present state. Does not change what is learned later."""
-    stream_state, variant = learner.stream_state, learner.pipelines[pipeline]
+    stream_state, pipeline = learner.stream_state, learner.served_pipeline
     histories = [_history(learner, probe) for probe in probes]
     requests = [_request(history, n) for n, history in enumerate(histories)]
     snapshot = candidates.take_snapshot(stream_state)
     text_NV = candidates.text_scores(snapshot, [request.history for request in requests])
-    variant.prepare(snapshot, histories, requests)
+    pipeline.prepare(snapshot, histories, requests)
     results = []
     for n, request in enumerate(requests):
         if request.target < 0:  # the title was evicted
@@ -60,7 +60,8 @@ def rank_probes(learner: Learner, probes: Sequence[Probe], pipeline: str = "full
         user = candidates.user_signals(snapshot, query)
         seen = stream_state.user_store.seen_by(request.history.user)
         blocked = np.zeros(0, np.int32) if learner.settings.repeats else seen[seen != request.target]
-        ranked = variant.rank(snapshot, request, n, user, text_NV[n], blocked, LIST_TITLES, add_example=False)
+        prepared = PreparedRequest(request, n, user, text_NV[n], blocked)
+        ranked = pipeline.rank(snapshot, prepared, LIST_TITLES, add_example=False)
         results.append(ProbeResult(ranked.rank, [stream_state.catalog.ids[row] for row in ranked.top_M.tolist()]))
     return results
 

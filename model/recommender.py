@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from model import checkpoint
-from model.learner import new_pipeline
 from model.new_titles import choose_scored, find_new_titles, select_titles
-from model.pipeline import RankingPipeline
+from model.pipeline import RankingPipeline, new_pipeline
 from model.sequence.model import SequenceModel
 from model.sequence.network import Network
 from model.setting_paths import MODEL_GROUPS, with_values

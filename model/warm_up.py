@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from model.actions import ACTIONS, TARGET_WEIGHTS
-from model.learner import Learner, UserUpdate, new_pipeline
+from model.learner import Learner
+from model.pipeline import new_pipeline
 from model.recommender import Recommender, UserContext
 from model.settings import LearnerSettings
-from model.state.stream_state import StreamState, TitleMetadata
+from model.state.stream_state import StreamState, TitleMetadata, UserUpdate
 
 ACTION: Final = max(ACTIONS.values(), key=lambda action: TARGET_WEIGHTS[action.code]).code  # one that is learned
 

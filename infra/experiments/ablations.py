@@ -10,17 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
-from infra.experiments.harness import Instrumented, Log, ScoredEvents, backbone_only, instrumented, run_prequential
+from infra.experiments.backbone_ranks import BackboneRanks, backbone_only
+from infra.experiments.harness import Log, ScoredEvents, run_prequential
+from infra.experiments.variants import SharedBackbone, Timed, WithoutDelayed
 from model.learner import Learner
+from model.pipeline import Pipeline, RankingPipeline, new_pipeline
 from model.settings import LearnerSettings
 from model.signals.ranker import Ranker
-from model.signals.table import SIGNALS, signal_infos
+from model.signals.table import DENSE_SIGNALS, signal_infos
 
 DEFAULT: Final = "default"
 MAX_HISTORY: Final = 200  # events per history in the stream: the largest number that an ablation reads
@@ -43,44 +44,19 @@ class Ablation:
     label: str
     change: Change = field(default=lambda settings: settings)
     hidden_signals: tuple[str, ...] = ()
-    rankers: int = 1  # number of rankers whose scores are averaged
     shares_backbone: bool = False  # read the default's backbone
     learns_delayed: bool = True  # the ranker learns from delayed requests
     own_stream: bool = False
 
 
-class AveragedRanker(Ranker):
-    """Several rankers with different seeds that rank by the mean of their scores."""
-
-    def __init__(self, settings: LearnerSettings, count: int) -> None:
-        super().__init__(settings.ranker, settings.seed)
-        self.others = [Ranker(settings.ranker, settings.seed + 1 + n) for n in range(count - 1)]
-
-    def score(self, signals_CF: NDArray[np.float32]) -> NDArray[np.float32]:
-        scores = [super().score(signals_CF), *(other.score(signals_CF) for other in self.others)]
-        mean_C: NDArray[np.float32] = np.mean(scores, axis=0, dtype=np.float32)
-        return mean_C
-
-    def add_example(self, signals_CF: NDArray[np.float32], log_correction_C: NDArray[np.float32]) -> None:
-        for add_example in (super().add_example, *(other.add_example for other in self.others)):
-            add_example(signals_CF, log_correction_C)
-
-    def learn(self) -> float | None:
-        loss = super().learn()
-        for other in self.others:
-            other.learn()
-        return loss
-
-
-class MaskedRanker(Ranker):
+def masked_ranker(settings: LearnerSettings, hidden: tuple[str, ...]) -> Ranker:
     """A ranker that does not read some signals, in its network or in the linear score of the shortlist."""
-
-    def __init__(self, settings: LearnerSettings, hidden: tuple[str, ...]) -> None:
-        super().__init__(settings.ranker, settings.seed, hidden)
-        kept_F = torch.tensor([float(name not in hidden) for name in SIGNALS[: len(self.linear_F)]])
-        with torch.no_grad():
-            self.linear_F.mul_(kept_F)
-        self.linear_F.register_hook(lambda grad_F: grad_F * kept_F)  # type: ignore[no-untyped-call]
+    ranker = Ranker(settings.ranker, settings.seed, hidden)
+    kept_F = torch.tensor([float(name not in hidden) for name in DENSE_SIGNALS])
+    with torch.no_grad():
+        ranker.linear_F.mul_(kept_F)
+    ranker.linear_F.register_hook(lambda grad_F: grad_F * kept_F)  # type: ignore[no-untyped-call]
+    return ranker
 
 
 def network(**changes: Any) -> Change:
@@ -147,8 +123,6 @@ def ablation_groups(cold: float) -> dict[str, list[Ablation]]:
         ],
         "ranker": [
             Ablation("no delayed requests", shares_backbone=True, learns_delayed=False),
-            Ablation("two rankers averaged", rankers=2, shares_backbone=True),
-            Ablation("three rankers averaged", rankers=3, shares_backbone=True),
             *(
                 Ablation(f"without {group}", hidden_signals=hidden, shares_backbone=True)
                 for group, hidden in signal_groups().items()
@@ -157,48 +131,53 @@ def ablation_groups(cold: float) -> dict[str, list[Ablation]]:
     }
 
 
-def pipeline(
-    ablation: Ablation, settings: LearnerSettings, shared_backbone: Instrumented | None = None
-) -> Instrumented:
-    """The pipeline of an ablation."""
+def ablated_pipeline(ablation: Ablation, settings: LearnerSettings) -> RankingPipeline:
+    """A new pipeline with the change of an ablation."""
     changed = ablation.change(settings)
-    ablated = instrumented(
-        changed,
-        not ablation.shares_backbone,
-        shared_backbone=shared_backbone if ablation.shares_backbone else None,
-        learns_delayed=ablation.learns_delayed,
-    )
-    if ablation.rankers > 1:
-        ablated.ranker = AveragedRanker(changed, ablation.rankers)
-    elif ablation.shares_backbone:
-        ablated.ranker = MaskedRanker(changed, ablation.hidden_signals)
-    return ablated
+    pipeline = new_pipeline(changed, backbone=not ablation.shares_backbone)
+    if ablation.shares_backbone:
+        pipeline.ranker = masked_ranker(changed, ablation.hidden_signals)
+    return pipeline
+
+
+def variant_of(ablation: Ablation, pipeline: RankingPipeline, default: RankingPipeline) -> Timed:
+    """The variant that the learner runs: around the ablation's pipeline, with the backbone of `default` if it shares
+    it."""
+    variant: Pipeline = SharedBackbone(pipeline, default) if ablation.shares_backbone else pipeline
+    return Timed(variant if ablation.learns_delayed else WithoutDelayed(variant))
 
 
 def run(
     ablations: Sequence[Ablation], data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log
 ) -> dict[str, dict[str, Any]]:
     """The results of the default and of each ablation, by label."""
-    default = instrumented(settings)
-    pipelines = {DEFAULT: default} | {a.label: pipeline(a, settings, default) for a in ablations if not a.own_stream}
-    recorded = run_prequential(data, encode, Learner(settings, dict(pipelines)), log, history=MAX_HISTORY)
-    for ablation in (a for a in ablations if a.own_stream):
-        pipelines[ablation.label] = pipeline(ablation, settings)
-        changed = Learner(ablation.change(settings), {ablation.label: pipelines[ablation.label]})
-        recorded.ranks |= run_prequential(data, encode, changed, log, history=MAX_HISTORY).ranks
-    return {name: row_of(recorded, name, ablated) for name, ablated in pipelines.items()}
+
+    def on_stream(stream: LearnerSettings, rows: Sequence[Ablation]) -> tuple[ScoredEvents, dict[str, Timed]]:
+        pipelines = {row.label: ablated_pipeline(row, settings) for row in rows}
+        default = pipelines[rows[0].label]
+        variants = {row.label: variant_of(row, pipelines[row.label], default) for row in rows}
+        ranks = BackboneRanks(pipelines, settings.repeats)
+        return run_prequential(data, encode, Learner(stream, variants), log, [ranks], history=MAX_HISTORY), variants
+
+    shared = [Ablation(DEFAULT), *(ablation for ablation in ablations if not ablation.own_stream)]
+    recorded, variants = on_stream(settings, shared)
+    for ablation in (ablation for ablation in ablations if ablation.own_stream):
+        alone, own = on_stream(ablation.change(settings), [ablation])
+        recorded.ranks |= alone.ranks
+        variants |= own
+    return {name: row_of(recorded, name, variant) for name, variant in variants.items()}
 
 
-def row_of(recorded: ScoredEvents, name: str, ablated: Instrumented) -> dict[str, Any]:
+def row_of(recorded: ScoredEvents, name: str, variant: Timed) -> dict[str, Any]:
     """The results of one variant. The backbone-only results are None if it reads the default's backbone."""
     own, default = backbone_only(name), backbone_only(DEFAULT)
-    has_backbone = ablated.sequence is not None
+    has_backbone = variant.sequence is not None
     return {
         "mrr": recorded.mrr(name),
         "gain": recorded.gain(name, DEFAULT),
         "backbone_only_mrr": recorded.mrr(own) if has_backbone else None,
         "backbone_only_gain": recorded.gain(own, default) if has_backbone else None,
-        "cpu_seconds": ablated.cpu_seconds,
+        "cpu_seconds": variant.cpu_seconds,
         "events": len(recorded),
     }
 

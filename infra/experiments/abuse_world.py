@@ -16,10 +16,10 @@ from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.experiments.prequential import BATCH_EVENTS, micro_batches
 from model.actions import ACTIONS
-from model.learner import Learner, UserUpdate
+from model.learner import Learner
 from model.recommender import Recommender, UserContext
 from model.settings import LearnerSettings
-from model.state.stream_state import TitleMetadata
+from model.state.stream_state import TitleMetadata, UserUpdate
 from streaming.records import ACTIVITY_HISTORY, action_code
 
 LIST_SIZE: Final = 100
@@ -78,7 +78,7 @@ class World:
 
     def lists(self, users: Iterable[str]) -> dict[str, list[str]]:
         """The list of each user, without the titles that the user has seen."""
-        recommender = Recommender(self.learner.stream_state, self.learner.pipelines["full"])
+        recommender = Recommender(self.learner.stream_state, self.learner.served_pipeline)
         contexts = [self._context(user) for user in users]
         ranked = [
             one

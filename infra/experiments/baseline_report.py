@@ -7,7 +7,8 @@ of this baseline on the stream, chosen in hindsight. Curves show the best window
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from infra.experiments.harness import ScoredEvents, backbone_only
+from infra.experiments.backbone_ranks import backbone_only
+from infra.experiments.harness import ScoredEvents
 from model.metrics.baselines import BASELINES, RECENT_WINDOWS
 
 WINDOW_LABELS: Final = {

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from infra.experiments.prequential import MicroBatch
 from model.actions import TARGET_WEIGHTS
-from model.learner import UserUpdate
 from model.metrics.ranking import average_rank
 from model.pipeline import RankingPipeline
 from model.sequence.flops import flop_counter
@@ -18,7 +17,7 @@ from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings, RankerSettings
 from model.signals import candidates
 from model.signals.ranker import Ranker
-from model.state.stream_state import History, StreamState
+from model.state.stream_state import History, StreamState, UserUpdate
 
 WINDOWS_PER_STEP: Final = 8  # of the retrained network
 COUNT_EVERY_STEPS: Final = 20  # the FLOPs of every 20th step are counted
@@ -86,21 +85,15 @@ def training_windows(history: History, targets: Sequence[int], limit: int) -> It
         rest = rest[len(part) :]
 
 
-class BatchRanker(Ranker):
-    """A ranker that is trained on all stored examples of another ranker."""
-
-    def fit(self, source: Ranker, passes: int, cost: FlopEstimator) -> None:
-        """Train for `passes` passes over the examples that another ranker kept while it served."""
-        self.signals_NCF, self.log_correction_NC, self.examples_written = (
-            source.signals_NCF,
-            source.log_correction_NC,
-            source.examples_written,
-        )
-        held, rng = min(self.examples_written, self.settings.buffer_examples), np.random.default_rng(self.steps)
-        for _ in range(passes):
-            order = rng.permutation(held)
-            for start in range(0, held, self.settings.batch_examples):
-                cost.run(lambda part=order[start : start + self.settings.batch_examples]: self._step(part))  # type: ignore[misc]
+def fit_ranker(ranker: Ranker, source: Ranker, passes: int, cost: FlopEstimator) -> None:
+    """Train for `passes` passes over the examples that another ranker kept while it served."""
+    ranker.signals_NCF, ranker.log_correction_NC = source.signals_NCF, source.log_correction_NC
+    ranker.examples_written = source.examples_written
+    held, rng = min(ranker.examples_written, ranker.settings.buffer_examples), np.random.default_rng(ranker.steps)
+    for _ in range(passes):
+        order = rng.permutation(held)
+        for start in range(0, held, ranker.settings.batch_examples):
+            cost.run(lambda part=order[start : start + ranker.settings.batch_examples]: ranker.step(part))  # type: ignore[misc]
 
 
 def train_network(
@@ -140,6 +133,6 @@ def backbone_mrr(
     return float(np.mean(reciprocal_ranks)) if reciprocal_ranks else 0.0
 
 
-def new_batch_ranker(settings: RankerSettings, seed: int) -> BatchRanker:
+def new_batch_ranker(settings: RankerSettings, seed: int) -> Ranker:
     """An untrained ranker with a buffer for MAX_EXAMPLES examples."""
-    return BatchRanker(replace(settings, buffer_examples=MAX_EXAMPLES), seed)
+    return Ranker(replace(settings, buffer_examples=MAX_EXAMPLES), seed)

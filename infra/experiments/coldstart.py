@@ -15,34 +15,27 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
 from infra.data.datasets import Dataset
-from infra.experiments.harness import (
+from infra.experiments.backbone_ranks import (
     BACKBONE_ONLY,
     FINAL_LISTS,
     ORDER_LABELS,
-    Log,
-    ScoredEvents,
+    BackboneRanks,
     backbone_only,
-    instrumented,
     rank_by_score,
-    report_header,
-    require_scored,
-    run_prequential,
 )
-from infra.experiments.prequential import WARMUP_SHARE
+from infra.experiments.harness import Log, ScoredEvents, report_header, require_scored, run_prequential
+from infra.experiments.prequential import WARMUP_SHARE, Measurement
 from infra.experiments.verdicts import INCONCLUSIVE, format_ci
 from infra.learner_settings import set_threads
 from model.learner import Learner
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS
-from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.pipeline import PreparedRequest, new_pipeline
 from model.settings import LearnerSettings
 from model.signals.candidates import CatalogSnapshot
-from model.signals.fill import UserSignals
-from model.signals.ranker import Ranker
 
 VARIANTS = ID_ONLY, TEXT_ONLY, UNMASKED, MASKED = "id only", "text only", "id and text", "id and text, ids masked"
 NEIGHBORS: Final = "text neighbors"
@@ -52,26 +45,15 @@ MAX_MASKING_COST: Final = 0.01  # share of the MRR on well-known titles that mas
 WITHIN_LIMIT, ABOVE_LIMIT = "WITHIN_LIMIT", "ABOVE_LIMIT"  # verdicts on the cost of masking; the third is INCONCLUSIVE
 
 
-class TextNeighborPipeline(RankingPipeline):
-    """Ranks by the cosine similarity between a title's text and the texts of the user's recent titles."""
+class TextNeighborRanks(Measurement):
+    """Ranks the target by the cosine similarity between its text and the texts of the user's recent titles."""
 
-    def __init__(self, settings: LearnerSettings) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer_examples=1)), None, learns=False)
-        self.repeats = settings.repeats
+    def __init__(self, repeats: bool) -> None:
+        super().__init__({NEIGHBORS: math.inf})
+        self.repeats = repeats
 
-    def prepare(self, *_: Any) -> None:
-        """Nothing to encode."""
-
-    def rank(
-        self,
-        snapshot: CatalogSnapshot,
-        request: RankingRequest,
-        _n: int,
-        _user: UserSignals,
-        text_V: NDArray[np.float32],
-        *_: Any,
-    ) -> RankResult:
-        return RankResult(rank_by_score(text_V, snapshot, request, self.repeats), np.zeros(0, np.int64))
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
+        return {NEIGHBORS: rank_by_score(prepared.text_V, snapshot, prepared.request, self.repeats)}
 
 
 def cold_share(data: Dataset) -> float:
@@ -105,9 +87,10 @@ def report(
     measured = cold_share(data.slice(0, first))
     mask = measured if mask is None else mask
     changed = variant_settings(settings, mask)
-    pipelines: dict[str, RankingPipeline] = {name: instrumented(own) for name, own in changed.items()}
-    pipelines |= {NEIGHBORS: TextNeighborPipeline(settings), NO_BACKBONE: instrumented(settings, backbone=False)}
-    recorded = require_scored(run_prequential(data, encode, Learner(settings, pipelines), log))
+    pipelines = {name: new_pipeline(own) for name, own in changed.items()}
+    pipelines |= {NO_BACKBONE: new_pipeline(settings, backbone=False)}
+    measurements = [BackboneRanks(pipelines, settings.repeats), TextNeighborRanks(settings.repeats)]
+    recorded = require_scored(run_prequential(data, encode, Learner(settings, pipelines), log, measurements))
     buckets = recorded.popularity_buckets()
     by_backbone = {**{variant: backbone_only(variant) for variant in VARIANTS}, NEIGHBORS: NEIGHBORS}
     by_list = {**{variant: variant for variant in VARIANTS}, NO_BACKBONE: NO_BACKBONE}

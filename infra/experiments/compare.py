@@ -23,18 +23,8 @@ from features.text_encoders import Encoder
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
-from infra.experiments.harness import (
-    BACKBONE_ONLY,
-    FINAL_LISTS,
-    ORDER_LABELS,
-    Log,
-    ScoredEvents,
-    instrumented,
-    recorded_name,
-    report_header,
-    require_scored,
-    run_prequential,
-)
+from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, BackboneRanks, recorded_name
+from infra.experiments.harness import Log, ScoredEvents, report_header, require_scored, run_prequential
 from infra.experiments.prequential import WARMUP_SHARE
 from infra.experiments.scaling import parse_size, with_size
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE, format_ci, format_size, verdict
@@ -42,6 +32,7 @@ from infra.learner_settings import set_threads
 from infra.model_settings import with_setting
 from infra.settings_errors import plain_reason
 from model.learner import Learner
+from model.pipeline import new_pipeline
 from model.setting_paths import MODEL_GROUPS, setting_fields
 from model.settings import PRESETS, LearnerSettings, preset
 
@@ -169,8 +160,9 @@ def _run(
 ) -> ScoredEvents:
     """The scored events of one side."""
     log(f"{side}: {name}")
-    learner = Learner(settings, {side: instrumented(settings)})
-    return require_scored(run_prequential(data, encode, learner, log, first=first))
+    pipelines = {side: new_pipeline(settings)}
+    measurements = [BackboneRanks(pipelines, settings.repeats)]
+    return require_scored(run_prequential(data, encode, Learner(settings, pipelines), log, measurements, first=first))
 
 
 def _curve(recorded: ScoredEvents) -> dict[str, Any]:

@@ -19,23 +19,24 @@ import numpy as np
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.experiments import prequential
+from infra.experiments.backbone_ranks import BackboneRanks
 from infra.experiments.baseline_report import best_recent_window, describe_window
 from infra.experiments.prequential import BATCH_EVENTS, MicroBatch, Observer, warmup_targets
 from infra.learner_settings import set_threads
-from model.learner import Learner, RankedEvent, new_pipeline
+from model.learner import Learner, RankedEvent
 from model.metrics import beyond_accuracy, popularity_buckets
 from model.metrics.baselines import BASELINES, Baselines
 from model.metrics.beyond_accuracy import TOP_K, BeyondAccuracy
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS, ByPopularity
 from model.metrics.ranking import PrequentialMetrics, ranking_report
-from model.pipeline import RankingPipeline
+from model.pipeline import RankingPipeline, new_pipeline
 from model.settings import LearnerSettings
 
 VARIANTS: Final = ("full", "no_backbone", "frozen")
 ACTUAL: Final = "actual"  # row of the beyond-accuracy metrics: the titles that users chose, each as a list of one
 
 OnProgress = Callable[[int, int, dict[str, PrequentialMetrics]], None]  # events done, all events, metrics by variant
-OnScored = Callable[[int | None, RankedEvent, dict[str, float]], None]  # index (`with_index`), event, rank by variant
+OnScored = Callable[[RankedEvent, dict[str, float]], None]  # the event, all its ranks by name
 
 
 def evaluate(
@@ -44,18 +45,17 @@ def evaluate(
     settings: LearnerSettings,
     progress: OnProgress | None = None,
     on_scored: OnScored | None = None,
-    pipelines: dict[str, RankingPipeline] | None = None,
+    with_backbone_only: bool = False,
 ) -> dict[str, Any]:
     """Return the report: events, scored, seconds, settings, and mrr, hr10 and ndcg10 by variant and slice. `on_scored`
-    is called with each scored event. `pipelines` replaces the first two of VARIANTS, for example by instrumented ones.
-    """
+    is called with each scored event; its ranks include the backbone-only order of `full` if `with_backbone_only`."""
     began = time.monotonic()
     set_threads(1)  # the number of threads changes the order of sums, and so the last bits of every result
-    if pipelines is None:
-        pipelines = {"full": new_pipeline(settings), "no_backbone": new_pipeline(settings, backbone=False)}
-    learner = Learner(settings, pipelines, TOP_K)
-    observer = _Evaluation(pipelines, warmup_targets(data), data.targets_before(len(data)), progress, on_scored)
-    prequential.run(data, encode, learner, observer)
+    full = new_pipeline(settings)
+    learner = Learner(settings, {"full": full, "no_backbone": new_pipeline(settings, backbone=False)}, TOP_K)
+    observer = _Evaluation(learner, warmup_targets(data), data.targets_before(len(data)), progress, on_scored)
+    measurements = [BackboneRanks({"full": full}, settings.repeats)] if with_backbone_only else []
+    prequential.run(data, encode, learner, observer, measurements=measurements)
     scores = observer.scores
     scored = scores.by_slice["full"].scored()["all"]
     candidates = int(np.count_nonzero(learner.stream_state.catalog.candidate_V))
@@ -76,23 +76,23 @@ class _Evaluation(Observer):
 
     def __init__(
         self,
-        pipelines: dict[str, RankingPipeline],
+        learner: Learner,
         first: int,
         total: int,
         progress: OnProgress | None,
         on_scored: OnScored | None,
     ) -> None:
-        self.pipelines, self.first, self.total = pipelines, first, total
+        self.learner, self.first, self.total = learner, first, total
         self.progress, self.on_scored, self.scores = progress, on_scored, VariantScores()
 
     def before_batch(self, done: int, batch: MicroBatch) -> None:
-        if done + BATCH_EVENTS > self.first and "frozen" not in self.pipelines:
-            self.pipelines["frozen"] = freeze(self.pipelines["full"])
+        if done + BATCH_EVENTS > self.first and "frozen" not in self.learner.pipelines:
+            self.learner.pipelines["frozen"] = freeze(self.learner.served_pipeline)
 
-    def on_event(self, index: int | None, event: RankedEvent, baselines: Baselines) -> None:
+    def on_event(self, event: RankedEvent, baselines: Baselines) -> None:
         ranks = self.scores.add(event, baselines)
         if self.on_scored is not None:
-            self.on_scored(index, event, ranks)
+            self.on_scored(event, ranks)
 
     def after_batch(self, done: int) -> None:
         if self.progress is not None:
@@ -110,11 +110,11 @@ class VariantScores:
         self.beyond_accuracy = {name: BeyondAccuracy() for name in (*names, ACTUAL)}
 
     def add(self, event: RankedEvent, baselines: Baselines) -> dict[str, float]:
-        """Score one event that `baselines` have not counted yet. Returns its rank by variant."""
+        """Score one event that `baselines` have not counted yet. Returns all its ranks by name."""
         ranks = event.ranks | baselines.rank(event.user, event.title, event.ts)
-        for name, rank in ranks.items():
-            self.by_slice[name].add(rank, event.title_events, event.user_events)
-            self.by_popularity[name].add(rank, event.title_events)
+        for name, metrics in self.by_slice.items():
+            metrics.add(ranks[name], event.title_events, event.user_events)
+            self.by_popularity[name].add(ranks[name], event.title_events)
         lists = {**event.top_titles, **baselines.top_titles(event.user, event.ts, TOP_K), ACTUAL: [event.title]}
         for name, titles in lists.items():
             self.beyond_accuracy[name].add(titles, [baselines.title_events(title) for title in titles])
@@ -147,7 +147,7 @@ class RankFile:
         if self._file is not None:
             self._file.close()
 
-    def __call__(self, _index: int | None, event: RankedEvent, ranks: dict[str, float]) -> None:
+    def __call__(self, event: RankedEvent, ranks: dict[str, float]) -> None:
         if self._file is None:
             return
         write = csv.writer(self._file, lineterminator="\n").writerow

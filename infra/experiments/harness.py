@@ -1,9 +1,7 @@
 """The common part of all experiments: run several variants over one stream and keep every scored event.
 
 All variants of a run share one stream state and one stream, so they rank the same requests. A difference between two
-variants is therefore paired event by event (`model.metrics.bootstrap`). An instrumented variant is recorded in two
-orders, that is, by two rankings of the titles: `final_lists` is the order of its lists, and `backbone_only` sorts all
-titles by the score of its backbone alone. It also records the processor time that it used.
+variants is therefore paired event by event (`model.metrics.bootstrap`).
 
 N scored events
 """
@@ -11,7 +9,7 @@ N scored events
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,112 +18,21 @@ from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments import prequential
-from infra.experiments.prequential import MicroBatch, Observer
+from infra.experiments.prequential import Measurement, MicroBatch, Observer
 from model.actions import TARGET_WEIGHTS
-from model.learner import Learner, RankedEvent, new_pipeline
+from model.learner import Learner, RankedEvent
 from model.metrics import bootstrap
 from model.metrics.baselines import Baselines
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS, popularity_bucket
-from model.metrics.ranking import NEW_TITLE_EVENTS, NEW_USER_EVENTS, SLICES, average_rank
-from model.pipeline import RankingPipeline, RankingRequest, RankResult
-from model.settings import LearnerSettings
-from model.signals.candidates import CatalogSnapshot
+from model.metrics.ranking import NEW_TITLE_EVENTS, NEW_USER_EVENTS, SLICES
 from streaming.records import ACTIVITY_HISTORY, action_code
 
-BACKBONE_ONLY, FINAL_LISTS = "backbone_only", "final_lists"
-ORDER_LABELS: Final = {BACKBONE_ONLY: "backbone only", FINAL_LISTS: "final lists"}  # the two orders of a variant
 CURVE_POINTS: Final = 24
 PROGRESS_INTERVAL_S: Final = 10.0
 
 Log = Callable[[str], None]
 BeforeBatch = Callable[[int, MicroBatch], None]  # events learned so far, the next micro-batch
 EventMasks = Mapping[str, NDArray[np.bool_]]  # name -> mask over the scored events
-
-
-def backbone_only(variant: str) -> str:
-    """The name under which a variant's order by the backbone's score alone is recorded."""
-    return BACKBONE_ONLY if variant == "full" else f"{variant} {BACKBONE_ONLY}"
-
-
-def recorded_name(variant: str, order: str) -> str:
-    """The name under which one of the two orders (ORDER_LABELS) of a variant is recorded."""
-    return variant if order == FINAL_LISTS else backbone_only(variant)
-
-
-class Instrumented(RankingPipeline):
-    """A ranking pipeline that also records its backbone's ranks and its own processor time."""
-
-    backbone_ranks: list[float]  # of this micro-batch's events
-    cpu_seconds: float
-    shared_backbone: RankingPipeline | None  # read this pipeline's backbone scores; the variant has no backbone itself
-    learns_delayed: bool  # false: the ranker does not learn from delayed requests
-    repeats: bool
-    records_backbone = True  # whether the order by the backbone's score alone is recorded too
-
-    @classmethod
-    def wrap(
-        cls,
-        pipeline: RankingPipeline,
-        repeats: bool = False,
-        shared_backbone: RankingPipeline | None = None,
-        learns_delayed: bool = True,
-    ) -> Self:
-        """The same pipeline, instrumented."""
-        wrapped = cls.__new__(cls)
-        vars(wrapped).update(vars(pipeline))
-        wrapped.backbone_ranks, wrapped.cpu_seconds = [], 0.0
-        wrapped.shared_backbone, wrapped.learns_delayed, wrapped.repeats = shared_backbone, learns_delayed, repeats
-        return wrapped
-
-    def prepare(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> None:
-        self.backbone_ranks = []  # a new list, because a frozen copy shares the old one
-        began = time.process_time()
-        super().prepare(snapshot, *rest, **named)
-        if self.shared_backbone is not None:
-            self.backbone_NV = self.shared_backbone.backbone_NV
-        self.cpu_seconds += time.process_time() - began
-
-    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
-        if request.delay and not self.learns_delayed:
-            return RankResult(0.0, np.zeros(0, np.int64))
-        began = time.process_time()
-        result = super().rank(snapshot, request, n, *rest, **named)
-        self.cpu_seconds += time.process_time() - began
-        if self.records_backbone and self.sequence is not None and not request.delay:
-            self.backbone_ranks.append(rank_by_score(self.backbone_NV[n], snapshot, request, self.repeats))
-        return result
-
-    def extra_ranks(self, name: str, index: int | None) -> dict[str, float]:
-        """Further ranks of an event, by recorded name; `name` is the variant's.
-
-        `index` is the event's place among the micro-batch's events that are learned; None: it is not learned, because
-        its title waits for its launch, and no list can hold the title.
-        """
-        if self.sequence is None or not self.records_backbone:
-            return {}
-        return {backbone_only(name): float("inf") if index is None else self.backbone_ranks[index]}
-
-    def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
-        began = time.process_time()
-        losses = super().learn(snapshot, *rest, **named)
-        self.cpu_seconds += time.process_time() - began
-        return losses
-
-
-def rank_by_score(
-    score_V: NDArray[np.float32], snapshot: CatalogSnapshot, request: RankingRequest, repeats: bool
-) -> float:
-    """The target's rank among all candidates by these scores. Titles that the user has seen count only if `repeats`."""
-    open_V = np.where(snapshot.titles.candidate_V, score_V, -np.inf)
-    if not repeats:
-        seen = snapshot.stream_state.user_store.seen_by(request.history.user)
-        open_V[seen[seen >= 0]] = -np.inf
-    return average_rank(open_V, request.target)
-
-
-def instrumented(settings: LearnerSettings, backbone: bool = True, **options: Any) -> Instrumented:
-    """A new instrumented pipeline; `options` as in `Instrumented.wrap`."""
-    return Instrumented.wrap(new_pipeline(settings, backbone), settings.repeats, **options)
 
 
 class ScoredEvents:
@@ -201,21 +108,17 @@ class ScoredEvents:
 class _Recorder(Observer):
     """Records the ranks of each scored event, and prints progress."""
 
-    def __init__(
-        self, learner: Learner, progress: "ProgressPrinter", with_baselines: bool, before_batch: BeforeBatch | None
-    ) -> None:
-        self.learner, self.progress, self.with_baselines = learner, progress, with_baselines
+    def __init__(self, progress: "ProgressPrinter", with_baselines: bool, before_batch: BeforeBatch | None) -> None:
+        self.progress, self.with_baselines = progress, with_baselines
         self._before_batch, self.recorded = before_batch, ScoredEvents()
 
     def before_batch(self, done: int, batch: MicroBatch) -> None:
         if self._before_batch is not None:
             self._before_batch(done, batch)
 
-    def on_event(self, index: int | None, event: RankedEvent, baselines: Baselines) -> None:
-        ranks = event.ranks | extra_ranks(self.learner.pipelines, index)
-        if self.with_baselines:
-            ranks |= baselines.rank(event.user, event.title, event.ts)
-        self.recorded.add(event, ranks)
+    def on_event(self, event: RankedEvent, baselines: Baselines) -> None:
+        by_baseline = baselines.rank(event.user, event.title, event.ts) if self.with_baselines else {}
+        self.recorded.add(event, event.ranks | by_baseline)
 
     def after_batch(self, done: int) -> None:
         self.progress(done, self.recorded)
@@ -226,28 +129,20 @@ def run_prequential(
     encode: Encoder,
     learner: Learner,
     log: Log,
+    measurements: Sequence[Measurement] = (),
     with_baselines: bool = False,
     before_batch: BeforeBatch | None = None,
     history: int = ACTIVITY_HISTORY,
     first: int | None = None,
 ) -> ScoredEvents:
-    """Rank the titles before every event, then learn from it (`infra.experiments.prequential`); returns every scored
-    event. Events before index `first` of the dataset (by default the first fifth) are learned but not scored. The ranks
-    of the baselines are recorded too if `with_baselines`."""
+    """Rank the titles before every event, then learn from it (`infra.experiments.prequential`). Returns every scored
+    event, with the ranks of the pipelines, of the `measurements`, and of the baselines if `with_baselines`. Events
+    before index `first` of the dataset (by default the first fifth) are learned but not scored."""
     progress = ProgressPrinter(data.targets_before(len(data)), log)
-    recorder = _Recorder(learner, progress, with_baselines, before_batch)
+    recorder = _Recorder(progress, with_baselines, before_batch)
     start = None if first is None else data.targets_before(first)
-    prequential.run(data, encode, learner, recorder, start, history)
+    prequential.run(data, encode, learner, recorder, start, history, measurements)
     return recorder.recorded
-
-
-def extra_ranks(pipelines: Mapping[str, RankingPipeline], index: int | None) -> dict[str, float]:
-    """Further ranks that instrumented pipelines give to an event, by recorded name. See `Instrumented.extra_ranks`."""
-    ranks: dict[str, float] = {}
-    for name, pipeline in pipelines.items():
-        if isinstance(pipeline, Instrumented):
-            ranks |= pipeline.extra_ranks(name, index)
-    return ranks
 
 
 def require_scored(recorded: ScoredEvents) -> ScoredEvents:

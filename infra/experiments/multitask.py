@@ -15,31 +15,33 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
+from infra.experiments.backbone_ranks import BackboneRanks, backbone_only
 from infra.experiments.harness import (
     EventMasks,
     Log,
     ScoredEvents,
     action_codes,
-    backbone_only,
-    instrumented,
     report_header,
     require_scored,
     run_prequential,
 )
+from infra.experiments.prequential import Measurement
 from infra.experiments.task_evaluators import (
     FREQUENCY_BASELINES,
     LIKE_PROBABILITY,
     NEEDS_TITLE,
     TASK_SEPARATOR,
-    frequency_baseline,
+    FrequencyBaseline,
+    HeadRanks,
     with_task_heads,
 )
+from infra.experiments.variants import LearnsOnly
 from infra.experiments.verdicts import verdict
 from infra.learner_settings import set_threads
 from model.actions import TARGET_WEIGHTS
 from model.learner import Learner
 from model.metrics import bootstrap
-from model.pipeline import RankingPipeline
+from model.pipeline import Pipeline, new_pipeline
 from model.sequence.tasks import ACTION, GENRE, LIKED, TASKS
 from model.settings import LearnerSettings
 from streaming.records import action_code
@@ -65,16 +67,24 @@ def available_tasks(data: Dataset) -> dict[str, int]:
     return {task: count for task, count in classes.items() if count > 1}
 
 
-def pipelines(settings: LearnerSettings, tasks: Sequence[str], weight: float) -> dict[str, RankingPipeline]:
-    """All variants. Those trained on one further task only do not rank titles."""
-    shared = with_task_heads(settings, tasks, 1.0, weight, ranks_titles=True)
-    variants: dict[str, RankingPipeline] = {TITLE_ONLY: instrumented(settings), SHARED: shared}
-    variants |= {task + ONLY_SUFFIX: with_task_heads(settings, [task], 0.0, 1.0, ranks_titles=False) for task in tasks}
+def build_variants(
+    settings: LearnerSettings, tasks: Sequence[str], weight: float
+) -> tuple[dict[str, Pipeline], list[Measurement]]:
+    """The pipelines that learn, and what is measured. Networks that learn one further task only do not rank titles."""
+    ranking = {TITLE_ONLY: new_pipeline(settings), SHARED: with_task_heads(settings, tasks, 1.0, weight)}
+    dedicated = {task: with_task_heads(settings, [task], 0.0, 1.0) for task in tasks}
+    pipelines: dict[str, Pipeline] = {**ranking}
+    pipelines |= {task + ONLY_SUFFIX: LearnsOnly(pipeline) for task, pipeline in dedicated.items()}
+    measurements: list[Measurement] = [BackboneRanks(ranking, settings.repeats)]
+    heads = {SHARED: (ranking[SHARED], tasks)} | {task + ONLY_SUFFIX: (dedicated[task], [task]) for task in tasks}
+    for variant, (pipeline, own) in heads.items():
+        assert pipeline.sequence is not None
+        measurements.append(HeadRanks(variant, pipeline.sequence, own))
     for baseline in FREQUENCY_BASELINES:
         supported = [task for task in tasks if TASKS[task].reads_title or baseline not in NEEDS_TITLE]
         if supported:
-            variants[baseline] = frequency_baseline(settings, baseline, supported)
-    return variants
+            measurements.append(FrequencyBaseline(baseline, supported))
+    return pipelines, measurements
 
 
 def report(
@@ -87,8 +97,8 @@ def report(
     tasks = available_tasks(data)
     panels, recorded = {}, ScoredEvents()
     if tasks:
-        variants = pipelines(settings, list(tasks), weight)
-        recorded = require_scored(run_prequential(data, encode, Learner(settings, variants), log))
+        pipelines, measurements = build_variants(settings, list(tasks), weight)
+        recorded = require_scored(run_prequential(data, encode, Learner(settings, pipelines), log, measurements))
         panels[NEXT_TITLE_LISTS] = _rank_panel(recorded, TITLE_ONLY, lambda variant: variant)
         panels[NEXT_TITLE_BACKBONE] = _rank_panel(recorded, TITLE_ONLY, backbone_only)
         panels |= {TASK_LABELS[task]: _task_panel(recorded, task) for task in tasks}
@@ -137,7 +147,8 @@ def _like_panel(recorded: ScoredEvents, data: Dataset) -> dict[str, Any]:
     names = (dedicated, SHARED, *FREQUENCY_BASELINES)
     probability = {name: np.array(recorded.ranks[name + LIKE_PROBABILITY]) for name in names}
     correct = {name: ((p_N >= 0.5) == truth_N).astype(np.float64) for name, p_N in probability.items()}
-    masks, user_N = _masks(recorded, np.ones(len(truth_N), np.bool_)), np.array(recorded.users)
+    ranked_N, user_N = ~np.isnan(probability[SHARED]), np.array(recorded.users)
+    masks = _masks(recorded, ranked_N)
 
     def gain(name: str, inside_N: NDArray[np.bool_]) -> dict[str, float] | None:
         interval = bootstrap.confidence_interval((correct[SHARED] - correct[name])[inside_N], user_N[inside_N])
@@ -147,12 +158,12 @@ def _like_panel(recorded: ScoredEvents, data: Dataset) -> dict[str, Any]:
         "metric": "accuracy",
         "dedicated": dedicated,
         "events": {part: int(inside.sum()) for part, inside in masks.items()},
-        "liked": float(truth_N.mean()),
+        "liked": float(truth_N[ranked_N].mean()),
         "values": {
             name: {part: float(correct_N[inside].mean()) if inside.any() else None for part, inside in masks.items()}
             for name, correct_N in correct.items()
         },
-        "auc": {name: auc(p_N, truth_N) for name, p_N in probability.items()},
+        "auc": {name: auc(p_N[ranked_N], truth_N[ranked_N]) for name, p_N in probability.items()},
         "gain": {
             name: {part: gain(name, inside) for part, inside in masks.items()} for name in correct if name != SHARED
         },

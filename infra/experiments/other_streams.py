@@ -18,11 +18,13 @@ import pandas as pd
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
+from infra.experiments.backbone_ranks import BackboneRanks
 from infra.experiments.baseline_report import against_baselines
-from infra.experiments.harness import Log, instrumented, run_prequential
+from infra.experiments.harness import Log, run_prequential
 from infra.experiments.machine import resident_mib
 from infra.experiments.prequential import BATCH_EVENTS, micro_batches
 from model.learner import Learner
+from model.pipeline import new_pipeline
 from model.settings import LearnerSettings
 from streaming.state.log_settings import LogSettings
 
@@ -59,8 +61,10 @@ def ml_1m(folder: Path) -> Dataset:
 
 def compare(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
     """The full model, the model without a backbone, and the baselines, with paired differences."""
-    pipelines = {"full": instrumented(settings), "no_backbone": instrumented(settings, backbone=False)}
-    recorded = run_prequential(data, encode, Learner(settings, dict(pipelines)), log, with_baselines=True)
+    full = new_pipeline(settings)
+    learner = Learner(settings, {"full": full, "no_backbone": new_pipeline(settings, backbone=False)})
+    backbone_ranks = BackboneRanks({"full": full}, settings.repeats)
+    recorded = run_prequential(data, encode, learner, log, [backbone_ranks], with_baselines=True)
     return {
         "events": len(data), "scored": len(recorded), "users": len(set(data.user.tolist())),
         "titles": len(set(data.title.tolist())), **against_baselines(recorded, ["no_backbone"]),

@@ -1,20 +1,22 @@
 """The prequential loop: rank the titles before every event of a dataset, then learn from the event.
 
-Every evaluation runs this loop with an observer. Titles that a user has seen are no candidates, so an event with one is
-learned but not scored, unless users return to titles.
+Every evaluation runs this loop with an observer, and with measurements that give each event further ranks. Titles that
+a user has seen are no candidates, so an event with one is learned but not scored, unless users return to titles.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import count
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from features.text_encoders import Encoder, launch_text
 from infra.data.datasets import Dataset
-from model.learner import Learner, RankedEvent, UserUpdate
+from model.learner import Learner, RankedEvent
 from model.metrics.baselines import Baselines
-from model.state.stream_state import TitleMetadata
+from model.pipeline import PreparedRequest, RankingRequest
+from model.signals.candidates import CatalogSnapshot
+from model.state.stream_state import History, TitleMetadata, UserUpdate
 from streaming.records import ACTIVITY_HISTORY, Launch, action_code
 
 WARMUP_SHARE: Final = 0.2  # share of the events that are learned before the first one is scored
@@ -29,11 +31,56 @@ class Observer:
     def before_batch(self, done: int, batch: MicroBatch) -> None:
         """Called before a micro-batch is ranked and learned."""
 
-    def on_event(self, index: int | None, event: RankedEvent, baselines: Baselines) -> None:
-        """Called for each scored event, before the baselines count it. See `with_index` for `index`."""
+    def on_event(self, event: RankedEvent, baselines: Baselines) -> None:
+        """Called for each scored event, before the baselines count it."""
 
     def after_batch(self, done: int) -> None:
         """Called after a micro-batch is learned."""
+
+
+class Measurement:
+    """Further ranks of each event, from the state before it; see `model.pipeline.RequestObserver` for the calls.
+
+    `missing` are the ranks of an event on a title that waits for its launch: no list can hold it, so it has no request.
+    """
+
+    missing: Mapping[str, float]
+
+    def __init__(self, missing: Mapping[str, float] | None = None) -> None:
+        self.missing = missing or {}
+
+    def on_prepared(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
+        """Does nothing by default."""
+
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> Mapping[str, float]:
+        """Nothing by default."""
+        return {}
+
+
+@dataclass(frozen=True)
+class _Measurements:
+    """Several measurements as one observer of the learner."""
+
+    each: Sequence[Measurement]
+
+    def on_prepared(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
+        for measurement in self.each:
+            measurement.on_prepared(snapshot, histories, requests)
+
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
+        ranks: dict[str, float] = {}
+        for measurement in self.each:
+            ranks |= measurement.on_ranked(snapshot, prepared)
+        return ranks
+
+    def completed(self, event: RankedEvent) -> RankedEvent:
+        """The event with a rank under every name."""
+        missing = {name: rank for measurement in self.each for name, rank in measurement.missing.items()}
+        return event._replace(ranks={**event.ranks, **missing}) if not event.is_learned else event
 
 
 def run(
@@ -43,9 +90,12 @@ def run(
     observer: Observer,
     first: int | None = None,
     history: int = ACTIVITY_HISTORY,
+    measurements: Sequence[Measurement] = (),
 ) -> None:
     """Run the loop over a dataset. Target events before the number `first` (by default those of the first fifth of the
-    dataset) are learned but not scored. The learner gets at most `history` earlier events of a user."""
+    dataset) are learned but not scored. The learner gets at most `history` earlier events of a user. Events have the
+    ranks of the `measurements` too."""
+    measured = _Measurements(measurements)
     baselines = Baselines(repeats=learner.settings.repeats)
     first = warmup_targets(data) if first is None else first
     done = 0
@@ -54,19 +104,12 @@ def run(
             if isinstance(title, TitleMetadata):
                 baselines.launch(title.title)
         observer.before_batch(done, batch)
-        for index, event in with_index(learner.observe(batch).ranked):
+        for event in learner.observe(batch, observer=measured).ranked:
             if done >= first and not baselines.has_seen(event.user, event.title):
-                observer.on_event(index, event, baselines)
+                observer.on_event(measured.completed(event), baselines)
             baselines.count(event.user, event.title, event.ts)
             done += 1
         observer.after_batch(done)
-
-
-def with_index(events: Iterable[RankedEvent]) -> Iterator[tuple[int | None, RankedEvent]]:
-    """Each event of a micro-batch, with its place among those that are learned; None for one that is not."""
-    places = count()
-    for event in events:
-        yield next(places) if event.is_learned else None, event
 
 
 def warmup_targets(data: Dataset) -> int:

@@ -28,13 +28,12 @@ from infra.data.locate import locate
 from infra.experiments import ablations, evaluate, other_streams, reports_page, results_page, retraining, user_sequences
 from infra.experiments.baseline_report import against_baselines
 from infra.experiments.coldstart import cold_share
-from infra.experiments.harness import Log, ProgressPrinter, ScoredEvents, extra_ranks, instrumented
+from infra.experiments.harness import Log, ProgressPrinter, ScoredEvents
 from infra.experiments.machine import device
 from infra.experiments.reports import REPORT_PARTS, ReportPart
 from infra.learner_settings import learner_settings, set_threads
 from infra.settings import load as load_settings
 from model import checkpoint
-from model.learner import RankedEvent
 from model.settings import LearnerSettings
 from model.signals.table import SIGNALS
 
@@ -56,17 +55,13 @@ class ResultsPart:
 
 def headline(encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log) -> dict[str, Any]:
     """The prequential evaluation, with curves and paired differences."""
-    pipelines = {name: instrumented(settings, backbone=name == "full") for name in evaluate.VARIANTS[:2]}
     recorded = ScoredEvents()
     progress = ProgressPrinter(len(data), log)
-
-    def on_scored(index: int | None, event: RankedEvent, ranks: dict[str, float]) -> None:
-        recorded.add(event, ranks | extra_ranks(pipelines, index))
 
     def on_progress(done: int, _total: int, _metrics: object) -> None:
         progress(done, recorded)
 
-    report = evaluate.evaluate(data, encode, settings, on_progress, on_scored, dict(pipelines))
+    report = evaluate.evaluate(data, encode, settings, on_progress, recorded.add, with_backbone_only=True)
     return {"report": report, **against_baselines(recorded, ["no_backbone", "frozen"])}
 
 

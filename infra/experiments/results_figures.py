@@ -8,7 +8,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS
-from infra.experiments.harness import backbone_only
+from infra.experiments.backbone_ranks import backbone_only
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, WORSE, verdict
 from model.metrics.baselines import RECENT_WINDOWS
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from infra.experiments import ablations, evaluate, other_streams, results_figures
+from infra.experiments.backbone_ranks import BACKBONE_ONLY, backbone_only
 from infra.experiments.baseline_report import best_recent_window, describe_window
-from infra.experiments.harness import BACKBONE_ONLY, backbone_only
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, VERDICTS, WORSE, format_ci, format_size, verdict
 
 SLICE_LABELS: Final = {

@@ -21,26 +21,29 @@ batch training alike. The search for E and the ranking that writes the examples 
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
+from infra.experiments.backbone_ranks import BackboneRanks
 from infra.experiments.baseline_report import with_baselines
 from infra.experiments.batch_retraining import (
     EventHistories,
     FlopEstimator,
     backbone_mrr,
+    fit_ranker,
     new_batch_ranker,
     train_network,
     training_windows,
 )
-from infra.experiments.harness import Instrumented, Log, ScoredEvents, instrumented, run_prequential
+from infra.experiments.harness import Log, ScoredEvents, run_prequential
 from infra.experiments.prequential import MicroBatch
+from infra.experiments.variants import ComposedPipeline
 from model.learner import Learner
-from model.pipeline import RankingRequest, RankResult
+from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, RankResult, new_pipeline
 from model.settings import LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
@@ -53,20 +56,26 @@ MAX_VALIDATION_EVENTS: Final = 2_000  # to choose the number of epochs
 ONLINE, RETRAINED, FROZEN_COUNTERS = VARIANTS = "online", "retrained", "retrained, frozen counters"
 
 
-class FrozenPipeline(Instrumented):
+class Frozen(ComposedPipeline):
     """A pipeline with frozen weights, which only keeps ranker examples for the next retraining."""
 
-    def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
+    def __init__(self, pipeline: RankingPipeline) -> None:
+        super().__init__(pipeline)
+        self.base = pipeline
+
+    def learn(self, *_: object) -> dict[str, float]:
         return {}
 
 
-class FrozenCountersPipeline(FrozenPipeline):
+class FrozenCounters(Frozen):
     """A frozen pipeline that also reads the counters of its last retraining."""
 
-    records_backbone = False  # the copy does not know the newest seen titles, so these ranks would be wrong
-    stream_state: StreamState  # a copy from the last retraining
     snapshot: CatalogSnapshot
     text_NV: NDArray[np.float32]
+
+    def __init__(self, pipeline: RankingPipeline, stream_state: StreamState) -> None:
+        super().__init__(pipeline)
+        self.stream_state = stream_state  # a copy from the last retraining
 
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
@@ -75,27 +84,42 @@ class FrozenCountersPipeline(FrozenPipeline):
         self.text_NV = candidates.text_scores(self.snapshot, [request.history for request in requests])
         super().prepare(self.snapshot, histories, requests)
 
-    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
+    def rank(self, snapshot: CatalogSnapshot, prepared: PreparedRequest, top_k: int = 0) -> RankResult:
+        request, n = prepared.request, prepared.n
         query = user_query(self.stream_state, request.history, request.now, request.delay)
         user = candidates.user_signals(self.snapshot, query)
-        return super().rank(self.snapshot, request, n, user, self.text_NV[n], *rest[2:], **named)
+        return super().rank(self.snapshot, prepared._replace(user=user, text_V=self.text_NV[n]), top_k)
 
 
-class OnlinePipeline(Instrumented):
-    """The default pipeline, with its training FLOPs counted."""
+class CountedFlops(ComposedPipeline):
+    """Counts the training FLOPs of its pipeline."""
 
-    cost: FlopEstimator
+    def __init__(self, pipeline: RankingPipeline) -> None:
+        super().__init__(pipeline)
+        self.base, self.cost = pipeline, FlopEstimator()
 
-    def learn(self, snapshot: CatalogSnapshot, *rest: Any, **named: Any) -> dict[str, float]:
-        learn = super().learn
-        return self.cost.run(lambda: learn(snapshot, *rest, **named))
+    def learn(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], new: Sequence[Sequence[int]], replay_share: float
+    ) -> dict[str, float]:
+        return self.cost.run(lambda: self.base.learn(snapshot, histories, new, replay_share))
+
+
+class Variants(NamedTuple):
+    """The pipelines of VARIANTS, in this order."""
+
+    online: CountedFlops
+    retrained: Frozen
+    frozen_counters: FrozenCounters
 
 
 class RetrainingSchedule:
     """Retrains the frozen pipelines before each micro-batch that is due."""
 
-    def __init__(self, settings: LearnerSettings, learner: Learner, log: Log, every: int = RETRAIN_EVENTS) -> None:
-        self.settings, self.learner, self.log, self.every = settings, learner, log, every
+    def __init__(
+        self, settings: LearnerSettings, variants: Variants, stream_state: StreamState, log: Log, every: int
+    ) -> None:
+        self.settings, self.variants, self.stream_state = settings, variants, stream_state
+        self.log, self.every = log, every
         self.histories, self.cost = EventHistories(), FlopEstimator()
         self.ranker_cost = FlopEstimator()
         self.retrainings: list[dict[str, Any]] = []
@@ -105,14 +129,13 @@ class RetrainingSchedule:
         """Called after `done` events, before `batch` is learned."""
         if done >= (len(self.retrainings) + 1) * self.every:
             self.retrain(done)
-        frozen = self.learner.pipelines[FROZEN_COUNTERS]
-        assert isinstance(frozen, FrozenCountersPipeline)
-        frozen.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
+        frozen = self.variants.frozen_counters.stream_state
+        frozen.launch(item for item in batch if isinstance(item, TitleMetadata))
         self.histories.add(batch)
 
     def retrain(self, done: int) -> None:
         """Train a new network and new rankers on all events so far."""
-        stream_state, limit = self.learner.stream_state, self.settings.sequence.network.max_history
+        stream_state, limit = self.stream_state, self.settings.sequence.network.max_history
         histories = list(self.histories.histories(stream_state))
         mrr_by_epochs: dict[int, float] = {}
         if (len(self.retrainings) + 1).bit_count() == 1:  # retraining 1, 2, 4, 8, ...
@@ -124,16 +147,15 @@ class RetrainingSchedule:
             for window in training_windows(history, range(len(history.rows_L)), limit)
         ]
         model = train_network(self.settings, stream_state, windows, self.epochs, self.cost)
-        for name in (RETRAINED, FROZEN_COUNTERS):
-            pipeline = self.learner.pipelines[name]
+        passes = max(1, round(self.settings.ranker.visits_per_example))
+        # Only RETRAINED is charged: the other variant exists for comparison.
+        costs = ((self.variants.retrained, self.ranker_cost), (self.variants.frozen_counters, FlopEstimator()))
+        for variant, cost in costs:
             ranker = new_batch_ranker(self.settings.ranker, self.settings.seed)
             if self.retrainings:  # examples from before the first network are left out
-                # only RETRAINED is charged: the other variant exists for comparison
-                cost = self.ranker_cost if name == RETRAINED else FlopEstimator()
-                ranker.fit(pipeline.ranker, max(1, round(self.settings.ranker.visits_per_example)), cost)
-            pipeline.sequence, pipeline.ranker = model, ranker
-            if isinstance(pipeline, FrozenCountersPipeline):
-                pipeline.stream_state = copy.deepcopy(stream_state)
+                fit_ranker(ranker, variant.ranker, passes, cost)
+            variant.base.sequence, variant.base.ranker = model, ranker
+        self.variants.frozen_counters.stream_state = copy.deepcopy(stream_state)
         self.retrainings.append(
             {"events": done, "epochs": self.epochs, "windows": len(windows), "mrr_by_epochs": mrr_by_epochs}
         )
@@ -145,7 +167,7 @@ class RetrainingSchedule:
         self, done: int, histories: Sequence[tuple[History, NDArray[np.int64]]], limit: int
     ) -> dict[int, float]:
         """MRR on the newest tenth of the events, by number of training epochs on the others."""
-        stream_state, newest = self.learner.stream_state, done - min(done // 10, MAX_VALIDATION_EVENTS)
+        stream_state, newest = self.stream_state, done - min(done // 10, MAX_VALIDATION_EVENTS)
         cut = [(history, int(np.searchsorted(numbers, newest))) for history, numbers in histories]
         older = [window for history, at in cut for window in training_windows(history.before(at), range(at), limit)]
         newer = [(history, list(range(at, len(history.rows_L)))) for history, at in cut if at < len(history.rows_L)]
@@ -160,15 +182,13 @@ class RetrainingSchedule:
         }
 
 
-def pipelines(settings: LearnerSettings) -> tuple[OnlinePipeline, FrozenPipeline, FrozenCountersPipeline]:
-    """New pipelines of VARIANTS, in this order."""
-    online = OnlinePipeline.wrap(instrumented(settings), settings.repeats)
-    retrained = FrozenPipeline.wrap(instrumented(settings), settings.repeats)
-    frozen_counters = FrozenCountersPipeline.wrap(instrumented(settings), settings.repeats)
-    online.cost, frozen_counters.stream_state = FlopEstimator(), StreamState(settings.stream_state)
+def new_variants(settings: LearnerSettings) -> Variants:
+    """New pipelines of VARIANTS. The rankers of the batch variants have room for the examples of a retraining."""
+    online, retrained, frozen_counters = (new_pipeline(settings) for _ in VARIANTS)
     for pipeline in (retrained, frozen_counters):
         pipeline.ranker = new_batch_ranker(settings.ranker, settings.seed)
-    return online, retrained, frozen_counters
+    frozen_state = StreamState(settings.stream_state)
+    return Variants(CountedFlops(online), Frozen(retrained), FrozenCounters(frozen_counters, frozen_state))
 
 
 def run(
@@ -177,11 +197,13 @@ def run(
     """Run all variants. Returns metrics, costs and curves. A short stream is retrained more often: there must be two
     retrainings in the first fifth, because the first trained ranker comes with the second."""
     every = every or max(1, min(RETRAIN_EVENTS, len(data) // 10))
-    variants = pipelines(settings)
+    variants = new_variants(settings)
     learner = Learner(settings, dict(zip(VARIANTS, variants, strict=True)))
-    schedule = RetrainingSchedule(settings, learner, log, every)
-    recorded = run_prequential(data, encode, learner, log, with_baselines=True, before_batch=schedule)
-    return report(recorded, len(data), variants[0].cost, schedule)
+    schedule = RetrainingSchedule(settings, variants, learner.stream_state, log, every)
+    # The copy of the counters does not know the newest seen titles, so FROZEN_COUNTERS has no backbone-only ranks.
+    ranks = BackboneRanks({ONLINE: variants.online.base, RETRAINED: variants.retrained.base}, settings.repeats)
+    recorded = run_prequential(data, encode, learner, log, [ranks], with_baselines=True, before_batch=schedule)
+    return report(recorded, len(data), variants.online.cost, schedule)
 
 
 def report(recorded: ScoredEvents, events: int, online: FlopEstimator, schedule: RetrainingSchedule) -> dict[str, Any]:

@@ -22,42 +22,37 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
+from infra.experiments.backbone_ranks import FINAL_LISTS, ORDER_LABELS, BackboneRanks, backbone_only, recorded_name
 from infra.experiments.flops import parameters
-from infra.experiments.harness import (
-    FINAL_LISTS,
-    ORDER_LABELS,
-    Instrumented,
-    Log,
-    ScoredEvents,
-    action_codes,
-    backbone_only,
-    instrumented,
-    recorded_name,
-    report_header,
-    require_scored,
-    run_prequential,
+from infra.experiments.harness import Log, ScoredEvents, action_codes, report_header, require_scored, run_prequential
+from infra.experiments.prequential import Measurement, warmup_targets
+from infra.experiments.stale_lists import (
+    ListContext,
+    ListRead,
+    backbone_ranks,
+    events_ago,
+    final_list_ranks,
+    read_list,
+    uncounted_event,
 )
-from infra.experiments.prequential import warmup_targets
-from infra.experiments.stale_lists import ListContext, ListRead, backbone_ranks, events_ago, final_list_ranks, read_list
+from infra.experiments.variants import Timed
 from infra.experiments.verdicts import MIN_USERS
 from infra.learner_settings import set_threads
-from model.learner import Learner, RankedEvent
+from model.learner import Learner
 from model.metrics import bootstrap
 from model.metrics.ranking import NEW_TITLE_EVENTS
 from model.metrics.scaling_law import MIN_SIZES, fit_laws, resample_seeds
-from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, new_pipeline
 from model.sequence.tasks import LIKED
 from model.settings import PRESETS, BackboneSize, LearnerSettings
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
 from model.signals.fill import Scores
 from model.signals.inputs import user_query
-from model.signals.ranker import Ranker
 from model.state.stream_state import History
 
 DEFAULT_SIZES: Final = ("16x1", "32x1", "64x2", "96x3", "128x4", "2m")
 NO_BACKBONE: Final = "no_backbone"
-DELAYED: Final = "delayed"  # the name of DelayedEvaluation in the learner
 DELAYED_EVERY: Final = 4  # every 4th event is also ranked in a delayed list
 MAX_GENRES: Final = 3  # the most frequent genres are tasks
 MIN_TASK_EVENTS: Final = 100  # tasks with fewer events are left out
@@ -93,20 +88,19 @@ def sweep(names: Sequence[str], settings: LearnerSettings) -> dict[str, LearnerS
     return {name: sizes[name] for name in sorted(sizes, key=count.__getitem__)}
 
 
-class DelayedEvaluation(RankingPipeline):
+class DelayedLists(Measurement):
     """Ranks the target in lists made `delay` events before (the last horizon), for one event in DELAYED_EVERY.
 
-    Titles that the user interacted with since are removed (`infra.experiments.stale_lists`). It must be the last
-    pipeline of a learner, because it reads the others, which must have ranked the event. Nothing learns from it.
+    Titles that the user interacted with since are removed (`infra.experiments.stale_lists`). `recorded` has the ranks.
     """
 
-    def __init__(self, settings: LearnerSettings, pipelines: Mapping[str, Instrumented], first: int) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer_examples=1)), None, learns=False)
+    def __init__(self, settings: LearnerSettings, pipelines: Mapping[str, RankingPipeline], first: int) -> None:
+        super().__init__()
         self.pipelines, self.first, self.repeats = pipelines, first, settings.repeats
         self.delay = settings.sequence.network.horizons[-1]
         self.recorded, self.done = ScoredEvents(), 0
 
-    def prepare(
+    def on_prepared(
         self, snapshot: CatalogSnapshot, _histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
         self.contexts: dict[int, ListContext] = {}  # by request index
@@ -121,18 +115,14 @@ class DelayedEvaluation(RankingPipeline):
             name: _delayed_scores(pipeline, contexts, snapshot) for name, pipeline in self.pipelines.items() if contexts
         }
 
-    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *_: Any) -> RankResult:
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
+        request, n = prepared.request, prepared.n
         seen = snapshot.stream_state.user_store.seen_by(request.history.user)
         if n in self.contexts and (self.repeats or request.target not in seen):
-            user, stream_state = request.history.user, snapshot.stream_state
-            earlier = (
-                int(stream_state.user_store.interactions.title_count_V[request.target]),
-                stream_state.user_store.event_count(user),
-            )
-            event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *earlier, {})
             read = read_list(request, self.contexts[n], seen, self.repeats)
-            self.recorded.add(event, self._ranks(snapshot, read, list(self.contexts).index(n)))
-        return RankResult(np.nan, np.zeros(0, np.int64))
+            ranks = self._ranks(snapshot, read, list(self.contexts).index(n))
+            self.recorded.add(uncounted_event(snapshot, request), ranks)
+        return {}
 
     def _ranks(self, snapshot: CatalogSnapshot, read: ListRead, index: int) -> dict[str, float]:
         history, made_at, missed = read.context
@@ -152,7 +142,7 @@ class DelayedEvaluation(RankingPipeline):
 
 
 def _delayed_scores(
-    pipeline: Instrumented, contexts: Sequence[ListContext], snapshot: CatalogSnapshot
+    pipeline: RankingPipeline, contexts: Sequence[ListContext], snapshot: CatalogSnapshot
 ) -> NDArray[np.float32]:
     """The backbone's scores for these contexts by the last horizon; zero without a backbone."""
     if pipeline.sequence is None:
@@ -168,13 +158,15 @@ def report(
     set_threads(1)
     sizes = sweep(names or DEFAULT_SIZES, settings)
     pipelines = {
-        _run(name, k): instrumented(replace(sized, seed=settings.seed + k))
+        _run(name, k): new_pipeline(replace(sized, seed=settings.seed + k))
         for name, sized in sizes.items()
         for k in range(seeds)
     }
-    pipelines[NO_BACKBONE] = instrumented(settings, backbone=False)
-    delayed = DelayedEvaluation(settings, pipelines, warmup_targets(data))
-    recorded = require_scored(run_prequential(data, encode, Learner(settings, {**pipelines, DELAYED: delayed}), log))
+    pipelines[NO_BACKBONE] = new_pipeline(settings, backbone=False)
+    timed = {name: Timed(pipeline) for name, pipeline in pipelines.items()}
+    delayed = DelayedLists(settings, pipelines, warmup_targets(data))
+    measurements = [BackboneRanks(pipelines, settings.repeats), delayed]
+    recorded = require_scored(run_prequential(data, encode, Learner(settings, timed), log, measurements))
     network = settings.sequence.network
     return {
         **report_header(data, recorded),
@@ -185,11 +177,11 @@ def report(
             name: {
                 "parameters": parameters(sized.sequence.network),
                 "heads": sized.sequence.network.heads,
-                "cpu_seconds": sum(pipelines[_run(name, k)].cpu_seconds for k in range(seeds)) / seeds,
+                "cpu_seconds": sum(timed[_run(name, k)].cpu_seconds for k in range(seeds)) / seeds,
             }
             for name, sized in sizes.items()
         },
-        "no_backbone_cpu_seconds": pipelines[NO_BACKBONE].cpu_seconds,
+        "no_backbone_cpu_seconds": timed[NO_BACKBONE].cpu_seconds,
         "tasks": _by_task(data, recorded, delayed, sizes, seeds),
     }
 
@@ -200,7 +192,7 @@ def _run(size: str, seed: int) -> str:
 
 
 def _by_task(
-    data: Dataset, recorded: ScoredEvents, delayed: DelayedEvaluation, sizes: Mapping[str, LearnerSettings], seeds: int
+    data: Dataset, recorded: ScoredEvents, delayed: DelayedLists, sizes: Mapping[str, LearnerSettings], seeds: int
 ) -> dict[str, Any]:
     """The results of each task that has enough events and users."""
     all_delayed = {f"delayed by {delayed.delay} events": np.ones(len(delayed.recorded), bool)} if delayed.delay else {}

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from infra.charts import CHART_STYLE, save_figure
-from infra.experiments.harness import FINAL_LISTS, ORDER_LABELS
+from infra.experiments.backbone_ranks import FINAL_LISTS, ORDER_LABELS
 from infra.experiments.scaling import NO_BACKBONE
 from infra.experiments.verdicts import INCONCLUSIVE, format_ci
 from model.metrics.scaling_law import LAWS

@@ -14,7 +14,7 @@ S lists to be made · D width · V titles · C candidates
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, NamedTuple
 
@@ -22,11 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, Instrumented, ScoredEvents
+from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS
+from infra.experiments.harness import ScoredEvents
+from infra.experiments.prequential import Measurement
+from infra.experiments.variants import ComposedPipeline
 from model.actions import TARGET_WEIGHTS
 from model.learner import RankedEvent
 from model.metrics.ranking import average_rank
-from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest
 from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings
 from model.signals import candidates
@@ -84,20 +87,23 @@ def hour_age_label(hours: int) -> str:
     return f"{hours} hours"
 
 
-class NearestHorizonPipeline(Instrumented):
+class NearestHorizon(ComposedPipeline):
     """Lets its ranker learn from delays for which the backbone has no horizon, by the nearest shorter horizon."""
+
+    def __init__(self, pipeline: RankingPipeline) -> None:
+        super().__init__(pipeline)
+        self.base = pipeline
 
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         super().prepare(snapshot, histories, requests)
-        if self.sequence is None:
-            return
+        assert self.sequence is not None
         horizons = self.sequence.settings.network.horizons
         for delay in sorted({request.delay for request in requests} - set(horizons)):
             late = [n for n, request in enumerate(requests) if request.delay == delay]
             hidden_ND = self.sequence.hidden_now([requests[n].history for n in late], [requests[n].now for n in late])
-            self.backbone_NV[late] = self.sequence.scores(hidden_ND, horizons.index(horizon_for(horizons, delay)))
+            self.base.backbone_NV[late] = self.sequence.scores(hidden_ND, horizons.index(horizon_for(horizons, delay)))
 
 
 @dataclass(frozen=True)
@@ -110,10 +116,9 @@ class Variant:
     ranks_backbone: bool = True  # evaluate the backbone-only order too
 
 
-class StaleListEvaluation(RankingPipeline):
+class StaleLists(Measurement):
     """Ranks the target of every event from `first` on in old lists of all variants.
 
-    It must be the last pipeline of a learner, because it reads the other pipelines, which must have ranked the event.
     `recorded` holds every event, with backbone-only ranks by age in events. `sampled` holds one event in
     `sample_every`, with all ranks: final lists and ages in hours are expensive.
     """
@@ -121,7 +126,7 @@ class StaleListEvaluation(RankingPipeline):
     def __init__(
         self, settings: LearnerSettings, variants: Mapping[str, Variant], first: int, sample_every: int
     ) -> None:
-        super().__init__(Ranker(replace(settings.ranker, buffer_examples=1)), None, learns=False)
+        super().__init__()
         self.variants, self.first, self.sample_every, self.repeats = variants, first, sample_every, settings.repeats
         self.recorded, self.sampled, self.done = ScoredEvents(), ScoredEvents(), 0
         event_ages, hour_ages = list(map(event_age_label, EVENT_AGES)), list(map(hour_age_label, HOUR_AGES))
@@ -131,8 +136,8 @@ class StaleListEvaluation(RankingPipeline):
         self.missed: dict[str, list[int]] = {age: [] for age in hour_ages}  # events, for each event in `sampled`
         self.empty: dict[str, list[bool]] = {age: [] for age in hour_ages}  # the history was empty at that time
 
-    def prepare(
-        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    def on_prepared(
+        self, _snapshot: CatalogSnapshot, _histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
         """Encode each distinct context once, by every backbone."""
         self.contexts: dict[int, dict[str, ListContext]] = {}  # request index -> list age -> context
@@ -153,7 +158,8 @@ class StaleListEvaluation(RankingPipeline):
             key: backbone.hidden_now(known, times) for key, backbone in backbones.items() if distinct
         }
 
-    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *_: object) -> RankResult:  # type: ignore[override]
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
+        request, n = prepared.request, prepared.n
         seen = snapshot.stream_state.user_store.seen_by(request.history.user)
         if n in self.contexts and (self.repeats or request.target not in seen):
             ranks: dict[str, float] = {}
@@ -163,7 +169,7 @@ class StaleListEvaluation(RankingPipeline):
                 if n in self.in_sample:
                     ranks |= self._final_list_ranks(snapshot, age, read)
             self._record(snapshot, request, n, ranks)
-        return RankResult(NOT_RANKED, np.zeros(0, np.int64))
+        return {}
 
     def _backbone_ranks(self, snapshot: CatalogSnapshot, age: str, read: "ListRead") -> dict[str, float]:
         """The target's rank in the backbone-only order of each variant."""
@@ -200,12 +206,7 @@ class StaleListEvaluation(RankingPipeline):
         return np.asarray(score_1V[0])
 
     def _record(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, ranks: Mapping[str, float]) -> None:
-        user, stream_state = request.history.user, snapshot.stream_state
-        earlier = (
-            int(stream_state.user_store.interactions.title_count_V[request.target]),
-            stream_state.user_store.event_count(user),
-        )
-        event = RankedEvent(user, stream_state.catalog.ids[request.target], request.now, *earlier, {})
+        event = uncounted_event(snapshot, request)
         times_L = request.history.times_L
         self.gap_hours.append((request.now - int(times_L[-1])) / HOUR_MS if len(times_L) else NOT_RANKED)
         for record in (self.recorded, self.sampled) if n in self.in_sample else (self.recorded,):
@@ -220,6 +221,14 @@ class StaleListEvaluation(RankingPipeline):
         for age, order, (name, variant) in product(ages, orders, self.variants.items()):
             if variant.ranks_backbone or order != BACKBONE_ONLY:
                 yield from (ranking_key(name, order, age, filter_) for filter_ in FILTERS)
+
+
+def uncounted_event(snapshot: CatalogSnapshot, request: RankingRequest) -> RankedEvent:
+    """The event of a request, before it is counted, without ranks."""
+    user, stream_state = request.history.user, snapshot.stream_state
+    title_events = int(stream_state.user_store.interactions.title_count_V[request.target])
+    title, user_events = stream_state.catalog.ids[request.target], stream_state.user_store.event_count(user)
+    return RankedEvent(user, title, request.now, title_events, user_events, {})
 
 
 def _contexts(request: RankingRequest, in_sample: bool) -> Iterator[tuple[str, ListContext]]:

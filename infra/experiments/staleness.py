@@ -22,33 +22,26 @@ from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
-from infra.experiments.harness import (
-    BACKBONE_ONLY,
-    FINAL_LISTS,
-    ORDER_LABELS,
-    EventMasks,
-    Log,
-    ScoredEvents,
-    report_header,
-    require_scored,
-    run_prequential,
-)
+from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS
+from infra.experiments.harness import EventMasks, Log, ScoredEvents, report_header, require_scored, run_prequential
 from infra.experiments.prequential import warmup_targets
 from infra.experiments.stale_lists import (
     EVENT_AGES,
     FILTERED,
     FILTERS,
     HOUR_AGES,
-    NearestHorizonPipeline,
-    StaleListEvaluation,
+    NearestHorizon,
+    StaleLists,
     Variant,
     event_age_label,
     hour_age_label,
     ranking_key,
 )
+from infra.experiments.variants import SharedBackbone, WithoutDelayed
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, VERDICTS, WORSE, verdict
 from infra.learner_settings import set_threads
-from model.learner import Learner, new_pipeline
+from model.learner import Learner
+from model.pipeline import Pipeline, new_pipeline
 from model.settings import LearnerSettings
 from model.signals.ranker import Ranker
 
@@ -87,29 +80,25 @@ def variant_settings(settings: LearnerSettings) -> dict[str, LearnerSettings]:
     return {NEXT_EVENT: trained((0,), (1,)), **single, HORIZONS: trained(DELAYS, widths), CURRENT: settings}
 
 
-def build_variants(settings: LearnerSettings) -> tuple[dict[str, NearestHorizonPipeline], dict[str, Variant]]:
+def build_variants(settings: LearnerSettings) -> tuple[dict[str, Pipeline], dict[str, Variant]]:
     """The pipelines that learn, in order (a pipeline comes before those that read its backbone), and the variants that
     are evaluated."""
     changed = variant_settings(settings)
-    pipelines = {
-        name: NearestHorizonPipeline.wrap(
-            new_pipeline(own), settings.repeats, learns_delayed=name in (HORIZONS, CURRENT)
-        )
-        for name, own in changed.items()
-    }
-    delay_trained = NearestHorizonPipeline.wrap(
-        new_pipeline(settings, backbone=False), settings.repeats, shared_backbone=pipelines[NEXT_EVENT]
-    )
+    bases = {name: new_pipeline(own) for name, own in changed.items()}
+    pipelines: dict[str, Pipeline] = {name: NearestHorizon(base) for name, base in bases.items()}
+    pipelines |= {name: WithoutDelayed(pipelines[name]) for name in bases if name not in (HORIZONS, CURRENT)}
+    delay_trained = new_pipeline(settings, backbone=False)
     delay_trained.ranker = Ranker(
         settings.ranker, settings.seed
     )  # with the backbone's signals, unlike the one replaced
+    pipelines[DELAY_TRAINED] = SharedBackbone(delay_trained, bases[NEXT_EVENT])
     variants: dict[str, Variant] = {}
-    for name, pipeline in pipelines.items():
-        assert pipeline.sequence is not None
-        variants[name] = Variant(pipeline, pipeline.sequence, changed[name].sequence.network.horizons)
+    for name, base in bases.items():
+        assert base.sequence is not None
+        variants[name] = Variant(base, base.sequence, changed[name].sequence.network.horizons)
     variants[FIRST_HORIZON] = replace(variants[HORIZONS], horizons=(0,))
     variants[DELAY_TRAINED] = Variant(delay_trained, variants[NEXT_EVENT].backbone, DELAYS, ranks_backbone=False)
-    return {**pipelines, DELAY_TRAINED: delay_trained}, variants
+    return pipelines, variants
 
 
 def report(
@@ -119,18 +108,18 @@ def report(
     final lists and with ages in hours."""
     set_threads(1)
     pipelines, variants = build_variants(settings)
-    evaluation = StaleListEvaluation(settings, variants, warmup_targets(data), sample_every)
+    stale_lists = StaleLists(settings, variants, warmup_targets(data), sample_every)
     delays = replace(settings, sequence=variant_settings(settings)[HORIZONS].sequence)  # that rankers learn from
     history = settings.stream_state.max_seen  # a list some hours old may miss more events than a record's history holds
-    run_prequential(data, encode, Learner(delays, {**pipelines, "stale lists": evaluation}), log, history=history)
-    by_events = _by_events(evaluation)
+    run_prequential(data, encode, Learner(delays, pipelines), log, [stale_lists], history=history)
+    by_events = _by_events(stale_lists)
     return {
-        **report_header(data, require_scored(evaluation.recorded)),
+        **report_header(data, require_scored(stale_lists.recorded)),
         "sample_every": sample_every,
         "settings": asdict(settings),
         "horizons": {name: list(variant.horizons) for name, variant in variants.items()},
         "by_events": by_events,
-        "by_hours": _by_hours(evaluation),
+        "by_hours": _by_hours(stale_lists),
         "matching_horizon": {
             order: {filter_: matching_horizon(table["gain"]) for filter_, table in by_events[order].items()}
             for order in ORDER_LABELS
@@ -138,36 +127,36 @@ def report(
     }
 
 
-def _by_events(evaluation: StaleListEvaluation) -> dict[str, Any]:
+def _by_events(stale_lists: StaleLists) -> dict[str, Any]:
     """Metrics by age in events, over the events that were ranked at all ages."""
     ages = [event_age_label(k) for k in EVENT_AGES]
-    records = {BACKBONE_ONLY: evaluation.recorded, FINAL_LISTS: evaluation.sampled}
+    records = {BACKBONE_ONLY: stale_lists.recorded, FINAL_LISTS: stale_lists.sampled}
     ranked = {
         order: _ranked(record, ranking_key(NEXT_EVENT, order, ages[-1], FILTERED)) for order, record in records.items()
     }
     return {
         "scored": {order: int(ranked[order].sum()) for order in ORDER_LABELS},
         **{
-            order: _tables(evaluation.variants, records[order], order, dict.fromkeys(ages, ranked[order]))
+            order: _tables(stale_lists.variants, records[order], order, dict.fromkeys(ages, ranked[order]))
             for order in ORDER_LABELS
         },
     }
 
 
-def _by_hours(evaluation: StaleListEvaluation) -> dict[str, Any]:
+def _by_hours(stale_lists: StaleLists) -> dict[str, Any]:
     """Metrics by age in hours: over all sampled events, and over those since which the list missed an event."""
-    ages, gap_N = [hour_age_label(hours) for hours in HOUR_AGES], np.array(evaluation.gap_hours)
-    all_events = dict.fromkeys(ages, np.ones(len(evaluation.sampled), np.bool_))
-    missed = {age: np.array(evaluation.missed[age]) > 0 for age in ages}
+    ages, gap_N = [hour_age_label(hours) for hours in HOUR_AGES], np.array(stale_lists.gap_hours)
+    all_events = dict.fromkeys(ages, np.ones(len(stale_lists.sampled), np.bool_))
+    missed = {age: np.array(stale_lists.missed[age]) > 0 for age in ages}
 
     def tables(masks: EventMasks) -> dict[str, Any]:
-        return {order: _tables(evaluation.variants, evaluation.sampled, order, masks) for order in ORDER_LABELS}
+        return {order: _tables(stale_lists.variants, stale_lists.sampled, order, masks) for order in ORDER_LABELS}
 
     return {
-        "scored": len(evaluation.sampled),
+        "scored": len(stale_lists.sampled),
         "gaps": {age: int((gap_N >= hours).sum()) for age, hours in zip(ages, HOUR_AGES, strict=True)},
         "missed": {age: int(inside.sum()) for age, inside in missed.items()},
-        "empty": {age: sum(evaluation.empty[age]) for age in ages},
+        "empty": {age: sum(stale_lists.empty[age]) for age in ages},
         **tables(all_events),
         MISSED_ONLY: tables(missed),
     }

@@ -11,7 +11,7 @@ from typing import Any, Final
 from matplotlib.figure import Figure
 
 from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
-from infra.experiments.harness import ORDER_LABELS
+from infra.experiments.backbone_ranks import ORDER_LABELS
 from infra.experiments.stale_lists import EVENT_AGES, FILTERED, HOUR_AGES, UNFILTERED, event_age_label, hour_age_label
 from infra.experiments.staleness import (
     BASELINES,

@@ -1,13 +1,12 @@
-"""Pipelines that predict further tasks than the next title: networks with task heads, and class-frequency baselines.
+"""Measurements of further tasks than the next title: by networks with task heads, and by class-frequency baselines.
 
-Each pipeline predicts the probabilities of a task's classes before the event is counted or learned. The metric is the
-rank of the true class; if several classes are true, of the most probable of them. These ranks are recorded beside the
-ranks of titles (`infra.experiments.harness`), so that both cover the same events.
+Each predicts the probabilities of a task's classes before the event is counted or learned. The metric is the rank of
+the true class; if several classes are true, of the most probable of them. These ranks are recorded beside the ranks of
+titles (`infra.experiments.harness`), so that both cover the same events.
 
 N requests · K classes of a task · L events of a history
 """
 
-from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,15 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from infra.experiments.harness import Instrumented
+from infra.experiments.prequential import Measurement
 from model.actions import TARGET_WEIGHTS
-from model.learner import new_pipeline
 from model.metrics.ranking import average_rank
-from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, new_pipeline
+from model.sequence.model import SequenceModel
 from model.sequence.tasks import ACTION, LIKED, TASKS
 from model.settings import LearnerSettings
 from model.signals.candidates import CatalogSnapshot
-from model.signals.ranker import Ranker
 from model.state.stream_state import History
 
 TASK_SEPARATOR: Final = ": "  # between the variant and the task in the recorded name of a task rank
@@ -61,62 +59,36 @@ def class_rank(probability_K: NDArray[np.floating[Any]], truth_K: NDArray[np.boo
     return average_rank(competing_K, best)
 
 
-class TaskEvaluator(Instrumented, ABC):
-    """A pipeline that records the ranks of true classes, and ranks titles only if `ranks_titles`; else its rank is that
-    of its first task."""
-
-    tasks: Sequence[str]
-    ranks_titles: bool
-    task_ranks: list[dict[str, float]]  # of this micro-batch's events, by recorded name without the variant
-
-    @abstractmethod
-    def probabilities(
-        self, task: str, snapshot: CatalogSnapshot, request: RankingRequest, n: int
-    ) -> NDArray[np.floating[Any]]:
-        """The probability of each class before the event."""
-
-    def prepare(
-        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
-    ) -> None:
-        self.task_ranks, self.backbone_ranks = [], []
-        if self.ranks_titles:
-            super().prepare(snapshot, histories, requests)
-
-    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
-        result = RankResult(0.0, np.zeros(0, np.int64))
-        if self.ranks_titles:
-            result = super().rank(snapshot, request, n, *rest, **named)
-        if request.delay:
-            return result
-        ranks: dict[str, float] = {}
-        for task in self.tasks:
-            probability_K = self.probabilities(task, snapshot, request, n)
-            ranks[TASK_SEPARATOR + task] = class_rank(probability_K, _truth(task, snapshot, request))
-            if task == ACTION:
-                ranks[LIKE_PROBABILITY] = float(probability_K[_LIKED].sum())
-        self.task_ranks.append(ranks)
-        return result if self.ranks_titles else RankResult(ranks[TASK_SEPARATOR + self.tasks[0]], result.top_M)
-
-    def extra_ranks(self, name: str, index: int | None) -> dict[str, float]:
-        ranks = super().extra_ranks(name, index) if self.ranks_titles else {}
-        return ranks if index is None else ranks | {name + key: rank for key, rank in self.task_ranks[index].items()}
-
-
 def _truth(task: str, snapshot: CatalogSnapshot, request: RankingRequest) -> NDArray[np.bool_]:
     truth_K: NDArray[np.bool_] = true_classes(task, snapshot, np.array([request.target]), np.array([request.action]))[0]
     return truth_K
 
 
-class HeadEvaluator(TaskEvaluator):
-    """Predicts with the task heads of a network."""
+def _task_ranks(
+    variant: str, task: str, probability_K: NDArray[np.floating[Any]], truth_K: NDArray[np.bool_]
+) -> dict[str, float]:
+    """The recorded ranks of one task; for actions, also the probability of a like."""
+    ranks = {variant + TASK_SEPARATOR + task: class_rank(probability_K, truth_K)}
+    return ranks | ({variant + LIKE_PROBABILITY: float(probability_K[_LIKED].sum())} if task == ACTION else {})
 
-    def prepare(
+
+def _missing(variant: str, tasks: Sequence[str]) -> dict[str, float]:
+    """The recorded ranks of an event on an unknown title, which is left out of all tasks."""
+    names = [variant + TASK_SEPARATOR + task for task in tasks]
+    return dict.fromkeys([*names, *([variant + LIKE_PROBABILITY] if ACTION in tasks else [])], float("nan"))
+
+
+class HeadRanks(Measurement):
+    """Ranks the true classes by the task heads of a variant's network."""
+
+    def __init__(self, variant: str, sequence: SequenceModel, tasks: Sequence[str]) -> None:
+        super().__init__(_missing(variant, tasks))
+        self.variant, self.sequence, self.tasks = variant, sequence, tasks
+
+    def on_prepared(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
-        super().prepare(snapshot, histories, requests)
-        assert self.sequence is not None
-        if not self.ranks_titles:
-            self.sequence.refresh(snapshot.stream_state.catalog)
+        self.sequence.refresh(snapshot.stream_state.catalog)
         undelayed = [n for n, request in enumerate(requests) if not request.delay]
         window_N, event_N, title_N = (
             np.array([getattr(requests[n], field) for n in undelayed], np.int64)
@@ -126,33 +98,37 @@ class HeadEvaluator(TaskEvaluator):
         self.head_index = {n: index for index, n in enumerate(undelayed)}
         self.probability_NK = {task: self.sequence.task_probabilities(task, hidden_ND, title_N) for task in self.tasks}
 
-    def probabilities(
-        self, task: str, snapshot: CatalogSnapshot, request: RankingRequest, n: int
-    ) -> NDArray[np.floating[Any]]:
-        probability_K: NDArray[np.float32] = self.probability_NK[task][self.head_index[n]]
-        return probability_K
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
+        ranks: dict[str, float] = {}
+        for task in self.tasks:
+            probability_K = self.probability_NK[task][self.head_index[prepared.n]]
+            ranks |= _task_ranks(self.variant, task, probability_K, _truth(task, snapshot, prepared.request))
+        return ranks
 
 
-class FrequencyBaseline(TaskEvaluator):
-    """Predicts the class frequencies so far: overall, or those of the user, the title or both, smoothed by PRIOR_EVENTS
-    events of the overall frequencies."""
+class FrequencyBaseline(Measurement):
+    """Ranks the true classes by the class frequencies so far: overall, or those of the user, the title or both,
+    smoothed by PRIOR_EVENTS events of the overall frequencies. It learns by counting."""
 
-    baseline: str  # one of FREQUENCY_BASELINES
-    counts: dict[str, NDArray[np.float64]]  # task -> overall counts of classes
-    by_title: defaultdict[str, NDArray[np.float64]]  # title -> counts of actions
+    def __init__(self, baseline: str, tasks: Sequence[str]) -> None:
+        """`baseline` is one of FREQUENCY_BASELINES."""
+        super().__init__(_missing(baseline, tasks))
+        self.baseline, self.tasks = baseline, tasks
+        self.counts = {task: np.full(TASKS[task].classes, 1e-6) for task in tasks}
+        self.by_title: defaultdict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(TASKS[ACTION].classes))
 
-    def rank(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, *rest: Any, **named: Any) -> RankResult:
-        result = super().rank(snapshot, request, n, *rest, **named)
-        if not request.delay:
-            for task in self.tasks:
-                truth_K = _truth(task, snapshot, request)
-                self.counts[task] += truth_K
-                if task == ACTION:
-                    self.by_title[snapshot.stream_state.catalog.ids[request.target]] += truth_K
-        return result
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
+        request, ranks = prepared.request, dict[str, float]()
+        for task in self.tasks:
+            truth_K = _truth(task, snapshot, request)
+            ranks |= _task_ranks(self.baseline, task, self._probabilities(task, snapshot, request), truth_K)
+            self.counts[task] += truth_K
+            if task == ACTION:
+                self.by_title[snapshot.stream_state.catalog.ids[request.target]] += truth_K
+        return ranks
 
-    def probabilities(
-        self, task: str, snapshot: CatalogSnapshot, request: RankingRequest, n: int
+    def _probabilities(
+        self, task: str, snapshot: CatalogSnapshot, request: RankingRequest
     ) -> NDArray[np.floating[Any]]:
         overall_K: NDArray[np.float64] = self.counts[task] / self.counts[task].sum()
         if self.baseline == OVERALL:
@@ -181,25 +157,11 @@ def _smoothed(count_K: NDArray[Any], overall_K: NDArray[np.float64]) -> NDArray[
     return probability_K
 
 
-def frequency_baseline(settings: LearnerSettings, baseline: str, tasks: Sequence[str]) -> FrequencyBaseline:
-    """One of FREQUENCY_BASELINES. It learns by counting, without gradients."""
-    pipeline = RankingPipeline(Ranker(replace(settings.ranker, buffer_examples=1)), None, learns=False)
-    evaluator = FrequencyBaseline.wrap(pipeline, settings.repeats)
-    evaluator.baseline, evaluator.tasks, evaluator.ranks_titles = baseline, tasks, False
-    evaluator.counts = {task: np.full(TASKS[task].classes, 1e-6) for task in tasks}
-    evaluator.by_title = defaultdict(lambda: np.zeros(TASKS[ACTION].classes))
-    return evaluator
-
-
 def with_task_heads(
-    settings: LearnerSettings, tasks: Sequence[str], title_weight: float, task_weight: float, ranks_titles: bool
-) -> HeadEvaluator:
+    settings: LearnerSettings, tasks: Sequence[str], title_weight: float, task_weight: float
+) -> RankingPipeline:
     """A pipeline with its own backbone, whose loss weights the next title and each task as given."""
     s = settings.sequence
     objective = replace(s.objective, title_weight=title_weight, task_weight=task_weight)
     sequence = replace(s, network=replace(s.network, tasks=tuple(tasks)), objective=objective)
-    ranker = settings.ranker if ranks_titles else replace(settings.ranker, buffer_examples=1)
-    pipeline = new_pipeline(replace(settings, sequence=sequence, ranker=ranker))
-    evaluator = HeadEvaluator.wrap(pipeline, settings.repeats)
-    evaluator.tasks, evaluator.ranks_titles = tasks, ranks_titles
-    return evaluator
+    return new_pipeline(replace(settings, sequence=sequence))

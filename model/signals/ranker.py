@@ -120,14 +120,15 @@ class Ranker:
             newest = min(held, self.settings.batch_examples // LATEST_FRACTION)
             recent_N = (self.examples_written - 1 - torch.arange(newest)) % self.settings.buffer_examples
             older_N = torch.randint(held, (self.settings.batch_examples - newest,), generator=self.generator)
-            loss = self._step(torch.cat([recent_N, older_N]).numpy())
+            loss = self.step(torch.cat([recent_N, older_N]).numpy())
         return loss
 
     def _steps_due(self) -> int:
         """Return the steps until each example has had its visits on average, at most `max_steps`."""
         return int(min(self.settings.max_steps, self.visits_due / self.settings.batch_examples))
 
-    def _step(self, examples_N: NDArray[np.int64]) -> float:
+    def step(self, examples_N: NDArray[np.int64]) -> float:
+        """Take one training step on these examples of the buffer; return the loss in nats."""
         self._folded = None
         self.visits_due -= self.settings.batch_examples
         x_NCF = torch.from_numpy(self.signals_NCF[examples_N]).float()

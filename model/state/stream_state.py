@@ -40,6 +40,18 @@ class TitleMetadata(NamedTuple):
     recorded: int = 0  # ms, when the log took the launch
 
 
+class UserUpdate(NamedTuple):
+    """A user's history with its new events."""
+
+    user: str
+    titles: Sequence[str]  # in order of event time, as are times and actions
+    times: Sequence[int]  # ms
+    actions: Sequence[int]  # codes
+    new: Sequence[int]  # indices of the new events
+    order: Sequence[int]  # sort keys of the new events across users
+    recorded: Sequence[int] = ()  # ms, when the log took each new event; empty: at the time of the event
+
+
 @dataclass(frozen=True)
 class History:
     """A user's history as catalog rows, oldest event first."""

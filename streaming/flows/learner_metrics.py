@@ -108,7 +108,7 @@ class LearnerMetrics:
 
     def _report_model(self) -> None:
         """Report the counts that the model keeps itself."""
-        stream_state, pipeline = self.learner.learner.stream_state, self.learner.learner.pipelines["full"]
+        stream_state, pipeline = self.learner.learner.stream_state, self.learner.learner.served_pipeline
         self._set_total(UNKNOWN_TITLE_EVENTS, self.learner.evaluation.unknown_title_events)
         self._set_total(WAITING_TITLE_EVENTS, stream_state.waiting_title_events)
         self._set_total(TITLE_EVICTIONS, stream_state.evicted_titles)

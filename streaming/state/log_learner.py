@@ -18,11 +18,11 @@ from typing import Any, Final
 import msgspec
 from prometheus_client import Counter
 
-from model.learner import BatchResult, Learner, UserUpdate
+from model.learner import BatchResult, Learner
 from model.seed import keep_weights_only
 from model.settings import LearnerSettings
 from model.state.embedding_space import EmbeddingSpace
-from model.state.stream_state import TitleMetadata
+from model.state.stream_state import TitleMetadata, UserUpdate
 from streaming.kafka.source import Message
 from streaming.records import (
     DECODE_ERRORS,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from model.learner import UserUpdate
+from model.state.stream_state import UserUpdate
 from streaming.records import Activity, NewEvent
 
 

@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.learner import Learner, UserUpdate
+from model.learner import Learner
 from model.metrics.drift import DriftDetector
 from model.metrics.ranking import PrequentialMetrics
 from model.probes import Probe, ProbeResult, new_probe, rank_probes
 from model.signals.ranker import has_other_signals
 from model.signals.table import SIGNALS
+from model.state.stream_state import UserUpdate
 from streaming.state.log_settings import GateSettings
 
 
@@ -102,7 +103,7 @@ class VersionGate:
 
     def _problems(self) -> tuple[list[str], list[ProbeResult]]:
         """What is wrong with the present state, and its results on the probes."""
-        if not self.learner.pipelines["full"].is_finite():
+        if not self.learner.served_pipeline.is_finite():
             return ["a weight is not finite"], []
         results = rank_probes(self.learner, self.probes[self._half()])
         return self._baseline_problems() + self._probe_problems(results), results

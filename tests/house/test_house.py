@@ -64,6 +64,27 @@ def test_imports_go_down_and_are_declared() -> None:
     assert {name.split("/")[0] for name in TREES} >= {*BELOW, "tests"}  # every package was read
 
 
+def test_experiments_do_not_subclass_the_product() -> None:
+    """An experiment measures through hooks and composes its variants (`infra/experiments/variants.py`)."""
+    offenders = []
+    for name, tree in TREES.items():
+        if name.startswith(("infra/experiments/", "benchmarks/")):
+            product = {
+                alias.asname or alias.name
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("model", "streaming")
+                for alias in node.names
+            }
+            offenders += [
+                f"{name}:{node.lineno}: {node.name} subclasses {base}"
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ClassDef)
+                for base in map(ast.unparse, node.bases)
+                if base.split(".")[0] in product
+            ]
+    assert offenders == []
+
+
 def test_files_and_functions_stay_small() -> None:
     offenders = []
     for name, text in SOURCES.items():

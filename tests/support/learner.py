@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from model.actions import ACTIONS
-from model.learner import UserUpdate
 from model.settings import (
     LearnerSettings,
     NetworkSettings,
@@ -17,7 +16,7 @@ from model.settings import (
     SequenceSettings,
     StreamStateSettings,
 )
-from model.state.stream_state import TitleMetadata
+from model.state.stream_state import TitleMetadata, UserUpdate
 from streaming.kafka.source import Message
 from streaming.records import Activity, LogRecord, NewEvent, Tick, Title, UserErasure, to_msgpack
 from streaming.topics import ACTIVITY

@@ -11,7 +11,7 @@ from msgspec import structs
 from features.text_encoders import launch_text, load_encoder
 from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
-from model.learner import Learner, UserUpdate
+from model.learner import Learner
 from model.recommender import Recommender
 from model.settings import (
     LearnerSettings,
@@ -21,6 +21,7 @@ from model.settings import (
     SequenceSettings,
     StreamStateSettings,
 )
+from model.state.stream_state import UserUpdate
 from streaming.kafka.source import Message
 from streaming.records import Activity, Launch, NewEvent, Title, action_code
 from streaming.state.publisher import Publisher

@@ -10,10 +10,10 @@ import torch
 
 from model import checkpoint
 from model.actions import ACTIONS
-from model.learner import BatchResult, Learner, UserUpdate
+from model.learner import BatchResult, Learner
 from model.recommender import Recommender, UserContext
 from model.settings import LearnerSettings, StreamStateSettings
-from model.state.stream_state import TitleMetadata
+from model.state.stream_state import TitleMetadata, UserUpdate
 from tests.support.learner import (
     D_TEXT,
     LARGE_STATE,
@@ -221,9 +221,9 @@ def test_event_is_counted_by_action_and_user_activity() -> None:
 def test_recommend_and_score_leave_state_unchanged() -> None:
     stream, learner = RandomStream(seed=7), Learner(SETTINGS)
     observe_all(learner, stream.batches(12))
-    learner.pipelines["full"].sequence.refresh(learner.stream_state.catalog)  # type: ignore[union-attr]
+    learner.served_pipeline.sequence.refresh(learner.stream_state.catalog)  # type: ignore[union-attr]
     before = learner.state_dict()
-    recommender = Recommender(learner.stream_state, learner.pipelines["full"])
+    recommender = Recommender(learner.stream_state, learner.served_pipeline)
     users = []
     for user in ("u1", "u2", "unknown user"):
         history = stream.histories.get(user, [])

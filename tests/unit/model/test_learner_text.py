@@ -34,8 +34,8 @@ def test_only_the_text_part_starts_again(trained: tuple[Learner, RandomStream], 
     assert catalog.semantic_VE.shape[1] == width
     assert not catalog.semantic_VE.any()
     assert (catalog.text_neighbors.to_VK == -1).all()
-    fresh = Learner(learner.settings).pipelines["full"].sequence
-    restarted = learner.pipelines["full"].sequence
+    fresh = Learner(learner.settings).served_pipeline.sequence
+    restarted = learner.served_pipeline.sequence
     assert fresh is not None
     assert restarted is not None
     for name in ("tower.text.weight", "tower.text.bias", "tower.text_out.weight"):
@@ -65,7 +65,7 @@ def test_learner_continues_with_texts_of_the_other_encoder(trained: tuple[Learne
     stream.d_text = 5
     results = [learner.observe(batch) for batch in stream.batches(10)]
     assert all(np.isfinite(result.losses["full"]["backbone"]) for result in results if result.losses)
-    weights = learner.pipelines["full"].sequence
+    weights = learner.served_pipeline.sequence
     assert weights is not None
     assert int(weights.optimizers.dense.state_dict()["adamw.tower.text.weight.step"]) > 0
 

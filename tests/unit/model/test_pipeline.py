@@ -8,8 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.learner import Learner, new_pipeline
-from model.pipeline import RankingPipeline, RankingRequest, RankResult
+from model.learner import Learner
+from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, RankResult, new_pipeline
 from model.signals import candidates
 from model.signals.candidates import CatalogSnapshot
 from model.signals.inputs import user_query
@@ -42,8 +42,8 @@ def trained_setup() -> Setup:
         RankingRequest(history.before(1), last.times[0], target, PLAY, 0, 3, 2),
     ]
     snapshot = candidates.take_snapshot(learner.stream_state)
-    learner.pipelines["full"].prepare(snapshot, [history], requests)  # the first call may grow arrays
-    return Setup(learner, learner.pipelines["full"], snapshot, history, requests)
+    learner.served_pipeline.prepare(snapshot, [history], requests)  # the first call may grow arrays
+    return Setup(learner, learner.served_pipeline, snapshot, history, requests)
 
 
 def rank(made: Setup, pipeline: RankingPipeline, top_k: int = 0) -> list[RankResult]:
@@ -55,7 +55,7 @@ def rank(made: Setup, pipeline: RankingPipeline, top_k: int = 0) -> list[RankRes
         query = user_query(stream_state, request.history, request.now, request.delay)
         user = candidates.user_signals(made.snapshot, query)
         blocked = np.zeros(0, np.int32)
-        results.append(pipeline.rank(made.snapshot, request, n, user, text_NV[n], blocked, top_k))
+        results.append(pipeline.rank(made.snapshot, PreparedRequest(request, n, user, text_NV[n], blocked), top_k))
     return results
 
 

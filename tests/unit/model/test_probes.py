@@ -71,6 +71,6 @@ def test_evicted_title_and_title_that_is_not_launched_have_rank_infinity() -> No
 def test_not_finite_scores_give_rank_infinity() -> None:
     learner, stream = learned()
     with torch.no_grad():
-        learner.pipelines["full"].ranker.linear_F[:] = np.nan
+        learner.served_pipeline.ranker.linear_F[:] = np.nan
     assert {result.rank for result in rank_probes(learner, probes_of(learner, stream))} == {math.inf}
-    assert not learner.pipelines["full"].is_finite()
+    assert not learner.served_pipeline.is_finite()

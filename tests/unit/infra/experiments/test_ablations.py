@@ -1,15 +1,14 @@
 """Ablations differ from the default in what they name, and their groups merge into one table."""
 
-import numpy as np
 import pytest
 
 from infra.data.datasets import Dataset
 from infra.experiments import ablations
 from infra.experiments.ablations import DEFAULT, Ablation
-from infra.experiments.harness import instrumented, run_prequential
+from infra.experiments.harness import run_prequential
 from model.learner import Learner
 from model.metrics.ranking import SLICES
-from model.signals.ranker import Ranker
+from model.pipeline import Pipeline, new_pipeline
 from model.signals.table import DENSE_SIGNALS, SIGNALS
 from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
 
@@ -30,8 +29,8 @@ def test_every_ablation_changes_what_its_label_names() -> None:
     rows = [row for group in ablations.ablation_groups(0.2).values() for row in group]
     assert len({row.label for row in rows}) == len(rows)
     for row in rows:
-        others = row.hidden_signals, row.rankers, row.learns_delayed
-        assert row.change(SETTINGS) != SETTINGS or others != ((), 1, True), row.label
+        others = row.hidden_signals, row.learns_delayed
+        assert row.change(SETTINGS) != SETTINGS or others != ((), True), row.label
     by_label = {row.label: row.change(SETTINGS) for row in rows}
     assert by_label["no text tower"].sequence.network.use_text is False
     assert by_label["double the replay"].sequence.replay_windows == 2 * SETTINGS.sequence.replay_windows
@@ -42,26 +41,14 @@ def test_every_ablation_changes_what_its_label_names() -> None:
 
 def test_hidden_signals_have_no_weight_in_the_linear_score(data: Dataset) -> None:
     hidden = ("popularity total", "transition recent", "user idle time")
-    default = instrumented(SETTINGS)
+    default = new_pipeline(SETTINGS)
     ablation = Ablation("masked", hidden_signals=hidden, shares_backbone=True)
-    masked = ablations.pipeline(ablation, SETTINGS, default)
-    run_prequential(data, no_text, Learner(SETTINGS, {"full": default, "masked": masked}), no_log)
+    masked = ablations.ablated_pipeline(ablation, SETTINGS)
+    variants: dict[str, Pipeline] = {"full": default, "masked": ablations.variant_of(ablation, masked, default)}
+    run_prequential(data, no_text, Learner(SETTINGS, variants), no_log)
     weights = dict(zip(DENSE_SIGNALS, masked.ranker.linear_weights_F.tolist(), strict=True))
     assert weights["popularity total"] == weights["transition recent"] == 0.0
     assert weights["popularity hour"] != 0.0
-
-
-def test_averaged_ranker_scores_by_the_mean() -> None:
-    averaged = ablations.AveragedRanker(SETTINGS, 3)
-    signals = np.random.default_rng(1).normal(size=(5, len(SIGNALS))).astype(np.float32)
-    for ranker in (averaged, *averaged.others):
-        ranker.steps = 1  # from the first step on, the network counts
-    others = [ranker.score(signals) for ranker in averaged.others]
-    first = 3 * averaged.score(signals) - sum(others)
-    expected = Ranker(SETTINGS.ranker, SETTINGS.seed)
-    expected.steps = 1
-    np.testing.assert_allclose(first, expected.score(signals), rtol=1e-4, atol=1e-5)
-    assert not np.allclose(others[0], others[1])
 
 
 def test_gains_are_measured_against_the_default(data: Dataset) -> None:

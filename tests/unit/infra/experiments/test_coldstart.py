@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from infra.data.datasets import Dataset
 from infra.experiments import coldstart
+from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS
 from infra.experiments.coldstart import (
     ABOVE_LIMIT,
     ID_ONLY,
@@ -28,7 +29,6 @@ from infra.experiments.coldstart import (
     variant_settings,
 )
 from infra.experiments.evaluate import write
-from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS
 from infra.experiments.verdicts import INCONCLUSIVE
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS
 from model.sequence.network import Network

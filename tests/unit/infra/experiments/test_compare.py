@@ -15,7 +15,7 @@ from infra.cli.main import app
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments import compare
-from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, backbone_only, recorded_name
+from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, backbone_only, recorded_name
 from infra.experiments.scaling import with_size
 from infra.experiments.verdicts import INCONCLUSIVE, WORSE
 from infra.learner_settings import learner_settings

@@ -14,7 +14,8 @@ from infra.data.datasets import from_tables
 from infra.data.tables import Table
 from infra.experiments import evaluate
 from infra.experiments.prequential import micro_batches
-from model.learner import Learner, new_pipeline
+from model.learner import Learner
+from model.pipeline import new_pipeline
 from tests.support.evaluation import SETTINGS, START_S, checkerboard, dataset_of, no_text, random_text
 
 RECENT: Final = ["popularity_1h", "popularity_1d", "popularity_7d", "popularity_30d"]
@@ -152,7 +153,7 @@ def test_frozen_copy_does_not_change_the_original() -> None:
         learner = Learner(SETTINGS, {"full": new_pipeline(SETTINGS)})
         learner.observe(batches[0])
         if freeze:
-            learner.pipelines["frozen"] = evaluate.freeze(learner.pipelines["full"])
+            learner.pipelines["frozen"] = evaluate.freeze(learner.served_pipeline)
         ranked = [event for batch in batches[1:] for event in learner.observe(batch).ranked]
         ranks.append([event.ranks["full"] for event in ranked])
     assert ranks[0] == ranks[1]

@@ -1,4 +1,4 @@
-"""The experiment harness: what is recorded of each event, and that instrumented pipelines rank as plain ones do."""
+"""The experiment harness: what is recorded of each event, and that measuring changes no rank."""
 
 import math
 from collections.abc import Sequence
@@ -11,11 +11,13 @@ import pytest
 from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
 from infra.errors import SettingsError
-from infra.experiments import ablations, coldstart, compare, multitask, scaling, staleness
-from infra.experiments.ablations import Ablation
-from infra.experiments.harness import ScoredEvents, action_codes, backbone_only, instrumented, run_prequential
+from infra.experiments import coldstart, compare, multitask, scaling, staleness
+from infra.experiments.backbone_ranks import BackboneRanks, backbone_only
+from infra.experiments.harness import ScoredEvents, action_codes, run_prequential
 from model.actions import ACTIONS
-from model.learner import Learner, RankedEvent, new_pipeline
+from model.learner import Learner, RankedEvent
+from model.pipeline import new_pipeline
+from model.settings import LearnerSettings
 from tests.support.evaluation import SETTINGS, START_S, checkerboard, no_log, no_text
 
 
@@ -56,25 +58,21 @@ def test_slice_without_events_has_no_metrics() -> None:
     assert recorded.gain("x", "y")["new_users"] is None
 
 
-def test_variant_names_of_the_backbone_only_order() -> None:
-    assert backbone_only("full") == "backbone_only"
-    assert backbone_only("online") == "online backbone_only"
+def recorded_with_backbone_ranks(data: Dataset, settings: LearnerSettings) -> ScoredEvents:
+    pipelines = {"full": new_pipeline(settings)}
+    ranks = BackboneRanks(pipelines, settings.repeats)
+    return run_prequential(data, no_text, Learner(settings, pipelines), no_log, [ranks])
 
 
-def test_instrumenting_and_sharing_a_backbone_change_no_rank(data: Dataset) -> None:
-    plain = run_prequential(data, no_text, Learner(SETTINGS, {"full": new_pipeline(SETTINGS)}), no_log)
-    full = instrumented(SETTINGS)
-    sharing = ablations.pipeline(Ablation("sharing", shares_backbone=True), SETTINGS, full)
-    recorded = run_prequential(data, no_text, Learner(SETTINGS, {"full": full, "sharing": sharing}), no_log)
-    assert len(plain) == len(recorded) == 256  # the first fifth is not scored
-    assert recorded.ranks["full"] == plain.ranks["full"]
-    assert recorded.ranks["sharing"] == plain.ranks["full"]
-    assert backbone_only("sharing") not in recorded.ranks
-    assert full.cpu_seconds > 0
+def test_measuring_changes_no_rank(data: Dataset) -> None:
+    plain = run_prequential(data, no_text, Learner(SETTINGS), no_log)
+    measured = recorded_with_backbone_ranks(data, SETTINGS)
+    assert len(plain) == len(measured) == 256  # the first fifth is not scored
+    assert measured.ranks["full"] == plain.ranks["full"]
 
 
 def test_backbone_only_rank_excludes_seen_titles(data: Dataset) -> None:
-    recorded = run_prequential(data, no_text, Learner(SETTINGS, {"full": instrumented(SETTINGS)}), no_log)
+    recorded = recorded_with_backbone_ranks(data, SETTINGS)
     ranks = recorded.ranks[backbone_only("full")]
     assert len(ranks) == len(recorded)
     unseen = [60 - events for events in recorded.user_events]  # of 60 titles; no user returns to a title
@@ -83,7 +81,7 @@ def test_backbone_only_rank_excludes_seen_titles(data: Dataset) -> None:
 
 def test_event_on_a_waiting_title_has_no_backbone_rank(data: Dataset) -> None:
     evicting = replace(SETTINGS, stream_state=replace(SETTINGS.stream_state, max_titles=12))
-    recorded = run_prequential(data, no_text, Learner(evicting, {"full": instrumented(evicting)}), no_log)
+    recorded = recorded_with_backbone_ranks(data, evicting)
     full, alone = (np.array(recorded.ranks[name]) for name in ("full", backbone_only("full")))
     waiting_N = np.isinf(alone)
     assert 0 < waiting_N.sum() < len(recorded)

@@ -134,6 +134,16 @@ def test_tasks_without_two_classes_are_left_out() -> None:
     assert found["left_out"] == [multitask.LEFT_OUT[ACTION], multitask.LEFT_OUT[GENRE]]
 
 
+def test_events_on_waiting_titles_are_left_out_of_the_tasks() -> None:
+    evicting = replace(SETTINGS, stream_state=replace(SETTINGS.stream_state, max_titles=12))
+    found = multitask.report(genre_cycle(240), by_genre, evicting, no_log)
+    panels = found["panels"]
+    in_tasks = {panels[title]["events"]["all"] for title in (TASK_LABELS[ACTION], TASK_LABELS[GENRE], LIKED_OR_NOT)}
+    assert len(in_tasks) == 1
+    assert 0 < in_tasks.pop() < panels[NEXT_TITLE_LISTS]["events"]["all"] == found["scored"]
+    assert 0 < panels[LIKED_OR_NOT]["auc"][SHARED] < 1
+
+
 def test_command_runs_on_a_csv_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [(n % 5, (n * 7) % 13, START_S + 600 * n, ["play", "finish"][n % 2]) for n in range(60)]

@@ -1,15 +1,20 @@
 """The prequential loop: micro-batches with their launches and histories, and the hooks of an observer."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
 from infra.data.datasets import Dataset
 from infra.experiments import prequential
-from infra.experiments.prequential import MicroBatch, Observer, micro_batches
-from model.learner import Learner, RankedEvent, UserUpdate
+from infra.experiments.prequential import Measurement, MicroBatch, Observer, micro_batches
+from model.learner import Learner, RankedEvent
 from model.metrics.baselines import Baselines
-from model.state.stream_state import TitleMetadata
+from model.pipeline import PreparedRequest, RankingRequest
+from model.signals.candidates import CatalogSnapshot
+from model.state.stream_state import History, TitleMetadata, UserUpdate
 from streaming.records import ACTIVITY_HISTORY
 from tests.support.evaluation import DAY_S, SETTINGS, START_S, checkerboard, dataset_of, no_text, random_text
 
@@ -81,13 +86,58 @@ class Counts(Observer):
         assert any(isinstance(item, UserUpdate) for item in batch)
         self.before.append(done)
 
-    def on_event(self, index: int | None, event: RankedEvent, baselines: Baselines) -> None:
+    def on_event(self, event: RankedEvent, baselines: Baselines) -> None:
         assert not baselines.has_seen(event.user, event.title)
-        assert index is not None
         self.scored.append((event.user, event.title))
 
     def after_batch(self, done: int) -> None:
         self.after.append(done)
+
+
+class EventNumbers(Measurement):
+    """Gives each event its number, counted from the first target event, and the number of its request."""
+
+    def __init__(self) -> None:
+        super().__init__({"number": -1.0, "request": -1.0})
+        self.count = 0
+        self.requests: list[int] = []
+
+    def on_prepared(
+        self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
+    ) -> None:
+        self.requests = [n for n, request in enumerate(requests) if not request.delay]
+
+    def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
+        assert prepared.n == self.requests.pop(0)  # delayed requests are left out
+        assert snapshot.stream_state.events == self.count  # the event is not counted yet
+        self.count += 1
+        return {"number": self.count, "request": float(prepared.n)}
+
+
+class Ranks(Observer):
+    def __init__(self) -> None:
+        self.by_event: list[dict[str, float]] = []
+
+    def on_event(self, event: RankedEvent, baselines: Baselines) -> None:
+        self.by_event.append(event.ranks)
+
+
+def test_measurement_gives_each_event_further_ranks() -> None:
+    ranks, numbers = Ranks(), EventNumbers()
+    learner = Learner(replace(SETTINGS, delayed_query_share=0.5))
+    prequential.run(checkerboard(160), no_text, learner, ranks, first=100, measurements=[numbers])
+    assert [by_name["number"] for by_name in ranks.by_event] == list(range(101, 161))
+    assert all(by_name.keys() == {"full", "number", "request"} for by_name in ranks.by_event)
+    assert any(later["request"] - one["request"] > 1 for one, later in pairwise(ranks.by_event))
+
+
+def test_event_on_a_waiting_title_has_the_missing_ranks_of_a_measurement() -> None:
+    evicting = replace(SETTINGS, stream_state=replace(SETTINGS.stream_state, max_titles=12))
+    ranks, numbers = Ranks(), EventNumbers()
+    prequential.run(checkerboard(160), no_text, Learner(evicting), ranks, first=0, measurements=[numbers])
+    waiting = [by_name for by_name in ranks.by_event if by_name["number"] < 0]
+    assert 0 < len(waiting) == 160 - numbers.count
+    assert all(by_name == {"full": math.inf, "number": -1, "request": -1} for by_name in waiting)
 
 
 def test_observer_sees_each_batch_and_each_scored_event() -> None:

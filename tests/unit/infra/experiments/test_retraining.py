@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from infra.experiments import retraining
-from infra.experiments.harness import Log, backbone_only, run_prequential
+from infra.experiments.backbone_ranks import backbone_only
+from infra.experiments.harness import Log, run_prequential
 from infra.experiments.prequential import MicroBatch
 from infra.experiments.retraining import (
     EPOCH_CHOICES,
@@ -16,11 +17,13 @@ from infra.experiments.retraining import (
     RETRAINED,
     VARIANTS,
     RetrainingSchedule,
-    pipelines,
+    Variants,
+    new_variants,
 )
 from infra.learner_settings import set_threads
 from model.learner import Learner
 from model.settings import LearnerSettings
+from model.state.stream_state import StreamState
 from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
 
 
@@ -32,26 +35,27 @@ def one_thread() -> None:
 class RecordingSchedule(RetrainingSchedule):
     """A schedule that also records the batch variants' weights before every micro-batch."""
 
-    def __init__(self, settings: LearnerSettings, learner: Learner, log: Log, every: int) -> None:
-        super().__init__(settings, learner, log, every)
+    def __init__(
+        self, settings: LearnerSettings, variants: Variants, stream_state: StreamState, log: Log, every: int
+    ) -> None:
+        super().__init__(settings, variants, stream_state, log, every)
         self.snapshots: list[tuple[int, int, dict[str, Tensor], int]] = []
 
     def __call__(self, done: int, batch: MicroBatch) -> None:
         super().__call__(done, batch)
         weights = {}
-        for name in (RETRAINED, FROZEN_COUNTERS):
-            pipeline = self.learner.pipelines[name]
+        for name, pipeline in ((RETRAINED, self.variants.retrained), (FROZEN_COUNTERS, self.variants.frozen_counters)):
             assert pipeline.sequence is not None
             state = [*pipeline.sequence.served.parameters(), *pipeline.ranker.served_network.parameters()]
             weights[name] = torch.cat([p.detach().flatten() for p in state]).clone()
-        frozen = self.learner.pipelines[FROZEN_COUNTERS]
-        assert isinstance(frozen, retraining.FrozenCountersPipeline)
-        self.snapshots.append((done, len(self.retrainings), weights, frozen.stream_state.events))
+        frozen = self.variants.frozen_counters.stream_state
+        self.snapshots.append((done, len(self.retrainings), weights, frozen.events))
 
 
 def test_weights_change_only_at_retrainings() -> None:
-    learner = Learner(SETTINGS, dict(zip(VARIANTS, pipelines(SETTINGS), strict=True)))
-    schedule = RecordingSchedule(SETTINGS, learner, no_log, every=100)
+    variants = new_variants(SETTINGS)
+    learner = Learner(SETTINGS, dict(zip(VARIANTS, variants, strict=True)))
+    schedule = RecordingSchedule(SETTINGS, variants, learner.stream_state, no_log, every=100)
     run_prequential(checkerboard(480), no_text, learner, no_log, before_batch=schedule)
     assert [r["events"] for r in schedule.retrainings] == [
         128,
@@ -87,16 +91,16 @@ def test_report_has_all_variants_and_their_flops() -> None:
 
 
 def test_frozen_counters_follow_launches_but_not_events() -> None:
-    variants = pipelines(SETTINGS)
+    variants = new_variants(SETTINGS)
     learner = Learner(SETTINGS, dict(zip(VARIANTS, variants, strict=True)))
     run_prequential(
         checkerboard(192),
         no_text,
         learner,
         no_log,
-        before_batch=RetrainingSchedule(SETTINGS, learner, no_log, every=10_000),
+        before_batch=RetrainingSchedule(SETTINGS, variants, learner.stream_state, no_log, every=10_000),
     )
-    frozen = variants[2]
+    frozen = variants.frozen_counters
     assert frozen.stream_state.catalog.ids == learner.stream_state.catalog.ids
     assert (frozen.stream_state.events, learner.stream_state.events) == (0, 192)
     assert not frozen.stream_state.counters.popularity_VZ.any()

@@ -16,12 +16,13 @@ from infra.data.simulate import simulate
 from infra.data.tables import Table
 from infra.errors import SettingsError
 from infra.experiments import scaling
+from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS
 from infra.experiments.evaluate import write
 from infra.experiments.flops import parameters
-from infra.experiments.harness import BACKBONE_ONLY, FINAL_LISTS, ScoredEvents, instrumented, run_prequential
-from infra.experiments.scaling import DELAYED, NO_BACKBONE, DelayedEvaluation, parse_size, sweep
+from infra.experiments.harness import ScoredEvents, run_prequential
+from infra.experiments.scaling import NO_BACKBONE, DelayedLists, parse_size, sweep
 from model.learner import Learner, RankedEvent
-from model.pipeline import RankingRequest
+from model.pipeline import RankingRequest, new_pipeline
 from model.settings import PRESETS, BackboneSize, LearnerSettings, preset
 from model.signals import candidates
 from model.state.stream_state import History
@@ -54,16 +55,16 @@ def test_sweep_changes_only_the_backbone_and_sorts_by_size() -> None:
 def test_delayed_lists_use_old_history_and_are_not_learned() -> None:
     settings = replace(SETTINGS, delayed_query_share=0.0)
     data = simulate(8, 40, 160)
-    pipelines = {name: instrumented(settings) for name in ("a", "b")}
-    delayed = DelayedEvaluation(settings, {"a": pipelines["a"]}, first=32)
-    recorded = run_prequential(data, no_text, Learner(settings, {**pipelines, DELAYED: delayed}), no_log)
+    pipelines = {name: new_pipeline(settings) for name in ("a", "b")}
+    delayed = DelayedLists(settings, {"a": pipelines["a"]}, first=32)
+    recorded = run_prequential(data, no_text, Learner(settings, pipelines), no_log, [delayed])
     assert recorded.ranks["a"] == recorded.ranks["b"]
     assert 0 < len(delayed.recorded) < len(recorded) / 3
     learner = Learner(settings)
     history = History("u", np.arange(9), np.arange(9) * 1000, np.ones(9, np.int64))
     requests = [RankingRequest(history.before(k), 1000 * k, k, 1, 0, k) for k in range(9)]
-    delayed = DelayedEvaluation(settings, {}, first=0)
-    delayed.prepare(candidates.take_snapshot(learner.stream_state), [history], requests)
+    delayed = DelayedLists(settings, {}, first=0)
+    delayed.on_prepared(candidates.take_snapshot(learner.stream_state), [history], requests)
     assert {n: (context.history.rows_L.tolist(), context.made_at) for n, context in delayed.contexts.items()} == {
         4: ([0, 1], 1000),  # two events ago; event 0 has no history, and the others are not sampled
         8: ([0, 1, 2, 3, 4, 5], 5000),
@@ -74,9 +75,9 @@ def test_delayed_list_removes_titles_seen_since() -> None:
     rows = [(user, item, START_S + 600 * (9 * user + item)) for user in range(9) for item in range(9)]
     titles = [{"item": item, "title": f"t{item}", "launched_ts": START_S - 300} for item in range(9)]
     settings = replace(SETTINGS, delayed_query_share=0.0)
-    pipelines = {"a": instrumented(settings), NO_BACKBONE: instrumented(settings, backbone=False)}
-    delayed = DelayedEvaluation(settings, pipelines, first=0)
-    run_prequential(dataset_of(rows, titles), no_text, Learner(settings, {**pipelines, DELAYED: delayed}), no_log)
+    pipelines = {"a": new_pipeline(settings), NO_BACKBONE: new_pipeline(settings, backbone=False)}
+    delayed = DelayedLists(settings, pipelines, first=0)
+    run_prequential(dataset_of(rows, titles), no_text, Learner(settings, pipelines), no_log, [delayed])
     last = [n for n, title in enumerate(delayed.recorded.titles) if title == "8"]
     assert len(last) == 3
     for ranks in delayed.recorded.ranks.values():  # two other titles were unseen when the list was made

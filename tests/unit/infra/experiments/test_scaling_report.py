@@ -8,7 +8,7 @@ import pytest
 
 from infra.data.simulate import simulate
 from infra.experiments import scaling, scaling_report
-from infra.experiments.harness import FINAL_LISTS, ORDER_LABELS
+from infra.experiments.backbone_ranks import FINAL_LISTS, ORDER_LABELS
 from infra.experiments.scaling import NO_BACKBONE
 from infra.experiments.scaling_report import DOES_NOT_PAY, FLAT, PAYS, SATURATES
 from infra.experiments.verdicts import INCONCLUSIVE

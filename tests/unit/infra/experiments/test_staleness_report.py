@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from infra.experiments import staleness, staleness_report
-from infra.experiments.harness import BACKBONE_ONLY, ORDER_LABELS
+from infra.experiments.backbone_ranks import BACKBONE_ONLY, ORDER_LABELS
 from infra.experiments.stale_lists import EVENT_AGES, FILTERED, HOUR_AGES
 from infra.experiments.staleness import FIRST_HORIZON, HORIZONS, NEXT_EVENT
 from infra.experiments.verdicts import verdict

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from infra.experiments.harness import run_prequential
-from infra.experiments.task_evaluators import LIKE_PROBABILITY, OVERALL, class_rank, frequency_baseline
+from infra.experiments.task_evaluators import LIKE_PROBABILITY, OVERALL, FrequencyBaseline, class_rank
 from model.actions import ACTIONS, TARGET_WEIGHTS
 from model.learner import Learner
 from model.metrics.ranking import average_rank
@@ -16,8 +16,8 @@ HIGH, LOW = ACTIONS["rated high"].code, ACTIONS["rated low"].code
 
 def test_frequency_baseline_counts_event_after_predicting_it() -> None:
     data = genre_cycle(96)
-    variant = frequency_baseline(SETTINGS, OVERALL, [ACTION, GENRE])
-    recorded = run_prequential(data, no_text, Learner(SETTINGS, {OVERALL: variant}), no_log, first=0)
+    baseline = FrequencyBaseline(OVERALL, [ACTION, GENRE])
+    recorded = run_prequential(data, no_text, Learner(SETTINGS), no_log, [baseline], first=0)
     codes = [HIGH if data.event(k).rating == 4.5 else LOW for k in range(96)]
     counts, ranks, likes = np.full(len(TARGET_WEIGHTS), 1e-6), [], []
     for code in codes:

@@ -62,7 +62,7 @@ def test_zero_task_weight_changes_nothing() -> None:
     plain, losses = train(SETTINGS)
     weightless, other = train(settings_with_tasks(0.0))
     assert state_differences(losses, other) == []
-    one, two = (learner.pipelines["full"].sequence for learner in (plain, weightless))
+    one, two = (learner.served_pipeline.sequence for learner in (plain, weightless))
     assert one is not None
     assert two is not None
     shared = {name: value for name, value in two.network.state_dict().items() if not name.startswith("task_heads.")}
@@ -71,7 +71,7 @@ def test_zero_task_weight_changes_nothing() -> None:
     assert state_differences(one.optimizers.rows.state_dict(), two.optimizers.rows.state_dict()) == []
     weighed, _ = train(settings_with_tasks(1.0))
     assert state_differences(plain.stream_state.state_dict(), weighed.stream_state.state_dict()) == []
-    three = weighed.pipelines["full"].sequence
+    three = weighed.served_pipeline.sequence
     assert three is not None
     assert not torch.equal(
         one.network.backbone.state_dict().popitem()[1], three.network.backbone.state_dict().popitem()[1]
@@ -89,7 +89,7 @@ def test_learner_with_tasks_resumes_exactly(tmp_path: Path) -> None:
     for batch in batches[6:]:
         assert state_differences(learner.observe(batch), resumed.observe(batch)) == []
     assert state_differences(learner.state_dict(), resumed.state_dict()) == []
-    sequence = resumed.pipelines["full"].sequence
+    sequence = resumed.served_pipeline.sequence
     assert sequence is not None
     assert sequence.served.task_head(GENRE).classes.weight.any()
     server = SequenceModel(sequence.settings)  # loads the served state only

@@ -185,7 +185,7 @@ def test_nonfinite_step_is_skipped_and_learning_continues(column: int) -> None:
     train(ranker, examples[:40])
     ranker.signals_NCF[39, 2, column] = np.nan
     before = {**ranker.served_state(), "optimizer": ranker.training_state()["optimizer"]}
-    assert np.isnan(ranker._step(np.arange(40)))
+    assert np.isnan(ranker.step(np.arange(40)))
     after = {**ranker.served_state(), "optimizer": ranker.training_state()["optimizer"]}
     assert state_differences(after, before) == []
     assert ranker.skipped_steps == 1

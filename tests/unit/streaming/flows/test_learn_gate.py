@@ -130,7 +130,7 @@ def test_state_that_is_not_finite_is_saved_but_not_announced(tmp_path: Path) -> 
     learner = new(GateSettings(failures=100))
     announced, _ = run_learn(log.messages[:60], tmp_path, learner)
     assert announced
-    learner.learner.pipelines["full"].ranker.mean_F[0] = np.nan
+    learner.learner.served_pipeline.ranker.mean_F[0] = np.nan
     failures = metric("premiere_gate_failures_total")
     later, position = run_learn(log.messages[learner.next_offset : 130], tmp_path, learner, whole_log=log.messages)
     assert metric("premiere_gate_failures_total") > failures
@@ -145,12 +145,12 @@ def test_learner_returns_to_the_trusted_checkpoint_and_announces_again(tmp_path:
     run_learn(log.messages[:60], tmp_path, learner)
     last_good = learner.gate.last_good
     assert last_good is not None
-    learner.learner.pipelines["full"].ranker.mean_F[0] = np.nan
+    learner.learner.served_pipeline.ranker.mean_F[0] = np.nan
     later, _ = run_learn(log.messages[learner.next_offset :], tmp_path, learner, keep=2, whole_log=log.messages)
     assert len(learner.skipped) == 1
     assert learner.skipped[0].start == last_good.position
     assert later[-1].position > learner.skipped[0].end
-    assert learner.learner.pipelines["full"].is_finite()
+    assert learner.learner.served_pipeline.is_finite()
     state, manifest = checkpoint.load(later[-1].path)
     assert manifest["passed"]
     assert len(state["log"]["skipped"]) == len(manifest["skipped"]) == 1
@@ -161,7 +161,7 @@ def test_skipped_events_are_counted_but_never_targets(tmp_path: Path) -> None:
     trained, learner = new(GateSettings(enabled=False)), new(GateSettings(failures=2))
     run_learn(log.messages, tmp_path / "a", trained)
     run_learn(log.messages[:60], tmp_path / "b", learner)
-    learner.learner.pipelines["full"].ranker.mean_F[0] = np.nan
+    learner.learner.served_pipeline.ranker.mean_F[0] = np.nan
     run_learn(log.messages[learner.next_offset :], tmp_path / "b", learner, whole_log=log.messages)
     assert learner.learned == trained.learned
     counted, expected = learner.learner.stream_state, trained.learner.stream_state
@@ -188,7 +188,7 @@ def test_return_without_a_checkpoint_continues(tmp_path: Path) -> None:
     log = LogBuilder(seed=1).add_rounds(40)
     learner = new(GateSettings(failures=2))
     run_learn(log.messages[:60], tmp_path / "a", learner)
-    learner.learner.pipelines["full"].ranker.mean_F[0] = np.nan
+    learner.learner.served_pipeline.ranker.mean_F[0] = np.nan
     later, _ = run_learn(log.messages[learner.next_offset :], tmp_path / "b", learner, whole_log=log.messages)
     assert later == []
     assert learner.skipped == []

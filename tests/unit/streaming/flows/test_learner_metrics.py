@@ -43,7 +43,7 @@ def test_counters_include_the_totals_of_the_restored_checkpoint(tmp_path: Path) 
 def test_model_counts_are_exported_as_metrics(tmp_path: Path) -> None:
     log = LogBuilder(seed=1).add_rounds(30)
     learner = LogLearner(Learner(SETTINGS), LOG_SETTINGS)
-    learner.learner.pipelines["full"].ranker.skipped_steps = 3
+    learner.learner.served_pipeline.ranker.skipped_steps = 3
     names = ("unknown_title_events_total", "waiting_title_events_total", "title_evictions_total", "skipped_steps_total")
     labels: list[dict[str, str]] = [{}, {}, {}, {"part": "ranker"}]
     before = [metric(f"premiere_learner_{name}", **label) for name, label in zip(names, labels, strict=True)]

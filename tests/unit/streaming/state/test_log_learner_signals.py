@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from model.learner import Learner, new_pipeline
+from model.learner import Learner
+from model.pipeline import new_pipeline
 from model.recommender import Recommender
 from model.signals.table import DENSE_SIGNALS, SIGNALS
 from streaming.state.log_learner import LogLearner, restarted
@@ -76,7 +77,7 @@ def test_ranker_that_started_again_learns(trained: dict[str, Any]) -> None:
     resumed, log = restarted(with_ranker(trained, one_signal_less), SETTINGS, LOG_SETTINGS), LogBuilder(seed=5)
     for message in log.add_rounds(60).messages[resumed.position :]:
         resumed.feed(message)
-    ranker = resumed.learner.pipelines["full"].ranker
+    ranker = resumed.learner.served_pipeline.ranker
     assert ranker.steps > 0
     assert ranker.is_finite()
 

@@ -88,10 +88,10 @@ def test_each_live_setting_may_change_and_a_restart_with_the_same_settings_chang
     same = restarted(learner.state_dict(), SETTINGS, LOG_SETTINGS)
     other = restarted(learner.state_dict(), changed(SETTINGS), LOG_SETTINGS)
     assert state_differences(same.state_dict(), learner.state_dict()) == []
-    sequence = other.learner.pipelines["full"].sequence
+    sequence = other.learner.served_pipeline.sequence
     assert sequence is not None
     assert [group["lr"] for group in sequence.optimizers.dense.adamw.param_groups] == [0.01, 0.01]
-    assert other.learner.pipelines["full"].ranker.optimizer.param_groups[0]["lr"] == 0.01
+    assert other.learner.served_pipeline.ranker.optimizer.param_groups[0]["lr"] == 0.01
     assert len(other.learner.stream_state.user_store.user_indices) <= 8
     for message in messages[learner.position :]:
         other.feed(message)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from model.learner import Learner, UserUpdate
+from model.learner import Learner
 from model.metrics.drift import DriftSettings
 from model.metrics.ranking import PrequentialMetrics
+from model.state.stream_state import UserUpdate
 from streaming.state.live_evaluation import LIVE_BASELINES, LIVE_VARIANTS
 from streaming.state.log_settings import GateSettings
 from streaming.state.version_gate import GoodPoint, Verdict, VersionGate
@@ -58,11 +59,11 @@ def healthy(settings: GateSettings = GATE, batches: int = 20) -> Run:
 
 
 def ruin_ranker_moments(learner: Learner) -> None:
-    learner.pipelines["full"].ranker.mean_F[3] = np.nan
+    learner.served_pipeline.ranker.mean_F[3] = np.nan
 
 
 def ruin_embeddings(learner: Learner) -> None:
-    sequence = learner.pipelines["full"].sequence
+    sequence = learner.served_pipeline.sequence
     assert sequence is not None
     sequence.optimizers.rows.table_VI[0, 0] = np.inf
 
@@ -84,7 +85,7 @@ def test_model_below_the_best_baseline_fails() -> None:
 def test_model_that_scores_in_reverse_has_other_lists() -> None:
     run = healthy()
     with torch.no_grad():
-        run.learner.pipelines["full"].ranker.linear_F.mul_(-100)
+        run.learner.served_pipeline.ranker.linear_F.mul_(-100)
     assert run.check().problems == ("the lists no longer resemble those of the last version",)
 
 
@@ -98,7 +99,7 @@ def test_same_title_on_top_of_most_lists_at_once_fails() -> None:
     run = healthy()
     results = run.gate.passed_results
     run.gate.passed_results = [result._replace(top=[f"first{n}", *result.top]) for n, result in enumerate(results)]
-    ranker = run.learner.pipelines["full"].ranker
+    ranker = run.learner.served_pipeline.ranker
     with torch.no_grad():  # only popularity counts
         ranker.steps = 0
         ranker.linear_F.mul_(0)[0] = 1
@@ -130,10 +131,10 @@ def test_learner_returns_after_three_failures_then_after_six() -> None:
 
 def test_passed_check_ends_the_failures() -> None:
     run = healthy()
-    mean_F = run.learner.pipelines["full"].ranker.mean_F.clone()
+    mean_F = run.learner.served_pipeline.ranker.mean_F.clone()
     ruin_ranker_moments(run.learner)
     assert [run.check().passed for _ in range(2)] == [False, False]
-    run.learner.pipelines["full"].ranker.mean_F[:] = mean_F
+    run.learner.served_pipeline.ranker.mean_F[:] = mean_F
     assert run.check().passed
     assert (run.gate.failures, run.gate.failing_since) == (0, None)
 
