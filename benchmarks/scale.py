@@ -33,7 +33,7 @@ from benchmarks.runner import Work, environment, peak_resident_mib, reset_peak_r
 from benchmarks.scale_world import ScaleWorld
 from infra.output_files import check_writable, output_errors
 from model import checkpoint
-from model.learner import new_pipeline
+from model.pipeline import new_pipeline
 from model.recommender import Recommender
 from model.settings import LearnerSettings
 from model.state.stream_state import StreamState
@@ -87,7 +87,7 @@ def measure_times(titles: int, users: int, rounds: int) -> tuple[Costs, Costs]:
 def _serve_times(world: ScaleWorld, rounds: int) -> tuple[Costs, Costs]:
     """The times of a version that serves."""
     contexts = [world.user_context(user) for user in range(REFRESH_USERS)]
-    version = Recommender(world.state, world.learner.pipelines["full"])
+    version = Recommender(world.state, world.learner.served_pipeline)
 
     def recommend(ranking: Recommender | DenseRanking) -> Costs:
         work = partial(ranking.recommend, contexts, world.now, LIST_SIZE, NEW_TITLE_SLOTS)

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.actions import ACTIONS
-from model.learner import Learner, UserUpdate
+from model.learner import Learner
 from model.recommender import UserContext
 from model.settings import LearnerSettings, StreamStateSettings
 from model.state import counters as counting
 from model.state.catalog import Catalog, genre_codes
 from model.state.id_table import shared_id
-from model.state.stream_state import History, TitleMetadata
+from model.state.stream_state import History, TitleMetadata, UserUpdate
 
 START_MS: Final = 1_700_000_000_000
 EVENT_GAP_MS, LAUNCH_GAP_MS, HISTORY_GAP_MS = 1_000, 60_000, 3_600_000
@@ -181,7 +181,7 @@ class ScaleWorld:
     def _train_on_noise(self) -> None:
         """Give the ranker a training step, so that its network is used, the replay buffer some histories, and the
         sequence model the titles' vectors."""
-        pipeline = self.learner.pipelines["full"]
+        pipeline = self.learner.served_pipeline
         ranker, sequence = pipeline.ranker, pipeline.sequence
         shape = ranker.signals_NCF.shape[1:]
         for _ in range(RANKER_EXAMPLES):

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from benchmarks.dense.fill import DenseScores
 from benchmarks.dense.inputs import text_scores
 from benchmarks.dense.ranking import DenseRanking, Found
-from model.learner import Learner, UserUpdate
+from model.learner import Learner
 from model.metrics.ranking import average_rank
 from model.pipeline import RankingPipeline, RankingRequest
 from model.state.catalog import NOT_LAUNCHED
 from model.state.counters import CLOCKS
-from model.state.stream_state import History
+from model.state.stream_state import History, UserUpdate
 
 IN_SHORTLIST, OUTSIDE = 0.0, -1.0  # marks of a target in a training example of the ranker
 
@@ -29,7 +29,7 @@ class DenseLearner:
 
     def __init__(self, learner: Learner) -> None:
         self.learner, self.state = learner, learner.stream_state
-        self.pipeline: RankingPipeline = learner.pipelines["full"]
+        self.pipeline: RankingPipeline = learner.served_pipeline
         self.rng = np.random.default_rng(0)
 
     def observe(self, batch: Sequence[UserUpdate]) -> list[float]:

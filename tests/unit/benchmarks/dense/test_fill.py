@@ -12,7 +12,7 @@ from model.state.stream_state import History
 
 def test_linear_score_follows_from_the_signals_of_the_shortlist() -> None:
     world = ScaleWorld(titles=300, users=40)
-    ranking = DenseRanking(world.state, world.learner.pipelines["full"])
+    ranking = DenseRanking(world.state, world.learner.served_pipeline)
     rows = world.histories[0][-20:].astype(np.int64)
     times, actions = world.now - np.arange(len(rows))[::-1], np.ones(len(rows), np.int64)
     user = ranking.user_signals(History("u0", rows, times, actions), world.now)

@@ -17,7 +17,7 @@ def world() -> ScaleWorld:
 
 def test_lists_agree_with_those_of_the_product(world: ScaleWorld) -> None:
     users = [world.user_context(user) for user in range(6)]
-    version = Recommender(world.state, world.learner.pipelines["full"])
+    version = Recommender(world.state, world.learner.served_pipeline)
     served = version.recommend(users, world.now, SIZE, 5)
     reference = DenseRanking(world.state, version.pipeline).recommend(users, world.now, SIZE, 5)
     for ours, dense in zip(served, reference, strict=True):
@@ -28,7 +28,7 @@ def test_lists_agree_with_those_of_the_product(world: ScaleWorld) -> None:
 
 
 def test_launched_title_gets_neighbors_and_a_vector(world: ScaleWorld) -> None:
-    ranking = DenseRanking(world.state, world.learner.pipelines["full"])
+    ranking = DenseRanking(world.state, world.learner.served_pipeline)
     before, title = len(ranking.e_VP), world.launch(0)
     ranking.launch(title)
     row = world.state.catalog.rows[title.title]
