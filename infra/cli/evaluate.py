@@ -2,29 +2,18 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
-from infra.cli.options import (
-    DEFAULT_RATING_MAX,
-    Events,
-    Figure,
-    Limit,
-    RatingMax,
-    Repeats,
-    Report,
-    Text,
-    Titles,
-    load_dataset,
-    print_progress,
-    print_report,
-)
-from infra.output_files import check_writable
+from infra.cli.options import ExperimentOptions, Inputs, experiment_command, print_progress
 
 if TYPE_CHECKING:
+    from features.text_encoders import Encoder
+    from infra.experiments.user_sequences import UserSequences
+    from infra.settings import Settings
     from model.metrics.ranking import PrequentialMetrics
 
 PROGRESS_INTERVAL_S: Final = 5.0
@@ -49,61 +38,55 @@ class EvaluationProgress:
         print_progress(f"{done:>9,} of {total:,}  {remaining:>5.0f} s left  {values}")
 
 
+@experiment_command(without="figure")
 def evaluate(
-    events: Events = None,
-    titles: Titles = None,
-    text: Text = None,
-    rating_max: RatingMax = DEFAULT_RATING_MAX,
-    report: Report = None,
-    repeats: Repeats = False,
-    limit: Limit = None,
+    inputs: Inputs,
     ranks: Annotated[
         Path | None, typer.Option(help="Write the rank of each scored event, by variant, to this CSV file.")
     ] = None,
-) -> None:
+) -> tuple[ModuleType, dict[str, Any]]:
     """Run a prequential (test-then-train) evaluation with baselines and ablations."""
-    from features.text_encoders import load_encoder
     from infra.experiments import evaluate as evaluation
-    from infra.learner_settings import learner_settings
-    from infra.settings import load
 
-    check_writable(report, ranks)
-    settings = load()
-    data = load_dataset(settings, events, titles, text or (), rating_max, limit)
-    encode = load_encoder(settings.text_encoder)
-    learner = learner_settings(settings, encode.width)
-    learner = replace(learner, repeats=learner.repeats or repeats)
     with evaluation.RankFile(ranks) as rank_file:
-        result = evaluation.evaluate(data, encode, learner, EvaluationProgress(), rank_file)
-    print_report(evaluation, result, report, None)
+        return evaluation, evaluation.evaluate(*inputs, EvaluationProgress(), rank_file)
 
 
-def leave_one_out(
-    events: Events = None,
-    titles: Titles = None,
-    text: Text = None,
-    rating_max: RatingMax = DEFAULT_RATING_MAX,
-    report: Report = None,
-    limit: Limit = None,
-    minutes: Annotated[float, typer.Option(min=0.01, help="Maximum training time in minutes.")] = 120,
-    figure: Figure = None,
-) -> None:
-    """Evaluate the sequence model alone by the leave-one-out protocol of the literature."""
+class SequenceInputs(NamedTuple):
+    """The users' sequences, the text encoder if there are texts, and the settings."""
+
+    sequences: "UserSequences"
+    encode: "Encoder | None"
+    settings: "Settings"
+
+
+def load_sequences(options: ExperimentOptions) -> SequenceInputs:
+    """Read the users' sequences from the given files, or from the dataset of the other commands."""
     from features.text_encoders import load_encoder
-    from infra.experiments import leave_one_out as evaluation
     from infra.experiments import user_sequences
     from infra.settings import load
 
-    check_writable(report, figure)
-    settings = load()
-    if events is not None:
-        sequences = user_sequences.load(events, titles, text or (), limit, rating_max)
+    settings, files = load(), (options.titles, options.text or (), options.limit, options.rating_max)
+    if options.events is None:
+        sequences = user_sequences.from_dataset(options.load_dataset(settings))
     else:
-        sequences = user_sequences.from_dataset(load_dataset(settings, None, titles, text or (), rating_max, limit))
+        sequences = user_sequences.load(options.events, *files)
     encode = load_encoder(settings.text_encoder) if any(sequences.texts) else None
+    return SequenceInputs(sequences, encode, settings)
+
+
+@experiment_command(load_sequences, without="repeats")
+def leave_one_out(
+    inputs: SequenceInputs,
+    minutes: Annotated[float, typer.Option(min=0.01, help="Maximum training time in minutes.")] = 120,
+) -> tuple[ModuleType, dict[str, Any]]:
+    """Evaluate the sequence model alone by the leave-one-out protocol of the literature."""
+    from infra.experiments import leave_one_out as evaluation
+
+    sequences, encode, settings = inputs
     epochs = evaluation.EpochSettings(max_seconds=60 * minutes, seed=settings.seed)
     found = evaluation.report(sequences, encode, print_progress, evaluation.SEQUENCE, epochs, settings.threads)
-    print_report(evaluation, found, report, figure)
+    return evaluation, found
 
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (evaluate, leave_one_out)

@@ -32,7 +32,7 @@ def flops(
     print_report(experiment, found, report, figure)
 
 
-@experiment_command
+@experiment_command()
 def scaling(
     inputs: Inputs,
     size: Annotated[
@@ -48,7 +48,7 @@ def scaling(
     return scaling_report, experiment.report(*inputs, print_progress, size or (), seeds)
 
 
-@experiment_command
+@experiment_command()
 def coldstart(
     inputs: Inputs,
     mask: Annotated[
@@ -62,7 +62,7 @@ def coldstart(
     return experiment, experiment.report(*inputs, print_progress, mask)
 
 
-@experiment_command
+@experiment_command()
 def staleness(
     inputs: Inputs,
     every: Annotated[
@@ -76,7 +76,7 @@ def staleness(
     return staleness_report, experiment.report(*inputs, print_progress, every or experiment.SAMPLE_EVERY)
 
 
-@experiment_command
+@experiment_command()
 def compare(
     inputs: Inputs,
     a: Variant,
@@ -90,7 +90,7 @@ def compare(
     return experiment, experiment.report(*inputs, (a, b), print_progress, days)
 
 
-@experiment_command
+@experiment_command()
 def multitask(
     inputs: Inputs,
     weight: Annotated[

@@ -57,41 +57,55 @@ class ExperimentOptions:
     figure: Figure = None
 
     def load_inputs(self) -> Inputs:
-        """Check the paths of the results; read the settings, the dataset and the encoder. Raises PremiereError."""
+        """Read the settings, the dataset and the encoder. Raises PremiereError."""
         from features.text_encoders import load_encoder
         from infra.learner_settings import learner_settings
         from infra.settings import load
 
-        check_writable(self.report, self.figure)
         settings = load()
         encode = load_encoder(settings.text_encoder)
         learner = learner_settings(settings, encode.width)
         learner = replace(learner, repeats=learner.repeats or self.repeats)
-        data = load_dataset(settings, self.events, self.titles, self.text or (), self.rating_max, self.limit)
-        return Inputs(data, encode, learner)
+        return Inputs(self.load_dataset(settings), encode, learner)
+
+    def load_dataset(self, settings: "Settings") -> "Dataset":
+        """The dataset, or its first `limit` events. Raises PremiereError."""
+        return load_dataset(settings, self.events, self.titles, self.text or (), self.rating_max, self.limit)
 
 
-def experiment_command(experiment: Callable[..., tuple[ModuleType, dict[str, Any]]]) -> Callable[..., None]:
-    """Turn `experiment(inputs, ...)` into a command that also has the options of `ExperimentOptions`.
+Experiment = Callable[..., tuple[ModuleType, dict[str, Any]]]
 
-    The experiment returns its report, and the module with the functions `lines` and `draw` that print and draw it.
+
+def experiment_command(
+    load: Callable[[ExperimentOptions], object] = ExperimentOptions.load_inputs, without: str = ""
+) -> Callable[[Experiment], Callable[..., None]]:
+    """Turn `experiment(inputs, ...)` into a command that also has the options of `ExperimentOptions`, except `without`.
+
+    `load` reads the inputs by these options. The experiment returns its report, and the module with the functions
+    `lines` and `draw` that print and draw it.
     """
-    shared = inspect.signature(ExperimentOptions).parameters
-    own = list(inspect.signature(experiment).parameters.values())[1:]
+    shared = {name: one for name, one in inspect.signature(ExperimentOptions).parameters.items() if name != without}
 
-    @wraps(experiment)
-    def command(**values: Any) -> None:
-        options = ExperimentOptions(**{name: values.pop(name) for name in shared})
-        module, report = experiment(options.load_inputs(), **values)
-        print_report(module, report, options.report, options.figure)
+    def decorate(experiment: Experiment) -> Callable[..., None]:
+        own = list(inspect.signature(experiment).parameters.values())[1:]
 
-    arguments = [parameter for parameter in own if parameter.default is parameter.empty]
-    parameters = [*arguments, *shared.values(), *(parameter for parameter in own if parameter not in arguments)]
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    )
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
+        @wraps(experiment)
+        def command(**values: Any) -> None:
+            options = ExperimentOptions(**{name: values.pop(name) for name in shared})
+            results = [value for value in values.values() if isinstance(value, Path)]  # an experiment reads no file
+            check_writable(options.report, options.figure, *results)
+            module, report = experiment(load(options), **values)
+            print_report(module, report, options.report, options.figure)
+
+        arguments = [parameter for parameter in own if parameter.default is parameter.empty]
+        parameters = [*arguments, *shared.values(), *(parameter for parameter in own if parameter not in arguments)]
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+        )
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return command
+
+    return decorate
 
 
 def load_dataset(

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from infra.cli.options import Inputs, experiment_command
+from infra.cli.options import ExperimentOptions, Inputs, experiment_command
 from infra.data.tables import DataError
 from infra.output_files import OutputError
 
@@ -38,7 +38,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     monkeypatch.chdir(tmp_path)
     Path("e.csv").write_text("user,item,ts\n" + "".join(f"u,t{n},{n}\n" for n in range(20)))
     app = typer.Typer()
-    app.command()(experiment_command(count_events))
+    app.command()(experiment_command()(count_events))
     return app
 
 
@@ -74,3 +74,19 @@ def test_ratings_on_another_scale_are_read(app: typer.Typer) -> None:
 
 def test_missing_argument_is_wrong_usage(app: typer.Typer) -> None:
     assert CliRunner().invoke(app, ["--events", "e.csv"]).exit_code == 2
+
+
+def test_command_may_leave_out_an_option_and_load_other_inputs() -> None:
+    app = typer.Typer()
+
+    def limit_of(options: ExperimentOptions) -> int | None:
+        return options.limit
+
+    def tell(limit: int | None) -> tuple[ModuleType, dict[str, Any]]:
+        module = ModuleType("experiment")
+        vars(module).update(lines=lines)
+        return module, {"events": limit}
+
+    app.command()(experiment_command(limit_of, without="figure")(tell))
+    assert CliRunner().invoke(app, ["--limit", "12"]).output == "events 12\n"
+    assert CliRunner().invoke(app, ["--figure", "f.png"]).exit_code == 2
