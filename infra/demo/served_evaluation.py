@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from model.actions import TARGET_WEIGHTS
+from model.metrics.baselines import Baselines
 from model.metrics.beyond_accuracy import TOP_K, BeyondAccuracy
 from model.metrics.ranking import PrequentialMetrics
 from streaming.records import Event, action_code
@@ -21,10 +22,8 @@ class ServedEvaluation:
     def __init__(self, read: Callable[[str], Sequence[str]], *, repeats: bool = False, window: int = 2000) -> None:
         self.ranking = PrequentialMetrics(window)
         self.beyond_accuracy = BeyondAccuracy()
-        self._read, self._repeats = read, repeats
-        self._seen: dict[str, set[str]] = {}  # user -> titles
-        self._user_events: dict[str, int] = {}
-        self._title_events: dict[str, int] = {}
+        self._read = read
+        self._counts = Baselines(repeats=repeats)  # which titles users have seen, events of users and titles
 
     def score_and_count(self, event: Event) -> None:
         """Score a live event, then count it."""
@@ -33,21 +32,19 @@ class ServedEvaluation:
 
     def score(self, event: Event) -> float | None:
         """Rank of the event's title in the user's list; None if the event is not scored."""
-        seen = not self._repeats and event.title in self._seen.get(event.user, ())
-        if seen or not TARGET_WEIGHTS[action_code(event)]:
+        counts = self._counts
+        if counts.has_seen(event.user, event.title) or not TARGET_WEIGHTS[action_code(event)]:
             return None
         listed = self._read(event.user)
         rank = rank_in_list(listed, event.title)
-        self.beyond_accuracy.add(listed, [self._title_events.get(title, 0) for title in listed[:TOP_K]])
-        self.ranking.add(rank, self._title_events.get(event.title, 0), self._user_events.get(event.user, 0))
+        self.beyond_accuracy.add(listed, [counts.title_events(title) for title in listed[:TOP_K]])
+        self.ranking.add(rank, counts.title_events(event.title), counts.user_events(event.user))
         return rank
 
     def count(self, event: Event) -> None:
         """Count an event: after it was scored, or as part of the backlog."""
         if TARGET_WEIGHTS[action_code(event)]:
-            self._seen.setdefault(event.user, set()).add(event.title)
-            self._user_events[event.user] = self._user_events.get(event.user, 0) + 1
-            self._title_events[event.title] = self._title_events.get(event.title, 0) + 1
+            self._counts.count(event.user, event.title, event.ts)
 
 
 def rank_in_list(served: Sequence[str], title: str) -> float:
