@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from features.text_encoders import Encoder
-from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
+from infra.charts import COLORS, SERIES_COLORS, figure
 from infra.data.datasets import Dataset
 from infra.experiments.backbone_ranks import (
     BACKBONE_ONLY,
@@ -191,16 +190,8 @@ VARIANT_STYLES: Final[dict[str, tuple[str, str]]] = {
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Save the figure of a report as PNG."""
-    save_figure(figure_of(result), path)
-
-
-def figure_of(result: Mapping[str, Any]) -> Figure:
     """MRR over the popularity of the title, backbone only and final lists."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(CHART_STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(12.5, 4.8), layout="constrained", sharey=True)
+    with figure(path, (12.5, 4.8), columns=2, sharey=True) as panels:
         for axes, (order, title) in zip(panels, ORDER_LABELS.items(), strict=True):
             for variant, metrics in result[order].items():
                 color, style = VARIANT_STYLES[variant]
@@ -212,4 +203,3 @@ def figure_of(result: Mapping[str, Any]) -> Figure:
             axes.set(yscale="log", xlabel="earlier events of the title (scored events)", title=title)
             axes.legend(loc="lower right")
         panels[0].set_ylabel("MRR")
-    return figure

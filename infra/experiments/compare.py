@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from matplotlib.figure import Figure
 from pydantic import ValidationError
 
 from features.text_encoders import Encoder
-from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
+from infra.charts import COLORS, SERIES_COLORS, figure
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, BackboneRanks, recorded_name
@@ -239,19 +238,10 @@ SIDE_COLORS: Final = {"A": SERIES_COLORS[0], "B": COLORS["full"]}
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Save the figure of a report as PNG."""
-    save_figure(figure_of(result), path)
-
-
-def figure_of(result: Mapping[str, Any]) -> Figure:
     """Both curves, and the gain of B by slice and popularity bucket with its intervals."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(CHART_STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(13, 4.8), layout="constrained")
+    with figure(path, (13, 4.8), columns=2) as (left, right):
         _draw_curves(left, result)
         _draw_gains(right, result)
-    return figure
 
 
 def _draw_curves(axes: Any, result: Mapping[str, Any]) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from matplotlib.figure import Figure
 
-from infra.charts import CHART_STYLE, SERIES_COLORS, save_figure
+from infra.charts import SERIES_COLORS, figure
 from model.sequence.backbone import Backbone
 from model.sequence.flops import PARTS, TrainingStep, layer_flops, measured_flops, paper_flops
 from model.settings import PRESETS, BackboneSize, NetworkSettings, SequenceSettings, preset
@@ -136,16 +135,8 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Save the figure of a report as PNG."""
-    save_figure(figure_of(result), path)
-
-
-def figure_of(result: Mapping[str, Any]) -> Figure:
     """FLOPs over catalog size by output layer, and FLOPs by part of the network."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(CHART_STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+    with figure(path, (12, 4.6), columns=2) as (left, right):
         sizes = [10 ** (4 + k / 20) for k in range(61)]
         for color, (name, label) in zip(SERIES_COLORS, OUTPUT_LAYERS.items(), strict=False):
             left.plot(sizes, [row(**PAPER, titles=round(v))[name] for v in sizes], color=color, lw=2, label=label)
@@ -155,7 +146,6 @@ def figure_of(result: Mapping[str, Any]) -> Figure:
         left.set_title("the paper's backbone: 6 blocks, width 1024, 512 events")
         left.legend(loc="upper left")
         _draw_parts(right, result)
-    return figure
 
 
 def _draw_parts(axes: Any, result: Mapping[str, Any]) -> None:

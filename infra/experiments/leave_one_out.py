@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from features.text_encoders import Encoder
-from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
+from infra.charts import COLORS, SERIES_COLORS, figure
 from infra.errors import SettingsError
 from infra.experiments.harness import Log
 from infra.experiments.user_sequences import UserSequences
@@ -209,16 +208,8 @@ def lines(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Save the figure of a report as PNG."""
-    save_figure(figure_of(result), path)
-
-
-def figure_of(result: Mapping[str, Any]) -> Figure:
     """Validation NDCG@10 over training time, with the test result and published results."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(CHART_STYLE):
-        figure, axes = plt.subplots(figsize=(9.5, 4.8), layout="constrained")
+    with figure(path, (9.5, 4.8)) as (axes,):
         curve = result["curve"]
         minutes, ndcg_of_epoch = [point["seconds"] / 60 for point in curve], [point["ndcg10"] for point in curve]
         axes.plot(minutes, ndcg_of_epoch, "o-", color=COLORS["full"], lw=2, ms=4, label="validation")
@@ -228,4 +219,3 @@ def figure_of(result: Mapping[str, Any]) -> Figure:
             axes.axhline(ndcg, color=color, ls="--", lw=1.4, label=f"{name} (published, test)")
         axes.set(xlabel=f"minutes on {result['threads']} threads", ylabel="NDCG@10", title=result["data"])
         axes.legend(loc="lower right")
-    return figure

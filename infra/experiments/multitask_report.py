@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
+from infra.charts import COLORS, SERIES_COLORS, figure, legend_below
 from infra.experiments.multitask import SHARED, SLICES_SHOWN
 from infra.experiments.task_evaluators import FREQUENCY_BASELINES
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, WORSE, format_ci, format_size
@@ -64,30 +63,15 @@ def _label(part: str) -> str:
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Save the figure of a report as PNG."""
-    save_figure(figure_of(result), path, dpi=100)
-
-
-def figure_of(result: Mapping[str, Any]) -> Figure:
     """One panel per task with each variant by slice, and a last one with the gains of sharing."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(CHART_STYLE):
-        figure, all_axes = plt.subplots(2, 3, figsize=(13.5, 8), layout="constrained")
+    with figure(path, (13.5, 8), rows=2, columns=3) as all_axes:
         panels = result["panels"]
-        for axes, (title, panel) in zip(all_axes.flat, panels.items(), strict=False):
+        for axes, (title, panel) in zip(all_axes, panels.items(), strict=False):
             _draw_panel(axes, title, panel)
-        for axes in all_axes.flat[len(panels) : -1]:
+        for axes in all_axes[len(panels) : -1]:
             axes.set_axis_off()
-        _draw_gains(all_axes.flat[-1], panels)
-        handles = {
-            label: line
-            for axes in all_axes.flat[:-1]
-            for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        if handles:
-            figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=5, fontsize=10)
-    return figure
+        _draw_gains(all_axes[-1], panels)
+        legend_below(all_axes[:-1], columns=5)
 
 
 def _draw_panel(axes: Any, title: str, panel: Mapping[str, Any]) -> None:

@@ -1,13 +1,12 @@
 """The figures of the results page, as PNG files. Each is a function of the content of a part's file."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
-from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS
+from infra.charts import COLORS, SERIES_COLORS, figure
 from infra.experiments.backbone_ranks import backbone_only
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, WORSE, verdict
 from model.metrics.baselines import RECENT_WINDOWS
@@ -30,23 +29,11 @@ VARIANT_STYLES: Final[dict[str, tuple[str, str]]] = {  # variant -> color and li
 VERDICT_COLORS: Final = {BETTER: SERIES_COLORS[2], WORSE: COLORS["full"], INCONCLUSIVE: SERIES_COLORS[5]}
 
 
-@contextmanager
-def figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[list[Axes]]:
-    """Axes to draw on. The file is written at the end of the block."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(CHART_STYLE):
-        drawing, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-        yield list(axes.flat)
-        drawing.savefig(path, format="png", dpi=110, metadata={"Software": None})
-        plt.close(drawing)
-
-
 def curves(
-    curve: Mapping[str, Sequence[float]], labels: Mapping[str, str], path: Path, vertical_lines: Sequence[int]
+    curve: Mapping[str, Sequence[float]], labels: Mapping[str, str], vertical_lines: Sequence[int], path: Path
 ) -> None:
     """MRR of consecutive stretches of the scored events; `vertical_lines`: their x positions, in scored events."""
-    with figure(path, 1, 1, (10.5, 4.4)) as (axes,):
+    with figure(path, (10.5, 4.4)) as (axes,):
         known = [name for name in VARIANT_STYLES if name in curve and name in labels]
         for name in known:
             color, line = VARIANT_STYLES[name]
@@ -67,7 +54,7 @@ def curves(
 def bars(table: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     """The change in MRR by ablation, of the final lists and of the backbone-only order, with 95 % CIs over users."""
     rows = [name for name, row in table.items() if any(row["gain"]["all"][key] for key in ("mean", "low", "high"))]
-    with figure(path, 1, 2, (12, 1.4 + 0.27 * len(rows))) as (left, right):
+    with figure(path, (12, 1.4 + 0.27 * len(rows)), columns=2) as (left, right):
         for axes, key, title in ((left, "gain", "final lists"), (right, "backbone_only_gain", "backbone only")):
             for y, name in enumerate(rows):
                 gain = (table[name][key] or {}).get("all")
@@ -80,19 +67,13 @@ def bars(table: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             axes.set_ylim(len(rows) - 0.4, -0.6)
             axes.set_yticks(range(len(rows)), rows if axes is left else [""] * len(rows), fontsize=9.5)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:+.3f}" if value else "0")
-            axes.xaxis.set_major_locator(_six_ticks())
+            axes.xaxis.set_major_locator(MaxNLocator(6))
             axes.grid(axis="y", visible=False)
-
-
-def _six_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(6)
 
 
 def throughput(samples: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
     """Events per second and resident memory over the events learned, by mode."""
-    with figure(path, 1, 2, (11, 3.8)) as (left, right):
+    with figure(path, (11, 3.8), columns=2) as (left, right):
         colors = (COLORS["full"], SERIES_COLORS[2], SERIES_COLORS[1])
         for color, (mode, mode_samples) in zip(colors, samples.items(), strict=False):
             events = [sample["events"] for sample in mode_samples]
@@ -103,7 +84,7 @@ def throughput(samples: Mapping[str, Sequence[Mapping[str, float]]], path: Path)
         for axes in (left, right):
             axes.set_xlabel("events learned")
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-            axes.xaxis.set_major_locator(_six_ticks())
+            axes.xaxis.set_major_locator(MaxNLocator(6))
             axes.set_xlim(left=0)
             axes.set_ylim(0, axes.get_ylim()[1] * 1.1)
             axes.legend(loc="lower right")

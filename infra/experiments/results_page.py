@@ -277,7 +277,7 @@ def draw_curves(
 ) -> Iterator[str]:
     """Draw curves of MRR, and the Markdown line of the figure."""
     path = figure_path(page, name)
-    results_figures.curves(curve, LABELS, path, vertical_lines)
+    results_figures.curves(curve, LABELS, vertical_lines, path)
     yield f"\n![{title}]({path.name})"
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib import colormaps
 
-from infra.charts import CHART_STYLE, save_figure
+from infra.charts import figure, legend_below
 from infra.experiments.backbone_ranks import FINAL_LISTS, ORDER_LABELS
 from infra.experiments.scaling import NO_BACKBONE
 from infra.experiments.verdicts import INCONCLUSIVE, format_ci
@@ -173,31 +173,20 @@ def _sign(gain: Mapping[str, float]) -> str:
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Save the figure of a report as PNG."""
-    save_figure(figure_of(result), path)
-
-
-def figure_of(result: Mapping[str, Any]) -> Figure:
     """MRR over the number of parameters with both laws, and P0 with its interval."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(CHART_STYLE):
-        figure, panels = plt.subplots(1, 2, figsize=(14, 6), layout="constrained")
+    with figure(path, (14, 6), columns=2) as panels:
         for axes, order in zip(panels, ORDER_LABELS, strict=True):
             _draw_order(axes, order, result)
         panels[0].set_ylabel(f"MRR, {result['data']}")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=9.5)
-    return figure
+        legend_below(panels[:1])
 
 
 def _draw_order(axes: Any, order: str, result: Mapping[str, Any]) -> None:
-    import matplotlib.pyplot as plt
-
     n_S = np.array([size["parameters"] for size in result["sizes"].values()], float)
     grid = np.geomspace(n_S[0], n_S[-1], 100)
     top = 1.15 * max((max(by_order[order]["mrr"].values()) for by_order in result["tasks"].values()), default=1.0)
     for k, (task, by_order) in enumerate(result["tasks"].items()):
-        mrr, color = by_order[order]["mrr"], plt.get_cmap("tab10")(k)
+        mrr, color = by_order[order]["mrr"], colormaps["tab10"](k)
         p_S = np.array([mrr[name] for name in result["sizes"]])
         axes.plot(n_S, p_S, "o", color=color, ms=6, label=f"{task} ({by_order['events']:,})")
         for fit, style in zip(LAWS.values(), ("-", ":"), strict=True):

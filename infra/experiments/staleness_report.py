@@ -8,9 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from matplotlib.figure import Figure
-
-from infra.charts import CHART_STYLE, COLORS, SERIES_COLORS, save_figure
+from infra.charts import COLORS, SERIES_COLORS, figure, legend_below
 from infra.experiments.backbone_ranks import ORDER_LABELS
 from infra.experiments.stale_lists import EVENT_AGES, FILTERED, HOUR_AGES, UNFILTERED, event_age_label, hour_age_label
 from infra.experiments.staleness import (
@@ -123,18 +121,10 @@ VARIANT_STYLES: Final[dict[str, tuple[str, str]]] = {
 
 
 def draw(result: Mapping[str, Any], path: Path) -> None:
-    """Save the figure of a report as PNG."""
-    save_figure(figure_of(result), path)
-
-
-def figure_of(result: Mapping[str, Any]) -> Figure:
     """The share kept of next-event training's MRR, by age in events and in hours, in both orders."""
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(CHART_STYLE):
-        figure, panels = plt.subplots(2, 2, figsize=(13, 9), layout="constrained")
+    with figure(path, (13, 9), rows=2, columns=2) as panels:
         for row, (ages, tables) in enumerate(((EVENT_AGES, result["by_events"]), (HOUR_AGES, result["by_hours"]))):
-            for axes, (order, title) in zip(panels[row], ORDER_LABELS.items(), strict=True):
+            for axes, (order, title) in zip(panels[2 * row : 2 * row + 2], ORDER_LABELS.items(), strict=True):
                 table = tables[order][FILTERED]
                 for variant, (color, style) in VARIANT_STYLES.items():
                     if variant in table["mrr"]:
@@ -142,10 +132,9 @@ def figure_of(result: Mapping[str, Any]) -> Figure:
                         share = [math.nan if value is None else 100 * value for value in kept]
                         axes.plot(range(len(ages)), share, style, color=color, lw=2, ms=5, label=variant)
                 count = tables["scored"] if row else tables["scored"][order]
-                axes.set_xticks(range(len(ages)), ages)
+                axes.set_xticks(range(len(ages)), [str(age) for age in ages])
                 axes.set_xlabel(f"{('events', 'hours')[row]} since the list was made ({count:,} events scored)")
                 axes.set_title(title)
-        for axes in panels[:, 0]:
+        for axes in panels[::2]:
             axes.set_ylabel("MRR, % of next-event training at age 0")
-        figure.legend(*panels[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return figure
+        legend_below(panels[1:2])

@@ -1,23 +1,32 @@
 """The content of a figure, read from its matplotlib objects instead of from pixels."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 
 @contextmanager
-def axes_of(figure: Figure) -> Iterator[list[Axes]]:
-    """The axes of a figure, row by row. The figure is closed at the end of the block."""
-    try:
+def axes_of(draw: Callable[..., None], *arguments: Any) -> Iterator[list[Axes]]:
+    """The axes of the figure that `draw(*arguments, path)` writes, row by row. Asserts that the file is a PNG."""
+    kept: list[Figure] = []
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "figure.png"
+        close = plt.close
+        patch.setattr(plt, "close", kept.append)
+        draw(*arguments, path)
+        assert path.read_bytes().startswith(b"\x89PNG")
+        (figure,) = kept
         yield figure.axes
-    finally:
-        plt.close(figure)
+        close(figure)
 
 
 def labeled_lines(axes: Axes) -> dict[str, NDArray[np.float64]]:

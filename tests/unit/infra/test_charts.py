@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import matplotlib.pyplot as plt
 import pytest
 
-from infra.charts import COLORS, consumer_lag, latency_histogram, mrr_curves, save_figure
+from infra.charts import COLORS, consumer_lag, figure, latency_histogram, legend_below, mrr_curves
 from infra.demo.screen import LABELS
 from infra.monitor.scrape import Histogram
 
@@ -55,8 +55,13 @@ def test_labels_of_short_phases_do_not_overlap() -> None:
 
 def test_figure_is_saved_as_png_and_closed(tmp_path: Path) -> None:
     before = plt.get_fignums()
-    figure, axes = plt.subplots()
-    axes.plot([1, 2])
-    save_figure(figure, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("one.png", "same.png"):
+        with figure(tmp_path / name, (4, 3), rows=2) as (upper, lower):
+            upper.plot([1, 2], label="a")
+            lower.plot([1, 2], label="b")
+            legend_below([upper, lower])
+            assert [text.get_text() for text in upper.figure.legends[0].texts] == ["a", "b"]
     assert plt.get_fignums() == before
+    one, same = ((tmp_path / name).read_bytes() for name in ("one.png", "same.png"))
+    assert one.startswith(b"\x89PNG")
+    assert one == same

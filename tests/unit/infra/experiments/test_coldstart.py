@@ -144,7 +144,7 @@ def test_report_is_consistent_and_readable(found: dict[str, Any], tmp_path: Path
 
 
 def test_figure_has_mrr_by_popularity_of_the_title(found: dict[str, Any]) -> None:
-    with axes_of(coldstart.figure_of(found)) as panels:
+    with axes_of(coldstart.draw, found) as panels:
         for axes, (order, title) in zip(panels, ORDER_LABELS.items(), strict=True):
             curves, masked = labeled_lines(axes), f"{MASKED} {found['mask']:.0%}"
             assert (axes.get_title(), axes.get_yscale()) == (title, "log")

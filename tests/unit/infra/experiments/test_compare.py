@@ -88,7 +88,7 @@ def test_report_is_consistent_and_readable(worse: dict[str, Any]) -> None:
 
 def test_figure_has_both_curves_and_the_gain_of_each_part(worse: dict[str, Any]) -> None:
     curve, names, parts = worse["curve"], worse["names"], list(worse["parts"])
-    with axes_of(compare.figure_of(worse)) as (left, right):
+    with axes_of(compare.draw, worse) as (left, right):
         curves = labeled_lines(left)
         assert len(curves) == 4
         for side in ("A", "B"):

@@ -49,7 +49,7 @@ def test_too_large_network_is_not_counted() -> None:
 
 
 def test_figure_has_flops_by_catalog_size_and_by_part(found: dict[str, Any]) -> None:
-    with axes_of(flops.figure_of(found)) as (left, right):
+    with axes_of(flops.draw, found) as (left, right):
         curves = labeled_lines(left)
         for name, label in flops.OUTPUT_LAYERS.items():
             (first, last), (low, high) = curves[label][0, [0, -1]], curves[label][1, [0, -1]]

@@ -130,7 +130,7 @@ def test_figure_has_validation_curve_test_and_published_results(tmp_path: Path) 
     curve = [{"epoch": epoch, "seconds": 60.0 * epoch, "ndcg10": 0.1 * epoch, "loss": 1.0} for epoch in (1, 2, 3)]
     found: dict[str, Any] = {"data": "ml-1m", "threads": 2, "curve": curve, "best": curve[1], "test": {"ndcg10": 0.15}}
     found["published"] = loo.PUBLISHED
-    with axes_of(loo.figure_of(found)) as (axes,):
+    with axes_of(loo.draw, found) as (axes,):
         lines = labeled_lines(axes)
         np.testing.assert_allclose(lines["validation"], [[1.0, 2.0, 3.0], [0.1, 0.2, 0.3]])
         assert lines["test, best epoch"].tolist() == [[2], [0.15]]

@@ -59,7 +59,7 @@ def test_data_without_tasks_has_a_report_without_panels(tmp_path: Path) -> None:
 
 def test_figure_has_each_task_by_slice_and_the_gains_of_sharing(found: dict[str, Any]) -> None:
     panels = found["panels"]
-    with axes_of(multitask_report.figure_of(found)) as (*panel_axes, last):
+    with axes_of(multitask_report.draw, found) as (*panel_axes, last):
         for axes, (title, panel) in zip(panel_axes, panels.items(), strict=True):
             assert (axes.get_title(), axes.get_ylabel()) == (title, panel["metric"])
             values = [[by_part[part] for part in SLICES_SHOWN] for by_part in panel["values"].values()]

@@ -74,7 +74,7 @@ def test_lines_have_metrics_gains_and_verdicts(found: dict[str, Any]) -> None:
 
 def test_figure_has_points_both_laws_and_p0(found: dict[str, Any]) -> None:
     n_S = np.array([size["parameters"] for size in found["sizes"].values()], float)
-    with axes_of(scaling_report.figure_of(found)) as panels:
+    with axes_of(scaling_report.draw, found) as panels:
         for axes, (order, title) in zip(panels, ORDER_LABELS.items(), strict=True):
             marks, others, top = labeled_lines(axes), iter(unlabeled_lines(axes)), axes.get_ylim()[1]
             assert (axes.get_title(), axes.get_xscale()) == (title, "log")

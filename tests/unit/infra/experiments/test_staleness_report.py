@@ -49,7 +49,7 @@ def test_lines_have_mrr_and_share_kept_by_age(found: dict[str, Any]) -> None:
 
 
 def test_figure_has_the_share_of_mrr_that_each_variant_keeps(found: dict[str, Any]) -> None:
-    with axes_of(staleness_report.figure_of(found)) as panels:
+    with axes_of(staleness_report.draw, found) as panels:
         tables = [(key, order) for key in ("by_events", "by_hours") for order in ORDER_LABELS]
         for axes, (key, order) in zip(panels, tables, strict=True):
             table, curves = found[key][order][FILTERED], labeled_lines(axes)
