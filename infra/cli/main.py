@@ -1,9 +1,8 @@
 """The command line `premiere`.
 
 Each command is a thin function that imports what it needs when it runs, so `--help` is fast. A PremiereError is printed
-to stderr as one sentence without a traceback, with exit code 1, or 3 if
-another process owns the flow. Wrong usage is exit code 2. Any other exception is a
-bug and keeps its traceback.
+to stderr as one sentence without a traceback. Its exit code is 1, 2 for an invalid setting, as for wrong usage, or 3 if
+another process owns the flow. Any other exception is a bug and keeps its traceback.
 """
 
 import errno
