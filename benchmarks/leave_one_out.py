@@ -31,6 +31,7 @@ from infra.data.download import download
 from infra.experiments import leave_one_out as loo
 from infra.experiments import user_sequences
 from infra.experiments.user_sequences import UserSequences
+from infra.progress import Reporter
 from infra.settings import load
 
 SASREC_SETTINGS: Final = {"loss": "softmax", "session_max_len": loo.NETWORK.max_history}
@@ -127,7 +128,7 @@ def main() -> None:
         sys.exit("The dataset could not be downloaded: give an events file with --events.")
     sequences = user_sequences.load(events)
     settings = loo.EpochSettings(max_epochs=QUICK_EPOCHS if options.quick else MAX_EPOCHS)
-    ours = loo.report(sequences, None, print, settings=settings)
+    ours = loo.report(sequences, None, Reporter(), settings=settings)
     epochs = QUICK_EPOCHS if options.quick else options.epochs
     rivals = train_rivals(options.rivals, sequences, epochs, options.wide)
     name = folder.name if folder else sequences.name

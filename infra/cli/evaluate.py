@@ -1,6 +1,5 @@
 """The commands `evaluate` (prequential evaluation) and `leave-one-out`."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -8,34 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 import typer
 
-from infra.cli.options import ExperimentOptions, Inputs, experiment_command, print_progress
+from infra.cli.options import ExperimentOptions, Inputs, experiment_command
+from infra.progress import Reporter
 
 if TYPE_CHECKING:
     from features.text_encoders import Encoder
     from infra.experiments.user_sequences import UserSequences
     from infra.settings import Settings
-    from model.metrics.ranking import PrequentialMetrics
-
-PROGRESS_INTERVAL_S: Final = 5.0
-
-
-class EvaluationProgress:
-    """Prints the number of events, the estimated remaining time and the MRR of each variant, at intervals."""
-
-    def __init__(self, interval: float = PROGRESS_INTERVAL_S) -> None:
-        self._interval = interval  # seconds
-        self._started = self._printed = time.monotonic()
-
-    def __call__(self, done: int, total: int, rankings: "dict[str, PrequentialMetrics]") -> None:
-        """Report that `done` of `total` events were processed."""
-        now = time.monotonic()
-        if now - self._printed < self._interval and done < total:
-            return
-        self._printed = now
-        mrr = {name: metrics.report()["mrr"]["all"] for name, metrics in rankings.items()}
-        values = "  ".join(f"{name} {value:.4f}" for name, value in mrr.items() if value is not None)
-        remaining = (now - self._started) / max(done, 1) * (total - done)
-        print_progress(f"{done:>9,} of {total:,}  {remaining:>5.0f} s left  {values}")
 
 
 @experiment_command(without="figure")
@@ -49,7 +27,7 @@ def evaluate(
     from infra.experiments import evaluate as evaluation
 
     with evaluation.RankFile(ranks) as rank_file:
-        return evaluation, evaluation.evaluate(*inputs, EvaluationProgress(), rank_file)
+        return evaluation, evaluation.evaluate(*inputs, Reporter(), rank_file)
 
 
 class SequenceInputs(NamedTuple):
@@ -85,7 +63,7 @@ def leave_one_out(
 
     sequences, encode, settings = inputs
     epochs = evaluation.EpochSettings(max_seconds=60 * minutes, seed=settings.seed)
-    found = evaluation.report(sequences, encode, print_progress, evaluation.SEQUENCE, epochs, settings.threads)
+    found = evaluation.report(sequences, encode, Reporter(), evaluation.SEQUENCE, epochs, settings.threads)
     return evaluation, found
 
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from infra.cli.options import Figure, Inputs, Report, experiment_command, print_progress, print_report
+from infra.cli.options import Figure, Inputs, Report, experiment_command, print_report
 from infra.output_files import check_writable
+from infra.progress import Reporter
 
 Result = tuple[ModuleType, dict[str, Any]]  # the module that prints and draws the report, and the report
 Variant = Annotated[
@@ -45,7 +46,7 @@ def scaling(
     from infra.experiments import scaling as experiment
     from infra.experiments import scaling_report
 
-    return scaling_report, experiment.report(*inputs, print_progress, size or (), seeds)
+    return scaling_report, experiment.report(*inputs, Reporter(), size or (), seeds)
 
 
 @experiment_command()
@@ -59,7 +60,7 @@ def coldstart(
     """Compare cold-start quality of ID-only, text-only, combined and ID-masked title embeddings."""
     from infra.experiments import coldstart as experiment
 
-    return experiment, experiment.report(*inputs, print_progress, mask)
+    return experiment, experiment.report(*inputs, Reporter(), mask)
 
 
 @experiment_command()
@@ -73,7 +74,7 @@ def staleness(
     from infra.experiments import staleness as experiment
     from infra.experiments import staleness_report
 
-    return staleness_report, experiment.report(*inputs, print_progress, every or experiment.SAMPLE_EVERY)
+    return staleness_report, experiment.report(*inputs, Reporter(), every or experiment.SAMPLE_EVERY)
 
 
 @experiment_command()
@@ -87,7 +88,7 @@ def compare(
     from infra.experiments import compare as experiment
 
     experiment.refuse_equal_sides((a, b), inputs.settings)
-    return experiment, experiment.report(*inputs, (a, b), print_progress, days)
+    return experiment, experiment.report(*inputs, (a, b), Reporter(), days)
 
 
 @experiment_command()
@@ -101,7 +102,7 @@ def multitask(
     from infra.experiments import multitask as experiment
     from infra.experiments import multitask_report
 
-    return multitask_report, experiment.report(*inputs, print_progress, weight)
+    return multitask_report, experiment.report(*inputs, Reporter(), weight)
 
 
 COMMANDS: Final[tuple[Callable[..., None], ...]] = (flops, scaling, coldstart, staleness, compare, multitask)

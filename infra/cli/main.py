@@ -186,13 +186,14 @@ def produce(
     from infra.cli.produce import print_accounts, produce_dataset
     from infra.demo.command import locate_or_download
     from infra.local.address_file import with_local_services
+    from infra.progress import Reporter
     from infra.settings import load
 
     settings = with_local_services(load())
     settings.kafka_config()  # raises SettingsError before a large dataset is read
     data = locate_or_download(settings, events, titles, tuple(text or ()), rating_max, typer.echo)
     part = data.slice(int(len(data) * (1 - last / 100)))
-    print_accounts(produce_dataset(settings, part, typer.echo, speed, rate), typer.echo)
+    print_accounts(produce_dataset(settings, part, Reporter(), speed, rate), typer.echo)
 
 
 @app.command()

@@ -136,8 +136,3 @@ def print_report(module: ModuleType, report: dict[str, Any], file: Path | None, 
     if figure is not None:
         with output_errors(figure):
             module.draw(report, figure)
-
-
-def print_progress(line: str) -> None:
-    """Print a line of progress to stderr."""
-    typer.echo(line, err=True)

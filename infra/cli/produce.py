@@ -1,47 +1,24 @@
 """`premiere produce`: send a dataset into a running deployment, as its producers would, and account for each record."""
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from infra.data.datasets import Dataset
-from infra.data.producer import DatasetProducer, ProduceError, ProduceProgress, ProduceRate
-from infra.demo.screen import clock
+from infra.data.producer import DatasetProducer, ProduceError, ProduceRate
 from infra.monitor.scrape import scrape_flow
 from infra.monitor.status import processed_events
 from infra.operate.produced import STANDSTILL_S, Account, account, flow_counts, lines
+from infra.progress import Reporter
 from infra.settings import Settings
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
 MAX_IN_FLIGHT: Final = 2000  # events, if neither speed nor rate is given: enough to keep all flows busy
-PROGRESS_INTERVAL_S: Final = 5.0
-
-
-class ProgressPrinter:
-    """Prints the number of produced events, the rate and the estimated remaining time, at intervals."""
-
-    def __init__(self, print_line: Callable[[str], object], interval: float = PROGRESS_INTERVAL_S) -> None:
-        self._print_line, self._interval = print_line, interval
-        self._started = self._printed = time.monotonic()
-
-    def __call__(self, progress: ProduceProgress) -> None:
-        """Report progress."""
-        now = time.monotonic()
-        if now - self._printed < self._interval and progress.events < progress.of:
-            return
-        self._printed = now
-        rate = progress.events / max(now - self._started, 1e-9)
-        remaining = progress.of - progress.events
-        left = f", {clock(remaining / rate)} left" if rate and remaining > 0 else ""
-        self._print_line(
-            f"{progress.events:,} of {progress.of:,} events, {progress.launches:,} titles, {rate:,.0f} events/s{left}"
-        )
 
 
 def produce_dataset(
     settings: Settings,
     data: Dataset,
-    print_line: Callable[[str], object],
+    progress: Reporter,
     speed: float | None,
     rate: float | None,
     standstill_s: float = STANDSTILL_S,
@@ -59,7 +36,12 @@ def produce_dataset(
         return producer.events - (processed_events(settings) - processed_before)
 
     limited = learner_is_readable and not (speed or rate)
-    with DatasetProducer(data, settings.kafka_config(), progress=ProgressPrinter(print_line)) as producer:
+    with (
+        progress.bar(len(data)) as bar,
+        DatasetProducer(
+            data, settings.kafka_config(), progress=lambda now: bar(now.events, lambda: f"{now.launches:,} titles")
+        ) as producer,
+    ):
         producer.produce(pace=ProduceRate(speed, rate, in_flight if limited else None, MAX_IN_FLIGHT))
         sent = {USER_EVENTS: producer.events, TITLE_LAUNCHES: producer.launches}
         offsets = producer.offsets()

@@ -23,8 +23,9 @@ from infra.demo.closed_loop import WINDOW
 from infra.demo.live_launches import with_live_launches
 from infra.demo.report import Outcome, UserReport, as_json, summary, write
 from infra.demo.runner import DemoRunner, Pacing, backlog_events
-from infra.demo.screen import Screen, clock
+from infra.demo.screen import Screen
 from infra.local.session import run_session
+from infra.progress import format_duration
 from infra.settings import Settings
 from infra.settings_table import masked_values
 from infra.topics import temporary_topics
@@ -90,7 +91,7 @@ def demo(settings: Settings, data: Dataset, options: Options, screen: Screen) ->
             runner = DemoRunner(session, part, pacing, screen.show, seconds)
             runner.run()
             result = outcome(runner, seconds())
-        screen.print_line(f"Stopped everything after {clock(seconds())}.")
+        screen.print_line(f"Stopped everything after {format_duration(seconds())}.")
     report(result, options, screen)
     return result
 
@@ -177,6 +178,7 @@ def report(outcome: Outcome, options: Options, screen: Screen) -> None:
     print_line = screen.print_line
     screen.results(as_json(outcome))
     print_line(summary(outcome))
-    print_line("Time by phase: " + ", ".join(f"{name} {clock(took)}" for name, took in outcome.phases.items()) + ".")
+    phases = ", ".join(f"{name} {format_duration(took)}" for name, took in outcome.phases.items())
+    print_line(f"Time by phase: {phases}.")
     files = write(outcome, options.report)
     print_line(f"Written: {files[0]}, {files[1]}.")

@@ -17,11 +17,12 @@ import numpy as np
 
 from infra import charts
 from infra.demo.sampler import Sample
-from infra.demo.screen import LABELS, clock
+from infra.demo.screen import LABELS
 from infra.monitor.metric_totals import MetricTotals, mean_table, totals_since
 from infra.monitor.scrape import Histogram
 from infra.monitor.status import QUANTILES, RECORD_KINDS, quantiles_ms
 from infra.output_files import output_errors
+from infra.progress import format_duration
 from model.metrics.beyond_accuracy import BEYOND_ACCURACY_METRICS, TOP_K
 from model.metrics.ranking import NEW_TITLE_EVENTS
 
@@ -161,7 +162,7 @@ def summary(outcome: Outcome) -> str:
     live, counts = outcome.produced - outcome.live_start.produced, outcome.counts
     words = [
         f"{outcome.produced:,} events and {outcome.samples[-1].launched:,} titles were produced in "
-        f"{clock(outcome.seconds)} minutes; the last {live:,} events were live.",
+        f"{format_duration(outcome.seconds)} minutes; the last {live:,} events were live.",
         "Every event is accounted for."
         if counts["waiting"] == 0
         else f"{counts['waiting']:,} events are not accounted for.",
@@ -275,7 +276,7 @@ def _delays(found: Mapping[str, Any]) -> str:
 def _counts(found: Mapping[str, Any]) -> str:
     named = {name.replace("_", " "): count for name, count in found["counts"].items()}
     heads, cells = "".join(f"<th>{n}</th>" for n in named), "".join(f"<td>{c:,}</td>" for c in named.values())
-    spent = ", ".join(f"{name} {clock(seconds)}" for name, seconds in found["phases"].items())
+    spent = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in found["phases"].items())
     return f"<table><tr>{heads}</tr><tr>{cells}</tr></table><p>Time by phase: {spent}.</p>"
 
 

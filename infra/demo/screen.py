@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from infra.monitor.scrape import Histogram
+from infra.progress import format_duration
 
 LABELS: Final = {
     "full": "Premiere (prequential)",
@@ -71,7 +72,7 @@ class ScreenState:
 
 def draw(state: ScreenState) -> RenderableType:
     """The screen; it fits 24 lines of 80 columns."""
-    head = Text.assemble(("Premiere", "bold"), f"  {state.data}  {clock(state.seconds)}  {state.phase}")
+    head = Text.assemble(("Premiere", "bold"), f"  {state.data}  {format_duration(state.seconds)}  {state.phase}")
     if state.simulated:
         head.append("  SIMULATED USERS", "bold yellow")
     panels = Columns([_quality(state), _loop(state)], padding=(0, 1))
@@ -82,7 +83,7 @@ def draw(state: ScreenState) -> RenderableType:
 def _bars(steps: Sequence[ScreenStep]) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     for step in steps:
-        left = "" if step.eta is None else f"{clock(step.eta)} left"
+        left = "" if step.eta is None else f"{format_duration(step.eta)} left"
         share = f"{step.done:,} of {step.of:,}"
         grid.add_row(step.name, ProgressBar(total=max(1, step.of), completed=step.done, width=30), share, left)
     return grid
@@ -132,10 +133,10 @@ def _portrait(portrait: UserPortrait) -> RenderableType:
 
 def line(state: ScreenState) -> str:
     """The state in one line."""
-    parts = [clock(state.seconds), state.phase]
+    parts = [format_duration(state.seconds), state.phase]
     for step in state.steps:
         if step.name == state.phase:
-            left = "" if step.eta is None else f" ({clock(step.eta)} left)"
+            left = "" if step.eta is None else f" ({format_duration(step.eta)} left)"
             parts[1] = f"{state.phase} {step.done:,}/{step.of:,}{left}"
     parts.append(f"{state.rate:,.0f} events/s")
     parts.append(f"lag {sum(state.lag.values()):,}")
@@ -166,13 +167,6 @@ def results(found: Mapping[str, Any]) -> RenderableType:
     ]
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in found["counts"].items())
     return Group(grid, *lines, f"events: {counts}")
-
-
-def clock(seconds: float) -> str:
-    """m:ss, or h:mm:ss."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _mean(mean: float | None) -> str:

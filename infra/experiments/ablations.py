@@ -15,8 +15,9 @@ import torch
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.experiments.backbone_ranks import BackboneRanks, backbone_only
-from infra.experiments.harness import Log, ScoredEvents, run_prequential
+from infra.experiments.harness import ScoredEvents, run_prequential
 from infra.experiments.variants import SharedBackbone, Timed, WithoutDelayed
+from infra.progress import Reporter
 from model.learner import Learner
 from model.pipeline import Pipeline, RankingPipeline, new_pipeline
 from model.settings import LearnerSettings
@@ -148,7 +149,7 @@ def variant_of(ablation: Ablation, pipeline: RankingPipeline, default: RankingPi
 
 
 def run(
-    ablations: Sequence[Ablation], data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log
+    ablations: Sequence[Ablation], data: Dataset, encode: Encoder, settings: LearnerSettings, progress: Reporter
 ) -> dict[str, dict[str, Any]]:
     """The results of the default and of each ablation, by label."""
 
@@ -156,8 +157,8 @@ def run(
         pipelines = {row.label: ablated_pipeline(row, settings) for row in rows}
         default = pipelines[rows[0].label]
         variants = {row.label: variant_of(row, pipelines[row.label], default) for row in rows}
-        ranks = BackboneRanks(pipelines, settings.repeats)
-        return run_prequential(data, encode, Learner(stream, variants), log, [ranks], history=MAX_HISTORY), variants
+        learner, ranks = Learner(stream, variants), BackboneRanks(pipelines, settings.repeats)
+        return run_prequential(data, encode, learner, progress, [ranks], history=MAX_HISTORY), variants
 
     shared = [Ablation(DEFAULT), *(ablation for ablation in ablations if not ablation.own_stream)]
     recorded, variants = on_stream(settings, shared)

@@ -12,7 +12,6 @@ texts, one per minute, have no goal: nothing tells them from real launches.
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,8 +24,8 @@ from infra.data.simulate import simulate
 from infra.experiments import abuse_attacks as attacks
 from infra.experiments import abuse_flows
 from infra.experiments.abuse_world import World, simulated_events
-from infra.experiments.harness import Log
 from infra.learner_settings import learner_settings, set_threads
+from infra.progress import Reporter
 from infra.settings import load as load_settings
 from model.settings import EvidenceSettings, LearnerSettings
 
@@ -55,24 +54,24 @@ BEFORE: Final[Mapping[str, str]] = {
 }
 
 
-def run_seed(seed: int, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, dict[str, float]]:
+def run_seed(seed: int, encode: Encoder, settings: LearnerSettings, progress: Reporter) -> dict[str, dict[str, float]]:
     """The result of each attack by name, for one simulated world."""
     random = np.random.default_rng(seed)
     data = simulate(USERS, TITLES, EVENTS + RECOVERY_EVENTS, DAYS, seed)
     world = World.after(data.slice(0, EVENTS), encode, settings)
     later = simulated_events(data)[EVENTS:]
     scene = attacks.new_scene(world, later, LIST_USERS, random)
-    log(f"seed {seed}: learned {EVENTS:,} events, the target has few events: {scene.target}")
+    progress.line(f"seed {seed}: learned {EVENTS:,} events, the target has few events: {scene.target}")
     results: dict[str, dict[str, float]] = {}
     for share in SHARES:
         count = round(EVENTS * share)
         for kind in attacks.KINDS if count else attacks.KINDS[:1]:
             name = f"{count} fake events, {kind}" if count else "no attack"
             results[name] = attacks.fake_events(scene, kind, count)
-            log(f"seed {seed}: {name}: {_cells(results[name])}")
+            progress.line(f"seed {seed}: {name}: {_cells(results[name])}")
     for name, (texts, gap_ms) in attacks.LAUNCH_FLOODS.items():
         results[name] = attacks.launch_flood(scene, texts, gap_ms, random)
-        log(f"seed {seed}: {name}: {_cells(results[name])}")
+        progress.line(f"seed {seed}: {name}: {_cells(results[name])}")
     results["invented ids"] = attacks.invented_ids(scene)
     results["one-event users"] = attacks.one_event_users(scene)
     results["huge texts"] = attacks.huge_texts(scene, encode)
@@ -83,20 +82,20 @@ def run_seed(seed: int, encode: Encoder, settings: LearnerSettings, log: Log) ->
         ]
         results[f"premiere, {count} first events"] = {"lists": reached[0], "lists_without_limits": reached[1]}
     for name in list(results)[-len(PREMIERE_EVENTS) - 3 :]:
-        log(f"seed {seed}: {name}: {_cells(results[name])}")
+        progress.line(f"seed {seed}: {name}: {_cells(results[name])}")
     return results
 
 
-def report(seeds: Sequence[int], encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+def report(seeds: Sequence[int], encode: Encoder, settings: LearnerSettings, progress: Reporter) -> dict[str, Any]:
     """The results of all seeds, their means, and the goals."""
     set_threads(1)
-    by_seed = [run_seed(seed, encode, settings, log) for seed in seeds]
+    by_seed = [run_seed(seed, encode, settings, progress) for seed in seeds]
     means = {
         name: {key: float(np.mean([one[name][key] for one in by_seed])) for key in by_seed[0][name]}
         for name in by_seed[0]
     }
     with TemporaryDirectory() as folder:
-        means |= abuse_flows.flow_attacks(Path(folder), log)
+        means |= abuse_flows.flow_attacks(Path(folder), progress)
     return {
         "seeds": list(seeds),
         "users": USERS,
@@ -156,12 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, help="number of simulated worlds")
     parser.add_argument("--report", type=Path, default=Path("abuse.json"))
     given = parser.parse_args(arguments)
-    began = time.monotonic()
-
-    def log(line: str) -> None:
-        print(f"{time.monotonic() - began:>5.0f} s  {line}", flush=True)
-
-    result = report(range(given.seeds), load_encoder(), learner_settings(load_settings()), log)
+    result = report(range(given.seeds), load_encoder(), learner_settings(load_settings()), Reporter())
     given.report.write_text(json.dumps(result, indent=1) + "\n")
     print(*lines(result), sep="\n")
     return 0 if all(goal["passed"] for goal in result["goals"]) else 1

@@ -15,11 +15,11 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from infra.data.producer import Delivery
-from infra.experiments.harness import Log
 from infra.local.services import start_services
 from infra.local.supervisor import Supervisor
 from infra.monitor.lag import FLOW_TOPICS, LagReader
 from infra.monitor.scrape import Scrape, scrape_flow
+from infra.progress import Reporter
 from infra.settings import Settings
 from streaming.kafka.dead_letters import MAX_LETTERS_PER_MINUTE
 from streaming.kafka.source import read_all
@@ -82,7 +82,7 @@ def _huge_launch(title: str, text: str) -> Launch:
     return Launch(title=title, overview=text, text={str(n): text for n in range(TEXTS - 1)})
 
 
-def flow_attacks(folder: Path, log: Log, times: int = TIMES) -> dict[str, dict[str, float]]:
+def flow_attacks(folder: Path, progress: Reporter, times: int = TIMES) -> dict[str, dict[str, float]]:
     """The result of each flood by name: crashes of the flows, and the growth of their memory in the second half."""
     results: dict[str, dict[str, float]] = {}
     with ExitStack() as stack:
@@ -93,11 +93,11 @@ def flow_attacks(folder: Path, log: Log, times: int = TIMES) -> dict[str, dict[s
             states = list(_flood(settings, flows, lags, records, times))
             grown = growth([state.resident_bytes for state in states[(times - 1) // 2 :]])
             results[name] = {"crashes": states[-1].crashes, "grown_mib": grown / _MIB}
-            log(f"flows: {name}: crashes {states[-1].crashes}, grown {grown / _MIB:.1f} MiB")
+            progress.line(f"flows: {name}: crashes {states[-1].crashes}, grown {grown / _MIB:.1f} MiB")
         _send(settings, _honest())
         _wait(flows, lags)
         results[AFTER_FLOODS] = {"lost": 2 - _honest_in_log(settings), "dead_letters": _letters(settings)}
-        log(f"flows: {AFTER_FLOODS}: {results[AFTER_FLOODS]}")
+        progress.line(f"flows: {AFTER_FLOODS}: {results[AFTER_FLOODS]}")
     return results
 
 

@@ -26,10 +26,11 @@ from infra.experiments.backbone_ranks import (
     backbone_only,
     rank_by_score,
 )
-from infra.experiments.harness import Log, ScoredEvents, report_header, require_scored, run_prequential
+from infra.experiments.harness import ScoredEvents, report_header, require_scored, run_prequential
 from infra.experiments.prequential import WARMUP_SHARE, Measurement
 from infra.experiments.verdicts import INCONCLUSIVE, format_ci
 from infra.learner_settings import set_threads
+from infra.progress import Reporter
 from model.learner import Learner
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS
 from model.pipeline import PreparedRequest, new_pipeline
@@ -77,7 +78,7 @@ def variant_settings(settings: LearnerSettings, mask: float) -> dict[str, Learne
 
 
 def report(
-    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, mask: float | None = None
+    data: Dataset, encode: Encoder, settings: LearnerSettings, progress: Reporter, mask: float | None = None
 ) -> dict[str, Any]:
     """MRR, HR@10 and paired differences by variant and popularity bucket. `mask` is the share of masked ids; by default
     it is the share of cold events in the first fifth."""
@@ -89,7 +90,7 @@ def report(
     pipelines = {name: new_pipeline(own) for name, own in changed.items()}
     pipelines |= {NO_BACKBONE: new_pipeline(settings, backbone=False)}
     measurements = [BackboneRanks(pipelines, settings.repeats), TextNeighborRanks(settings.repeats)]
-    recorded = require_scored(run_prequential(data, encode, Learner(settings, pipelines), log, measurements))
+    recorded = require_scored(run_prequential(data, encode, Learner(settings, pipelines), progress, measurements))
     buckets = recorded.popularity_buckets()
     by_backbone = {**{variant: backbone_only(variant) for variant in VARIANTS}, NEIGHBORS: NEIGHBORS}
     by_list = {**{variant: variant for variant in VARIANTS}, NO_BACKBONE: NO_BACKBONE}

@@ -23,12 +23,13 @@ from infra.charts import COLORS, SERIES_COLORS, figure
 from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS, BackboneRanks, recorded_name
-from infra.experiments.harness import Log, ScoredEvents, report_header, require_scored, run_prequential
+from infra.experiments.harness import ScoredEvents, report_header, require_scored, run_prequential
 from infra.experiments.prequential import WARMUP_SHARE
 from infra.experiments.scaling import parse_size, with_size
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE, format_ci, format_size, verdict
 from infra.learner_settings import set_threads
 from infra.model_settings import with_setting
+from infra.progress import Reporter
 from infra.settings_errors import plain_reason
 from model.learner import Learner
 from model.pipeline import new_pipeline
@@ -122,7 +123,7 @@ def report(
     encode: Encoder,
     settings: LearnerSettings,
     names: tuple[str, str],
-    log: Log,
+    progress: Reporter,
     days: float | None = None,
 ) -> dict[str, Any]:
     """Run both sides. Returns MRR and HR@10 by slice and popularity bucket, paired differences of B over A, the
@@ -130,8 +131,8 @@ def report(
     set_threads(1)
     sides = {side: parse_settings(name, settings) for side, name in zip(SIDES, names, strict=True)}
     first = first_test_event(data, days)
-    recorded = _run(data, encode, sides["A"], "A", names[0], log, first)
-    other = _run(data, encode, sides["B"], "B", names[1], log, first)
+    recorded = _run(data, encode, sides["A"], "A", names[0], progress, first)
+    other = _run(data, encode, sides["B"], "B", names[1], progress, first)
     assert (recorded.users, recorded.times) == (other.users, other.times)
     recorded.ranks |= other.ranks  # the slices are those of A: what B has evicted is one of its settings
     slices = recorded.slices()
@@ -155,13 +156,19 @@ def report(
 
 
 def _run(
-    data: Dataset, encode: Encoder, settings: LearnerSettings, side: str, name: str, log: Log, first: int
+    data: Dataset,
+    encode: Encoder,
+    settings: LearnerSettings,
+    side: str,
+    name: str,
+    progress: Reporter,
+    first: int,
 ) -> ScoredEvents:
     """The scored events of one side."""
-    log(f"{side}: {name}")
+    progress.line(f"{side}: {name}")
     pipelines = {side: new_pipeline(settings)}
-    measurements = [BackboneRanks(pipelines, settings.repeats)]
-    return require_scored(run_prequential(data, encode, Learner(settings, pipelines), log, measurements, first=first))
+    learner, ranks = Learner(settings, pipelines), BackboneRanks(pipelines, settings.repeats)
+    return require_scored(run_prequential(data, encode, learner, progress, [ranks], first=first))
 
 
 def _curve(recorded: ScoredEvents) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from infra.experiments.backbone_ranks import BackboneRanks
 from infra.experiments.baseline_report import best_recent_window, describe_window
 from infra.experiments.prequential import BATCH_EVENTS, MicroBatch, Observer, warmup_targets
 from infra.learner_settings import set_threads
+from infra.progress import Bar, Reporter
 from model.learner import Learner, RankedEvent
 from model.metrics import beyond_accuracy, popularity_buckets
 from model.metrics.baselines import BASELINES, Baselines
@@ -33,9 +34,9 @@ from model.pipeline import RankingPipeline, new_pipeline
 from model.settings import LearnerSettings
 
 VARIANTS: Final = ("full", "no_backbone", "frozen")
+STATUS_VARIANTS: Final = (*VARIANTS, "cooccurrence")  # whose MRR the progress shows
 ACTUAL: Final = "actual"  # row of the beyond-accuracy metrics: the titles that users chose, each as a list of one
 
-OnProgress = Callable[[int, int, dict[str, PrequentialMetrics]], None]  # events done, all events, metrics by variant
 OnScored = Callable[[RankedEvent, dict[str, float]], None]  # the event, all its ranks by name
 
 
@@ -43,7 +44,7 @@ def evaluate(
     data: Dataset,
     encode: Encoder,
     settings: LearnerSettings,
-    progress: OnProgress | None = None,
+    progress: Reporter,
     on_scored: OnScored | None = None,
     with_backbone_only: bool = False,
 ) -> dict[str, Any]:
@@ -53,9 +54,10 @@ def evaluate(
     set_threads(1)  # the number of threads changes the order of sums, and so the last bits of every result
     full = new_pipeline(settings)
     learner = Learner(settings, {"full": full, "no_backbone": new_pipeline(settings, backbone=False)}, TOP_K)
-    observer = _Evaluation(learner, warmup_targets(data), data.targets_before(len(data)), progress, on_scored)
     measurements = [BackboneRanks({"full": full}, settings.repeats)] if with_backbone_only else []
-    prequential.run(data, encode, learner, observer, measurements=measurements)
+    with progress.bar(data.targets_before(len(data))) as bar:
+        observer = _Evaluation(learner, warmup_targets(data), bar, on_scored)
+        prequential.run(data, encode, learner, observer, measurements=measurements)
     scores = observer.scores
     scored = scores.by_slice["full"].scored()["all"]
     candidates = int(np.count_nonzero(learner.stream_state.catalog.candidate_V))
@@ -74,16 +76,9 @@ class _Evaluation(Observer):
     """Scores all variants. Before the first scored event it adds a frozen copy of `full`, so that all variants score
     the same events."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        first: int,
-        total: int,
-        progress: OnProgress | None,
-        on_scored: OnScored | None,
-    ) -> None:
-        self.learner, self.first, self.total = learner, first, total
-        self.progress, self.on_scored, self.scores = progress, on_scored, VariantScores()
+    def __init__(self, learner: Learner, first: int, bar: Bar, on_scored: OnScored | None) -> None:
+        self.learner, self.first, self.bar = learner, first, bar
+        self.on_scored, self.scores = on_scored, VariantScores()
 
     def before_batch(self, done: int, batch: MicroBatch) -> None:
         if done + BATCH_EVENTS > self.first and "frozen" not in self.learner.pipelines:
@@ -95,8 +90,7 @@ class _Evaluation(Observer):
             self.on_scored(event, ranks)
 
     def after_batch(self, done: int) -> None:
-        if self.progress is not None:
-            self.progress(done, self.total, self.scores.by_slice)
+        self.bar(done, self.scores.status)
 
 
 class VariantScores:
@@ -119,6 +113,11 @@ class VariantScores:
         for name, titles in lists.items():
             self.beyond_accuracy[name].add(titles, [baselines.title_events(title) for title in titles])
         return ranks
+
+    def status(self) -> str:
+        """MRR so far."""
+        means = {name: self.by_slice[name].report()["mrr"]["all"] for name in STATUS_VARIANTS}
+        return "  ".join(f"{name} {mean:.4f}" for name, mean in means.items() if mean is not None)
 
     def report(self, candidates: int) -> dict[str, Any]:
         """All metrics by variant; `candidates`: number of titles that could be listed at the end."""

@@ -6,9 +6,8 @@ variants is therefore paired event by event (`model.metrics.bootstrap`).
 N scored events
 """
 
-import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,6 +18,7 @@ from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments import prequential
 from infra.experiments.prequential import Measurement, MicroBatch, Observer
+from infra.progress import Bar, Reporter
 from model.actions import TARGET_WEIGHTS
 from model.learner import Learner, RankedEvent
 from model.metrics import bootstrap
@@ -28,9 +28,8 @@ from model.metrics.ranking import NEW_TITLE_EVENTS, NEW_USER_EVENTS, SLICES
 from streaming.records import ACTIVITY_HISTORY, action_code
 
 CURVE_POINTS: Final = 24
-PROGRESS_INTERVAL_S: Final = 10.0
+STATUS_VARIANTS: Final = 3  # variants whose MRR the progress shows: the first ones that rank titles
 
-Log = Callable[[str], None]
 BeforeBatch = Callable[[int, MicroBatch], None]  # events learned so far, the next micro-batch
 EventMasks = Mapping[str, NDArray[np.bool_]]  # name -> mask over the scored events
 
@@ -104,12 +103,18 @@ class ScoredEvents:
             lines[name] = (np.diff(total_N[bounds]) / np.diff(bounds)).tolist()
         return lines
 
+    def status(self) -> str:
+        """MRR so far of the first variants."""
+        means = {name: float(self.reciprocal_ranks(name).mean()) for name in self.ranks}
+        shown = [f"{name} {mean:.4f}" for name, mean in means.items() if mean == mean]  # NaN: it does not rank titles
+        return "  ".join(shown[:STATUS_VARIANTS])
+
 
 class _Recorder(Observer):
     """Records the ranks of each scored event, and prints progress."""
 
-    def __init__(self, progress: "ProgressPrinter", with_baselines: bool, before_batch: BeforeBatch | None) -> None:
-        self.progress, self.with_baselines = progress, with_baselines
+    def __init__(self, bar: Bar, with_baselines: bool, before_batch: BeforeBatch | None) -> None:
+        self.bar, self.with_baselines = bar, with_baselines
         self._before_batch, self.recorded = before_batch, ScoredEvents()
 
     def before_batch(self, done: int, batch: MicroBatch) -> None:
@@ -121,14 +126,14 @@ class _Recorder(Observer):
         self.recorded.add(event, event.ranks | by_baseline)
 
     def after_batch(self, done: int) -> None:
-        self.progress(done, self.recorded)
+        self.bar(done, self.recorded.status)
 
 
 def run_prequential(
     data: Dataset,
     encode: Encoder,
     learner: Learner,
-    log: Log,
+    progress: Reporter,
     measurements: Sequence[Measurement] = (),
     with_baselines: bool = False,
     before_batch: BeforeBatch | None = None,
@@ -138,10 +143,10 @@ def run_prequential(
     """Rank the titles before every event, then learn from it (`infra.experiments.prequential`). Returns every scored
     event, with the ranks of the pipelines, of the `measurements`, and of the baselines if `with_baselines`. Events
     before index `first` of the dataset (by default the first fifth) are learned but not scored."""
-    progress = ProgressPrinter(data.targets_before(len(data)), log)
-    recorder = _Recorder(progress, with_baselines, before_batch)
     start = None if first is None else data.targets_before(first)
-    prequential.run(data, encode, learner, recorder, start, history, measurements)
+    with progress.bar(data.targets_before(len(data))) as bar:
+        recorder = _Recorder(bar, with_baselines, before_batch)
+        prequential.run(data, encode, learner, recorder, start, history, measurements)
     return recorder.recorded
 
 
@@ -170,23 +175,3 @@ def report_header(data: Dataset, recorded: ScoredEvents) -> dict[str, Any]:
     """The first fields of a report: the dataset and the number of events and users."""
     size = {"events": len(data), "scored": len(recorded), "users": len(set(recorded.users))}
     return {"data": data.name, "simulated": data.simulated, **size}
-
-
-class ProgressPrinter:
-    """Logs a line every few seconds: events done, estimated time left, and MRR so far."""
-
-    def __init__(self, total: int, log: Log) -> None:
-        self.total, self.log = total, log
-        self.began = self.logged_at = time.monotonic()
-
-    def __call__(self, done: int, recorded: ScoredEvents) -> None:
-        now = time.monotonic()
-        if now - self.logged_at < PROGRESS_INTERVAL_S and done < self.total:
-            return
-        self.logged_at = now
-        left = (now - self.began) / max(done, 1) * (self.total - done)
-        mrr = "  ".join(f"{name} {recorded.reciprocal_ranks(name).mean():.4f}" for name in self._names(recorded))
-        self.log(f"{done:>9,} of {self.total:,}  {left:>5.0f} s left  {mrr}")
-
-    def _names(self, recorded: ScoredEvents) -> Iterator[str]:
-        yield from list(recorded.ranks)[:3]

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.charts import COLORS, SERIES_COLORS, figure
 from infra.errors import SettingsError
-from infra.experiments.harness import Log
 from infra.experiments.user_sequences import UserSequences
 from infra.learner_settings import set_threads
+from infra.progress import Reporter
 from model.metrics.ranking import RANKING_METRICS, ranking_metrics
 from model.sequence.batch_training import build_catalog, rank_targets, train_epoch, untimed_history
 from model.sequence.model import SequenceModel
@@ -110,7 +110,7 @@ def popularity_baseline(parts: Split) -> dict[str, float]:
 
 
 def fit(
-    model: SequenceModel, catalog: Catalog, parts: Split, settings: EpochSettings, log: Log
+    model: SequenceModel, catalog: Catalog, parts: Split, settings: EpochSettings, progress: Reporter
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Train until the validation metric stops improving. Returns the curve, whose seconds are those of training only,
     and the served weights of the best epoch."""
@@ -128,7 +128,7 @@ def fit(
             continue
         validation = metrics(rank_targets(model, catalog, *parts.held_out["validation"]))
         curve.append({"epoch": number, "seconds": wall, "cpu_seconds": cpu, "loss": loss, **validation})
-        log(f"epoch {number:>3}  {wall:>6.0f} s  loss {loss:.4f}  validation NDCG@10 "
+        progress.line(f"epoch {number:>3}  {wall:>6.0f} s  loss {loss:.4f}  validation NDCG@10 "
             f"{validation['ndcg10']:.4f}  HR@10 {validation['hr10']:.4f}")  # fmt: skip
         if curve[-1] is _best(curve):
             best = model.served_state(len(catalog))
@@ -145,7 +145,7 @@ def _best(curve: Sequence[dict[str, float]]) -> dict[str, float]:
 def report(
     sequences: UserSequences,
     encode: Encoder | None,
-    log: Log,
+    progress: Reporter,
     sequence: SequenceSettings = SEQUENCE,
     settings: EpochSettings | None = None,
     threads: int = 1,
@@ -162,7 +162,7 @@ def report(
     parts = split(sequences)
     catalog = build_catalog(sequences.titles, text_VE, parts.count_V)
     model = SequenceModel(sequence, settings.seed)
-    curve, best = fit(model, catalog, parts, settings, log)
+    curve, best = fit(model, catalog, parts, settings, progress)
     model.load_served(best)
     test = metrics(rank_targets(model, catalog, *parts.held_out["test"]))
     return {

@@ -18,7 +18,6 @@ from infra.data.datasets import Dataset
 from infra.experiments.backbone_ranks import BackboneRanks, backbone_only
 from infra.experiments.harness import (
     EventMasks,
-    Log,
     ScoredEvents,
     action_codes,
     report_header,
@@ -38,6 +37,7 @@ from infra.experiments.task_evaluators import (
 from infra.experiments.variants import LearnsOnly
 from infra.experiments.verdicts import verdict
 from infra.learner_settings import set_threads
+from infra.progress import Reporter
 from model.actions import TARGET_WEIGHTS
 from model.learner import Learner
 from model.metrics import bootstrap
@@ -88,7 +88,7 @@ def build_variants(
 
 
 def report(
-    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, weight: float | None = None
+    data: Dataset, encode: Encoder, settings: LearnerSettings, progress: Reporter, weight: float | None = None
 ) -> dict[str, Any]:
     """One panel per task and order: the metric by variant and slice, and the gain of the shared backbone over each
     other variant. `weight`: of a further task's loss; the next title has weight 1."""
@@ -98,7 +98,7 @@ def report(
     panels, recorded = {}, ScoredEvents()
     if tasks:
         pipelines, measurements = build_variants(settings, list(tasks), weight)
-        recorded = require_scored(run_prequential(data, encode, Learner(settings, pipelines), log, measurements))
+        recorded = require_scored(run_prequential(data, encode, Learner(settings, pipelines), progress, measurements))
         panels[NEXT_TITLE_LISTS] = _rank_panel(recorded, TITLE_ONLY, lambda variant: variant)
         panels[NEXT_TITLE_BACKBONE] = _rank_panel(recorded, TITLE_ONLY, backbone_only)
         panels |= {TASK_LABELS[task]: _task_panel(recorded, task) for task in tasks}

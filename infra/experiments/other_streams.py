@@ -20,9 +20,10 @@ from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
 from infra.experiments.backbone_ranks import BackboneRanks
 from infra.experiments.baseline_report import against_baselines
-from infra.experiments.harness import Log, run_prequential
+from infra.experiments.harness import run_prequential
 from infra.experiments.machine import resident_mib
 from infra.experiments.prequential import BATCH_EVENTS, micro_batches
+from infra.progress import Reporter
 from model.learner import Learner
 from model.pipeline import new_pipeline
 from model.settings import LearnerSettings
@@ -59,12 +60,12 @@ def ml_1m(folder: Path) -> Dataset:
     return from_tables(Table("ml-1m", events), Table("movies.dat", titles), name="ml-1m in users' order")
 
 
-def compare(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+def compare(data: Dataset, encode: Encoder, settings: LearnerSettings, progress: Reporter) -> dict[str, Any]:
     """The full model, the model without a backbone, and the baselines, with paired differences."""
     full = new_pipeline(settings)
     learner = Learner(settings, {"full": full, "no_backbone": new_pipeline(settings, backbone=False)})
     backbone_ranks = BackboneRanks({"full": full}, settings.repeats)
-    recorded = run_prequential(data, encode, learner, log, [backbone_ranks], with_baselines=True)
+    recorded = run_prequential(data, encode, learner, progress, [backbone_ranks], with_baselines=True)
     return {
         "events": len(data), "scored": len(recorded), "users": len(set(data.user.tolist())),
         "titles": len(set(data.title.tolist())), **against_baselines(recorded, ["no_backbone"]),
@@ -72,7 +73,7 @@ def compare(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log)
 
 
 def throughput(
-    data: Dataset, encode: Encoder, settings: LearnerSettings, minutes: float, log: Log
+    data: Dataset, encode: Encoder, settings: LearnerSettings, minutes: float, progress: Reporter
 ) -> dict[str, list[dict[str, float]]]:
     """Samples of the learner's speed and memory by mode: `minutes` / 4 by default, `minutes` / 4 without replay, then
     `minutes` with the load shedding that TARGET_EVENTS_PER_S requires."""
@@ -95,7 +96,7 @@ def throughput(
             speed = {"events": done, "events_per_s": events / wall_s, "events_per_cpu_s": events / cpu_s}
             users = len(learner.stream_state.user_store.user_indices)
             samples[name].append({**speed, "resident_mib": resident_mib(), "users": users})
-            log(f"{name}: {done:,} events, {speed['events_per_s']:,.0f} events/s, {resident_mib():,.0f} MiB")
+            progress.line(f"{name}: {done:,} events, {speed['events_per_s']:,.0f} events/s, {resident_mib():,.0f} MiB")
             sampled_at, busy_s, wall_s, cpu_s = done, busy_s + wall_s, 0.0, 0.0
             if busy_s >= limit_s:
                 break

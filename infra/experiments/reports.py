@@ -19,14 +19,14 @@ from infra.experiments import (
     staleness,
     staleness_report,
 )
-from infra.experiments.harness import Log
 from infra.experiments.user_sequences import UserSequences
+from infra.progress import Reporter
 from infra.settings import load
 from model.settings import LearnerSettings
 
 SIZES_COMPARED: Final = (scaling.DEFAULT_SIZES[0], scaling.DEFAULT_SIZES[-1])
 
-RunReport = Callable[[Any, Encoder, LearnerSettings, Log], dict[str, Any]]
+RunReport = Callable[[Any, Encoder, LearnerSettings, Reporter], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,27 @@ class ReportPart:
     draw: Callable[[Mapping[str, Any], Path], None]
 
 
-def _scaling(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
-    return scaling.report(data, encode, settings, log)
+def _scaling(data: Dataset, encode: Encoder, settings: LearnerSettings, progress: Reporter) -> dict[str, Any]:
+    return scaling.report(data, encode, settings, progress)
 
 
-def _compare(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
+def _compare(data: Dataset, encode: Encoder, settings: LearnerSettings, progress: Reporter) -> dict[str, Any]:
     """The smallest size of the sweep against the largest size."""
-    return compare.report(data, encode, settings, SIZES_COMPARED, log)
+    return compare.report(data, encode, settings, SIZES_COMPARED, progress)
 
 
-def _staleness(data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
-    return staleness.report(data, encode, settings, log, staleness.SAMPLE_EVERY)
+def _staleness(data: Dataset, encode: Encoder, settings: LearnerSettings, progress: Reporter) -> dict[str, Any]:
+    return staleness.report(data, encode, settings, progress, staleness.SAMPLE_EVERY)
 
 
-def _flops(data: Dataset, _encode: Encoder, settings: LearnerSettings, _log: Log) -> dict[str, Any]:
+def _flops(data: Dataset, _encode: Encoder, settings: LearnerSettings, _progress: Reporter) -> dict[str, Any]:
     return flops.report(load().model_size, settings.sequence, len(data.titles))
 
 
-def _leave_one_out(sequences: UserSequences, _encode: Encoder, settings: LearnerSettings, log: Log) -> dict[str, Any]:
-    return leave_one_out.report(sequences, None, log, settings=leave_one_out.EpochSettings(seed=settings.seed))
+def _leave_one_out(
+    sequences: UserSequences, _encode: Encoder, settings: LearnerSettings, progress: Reporter
+) -> dict[str, Any]:
+    return leave_one_out.report(sequences, None, progress, settings=leave_one_out.EpochSettings(seed=settings.seed))
 
 
 REPORT_PARTS: Final[dict[str, ReportPart]] = {

@@ -28,10 +28,11 @@ from infra.data.locate import locate
 from infra.experiments import ablations, evaluate, other_streams, reports_page, results_page, retraining, user_sequences
 from infra.experiments.baseline_report import against_baselines
 from infra.experiments.coldstart import cold_share
-from infra.experiments.harness import Log, ProgressPrinter, ScoredEvents
+from infra.experiments.harness import ScoredEvents
 from infra.experiments.machine import device
 from infra.experiments.reports import REPORT_PARTS, ReportPart
 from infra.learner_settings import learner_settings, set_threads
+from infra.progress import Reporter
 from infra.settings import load as load_settings
 from model import checkpoint
 from model.settings import LearnerSettings
@@ -50,18 +51,13 @@ class ResultsPart:
     name: str
     limit: int | None  # default number of events; None: all
     data: Callable[[int | None], Any]  # loads a Dataset or UserSequences, given the limit
-    run: Callable[[Any, Log], dict[str, Any]]
+    run: Callable[[Any, Reporter], dict[str, Any]]
 
 
-def headline(encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log) -> dict[str, Any]:
+def headline(encode: Encoder, settings: LearnerSettings, data: Dataset, progress: Reporter) -> dict[str, Any]:
     """The prequential evaluation, with curves and paired differences."""
     recorded = ScoredEvents()
-    progress = ProgressPrinter(len(data), log)
-
-    def on_progress(done: int, _total: int, _metrics: object) -> None:
-        progress(done, recorded)
-
-    report = evaluate.evaluate(data, encode, settings, on_progress, recorded.add, with_backbone_only=True)
+    report = evaluate.evaluate(data, encode, settings, progress, recorded.add, with_backbone_only=True)
     return {"report": report, **against_baselines(recorded, ["no_backbone", "frozen"])}
 
 
@@ -78,7 +74,7 @@ def parts(
     yield ResultsPart("headline", None, given, partial(headline, encode, settings))
     for group in ablations.ablation_groups(0.0):
         yield ResultsPart(f"ablations-{group}", 8_000, given, partial(run_ablations, group, encode, settings))
-    yield ResultsPart("retraining", 20_000, given, lambda data, log: retraining.run(data, encode, settings, log))
+    yield ResultsPart("retraining", 20_000, given, partial(run_retraining, encode, settings))
     sources: dict[str, Callable[[int | None], Any]] = {"given": given}
     if clicks:
         sources["globo"] = partial(other_streams.globo, clicks)
@@ -96,37 +92,46 @@ def parts(
             yield ResultsPart(name, part.limit, sources[part.dataset], partial(run_report, part, encode, settings))
 
 
-def run_ablations(group: str, encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log) -> dict[str, Any]:
+def run_ablations(
+    group: str, encode: Encoder, settings: LearnerSettings, data: Dataset, progress: Reporter
+) -> dict[str, Any]:
     """One group of ablations."""
     rows = ablations.ablation_groups(cold_share(data))[group]
-    return {"rows": ablations.run(rows, data, encode, settings, log)}
+    return {"rows": ablations.run(rows, data, encode, settings, progress)}
 
 
-def run_comparison(encode: Encoder, settings: LearnerSettings, data: Dataset, log: Log) -> dict[str, Any]:
+def run_retraining(encode: Encoder, settings: LearnerSettings, data: Dataset, progress: Reporter) -> dict[str, Any]:
+    """Online learning against batch retraining."""
+    return retraining.run(data, encode, settings, progress)
+
+
+def run_comparison(encode: Encoder, settings: LearnerSettings, data: Dataset, progress: Reporter) -> dict[str, Any]:
     """The model and the baselines on another stream."""
-    return other_streams.compare(data, encode, settings, log)
+    return other_streams.compare(data, encode, settings, progress)
 
 
 def run_throughput(
-    encode: Encoder, settings: LearnerSettings, minutes: float, data: Dataset, log: Log
+    encode: Encoder, settings: LearnerSettings, minutes: float, data: Dataset, progress: Reporter
 ) -> dict[str, Any]:
     """The learner's speed and memory."""
-    return {"minutes": minutes, "samples": other_streams.throughput(data, encode, settings, minutes, log)}
+    return {"minutes": minutes, "samples": other_streams.throughput(data, encode, settings, minutes, progress)}
 
 
-def run_report(part: ReportPart, encode: Encoder, settings: LearnerSettings, data: Any, log: Log) -> dict[str, Any]:
+def run_report(
+    part: ReportPart, encode: Encoder, settings: LearnerSettings, data: Any, progress: Reporter
+) -> dict[str, Any]:
     """The report of one command. Readers of news return to articles, so globo counts repeats."""
-    return part.run(data, encode, replace(settings, repeats=settings.repeats or part.dataset == "globo"), log)
+    return part.run(data, encode, replace(settings, repeats=settings.repeats or part.dataset == "globo"), progress)
 
 
-def run_part(part: ResultsPart, inputs: dict[str, Any], folder: Path, log: Log) -> None:
+def run_part(part: ResultsPart, inputs: dict[str, Any], folder: Path, progress: Reporter) -> None:
     """Run a part, unless its file has the result for the same inputs already."""
     file = folder / f"{part.name}.json"
     if file.exists() and json.loads(file.read_text())["inputs"] == inputs:
-        log("up to date")
+        progress.line("up to date")
         return
     data = part.data(inputs["limit"])
-    log(f"{data.name}, {len(data):,} events")
+    progress.line(f"{data.name}, {len(data):,} events")
     began = time.monotonic()
     content = {
         "inputs": inputs,
@@ -135,17 +140,12 @@ def run_part(part: ResultsPart, inputs: dict[str, Any], folder: Path, log: Log) 
         "torch": version("torch"),
         "command": " ".join(["python -m infra.experiments.results", *sys.argv[1:]]),
         "data": {"name": data.name, "events": len(data), "simulated": data.simulated},
-        "result": part.run(data, log),
+        "result": part.run(data, progress),
         "seconds": round(time.monotonic() - began),
     }
     partial_file = file.with_suffix(".partial")  # renamed when complete, so that every .json file is complete
     partial_file.write_text(json.dumps(content, indent=1, default=str) + "\n")
     partial_file.rename(file)
-
-
-def progress_log(name: str) -> Log:
-    """Prints the progress of a part to stderr."""
-    return lambda line: print(f"[{name}] {line}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None, settings: LearnerSettings | None = None) -> None:
@@ -180,7 +180,7 @@ def main(arguments: list[str] | None = None, settings: LearnerSettings | None = 
         inputs = {"limit": options.limit or part.limit, "settings": asdict(model), "signals": list(SIGNALS)}
         inputs |= {"format": checkpoint.FORMAT}  # raised whenever the learner's state changes, which changes results
         inputs |= {"events": str(options.events), "minutes": options.minutes if part.name == "throughput" else None}
-        run_part(part, json.loads(json.dumps(inputs, default=str)), options.folder, progress_log(part.name))
+        run_part(part, json.loads(json.dumps(inputs, default=str)), options.folder, Reporter(prefix=f"[{part.name}] "))
     write_pages(options.folder, options.page)
 
 

@@ -39,9 +39,10 @@ from infra.experiments.batch_retraining import (
     train_network,
     training_windows,
 )
-from infra.experiments.harness import Log, ScoredEvents, run_prequential
+from infra.experiments.harness import ScoredEvents, run_prequential
 from infra.experiments.prequential import MicroBatch
 from infra.experiments.variants import ComposedPipeline
+from infra.progress import Reporter
 from model.learner import Learner
 from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, RankResult, new_pipeline
 from model.settings import LearnerSettings
@@ -116,10 +117,15 @@ class RetrainingSchedule:
     """Retrains the frozen pipelines before each micro-batch that is due."""
 
     def __init__(
-        self, settings: LearnerSettings, variants: Variants, stream_state: StreamState, log: Log, every: int
+        self,
+        settings: LearnerSettings,
+        variants: Variants,
+        stream_state: StreamState,
+        progress: Reporter,
+        every: int,
     ) -> None:
         self.settings, self.variants, self.stream_state = settings, variants, stream_state
-        self.log, self.every = log, every
+        self.progress, self.every = progress, every
         self.histories, self.cost = EventHistories(), FlopEstimator()
         self.ranker_cost = FlopEstimator()
         self.retrainings: list[dict[str, Any]] = []
@@ -159,7 +165,7 @@ class RetrainingSchedule:
         self.retrainings.append(
             {"events": done, "epochs": self.epochs, "windows": len(windows), "mrr_by_epochs": mrr_by_epochs}
         )
-        self.log(
+        self.progress.line(
             f"retrained after {done:,} events: {self.epochs} epochs, {len(windows):,} windows {mrr_by_epochs or ''}"
         )
 
@@ -192,17 +198,17 @@ def new_variants(settings: LearnerSettings) -> Variants:
 
 
 def run(
-    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, every: int | None = None
+    data: Dataset, encode: Encoder, settings: LearnerSettings, progress: Reporter, every: int | None = None
 ) -> dict[str, Any]:
     """Run all variants. Returns metrics, costs and curves. A short stream is retrained more often: there must be two
     retrainings in the first fifth, because the first trained ranker comes with the second."""
     every = every or max(1, min(RETRAIN_EVENTS, len(data) // 10))
     variants = new_variants(settings)
     learner = Learner(settings, dict(zip(VARIANTS, variants, strict=True)))
-    schedule = RetrainingSchedule(settings, variants, learner.stream_state, log, every)
+    schedule = RetrainingSchedule(settings, variants, learner.stream_state, progress, every)
     # The copy of the counters does not know the newest seen titles, so FROZEN_COUNTERS has no backbone-only ranks.
     ranks = BackboneRanks({ONLINE: variants.online.base, RETRAINED: variants.retrained.base}, settings.repeats)
-    recorded = run_prequential(data, encode, learner, log, [ranks], with_baselines=True, before_batch=schedule)
+    recorded = run_prequential(data, encode, learner, progress, [ranks], with_baselines=True, before_batch=schedule)
     return report(recorded, len(data), variants.online.cost, schedule)
 
 

@@ -24,7 +24,7 @@ from infra.data.datasets import Dataset
 from infra.errors import SettingsError
 from infra.experiments.backbone_ranks import FINAL_LISTS, ORDER_LABELS, BackboneRanks, backbone_only, recorded_name
 from infra.experiments.flops import parameters
-from infra.experiments.harness import Log, ScoredEvents, action_codes, report_header, require_scored, run_prequential
+from infra.experiments.harness import ScoredEvents, action_codes, report_header, require_scored, run_prequential
 from infra.experiments.prequential import Measurement, warmup_targets
 from infra.experiments.stale_lists import (
     ListContext,
@@ -38,6 +38,7 @@ from infra.experiments.stale_lists import (
 from infra.experiments.variants import Timed
 from infra.experiments.verdicts import MIN_USERS
 from infra.learner_settings import set_threads
+from infra.progress import Reporter
 from model.learner import Learner
 from model.metrics import bootstrap
 from model.metrics.ranking import NEW_TITLE_EVENTS
@@ -152,7 +153,12 @@ def _delayed_scores(
 
 
 def report(
-    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, names: Sequence[str] = (), seeds: int = 3
+    data: Dataset,
+    encode: Encoder,
+    settings: LearnerSettings,
+    progress: Reporter,
+    names: Sequence[str] = (),
+    seeds: int = 3,
 ) -> dict[str, Any]:
     """MRR by task, order and size, both laws, and the gains of the largest size. Raises SettingsError."""
     set_threads(1)
@@ -166,7 +172,7 @@ def report(
     timed = {name: Timed(pipeline) for name, pipeline in pipelines.items()}
     delayed = DelayedLists(settings, pipelines, warmup_targets(data))
     measurements = [BackboneRanks(pipelines, settings.repeats), delayed]
-    recorded = require_scored(run_prequential(data, encode, Learner(settings, timed), log, measurements))
+    recorded = require_scored(run_prequential(data, encode, Learner(settings, timed), progress, measurements))
     network = settings.sequence.network
     return {
         **report_header(data, recorded),

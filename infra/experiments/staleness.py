@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from features.text_encoders import Encoder
 from infra.data.datasets import Dataset
 from infra.experiments.backbone_ranks import BACKBONE_ONLY, FINAL_LISTS, ORDER_LABELS
-from infra.experiments.harness import EventMasks, Log, ScoredEvents, report_header, require_scored, run_prequential
+from infra.experiments.harness import EventMasks, ScoredEvents, report_header, require_scored, run_prequential
 from infra.experiments.prequential import warmup_targets
 from infra.experiments.stale_lists import (
     EVENT_AGES,
@@ -40,6 +40,7 @@ from infra.experiments.stale_lists import (
 from infra.experiments.variants import SharedBackbone, WithoutDelayed
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, VERDICTS, WORSE, verdict
 from infra.learner_settings import set_threads
+from infra.progress import Reporter
 from model.learner import Learner
 from model.pipeline import Pipeline, new_pipeline
 from model.settings import LearnerSettings
@@ -102,7 +103,11 @@ def build_variants(settings: LearnerSettings) -> tuple[dict[str, Pipeline], dict
 
 
 def report(
-    data: Dataset, encode: Encoder, settings: LearnerSettings, log: Log, sample_every: int = SAMPLE_EVERY
+    data: Dataset,
+    encode: Encoder,
+    settings: LearnerSettings,
+    progress: Reporter,
+    sample_every: int = SAMPLE_EVERY,
 ) -> dict[str, Any]:
     """MRR by variant, list age, order and filter, and paired differences. One event in `sample_every` is evaluated with
     final lists and with ages in hours."""
@@ -111,7 +116,7 @@ def report(
     stale_lists = StaleLists(settings, variants, warmup_targets(data), sample_every)
     delays = replace(settings, sequence=variant_settings(settings)[HORIZONS].sequence)  # that rankers learn from
     history = settings.stream_state.max_seen  # a list some hours old may miss more events than a record's history holds
-    run_prequential(data, encode, Learner(delays, pipelines), log, [stale_lists], history=history)
+    run_prequential(data, encode, Learner(delays, pipelines), progress, [stale_lists], history=history)
     by_events = _by_events(stale_lists)
     return {
         **report_header(data, require_scored(stale_lists.recorded)),

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import structs
 from redis.exceptions import RedisError
-from rich.console import Console
-from rich.progress import Progress
 
 from features.text_encoders import TextEncoder, launch_text
 from infra.errors import ServiceError
 from infra.local import data_lock
+from infra.progress import Reporter
 from infra.run.owner import own_worker
 from infra.run.runner import configured_encoder, feast_folder, open_feature_store, use_transactions
 from infra.run.workers import SINGLE_WORKER
@@ -115,12 +114,15 @@ def write_titles(config: Mapping[str, str], embedder: TitleEmbedder, plan: Plan,
         writer.records([announcement[TITLES]])
     writer.records([announcement[ACTIVITY]])
     titles = chain.from_iterable(_at(config, part) for part in (plan.incomplete, plan.offsets - plan.incomplete))
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        for batch in progress.track(_batches(titles), total=-(-len(plan.offsets) // BATCH_TITLES)):
+    with Reporter().bar(len(plan.offsets)) as bar:
+        done = 0
+        for batch in _batches(titles):
             made = embedded_again(batch, embedder)
             writer.records([catalog_record(title) for title in made])
             writer.records([log_record(title) for title in made])
             writer.rows([title_row(title) for title in made])
+            done += len(batch)
+            bar(done)
     writer.records([space_records(embedder.space)[TITLES]])
 
 

@@ -10,13 +10,11 @@ can start.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from rich.console import Console
-from rich.progress import Progress
-
 from infra.errors import PremiereError
 from infra.learner_settings import set_threads
 from infra.operate.versions import find_version
 from infra.output_files import check_writable_folder
+from infra.progress import Reporter
 from infra.run.learn import first_offset
 from infra.settings import Settings
 from infra.topics import log_identity
@@ -153,11 +151,10 @@ def _load(settings: Settings, version: Version, start_point: _StartPoint, first:
 def _learn_until(config: Mapping[str, str], learner: LogLearner, version: Version) -> LogLearner:
     """Learn from the learner log up to the version's offset; returns the learner there. Raises VerifyError."""
     start = learner.position
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("offsets", total=version.position - start)
+    with Reporter().bar(version.position - start) as bar:
         for current in recompute(learner, read_all(config, ACTIVITY, {0: start}), version):
             learner = current
-            progress.update(task, completed=learner.next_offset - start)
+            bar(learner.next_offset - start)
     if learner.position < version.position:
         raise VerifyError(
             f"The log ends before offset {version.position} of the version: the version was learned from another log."

@@ -4,6 +4,7 @@ All tests here share one stack, because it takes seconds to start. Every wait is
 lines of the flows' log files.
 """
 
+import io
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from infra.cli.produce import print_accounts, produce_dataset
 from infra.data.datasets import Dataset
@@ -30,6 +32,7 @@ from infra.local.session import Session, run_session
 from infra.local.supervisor import FLOWS
 from infra.monitor.status import processed_events
 from infra.operate.produced import Account, FlowCounts
+from infra.progress import Reporter
 from infra.settings import Settings
 from model.metrics.ranking import RANKING_METRICS, SLICES
 from streaming.kafka.source import read_all
@@ -195,15 +198,15 @@ def test_launched_title_enters_lists(loop: Session, runner: DemoRunner, data: Da
 
 
 def test_data_set_can_be_produced_into_running_flows(loop: Session, found: Outcome, data: Dataset) -> None:
-    before, said = processed_events(loop.settings), list[str]()
-    accounts = produce_dataset(loop.settings, data.slice(len(data) - 40), said.append, None, None)
+    before, out = processed_events(loop.settings), io.StringIO()
+    accounts = produce_dataset(loop.settings, data.slice(len(data) - 40), Reporter(Console(file=out)), None, None)
     assert accounts == {
         USER_EVENTS: Account(sent=40, counts=FlowCounts(0, 0)),
         TITLE_LAUNCHES: Account(sent=150, counts=FlowCounts(0, 0)),
     }
     assert (accounts[USER_EVENTS].taken, accounts[TITLE_LAUNCHES].taken) == (40, 150)
     wait_for(loop, "40 events more", lambda: processed_events(loop.settings) >= before + 40)
-    assert said[-1].startswith("40 of 40 events, 150 titles, ")
+    assert out.getvalue().splitlines()[-1].endswith("150 titles")
 
 
 def test_produce_accounts_for_dead_letters_by_kind(loop: Session, found: Outcome, data: Dataset) -> None:
@@ -214,11 +217,11 @@ def test_produce_accounts_for_dead_letters_by_kind(loop: Session, found: Outcome
     broken = replace(part, users=users, user=user_N, launches=[], launched=np.array([], np.int64))
     send_records(loop, (USER_EVENTS, "bad", b"{this is not JSON"))
     blind = loop.settings.model_copy(update={"metrics_port": 0})
-    events = produce_dataset(blind, broken, print, None, None)[USER_EVENTS]
+    events = produce_dataset(blind, broken, Reporter(), None, None)[USER_EVENTS]
     assert events == Account(sent=8, dead_letters=Counter({"out of range": 5}), counts=None)
     assert events.taken == 3
     all_broken = replace(broken, user=np.full(8, len(users) - 1))
-    accounts = produce_dataset(loop.settings, all_broken, print, None, None)
+    accounts = produce_dataset(loop.settings, all_broken, Reporter(), None, None)
     assert accounts[USER_EVENTS].taken == 0
     with pytest.raises(ProduceError, match="None of the 8 events was taken"):
         print_accounts(accounts, print)

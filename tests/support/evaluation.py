@@ -7,9 +7,11 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from rich.console import Console
 
 from infra.data.datasets import Dataset, from_tables
 from infra.data.tables import Table
+from infra.progress import Reporter
 from model.settings import LearnerSettings
 from tests.support.learner import D_TEXT, LARGE_STATE, RANKER, SEQUENCE, random_unit_vectors
 
@@ -21,11 +23,8 @@ SETTINGS: Final = LearnerSettings(
     seed=1,
 )
 START_S, DAY_S = 1_600_000_000, 86_400  # unix time of the first event; a day
+SILENT: Final = Reporter(Console(quiet=True))
 GENRES: Final = ("Crime", "Comedy", "Horror", "Western")
-
-
-def no_log(_line: str) -> None:
-    """Discard progress."""
 
 
 def no_text(texts: Sequence[str]) -> NDArray[np.float32]:

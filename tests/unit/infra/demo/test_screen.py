@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from infra.demo.screen import LABELS, Screen, ScreenState, ScreenStep, UserPortrait, clock, draw, line
+from infra.demo.screen import LABELS, Screen, ScreenState, ScreenStep, UserPortrait, draw, line
 from infra.monitor.scrape import Histogram
 
 FRESH = Histogram((0.1, 0.5, float("inf")), (50, 100, 100))
@@ -146,7 +146,3 @@ def test_on_a_terminal_the_screen_is_redrawn_in_place() -> None:
     rows = [row.rstrip() for row in terminal_rows(out.getvalue())]
     assert [row.split()[2] for row in rows if "ml-small-2016" in row] == ["1:34"]
     assert without_bars(rows) == without_bars([row.replace("1:33", "1:34") for row in text(STATE, 80)])
-
-
-def test_seconds_are_formatted_as_a_clock() -> None:
-    assert [clock(s) for s in (0, 59.9, 61, 3661)] == ["0:00", "0:59", "1:01", "1:01:01"]

@@ -10,7 +10,7 @@ from model.learner import Learner
 from model.metrics.ranking import SLICES
 from model.pipeline import Pipeline, new_pipeline
 from model.signals.table import DENSE_SIGNALS, SIGNALS
-from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, checkerboard, no_text
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_hidden_signals_have_no_weight_in_the_linear_score(data: Dataset) -> Non
     ablation = Ablation("masked", hidden_signals=hidden, shares_backbone=True)
     masked = ablations.ablated_pipeline(ablation, SETTINGS)
     variants: dict[str, Pipeline] = {"full": default, "masked": ablations.variant_of(ablation, masked, default)}
-    run_prequential(data, no_text, Learner(SETTINGS, variants), no_log)
+    run_prequential(data, no_text, Learner(SETTINGS, variants), SILENT)
     weights = dict(zip(DENSE_SIGNALS, masked.ranker.linear_weights_F.tolist(), strict=True))
     assert weights["popularity total"] == weights["transition recent"] == 0.0
     assert weights["popularity hour"] != 0.0
@@ -56,7 +56,7 @@ def test_gains_are_measured_against_the_default(data: Dataset) -> None:
         Ablation("no replay", ablations.scaled_replay(0)),
         Ablation("own stream", ablations.counters(history=2), own_stream=True),
     ]
-    results = ablations.run(rows, data, no_text, SETTINGS, no_log)
+    results = ablations.run(rows, data, no_text, SETTINGS, SILENT)
     assert list(results) == [DEFAULT, "no replay", "own stream"]
     default = results[DEFAULT]
     assert default["gain"]["all"]["mean"] == 0.0

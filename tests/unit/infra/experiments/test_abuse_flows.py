@@ -17,6 +17,7 @@ from streaming.flows.features import parse_events
 from streaming.flows.titles import parse_launches, parse_withdrawals
 from streaming.kafka.source import Message
 from streaming.topics import USER_EVENTS
+from tests.support.evaluation import SILENT
 
 NOW = 1_700_000_000_000  # ms
 
@@ -52,6 +53,6 @@ def test_growth_counts_a_leak_of_each_time_in_full_and_a_single_new_peak_not_at_
 @pytest.mark.long
 @pytest.mark.extended
 def test_floods_stop_no_flow(tmp_path: Path) -> None:
-    results = flow_attacks(tmp_path, lambda line: None, times=1)
+    results = flow_attacks(tmp_path, SILENT, times=1)
     assert [results[name]["crashes"] for name in FLOODS] == [0, 0, 0]
     assert results[AFTER_FLOODS]["lost"] == 0

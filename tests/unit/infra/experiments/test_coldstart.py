@@ -32,7 +32,7 @@ from infra.experiments.evaluate import write
 from infra.experiments.verdicts import INCONCLUSIVE
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS
 from model.sequence.network import Network
-from tests.support.evaluation import SETTINGS, START_S, dataset_of
+from tests.support.evaluation import SETTINGS, SILENT, START_S, dataset_of
 from tests.support.figures import axes_of, labeled_lines, tick_labels
 from tests.support.learner import D_TEXT, NETWORK
 
@@ -71,7 +71,7 @@ def channel_of(texts: Sequence[str]) -> NDArray[np.float32]:
 def found() -> dict[str, Any]:
     sequence = SETTINGS.sequence
     settings = replace(SETTINGS, sequence=replace(sequence, steps=4, optim=replace(sequence.optim, lr=5e-3)))
-    return coldstart.report(channels(420), channel_of, settings, lambda _line: None)
+    return coldstart.report(channels(420), channel_of, settings, SILENT)
 
 
 @pytest.mark.learned

@@ -21,7 +21,7 @@ from infra.experiments.verdicts import INCONCLUSIVE, WORSE
 from infra.learner_settings import learner_settings
 from infra.settings import load
 from model.settings import BackboneSize, LearnerSettings, preset
-from tests.support.evaluation import DAY_S, SETTINGS, START_S, checkerboard, dataset_of, no_log, no_text
+from tests.support.evaluation import DAY_S, SETTINGS, SILENT, START_S, checkerboard, dataset_of, no_text
 from tests.support.figures import assert_gains_drawn, axes_of, labeled_lines
 
 # Most of the 60 titles are evicted. A single event gives an evicted title a row again, so both sides score all events.
@@ -29,7 +29,7 @@ WORSE_SETTING: Final = "max_titles=4,min_users_before_launch=1"
 
 
 def run_compare(names: tuple[str, str], data: Dataset | None = None, days: float | None = None) -> dict[str, Any]:
-    return compare.report(data or checkerboard(320), no_text, SETTINGS, names, no_log, days)
+    return compare.report(data or checkerboard(320), no_text, SETTINGS, names, SILENT, days)
 
 
 @pytest.fixture(scope="module")

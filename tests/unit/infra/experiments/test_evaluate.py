@@ -1,5 +1,6 @@
 """The prequential evaluation: order of events, launch rule, known results, and the shape of the report."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 
 from infra.data.datasets import from_tables
 from infra.data.tables import Table
 from infra.experiments import evaluate
 from infra.experiments.prequential import micro_batches
+from infra.progress import Reporter
 from model.learner import Learner
 from model.pipeline import new_pipeline
-from tests.support.evaluation import SETTINGS, START_S, checkerboard, dataset_of, no_text, random_text
+from tests.support.evaluation import SETTINGS, SILENT, START_S, checkerboard, dataset_of, no_text, random_text
 
 RECENT: Final = ["popularity_1h", "popularity_1d", "popularity_7d", "popularity_30d"]
 VARIANTS: Final = ["full", "no_backbone", "frozen", "popularity", *RECENT, "cooccurrence"]
@@ -27,7 +30,7 @@ NINE_IMPRESSIONS_AND_A_PLAY: Final = ["impression"] * 9 + ["play"]
 
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
-    return evaluate.evaluate(checkerboard(480), no_text, SETTINGS)
+    return evaluate.evaluate(checkerboard(480), no_text, SETTINGS, SILENT)
 
 
 @pytest.mark.learned
@@ -91,7 +94,8 @@ def test_beyond_accuracy_reveals_most_popular_baseline() -> None:
     """The warm-up has ten titles with 12 events each. After it, users watch 48 other titles, 10 events each."""
     hits = [(n % 7, n % 10, START_S + n) for n in range(120)]
     rest = [(n % 7, 10 + n % 48, START_S + 120 + n) for n in range(480)]
-    lists = evaluate.evaluate(dataset_of(hits + rest), no_text, replace(SETTINGS, repeats=True))["beyond_accuracy"]
+    settings = replace(SETTINGS, repeats=True)
+    lists = evaluate.evaluate(dataset_of(hits + rest), no_text, settings, SILENT)["beyond_accuracy"]
     assert lists["candidates"] == 58
     of_popularity, of_users = (
         {metric: lists[metric][n] for metric in BEYOND_ACCURACY} for n in ("popularity", "actual")
@@ -102,22 +106,24 @@ def test_beyond_accuracy_reveals_most_popular_baseline() -> None:
 
 
 def test_same_data_and_seed_give_same_report() -> None:
-    data, progress = checkerboard(160), []
-    reports = [evaluate.evaluate(data, random_text, SETTINGS, lambda done, total, _: progress.append((done, total)))]
+    data, out = checkerboard(160), io.StringIO()
+    reports = [evaluate.evaluate(data, random_text, SETTINGS, Reporter(Console(file=out), interval_s=0))]
     torch.manual_seed(77)
     np.random.seed(77)
-    reports.append(evaluate.evaluate(data, random_text, SETTINGS))
+    reports.append(evaluate.evaluate(data, random_text, SETTINGS, SILENT))
     for one in reports:
         del one["seconds"]
     assert reports[0] == reports[1]
-    assert progress == [(64, 160), (128, 160), (160, 160)]
+    shown = [line.split() for line in out.getvalue().splitlines()]
+    assert [words[:3] for words in shown] == [[done, "of", "160"] for done in ("64", "128", "160")]
+    assert shown[-1][-8:-6] == ["full", f"{reports[0]['mrr']['full']['all']:.4f}"]
 
 
 @pytest.mark.learned
 def test_repeats_keep_seen_titles_in_the_ranking() -> None:
     data = checkerboard(300, titles=8, repeats=True)
-    with_seen = evaluate.evaluate(data, no_text, replace(SETTINGS, repeats=True))
-    without = evaluate.evaluate(data, no_text, SETTINGS)
+    with_seen = evaluate.evaluate(data, no_text, replace(SETTINGS, repeats=True), SILENT)
+    without = evaluate.evaluate(data, no_text, SETTINGS, SILENT)
     assert with_seen["scored"] == 240
     assert without["scored"] < 100  # without repeats, an event on a seen title is not scored
     assert with_seen["settings"]["repeats"] is True
@@ -165,4 +171,4 @@ def test_impressions_do_not_prolong_the_warm_up() -> None:
     events = pd.DataFrame(rows, columns=["user", "item", "ts", "action"])
     data = from_tables(Table("events", events), None, name="impressions", simulated=True)
     assert data.targets_before(len(data)) == 400
-    assert evaluate.evaluate(data, no_text, SETTINGS)["scored"] == 320
+    assert evaluate.evaluate(data, no_text, SETTINGS, SILENT)["scored"] == 320

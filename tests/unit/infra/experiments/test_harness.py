@@ -18,7 +18,7 @@ from model.actions import ACTIONS
 from model.learner import Learner, RankedEvent
 from model.pipeline import new_pipeline
 from model.settings import LearnerSettings
-from tests.support.evaluation import SETTINGS, START_S, checkerboard, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, START_S, checkerboard, no_text
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +61,11 @@ def test_slice_without_events_has_no_metrics() -> None:
 def recorded_with_backbone_ranks(data: Dataset, settings: LearnerSettings) -> ScoredEvents:
     pipelines = {"full": new_pipeline(settings)}
     ranks = BackboneRanks(pipelines, settings.repeats)
-    return run_prequential(data, no_text, Learner(settings, pipelines), no_log, [ranks])
+    return run_prequential(data, no_text, Learner(settings, pipelines), SILENT, [ranks])
 
 
 def test_measuring_changes_no_rank(data: Dataset) -> None:
-    plain = run_prequential(data, no_text, Learner(SETTINGS), no_log)
+    plain = run_prequential(data, no_text, Learner(SETTINGS), SILENT)
     measured = recorded_with_backbone_ranks(data, SETTINGS)
     assert len(plain) == len(measured) == 256  # the first fifth is not scored
     assert measured.ranks["full"] == plain.ranks["full"]
@@ -95,11 +95,11 @@ def test_nothing_scored_is_an_error_with_remedy() -> None:
     data = from_tables(events, None, name="one user, one title")
     for experiment in (multitask, staleness, coldstart):
         with pytest.raises(SettingsError, match=r"^Nothing was scored: .* --repeats"):
-            experiment.report(data, no_text, SETTINGS, no_log)
+            experiment.report(data, no_text, SETTINGS, SILENT)
     with pytest.raises(SettingsError, match="Nothing was scored"):
-        compare.report(data, no_text, SETTINGS, ("current", "current"), no_log)
+        compare.report(data, no_text, SETTINGS, ("current", "current"), SILENT)
     with pytest.raises(SettingsError, match="Nothing was scored"):
-        scaling.report(data, no_text, SETTINGS, no_log, ("4x1", "8x1", "12x1", "16x1", "20x1"), seeds=1)
+        scaling.report(data, no_text, SETTINGS, SILENT, ("4x1", "8x1", "12x1", "16x1", "20x1"), seeds=1)
 
 
 def test_several_actions_at_one_time_keep_their_order() -> None:
@@ -108,5 +108,5 @@ def test_several_actions_at_one_time_keep_their_order() -> None:
     data = from_tables(Table("events", events), None, name="synthetic")
     back = replace(SETTINGS, repeats=True)
     for settings, actions in ((back, ["finish", "play", "play", "like"]), (SETTINGS, ["finish", "play", "like"])):
-        recorded = run_prequential(data, no_text, Learner(settings), no_log, first=0)
+        recorded = run_prequential(data, no_text, Learner(settings), SILENT, first=0)
         assert action_codes(data, recorded).tolist() == [ACTIONS[action].code for action in actions]

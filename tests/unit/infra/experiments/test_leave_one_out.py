@@ -18,7 +18,7 @@ from infra.experiments.user_sequences import UserSequences
 from model.sequence.batch_training import build_catalog, rank_targets
 from model.sequence.model import SequenceModel
 from model.settings import NetworkSettings
-from tests.support.evaluation import no_log
+from tests.support.evaluation import SILENT
 from tests.support.figures import axes_of, labeled_lines
 
 SMALL = replace(
@@ -37,7 +37,7 @@ def ring(users: int = 48, length: int = 8) -> UserSequences:
 
 
 def run(sequences: UserSequences, settings: EpochSettings = QUICK) -> dict[str, object]:
-    return loo.report(sequences, None, no_log, SMALL, settings)
+    return loo.report(sequences, None, SILENT, SMALL, settings)
 
 
 @pytest.mark.learned
@@ -87,7 +87,7 @@ def test_early_stopping_keeps_best_epoch() -> None:
     catalog = build_catalog(noise.titles, np.zeros((TITLES, 256), np.float32), loo.split(noise).count_V)
     model = SequenceModel(replace(SMALL, network=replace(SMALL.network, use_text=False)), 0)
     until = EpochSettings(step_windows=16, max_epochs=int(best["epoch"]), patience=50)
-    loo.fit(model, catalog, loo.split(noise), until, no_log)
+    loo.fit(model, catalog, loo.split(noise), until, SILENT)
     assert loo.metrics(rank_targets(model, catalog, *loo.split(noise).held_out["test"])) == found["test"]
 
 

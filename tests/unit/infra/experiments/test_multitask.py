@@ -34,7 +34,7 @@ from infra.experiments.task_evaluators import (
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE
 from model.sequence.tasks import ACTION, GENRE
 from model.settings import LearnerSettings
-from tests.support.evaluation import GENRES, SETTINGS, START_S, dataset_of, genre_cycle, no_log, no_text
+from tests.support.evaluation import GENRES, SETTINGS, SILENT, START_S, dataset_of, genre_cycle, no_text
 from tests.support.learner import D_TEXT
 from tests.support.multitask import gain_panel
 
@@ -55,7 +55,7 @@ def with_more_training(settings: LearnerSettings) -> LearnerSettings:
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    return multitask.report(genre_cycle(640), by_genre, with_more_training(SETTINGS), no_log)
+    return multitask.report(genre_cycle(640), by_genre, with_more_training(SETTINGS), SILENT)
 
 
 def values_of(found: dict[str, Any], panel: str) -> dict[str, float]:
@@ -129,14 +129,14 @@ def test_auc_is_the_share_of_ordered_pairs() -> None:
 
 def test_tasks_without_two_classes_are_left_out() -> None:
     clicks = dataset_of([(n % 5, (n * 7) % 13, START_S + 600 * n) for n in range(60)])
-    found = multitask.report(clicks, no_text, SETTINGS, no_log)
+    found = multitask.report(clicks, no_text, SETTINGS, SILENT)
     assert (found["classes"], found["panels"]) == ({}, {})
     assert found["left_out"] == [multitask.LEFT_OUT[ACTION], multitask.LEFT_OUT[GENRE]]
 
 
 def test_events_on_waiting_titles_are_left_out_of_the_tasks() -> None:
     evicting = replace(SETTINGS, stream_state=replace(SETTINGS.stream_state, max_titles=12))
-    found = multitask.report(genre_cycle(240), by_genre, evicting, no_log)
+    found = multitask.report(genre_cycle(240), by_genre, evicting, SILENT)
     panels = found["panels"]
     in_tasks = {panels[title]["events"]["all"] for title in (TASK_LABELS[ACTION], TASK_LABELS[GENRE], LIKED_OR_NOT)}
     assert len(in_tasks) == 1

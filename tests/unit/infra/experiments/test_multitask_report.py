@@ -11,7 +11,7 @@ from infra.experiments import multitask, multitask_report
 from infra.experiments.multitask import SHARED, SLICES_SHOWN, TASK_LABELS
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, MIN_USERS, WORSE
 from model.sequence.tasks import GENRE
-from tests.support.evaluation import SETTINGS, START_S, dataset_of, genre_cycle, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, START_S, dataset_of, genre_cycle, no_text
 from tests.support.figures import assert_gains_drawn, axes_of, labeled_lines
 from tests.support.multitask import gain_panel
 
@@ -19,7 +19,7 @@ from tests.support.multitask import gain_panel
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """A report of a short run; its numbers do not matter."""
-    return multitask.report(genre_cycle(320), no_text, SETTINGS, no_log)
+    return multitask.report(genre_cycle(320), no_text, SETTINGS, SILENT)
 
 
 def test_lines_have_classes_and_metrics(found: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def test_conclusions_have_verdicts_and_intervals(low: float, high: float, users:
 
 def test_data_without_tasks_has_a_report_without_panels(tmp_path: Path) -> None:
     clicks = dataset_of([(n % 5, (n * 7) % 13, START_S + 600 * n) for n in range(60)])
-    found = multitask.report(clicks, no_text, SETTINGS, no_log)
+    found = multitask.report(clicks, no_text, SETTINGS, SILENT)
     text = "\n".join(multitask_report.lines(found))
     assert "the action task is left out" in text
     assert "the genre task is left out" in text

@@ -8,7 +8,7 @@ import pytest
 
 from infra.data.datasets import Dataset
 from infra.experiments import other_streams
-from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, checkerboard, no_text
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_ml_1m_times_keep_user_order_and_end_at_the_last_time(tmp_path: Path) ->
 
 
 def test_throughput_is_sampled_in_every_mode(data: Dataset) -> None:
-    samples = other_streams.throughput(data, no_text, SETTINGS, 1e-6, no_log)
+    samples = other_streams.throughput(data, no_text, SETTINGS, 1e-6, SILENT)
     assert list(samples) == ["default", "no replay", other_streams.KEEPING_UP]
     all_samples = [sample for mode_samples in samples.values() for sample in mode_samples]
     assert [sample["events"] for sample in all_samples] == [64, 128, 320]  # the last micro-batch is large
@@ -47,7 +47,7 @@ def test_throughput_is_sampled_in_every_mode(data: Dataset) -> None:
 
 
 def test_comparison_reports_the_gain_of_the_backbone(data: Dataset) -> None:
-    result = other_streams.compare(data, no_text, replace(SETTINGS, repeats=True), no_log)
+    result = other_streams.compare(data, no_text, replace(SETTINGS, repeats=True), SILENT)
     assert (result["events"], result["scored"], result["users"]) == (320, 256, 20)
     pair = result["gains"][0]
     assert (pair["variant"], pair["reference"]) == ("full", "no_backbone")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from infra.experiments import retraining
 from infra.experiments.backbone_ranks import backbone_only
-from infra.experiments.harness import Log, run_prequential
+from infra.experiments.harness import run_prequential
 from infra.experiments.prequential import MicroBatch
 from infra.experiments.retraining import (
     EPOCH_CHOICES,
@@ -21,10 +21,11 @@ from infra.experiments.retraining import (
     new_variants,
 )
 from infra.learner_settings import set_threads
+from infra.progress import Reporter
 from model.learner import Learner
 from model.settings import LearnerSettings
 from model.state.stream_state import StreamState
-from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, checkerboard, no_text
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -36,9 +37,14 @@ class RecordingSchedule(RetrainingSchedule):
     """A schedule that also records the batch variants' weights before every micro-batch."""
 
     def __init__(
-        self, settings: LearnerSettings, variants: Variants, stream_state: StreamState, log: Log, every: int
+        self,
+        settings: LearnerSettings,
+        variants: Variants,
+        stream_state: StreamState,
+        progress: Reporter,
+        every: int,
     ) -> None:
-        super().__init__(settings, variants, stream_state, log, every)
+        super().__init__(settings, variants, stream_state, progress, every)
         self.snapshots: list[tuple[int, int, dict[str, Tensor], int]] = []
 
     def __call__(self, done: int, batch: MicroBatch) -> None:
@@ -55,8 +61,8 @@ class RecordingSchedule(RetrainingSchedule):
 def test_weights_change_only_at_retrainings() -> None:
     variants = new_variants(SETTINGS)
     learner = Learner(SETTINGS, dict(zip(VARIANTS, variants, strict=True)))
-    schedule = RecordingSchedule(SETTINGS, variants, learner.stream_state, no_log, every=100)
-    run_prequential(checkerboard(480), no_text, learner, no_log, before_batch=schedule)
+    schedule = RecordingSchedule(SETTINGS, variants, learner.stream_state, SILENT, every=100)
+    run_prequential(checkerboard(480), no_text, learner, SILENT, before_batch=schedule)
     assert [r["events"] for r in schedule.retrainings] == [
         128,
         256,
@@ -73,7 +79,7 @@ def test_weights_change_only_at_retrainings() -> None:
 
 
 def test_report_has_all_variants_and_their_flops() -> None:
-    found = retraining.run(checkerboard(320), no_text, SETTINGS, no_log, every=120)
+    found = retraining.run(checkerboard(320), no_text, SETTINGS, SILENT, every=120)
     assert set(found["mrr"]) >= {
         ONLINE,
         RETRAINED,
@@ -97,8 +103,8 @@ def test_frozen_counters_follow_launches_but_not_events() -> None:
         checkerboard(192),
         no_text,
         learner,
-        no_log,
-        before_batch=RetrainingSchedule(SETTINGS, variants, learner.stream_state, no_log, every=10_000),
+        SILENT,
+        before_batch=RetrainingSchedule(SETTINGS, variants, learner.stream_state, SILENT, every=10_000),
     )
     frozen = variants.frozen_counters
     assert frozen.stream_state.catalog.ids == learner.stream_state.catalog.ids

@@ -26,7 +26,7 @@ from model.pipeline import RankingRequest, new_pipeline
 from model.settings import PRESETS, BackboneSize, LearnerSettings, preset
 from model.signals import candidates
 from model.state.stream_state import History
-from tests.support.evaluation import SETTINGS, START_S, dataset_of, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, START_S, dataset_of, no_text
 
 
 def test_sizes_are_parsed_from_names() -> None:
@@ -57,7 +57,7 @@ def test_delayed_lists_use_old_history_and_are_not_learned() -> None:
     data = simulate(8, 40, 160)
     pipelines = {name: new_pipeline(settings) for name in ("a", "b")}
     delayed = DelayedLists(settings, {"a": pipelines["a"]}, first=32)
-    recorded = run_prequential(data, no_text, Learner(settings, pipelines), no_log, [delayed])
+    recorded = run_prequential(data, no_text, Learner(settings, pipelines), SILENT, [delayed])
     assert recorded.ranks["a"] == recorded.ranks["b"]
     assert 0 < len(delayed.recorded) < len(recorded) / 3
     learner = Learner(settings)
@@ -77,7 +77,7 @@ def test_delayed_list_removes_titles_seen_since() -> None:
     settings = replace(SETTINGS, delayed_query_share=0.0)
     pipelines = {"a": new_pipeline(settings), NO_BACKBONE: new_pipeline(settings, backbone=False)}
     delayed = DelayedLists(settings, pipelines, first=0)
-    run_prequential(dataset_of(rows, titles), no_text, Learner(settings, pipelines), no_log, [delayed])
+    run_prequential(dataset_of(rows, titles), no_text, Learner(settings, pipelines), SILENT, [delayed])
     last = [n for n, title in enumerate(delayed.recorded.titles) if title == "8"]
     assert len(last) == 3
     for ranks in delayed.recorded.ranks.values():  # two other titles were unseen when the list was made
@@ -116,7 +116,7 @@ def found() -> dict[str, Any]:
     network = replace(SETTINGS.sequence.network, heads=1)
     settings = replace(SETTINGS, sequence=replace(SETTINGS.sequence, network=network))
     sizes = ("16x1", "4x1", "8x1", "12x2", "32x2")
-    return scaling.report(simulate(24, 120, 640), no_text, settings, no_log, sizes, seeds=2)
+    return scaling.report(simulate(24, 120, 640), no_text, settings, SILENT, sizes, seeds=2)
 
 
 def test_report_is_consistent(found: dict[str, Any], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from infra.experiments.scaling import NO_BACKBONE
 from infra.experiments.scaling_report import DOES_NOT_PAY, FLAT, PAYS, SATURATES
 from infra.experiments.verdicts import INCONCLUSIVE
 from model.metrics.scaling_law import LAWS, Floats, fit_laws
-from tests.support.evaluation import SETTINGS, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, no_text
 from tests.support.figures import axes_of, labeled_lines, unlabeled_lines
 from tests.support.scaling import LINE, N, drawn
 
@@ -59,7 +59,7 @@ def found() -> dict[str, Any]:
     network = replace(SETTINGS.sequence.network, heads=1)
     settings = replace(SETTINGS, sequence=replace(SETTINGS.sequence, network=network))
     sizes = ("16x1", "4x1", "8x1", "12x2", "32x2")
-    return scaling.report(simulate(24, 120, 640), no_text, settings, no_log, sizes, seeds=1)
+    return scaling.report(simulate(24, 120, 640), no_text, settings, SILENT, sizes, seeds=1)
 
 
 def test_lines_have_metrics_gains_and_verdicts(found: dict[str, Any]) -> None:

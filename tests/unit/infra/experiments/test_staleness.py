@@ -30,7 +30,7 @@ from infra.experiments.staleness import (
 )
 from infra.experiments.variants import WithoutDelayed
 from infra.experiments.verdicts import BETTER, INCONCLUSIVE, WORSE
-from tests.support.evaluation import SETTINGS, START_S, no_log, random_text, ring
+from tests.support.evaluation import SETTINGS, SILENT, START_S, random_text, ring
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def found() -> dict[str, Any]:
     objective, optim = replace(sequence.objective, negatives=32), replace(sequence.optim, lr=5e-3)
     sequence = replace(sequence, network=network, objective=objective, steps=20, replay_windows=6, optim=optim)
     settings = replace(SETTINGS, sequence=sequence, repeats=True)
-    return staleness.report(ring(360), random_text, settings, no_log, sample_every=10)
+    return staleness.report(ring(360), random_text, settings, SILENT, sample_every=10)
 
 
 @pytest.mark.learned

@@ -11,14 +11,14 @@ from infra.experiments.backbone_ranks import BACKBONE_ONLY, ORDER_LABELS
 from infra.experiments.stale_lists import EVENT_AGES, FILTERED, HOUR_AGES
 from infra.experiments.staleness import FIRST_HORIZON, HORIZONS, NEXT_EVENT
 from infra.experiments.verdicts import verdict
-from tests.support.evaluation import SETTINGS, no_log, random_text, ring
+from tests.support.evaluation import SETTINGS, SILENT, random_text, ring
 from tests.support.figures import axes_of, labeled_lines, tick_labels
 
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
     """A report of a short run; its numbers do not matter."""
-    return staleness.report(ring(240), random_text, replace(SETTINGS, repeats=True), no_log, sample_every=10)
+    return staleness.report(ring(240), random_text, replace(SETTINGS, repeats=True), SILENT, sample_every=10)
 
 
 def test_share_kept_is_relative_to_age_0_over_the_same_events() -> None:

@@ -9,7 +9,7 @@ from model.actions import ACTIONS, TARGET_WEIGHTS
 from model.learner import Learner
 from model.metrics.ranking import average_rank
 from model.sequence.tasks import ACTION, GENRE, LIKED
-from tests.support.evaluation import SETTINGS, genre_cycle, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, genre_cycle, no_text
 
 HIGH, LOW = ACTIONS["rated high"].code, ACTIONS["rated low"].code
 
@@ -17,7 +17,7 @@ HIGH, LOW = ACTIONS["rated high"].code, ACTIONS["rated low"].code
 def test_frequency_baseline_counts_event_after_predicting_it() -> None:
     data = genre_cycle(96)
     baseline = FrequencyBaseline(OVERALL, [ACTION, GENRE])
-    recorded = run_prequential(data, no_text, Learner(SETTINGS), no_log, [baseline], first=0)
+    recorded = run_prequential(data, no_text, Learner(SETTINGS), SILENT, [baseline], first=0)
     codes = [HIGH if data.event(k).rating == 4.5 else LOW for k in range(96)]
     counts, ranks, likes = np.full(len(TARGET_WEIGHTS), 1e-6), [], []
     for code in codes:

@@ -13,7 +13,7 @@ from infra.experiments.variants import ComposedPipeline, LearnsOnly, SharedBackb
 from model.learner import Learner
 from model.pipeline import Pipeline, RankingPipeline, new_pipeline
 from model.signals.ranker import Ranker
-from tests.support.evaluation import SETTINGS, checkerboard, no_log, no_text
+from tests.support.evaluation import SETTINGS, SILENT, checkerboard, no_text
 from tests.support.learner import state_differences
 
 
@@ -24,7 +24,7 @@ def data() -> Dataset:
 
 def run(data: Dataset, variants: dict[str, Pipeline], delayed_share: float = 0.5) -> ScoredEvents:
     settings = replace(SETTINGS, delayed_query_share=delayed_share)
-    return run_prequential(data, no_text, Learner(settings, variants), no_log)
+    return run_prequential(data, no_text, Learner(settings, variants), SILENT)
 
 
 def test_composed_pipeline_ranks_and_learns_as_its_own(data: Dataset) -> None:
@@ -41,7 +41,7 @@ def test_shared_backbone_gives_the_ranks_of_its_lender(data: Dataset) -> None:
     borrower.ranker = Ranker(SETTINGS.ranker, SETTINGS.seed)  # which sees the backbone's signals
     variants: dict[str, Pipeline] = {"full": full, "sharing": SharedBackbone(borrower, full)}
     ranks = BackboneRanks({"full": full, "sharing": borrower}, SETTINGS.repeats)
-    recorded = run_prequential(data, no_text, Learner(SETTINGS, variants), no_log, [ranks])
+    recorded = run_prequential(data, no_text, Learner(SETTINGS, variants), SILENT, [ranks])
     assert recorded.ranks["sharing"] == recorded.ranks["full"]
     assert backbone_only("sharing") not in recorded.ranks  # it has no backbone of its own
 

@@ -23,7 +23,7 @@ from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
 from streaming.topics import ACTIVITY, topics
 from tests.support.checkpoint_storage import change_format, write
-from tests.support.evaluation import checkerboard, no_log, no_text
+from tests.support.evaluation import SILENT, checkerboard, no_text
 from tests.support.kafka import StartBroker
 from tests.support.learn_flow import announced_versions, produce, run_until_announced
 from tests.support.learner import SETTINGS, LogBuilder
@@ -87,7 +87,7 @@ def test_learn_starts_with_the_better_of_two_compared_settings(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     better, worse = "learner.shortlist=350,optimizer.lr=0.003", "max_titles=4,min_users_before_launch=1"
-    found = compare.report(checkerboard(320), no_text, SETTINGS, (worse, better), no_log)
+    found = compare.report(checkerboard(320), no_text, SETTINGS, (worse, better), SILENT)
     assert found["verdict"] == BETTER
     *_, lines = compare.lines(found)
     monkeypatch.chdir(tmp_path)
