@@ -6,14 +6,14 @@ dead-lettered; a complete run has none.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from infra import charts
 from infra.demo.sampler import Sample
@@ -23,12 +23,13 @@ from infra.monitor.scrape import Histogram
 from infra.monitor.status import QUANTILES, RECORD_KINDS, quantiles_ms
 from infra.output_files import output_errors
 from infra.progress import format_duration
-from model.metrics.beyond_accuracy import BEYOND_ACCURACY_METRICS, TOP_K
+from model.metrics.beyond_accuracy import TOP_K
 from model.metrics.ranking import NEW_TITLE_EVENTS
 
 JSON: Final = "report.json"
 FORMAT: Final = 2  # of report.json: fields may be added; a change of meaning gets a new number
 HTML: Final = "report.html"
+TEMPLATE: Final = "page.html"
 CURVE_WINDOW_EVENTS: Final = 2000  # scored events per point of the curve; fewer in a short run
 SLICES: Final = {
     "all": "all events",
@@ -36,8 +37,15 @@ SLICES: Final = {
     "unseen_titles": "unseen titles (no event yet)",
     "new_users": "new users (fewer than 5 events)",
 }
-_AT_10: Final = ("HR@10, all events", "NDCG@10, all events")
 _KINDS: Final = {"event": "event to updated list", "launch": "launch to first list"}
+
+
+_FILTERS: Final[dict[str, Callable[..., str]]] = {  # of the template
+    "thousands": "{:,.0f}".format,
+    "decimals": lambda mean: "–" if mean is None else f"{mean:.4f}",
+    "milliseconds": lambda ms: "–" if ms is None else f"{ms:,.0f} ms",
+    "percent": lambda share, digits=0: f"{share:.{digits}%}",
+}
 
 
 class UserReport(NamedTuple):
@@ -137,23 +145,28 @@ def write(outcome: Outcome, folder: Path) -> tuple[Path, Path]:
 
 def page(outcome: Outcome) -> str:
     """The HTML page."""
-    found = as_json(outcome)
-    warning = "Users are simulated, because no dataset was found. The numbers do not show how well Premiere recommends."
-    template = Template(Path(__file__).with_name("page.html").read_text())
-    return template.substitute(
-        data=escape(outcome.data),
-        simulated=f'<p class="warning">{warning}</p>' if outcome.simulated else "",
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": format_duration, **_FILTERS}
+    return environment.get_template(TEMPLATE).render(
+        data=outcome.data,
+        found=as_json(outcome),
         summary=summary(outcome),
-        quality=_quality(found),
-        served=_served(found),
-        beyond_accuracy=_beyond_accuracy(outcome.beyond_accuracy),
-        means=charts.mrr_curves(curves(outcome), LABELS),
-        delays=_delays(found),
-        latency=_latency(outcome),
-        lag=_lag(outcome),
-        counts=_counts(found),
-        user_reports="".join(_user_report(user_report) for user_report in outcome.user_reports),
-        settings="".join(f"<tr><td>{escape(k)}</td><td>{escape(v)}</td></tr>" for k, v in outcome.settings.items()),
+        lists=outcome.beyond_accuracy,
+        top_k=TOP_K,
+        new_title_events=NEW_TITLE_EVENTS,
+        labels=LABELS,
+        slices=SLICES,
+        kinds=_KINDS,
+        mrr_curves=Markup(charts.mrr_curves(curves(outcome), LABELS)),
+        latency=Markup(_latency(outcome)),
+        lag=Markup(_lag(outcome)),
+        user_reports=outcome.user_reports,
     )
 
 
@@ -212,10 +225,9 @@ def curves(outcome: Outcome, window: int = CURVE_WINDOW_EVENTS) -> dict[str, cha
 
 
 def _latency(outcome: Outcome) -> str:
+    """A figure; empty if no latency was measured."""
     histograms = {kind: outcome.latency(kind) for kind in RECORD_KINDS if outcome.latency(kind).count}
-    if not histograms:
-        return "<p>No latency was measured.</p>"
-    return charts.latency_histogram(histograms, _KINDS)
+    return charts.latency_histogram(histograms, _KINDS) if histograms else ""
 
 
 def _lag(outcome: Outcome) -> str:
@@ -226,66 +238,3 @@ def _lag(outcome: Outcome) -> str:
         starts.setdefault(sample.phase, sample.seconds)
     lines = {name: (seconds, [float(sample.lag.get(name, 0)) for sample in outcome.samples]) for name in names}
     return charts.consumer_lag(lines, list(starts.items()))
-
-
-def _quality(found: Mapping[str, Any]) -> str:
-    """MRR by slice, HR@10 and NDCG@10 on all."""
-    rows = []
-    for name, label in LABELS.items():
-        if name in found["mrr"]:
-            means = [found["mrr"][name][s] for s in SLICES] + [found[m][name]["all"] for m in ("hr10", "ndcg10")]
-            cells = "".join(f"<td>{'–' if mean is None else f'{mean:.4f}'}</td>" for mean in means)
-            rows.append(f'<tr class="{name}"><th>{escape(label)}</th>{cells}</tr>')
-    heads = "".join(f"<th>{escape(label)}</th>" for label in (*map("MRR, {}".format, SLICES.values()), *_AT_10))
-    return f"<table><tr><th></th>{heads}</tr>{''.join(rows)}</table>"
-
-
-def _served(found: Mapping[str, Any]) -> str:
-    """How the served row differs from the prequential one."""
-    live, late, settings = found["live_events"], found["not_waited"], found["settings"]
-    return (
-        f"The served row scores the list that was in Redis when the event arrived. A list has {settings['list_size']} "
-        f"places, {settings['new_title_slots']} of them reserved for new titles; a title without a place counts 0 "
-        "there, and 1/rank in the prequential row. A list is ranked by a model version that is some seconds old. "
-        "The run is faster than real time: a user's next event was sent once the list after the previous one was in "
-        f"Redis; {late:,} of {live:,} events were sent without it after two seconds."
-    )
-
-
-def _beyond_accuracy(beyond_accuracy: Mapping[str, float | None]) -> str:
-    coverage, popularity_bias, new_title_share = (beyond_accuracy[measure] for measure in BEYOND_ACCURACY_METRICS)
-    if coverage is None or popularity_bias is None or new_title_share is None:
-        return ""
-    return (
-        f"The top {TOP_K} of the lists in Redis covered {coverage:.1%} of all titles; a listed title had "
-        f"{popularity_bias:,.0f} events on average, and {new_title_share:.0%} of the lists contained a new title "
-        f"(fewer than {NEW_TITLE_EVENTS} events)."
-    )
-
-
-def _delays(found: Mapping[str, Any]) -> str:
-    rows = [
-        f"<tr><th>{escape(_KINDS[kind])}</th>"
-        + "".join(f"<td>{'–' if ms is None else f'{ms:,.0f} ms'}</td>" for ms in quantiles.values())
-        + "</tr>"
-        for kind, quantiles in found["end_to_end_latency_ms"].items()
-    ]
-    return f"<table><tr><th></th><th>p50</th><th>p95</th><th>p99</th></tr>{''.join(rows)}</table>"
-
-
-def _counts(found: Mapping[str, Any]) -> str:
-    named = {name.replace("_", " "): count for name, count in found["counts"].items()}
-    heads, cells = "".join(f"<th>{n}</th>" for n in named), "".join(f"<td>{c:,}</td>" for c in named.values())
-    spent = ", ".join(f"{name} {format_duration(seconds)}" for name, seconds in found["phases"].items())
-    return f"<table><tr>{heads}</tr><tr>{cells}</tr></table><p>Time by phase: {spent}.</p>"
-
-
-def _user_report(user_report: UserReport) -> str:
-    recent_titles = "".join(f"<li>{escape(name)}</li>" for name in user_report.recent_titles)
-    new = ' <span class="new">launched live</span>'
-    listed = "".join(f"<li>{escape(name)}{new if launched else ''}</li>" for name, launched in user_report.listed)
-    return (
-        f'<section class="user"><h3>User {escape(user_report.user)}, {user_report.events:,} events</h3>'
-        f"<div><h4>recent titles, newest first</h4><ul>{recent_titles}</ul></div>"
-        f"<div><h4>list in Redis</h4><ol>{listed}</ol></div></section>"
-    )

@@ -172,11 +172,11 @@ def test_page_loads_nothing_and_its_tags_nest(outcome: Outcome) -> None:
     assert all("=#" in link for link in links.loaded), links.loaded  # only within the page
     assert "url(http" not in text
     assert "@import" not in text
-    assert not re.search(r"\$[a-z]", text)  # every place of the template was filled
+    assert not re.search(r"\{\{|\{%", text)  # the template was rendered
 
 
 def test_page_shows_curves_users_and_metrics(outcome: Outcome) -> None:
-    text = page(outcome)
+    text = " ".join(page(outcome).split())
     assert text.count("<svg") == 3
     for part in (
         "0.0600",
