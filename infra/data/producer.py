@@ -17,8 +17,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from infra.data.datasets import Dataset
 from infra.data.offset_ranges import OffsetRanges
 from infra.errors import PremiereError
-from streaming.kafka.client import client_config, discard, topic_name
+from streaming.kafka.client import client_config, topic_name
 from streaming.kafka.dead_letters import MAX_FUTURE
+from streaming.kafka.reconnect import ReconnectingClient
 from streaming.records import MAX_LAUNCH_BYTES, Event, to_json
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
@@ -79,14 +80,17 @@ class Delivery:
         self._kafka_config = config
         self._address, self._patience = config.get("bootstrap.servers"), timeout_s
         timeout = {"delivery.timeout.ms": round(timeout_s * 1000)}
-        calls = {"on_delivery": self._on_delivery, "error_cb": self._on_error}
-        self._config: dict[str, Any] = {**timeout, **_PRODUCER_CONFIG, **client_config(config), **calls}
+        self._config: dict[str, Any] = {**timeout, **_PRODUCER_CONFIG, **client_config(config)}
         self._lost, self._reason = 0, ""
         self._offsets: dict[tuple[str, int], OffsetRanges] = {}  # by topic's full name and partition
-        self._connect()
+        self._connection = ReconnectingClient(self._new_client)
 
-    def _connect(self) -> None:
-        self._producer, self._maybe_stale = Producer(self._config), False
+    def _new_client(self, on_error: Callable[[KafkaError], None]) -> Producer:
+        return Producer({**self._config, "on_delivery": self._on_delivery, "error_cb": on_error})
+
+    @property
+    def _producer(self) -> Producer:
+        return self._connection.current
 
     def __len__(self) -> int:
         return len(self._producer)  # not yet delivered
@@ -94,10 +98,9 @@ class Delivery:
     def send(self, topic: str, key: str, value: bytes) -> None:
         """Produce one record; waits while the queue is full."""
         self.check()
-        if self._maybe_stale and not len(self):
-            replaced = [self._producer]
-            self._connect()
-            discard(replaced)
+        if self._connection.may_be_stale and not len(self):
+            self._connection.outage.end()  # everything was delivered
+            self._connection.replace()
         give_up = time.monotonic() + self._patience
         while True:
             try:
@@ -131,9 +134,6 @@ class Delivery:
         """Drop queued records; after `flush` there are none."""
         self._producer.purge()
         self._producer.flush(1)
-
-    def _on_error(self, error: KafkaError) -> None:
-        self._maybe_stale = True  # a client that lived through an outage may be stale: see streaming.kafka.reconnect
 
     def _on_delivery(self, error: KafkaError | None, message: Any) -> None:
         if error is not None:

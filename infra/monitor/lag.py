@@ -23,7 +23,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from infra.errors import TopicError
 from streaming import topics as t
 from streaming.errors import StreamError
-from streaming.kafka.client import consumer_config, discard, topic_metadata, topic_name
+from streaming.kafka.client import consumer_config, topic_metadata, topic_name
+from streaming.kafka.reconnect import ReconnectingClient
 
 BROKER_TIMEOUT_S: Final = 10.0  # per request to the broker
 FLOW_TOPICS: Final[Mapping[str, Sequence[str]]] = {  # flow, and consumer group of the same name -> topics that it reads
@@ -63,6 +64,11 @@ class PartitionLag(NamedTuple):
     seconds: float | None = 0.0  # None if the broker did not return the records in time
 
 
+class _Clients(NamedTuple):
+    consumer: Consumer  # reads the ends of the partitions and the times of records
+    groups: dict[str, Consumer]  # requests the committed offsets of each group
+
+
 class LagReader:
     """Reads lags repeatedly over the same connections. Close it, or use it as a context manager.
 
@@ -72,14 +78,21 @@ class LagReader:
 
     def __init__(self, config: Mapping[str, str]) -> None:
         self._client_config, self._config = config, {**config, **_SMALL_FETCHES}
-        self._connect()
+        self._clients = ReconnectingClient(lambda _: self._connect())
         self._ends: dict[_Partition, tuple[int, int]] = {}  # reported end offset, true end offset
         # By consumer: offsets, and the time (ms) of a record in them
         self._times: dict[str, dict[_Partition, tuple[range, int]]] = {}
 
-    def _connect(self) -> None:
-        self._consumer = Consumer(consumer_config(self._config, "premiere-lag"))
-        self._groups: dict[str, Consumer] = {}
+    def _connect(self) -> "_Clients":
+        return _Clients(Consumer(consumer_config(self._config, "premiere-lag")), {})
+
+    @property
+    def _consumer(self) -> Consumer:
+        return self._clients.current.consumer
+
+    @property
+    def _groups(self) -> dict[str, Consumer]:
+        return self._clients.current.groups
 
     def read(self, groups: Mapping[str, Sequence[str]] = FLOW_TOPICS) -> list[PartitionLag]:
         """Return one row per group, topic and partition, without topics that do not exist. Raises TopicError."""
@@ -97,9 +110,7 @@ class LagReader:
             ]
             return [row._replace(topic=topics_by_name[row.topic]) for row in self._with_seconds(rows)]
         except KafkaException as error:
-            replaced = [self._consumer, *self._groups.values()]
-            self._connect()  # a client that lived through an outage may be stale: see streaming.kafka.reconnect
-            discard(replaced)
+            self._clients.replace()
             raise TopicError(self._failure_reason(error)) from error
 
     def _failure_reason(self, error: KafkaException) -> str:

@@ -13,8 +13,9 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from infra.run.workers import Worker
-from streaming.kafka.client import consumer_config, discard, topic_name
+from streaming.kafka.client import consumer_config, topic_name
 from streaming.kafka.commit_position import DurablePosition
+from streaming.kafka.reconnect import ReconnectingClient
 
 PUBLISH_GROUP: Final = "publish"
 READ_INTERVAL_S: Final = 1.0
@@ -39,13 +40,12 @@ class PeerOffsets:
             threading.Thread(target=self._read_until_stopped, name="peer offsets", daemon=True).start()
 
     def _read_until_stopped(self) -> None:
-        consumers = self._connect()
+        clients = ReconnectingClient(lambda _: self._connect())
         while True:
-            if not self._read(consumers):
-                discard(consumers)  # a client that lived through an outage may be stale: see streaming.kafka.reconnect
-                consumers = self._connect()
+            if not self._read(clients.current):
+                clients.replace()
             if self.stop.wait(READ_INTERVAL_S):
-                return discard(consumers)
+                return clients.discard()
 
     def _connect(self) -> list[Consumer]:
         return [Consumer(consumer_config(self.config, name)) for name in self.groups]

@@ -4,7 +4,8 @@ A stale client is a Kafka client that may never recover after a broker restart (
 broker to come back does not know the other brokers yet, librdkafka removes all of them and never asks for metadata
 again. The issue is open as of librdkafka 2.16. With one broker on a busy machine, 2 to 6 % of the clients became stale
 at each restart (measured; version 2.11 with `metadata.recovery.strategy` "none" is affected too). A client that
-recovered cannot be told from one that did not. Sources and sinks therefore replace a client after every outage.
+recovered cannot be told from one that did not. Every client that lives for long is therefore held by a
+`ReconnectingClient` and replaced after every outage.
 
 A consumer can become stale without reporting any error, if the broker leaves its metadata before the connection ends
 (measured on Apache Kafka 4.1 with one broker, 30 consumers and 11 orderly restarts: 9 of 330). It was still silent
@@ -14,9 +15,9 @@ after five minutes. A source therefore compares what it has read with the end of
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -28,12 +29,14 @@ END_PROBE_INTERVAL_S: Final = 20.0  # a client that misses records for two inter
 
 log: Final = logging.getLogger(__name__)
 
+Client = TypeVar("Client")
+
 
 class Outage:
     """Tracks the outages that one client sees, and logs each start and end once."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name  # of the client, for the log
+    def __init__(self, name: str, level: int = logging.WARNING) -> None:
+        self.name, self.level = name, level  # of the client, and of the log records
         self.active = False
         self.since = 0.0  # monotonic seconds: when the outage began, or when a new client took over
         self.count = 0  # outages so far
@@ -42,13 +45,52 @@ class Outage:
         """The client reports a temporary error."""
         if not self.active:
             self.active, self.since, self.count = True, time.monotonic(), self.count + 1
-            log.warning("%s: Kafka does not answer (%s); waiting for it.", self.name, error.str())
+            log.log(self.level, "%s: Kafka does not answer (%s); waiting for it.", self.name, error.str())
 
     def end(self) -> None:
         """The broker has answered."""
         if self.active:
             self.active = False
-            log.warning("%s: Kafka answers again.", self.name)
+            log.log(self.level, "%s: Kafka answers again.", self.name)
+
+
+class ReconnectingClient(Generic[Client]):
+    """Holds a Kafka client, or an object with several, until it is replaced: after an outage it may be stale.
+
+    `make` creates it with an error callback. Errors of a replaced client are ignored.
+    """
+
+    def __init__(self, make: Callable[[Callable[[KafkaError], None]], Client], outage: Outage | None = None) -> None:
+        self._make, self.outage = make, outage or Outage("client", logging.DEBUG)
+        self.count = 0  # clients created so far
+        self.current = self._new()
+
+    def _new(self) -> Client:
+        self.count += 1
+        number, self._outages_before = self.count, self.outage.count
+
+        def on_error(error: KafkaError) -> None:
+            if number == self.count:
+                self.outage.begin(error)
+
+        return self._make(on_error)
+
+    @property
+    def may_be_stale(self) -> bool:
+        """Whether the client lived through an outage."""
+        return self.outage.count > self._outages_before
+
+    def replace(self) -> None:
+        """Continue with a new client."""
+        replaced = [self.current]
+        self.current, self.outage.since = self._new(), time.monotonic()
+        discard(replaced)
+
+    def discard(self) -> None:
+        """End the use of the client; it may hang."""
+        discarded = [self.current]
+        del self.current
+        discard(discarded)
 
 
 class BrokerProbe:

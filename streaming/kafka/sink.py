@@ -84,25 +84,28 @@ class _Shard(StatefulSinkPartition[list[Outgoing], None]):
         self.stop_seen_at = 0.0  # last check before `stop` was set
         self.failure: str | None = None
         self.is_fenced = False
-        self._connect()
+        self.connection = reconnect.ReconnectingClient(self._new_client, self.outage)
+        self._fence()
 
-    def _connect(self) -> None:
-        self.producer = self._new_client()
+    @property
+    def producer(self) -> Producer:
+        return self.connection.current
+
+    def _new_client(self, on_error: Callable[[KafkaError], None]) -> Producer:
+        return Producer({**self.config, "error_cb": on_error, "on_delivery": self._on_delivery})
+
+    def _fence(self) -> None:
+        """Fence the earlier producers with this transactional id."""
         if self.transactional_id:
             with self._client_errors():
-                self._complete(self.producer.init_transactions)  # fences the earlier producers with this id
-
-    def _new_client(self) -> Producer:
-        self.outages_before_client = self.outage.count
-        return Producer({**self.config, "error_cb": self.outage.begin, "on_delivery": self._on_delivery})
+                self._complete(self.producer.init_transactions)
 
     def write_batch(self, values: list[list[Outgoing]]) -> None:
         """Queue records in the client. Raises DeliveryError, also for earlier records, and OwnershipError."""
         self.owner.check()
-        if self.outage.count > self.outages_before_client and not len(self.producer) and not self.in_transaction:
-            replaced = [self.producer]
-            self._connect()  # a client that lived through an outage may be stale: see `reconnect`
-            client.discard(replaced)
+        if self.connection.may_be_stale and not len(self.producer) and not self.in_transaction:
+            self.connection.replace()
+            self._fence()
         with self._client_errors():
             if self.transactional_id and not self.in_transaction:
                 self.producer.begin_transaction()

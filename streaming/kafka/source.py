@@ -10,7 +10,7 @@ The engine's own connectors do not close these gaps, so Premiere has its own:
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple
 
@@ -106,8 +106,7 @@ class _Partition(StatefulSourcePartition[list[Message], Snapshot]):
         self.source, self.topic, self.partition = source, source.topic, partition
         self.topic_name = client.topic_name(source.kafka_config, source.topic)  # on the broker
         self.outage = reconnect.Outage(f"{self.topic}[{partition}]")
-        self.client_count = 0  # clients created so far
-        self.consumer = self._new_client()
+        self.connection = reconnect.ReconnectingClient(self._new_client, self.outage)
         offset = client.earliest_offset(self.consumer, self.topic_name, partition) if offset is None else offset
         self.consumer.assign([TopicPartition(self.topic_name, partition, offset)])
         self.read = ReadPosition(offset)
@@ -117,18 +116,16 @@ class _Partition(StatefulSourcePartition[list[Message], Snapshot]):
         self.out_of_range_s = 0.0
         self.metrics = PartitionMetrics(self.topic, partition, offset)
 
-    def _new_client(self) -> Consumer:
-        """Create a client. Callbacks of the client that it replaces are ignored from now on."""
-        self.client_count += 1
-        number, self.outages_before_client = self.client_count, self.outage.count
+    @property
+    def consumer(self) -> Consumer:
+        return self.connection.current
+
+    def _new_client(self, on_error: Callable[[KafkaError], None]) -> Consumer:
+        """Create a client. Commits of the client that it replaces are ignored from now on."""
         self.group = group = GroupPosition(self.topic_name, self.partition, self.outage)
 
-        def on_error(error: KafkaError) -> None:
-            if number == self.client_count:
-                self.outage.begin(error)
-
         def on_commit(error: KafkaError | None, offsets: list[TopicPartition]) -> None:
-            if number == self.client_count:
+            if group is self.group:
                 group.on_commit(error, offsets)
 
         return Consumer({**self.source.config, "error_cb": on_error, "on_commit": on_commit})
@@ -223,7 +220,7 @@ class _Partition(StatefulSourcePartition[list[Message], Snapshot]):
         broker or saw more records some time ago, the client is stale.
         """
         if not self.outage.active:
-            return self.outage.count > self.outages_before_client or self._misses_records(now)
+            return self.connection.may_be_stale or self._misses_records(now)
         if self.source.broker_probe.answered_at < self.outage.since:
             self.source.broker_probe.start()
             return False
@@ -237,10 +234,9 @@ class _Partition(StatefulSourcePartition[list[Message], Snapshot]):
 
     def _replace_client(self, now: float) -> None:
         """Continue with a new client. It fetches again whatever the old one had queued."""
-        if self.outage.active or self.outage.count == self.outages_before_client:
+        if self.outage.active or not self.connection.may_be_stale:
             log.warning("%s: the client is stale (the broker answers a new client); replacing it.", self.outage.name)
-        replaced, self.consumer, self.outage.since = [self.consumer], self._new_client(), now
-        client.discard(replaced)
+        self.connection.replace()
         self.silent_since = now
         self.consumer.assign([TopicPartition(self.topic_name, self.partition, self.read.next)])
 

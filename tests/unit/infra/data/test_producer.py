@@ -158,7 +158,7 @@ def test_progress_is_reported_to_the_end(log: Log, data: Dataset) -> None:
 def test_client_is_replaced_after_an_outage(log: Log) -> None:
     delivery = Delivery({"bootstrap.servers": f"{LOOPBACK}:{free_port()}"}, timeout_s=30)
     deadline = time.monotonic() + 20
-    while not delivery._maybe_stale:
+    while not delivery._connection.may_be_stale:
         delivery.check(0.1)
         assert time.monotonic() < deadline
     delivery._config |= log.config  # it is back, and this client has no broker

@@ -126,9 +126,8 @@ def test_reader_reconnects_after_lost_broker(
     monkeypatch.setattr("infra.monitor.lag.BROKER_TIMEOUT_S", 1.0)
     with LagReader({"bootstrap.servers": kafka}) as lags:
         lags._consumer.close()
-        lags._consumer = Consumer(
-            {"bootstrap.servers": f"{LOOPBACK}:{free_port()}", "group.id": "lost", "log_level": 2}
-        )
+        lost = Consumer({"bootstrap.servers": f"{LOOPBACK}:{free_port()}", "group.id": "lost", "log_level": 2})
+        lags._clients.current = lags._clients.current._replace(consumer=lost)
         with pytest.raises(TopicError):
             lags.read({"g": [topic]})
         assert [row.records for row in lags.read({"g": [topic]})] == [3]

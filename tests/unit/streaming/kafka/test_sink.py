@@ -115,7 +115,7 @@ def test_stale_producer_gives_up(config: dict[str, str], topic: str, monkeypatch
     part = KafkaSink(config).build_part("sink", "000", None)
     available = part.config
     part.config = available | unavailable()
-    part.producer = part._new_client()  # like a stale client: it does not know the broker
+    part.connection.current = part._new_client(part.outage.begin)  # like a stale client: it does not know the broker
     part.config = available
     part.write_batch([[Outgoing(topic, b"k", b"v")]])
     with pytest.raises(DeliveryError, match="stale"):

@@ -219,7 +219,8 @@ def test_stale_client_is_replaced(
     assert numbers(poll_until(part, bool)) == [1, 2]
     available = source.config
     source.config = available | {"bootstrap.servers": f"127.0.0.1:{free_port()}"}
-    lost, part.consumer = part.consumer, part._new_client()  # like a stale client: it does not know the broker
+    lost = part.consumer
+    part.connection.current = part._new_client(part.outage.begin)  # like a stale client: it does not know the broker
     source.config = available
     lost.close()
     produce(config, topic, [3])
@@ -241,10 +242,10 @@ def test_client_is_replaced_once_after_an_outage(config: dict[str, str], topic: 
     part.outage.begin(KafkaError(KafkaError._TRANSPORT))
     part.outage.end()
     assert numbers(poll_until(part, bool)) == [3]
-    clients = part.client_count
+    clients = part.connection.count
     is_late = deadline(2.5)
     assert poll_until(part, lambda messages: is_late()) == []
-    assert part.client_count == clients
+    assert part.connection.count == clients
     part.close()
 
 
@@ -288,10 +289,10 @@ def test_client_that_is_stale_without_an_error_is_replaced(
     part.consumer.pause([TopicPartition(topic, 0)])
     is_late = deadline(3.5)
     assert poll_until(part, lambda messages: is_late()) == []
-    assert part.client_count == 1  # nothing is missed
+    assert part.connection.count == 1  # nothing is missed
     produce(config, topic, [0])
     produce(config, topic, [1])
     assert numbers(poll_until(part, lambda messages: len(messages) == 2)) == [0, 1]
-    assert (part.client_count, part.outage.count) == (2, 0)
+    assert (part.connection.count, part.outage.count) == (2, 0)
     assert destroyed_by.get(timeout=30) == DISCARD_THREAD  # because it may block
     part.close()
