@@ -35,7 +35,8 @@ from benchmarks.simulated_world import TITLES, USERS, SimulatedWorld, train_reco
 from infra.local.embedded import start_redis
 from model.recommender import RankedLists, Recommender, TitleEncoder, UserContext
 from model.sequence.model import SequenceModel
-from model.signals import candidates, fill
+from model.signals import candidates
+from model.signals.query_scores import BatchScores
 from model.signals.scorer import Scorer
 from streaming.records import Activity, NewEvent, Title
 from streaming.state.publisher import Publisher, PublishSettings
@@ -52,9 +53,9 @@ NAIVE_ROUNDS: Final = 3
 FILL_BATCH: Final = 100  # users per call while the cache is filled
 PARTS: Final[Mapping[str, Callable[..., Any]]] = {  # a part's time includes the functions that it calls
     "backbone": SequenceModel.hidden_now,
-    "text scores of all titles": candidates.text_scores,
+    "text and backbone scores": BatchScores.__getitem__,
     "user signals": Recommender._gather,
-    "shortlist": fill.shortlist,
+    "linear scores": candidates._add_and_score,
     "candidate signals": candidates.build_signals,
     "ranker": Scorer.__call__,
     "list selection": Recommender._select,

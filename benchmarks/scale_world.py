@@ -20,6 +20,7 @@ from model.settings import LearnerSettings, StreamStateSettings
 from model.state import counters as counting
 from model.state.catalog import Catalog, genre_codes
 from model.state.id_table import shared_id
+from model.state.static_signals import new_static_signals, update_static_signals
 from model.state.stream_state import History, TitleMetadata, UserUpdate
 
 START_MS: Final = 1_700_000_000_000
@@ -137,6 +138,10 @@ class ScaleWorld:
             near_MK = (np.arange(at.start, at.stop)[:, None] + offset_MK) % titles
             neighbors.to_VK[by_topic[at]] = by_topic[near_MK]
             neighbors.cosine_VK[by_topic[at]] = self.random.uniform(0.3, 0.9, shape)
+        text_VE = catalog.semantic_VE[:titles]
+        sum_E = text_VE.sum(axis=0, dtype=np.float64)
+        center = {"center_E": (sum_E / titles).astype(np.float32), "sum_2E": np.stack([sum_E, sum_E])}
+        catalog.text_center.load_state_dict({**center, "texts_2": np.full(2, titles)}, text_VE)
 
     def _fill_counters(self) -> None:
         counters, titles, pool = self.state.counters, self.titles, self._draw(1 << 20)
@@ -154,6 +159,8 @@ class ScaleWorld:
         counters.evidence_V2[:titles, 0] = self.count_V
         counters.liking_sum_V[:titles] = self.count_V / 2
         counters.last_event_V[:titles] = START_MS - self.random.integers(0, int(30 * counting.DAY_MS), titles)
+        self.state.static_VF = new_static_signals(self.state.catalog.capacity)
+        update_static_signals(self.state.static_VF, counters, self.state.catalog.count_V[:titles], np.arange(titles))
 
     def _draw_histories(self) -> list[NDArray[np.int32]]:
         """Each user's rows in order, half of them by popularity, half of one topic, its popular titles first."""

@@ -16,7 +16,6 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.actions import TARGET_WEIGHTS
 from model.pipeline import (
@@ -32,6 +31,8 @@ from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings, with_text_width
 from model.signals import candidates
 from model.signals.inputs import user_query
+from model.signals.query_scores import AllScores
+from model.signals.snapshot import CatalogSnapshot, take_snapshot
 from model.state.embedding_space import EmbeddingSpace
 from model.state.event_evidence import repeat_number
 from model.state.stream_state import History, StreamState, TitleMetadata, UserUpdate
@@ -76,6 +77,7 @@ class Learner:
         self.stream_state = StreamState(settings.stream_state)
         self.pipelines = {"full": new_pipeline(settings)} if pipelines is None else dict(pipelines)
         self.rng = np.random.default_rng(settings.seed)
+        self.snapshot: CatalogSnapshot | None = None  # of the last micro-batch
         self.micro_batches = 0  # micro-batches with new events that were trained on so far
         self.untrained = UntrainedEvents(settings.stream_state.max_users)
 
@@ -104,6 +106,9 @@ class Learner:
         self.stream_state.launch(item for item in batch if isinstance(item, TitleMetadata))
         updates = [item for item in batch if isinstance(item, UserUpdate)]
         histories, new, ordered, misses = self._requests(updates, ranked_share if trains else 0.0)
+        rows = self.stream_state.refresh()
+        for pipeline in self.pipelines.values():
+            pipeline.refresh(self.stream_state.catalog, rows)
         if not ordered:
             return BatchResult([event for _, event in misses], {})
         requests = [one for _, request in ordered for one in self._with_delayed(request, histories)]
@@ -217,23 +222,22 @@ class Learner:
 
     def _rank_and_count(
         self, histories: Sequence[History], requests: Sequence[RankingRequest], observer: RequestObserver | None
-    ) -> tuple[list[RankedEvent], candidates.CatalogSnapshot]:
+    ) -> tuple[list[RankedEvent], CatalogSnapshot]:
         """Rank and count each request in turn; (events, the snapshot from before the batch)."""
-        snapshot = candidates.take_snapshot(self.stream_state)
+        snapshot = self.snapshot = take_snapshot(self.stream_state, self.snapshot)
         to_rank = [request for request in requests if request.ranked]
-        text_NV = candidates.text_scores(snapshot, [request.history for request in to_rank])
+        text = candidates.text_scores(snapshot, [request.history for request in to_rank])
         for pipeline in self.pipelines.values():
             pipeline.prepare(snapshot, histories, to_rank)
         if observer is not None:
             observer.on_prepared(snapshot, histories, to_rank)
-        events: list[RankedEvent] = []
-        n = -1
+        events, n = list[RankedEvent](), -1
         for request in requests:
             if not request.ranked:
                 events.append(self._count(request, {}, {}))
                 continue
             n += 1
-            prepared = self._prepared(snapshot, request, n, text_NV[n])
+            prepared = self._prepared(snapshot, request, n, text[n])
             results = {name: one.rank(snapshot, prepared, self.top_k) for name, one in self.pipelines.items()}
             if request.delay:  # only the ranker learns from it
                 continue
@@ -243,9 +247,7 @@ class Learner:
             events.append(self._count(request, ranks, top if self.top_k else {}))
         return events, snapshot
 
-    def _prepared(
-        self, snapshot: candidates.CatalogSnapshot, request: RankingRequest, n: int, text_V: NDArray[np.float32]
-    ) -> PreparedRequest:
+    def _prepared(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, text: AllScores) -> PreparedRequest:
         stream_state, delay = self.stream_state, request.delay
         query = user_query(stream_state, request.history, request.now, delay)
         user = candidates.user_signals(snapshot, query)
@@ -253,7 +255,7 @@ class Learner:
         blocked = np.zeros(0, np.int32) if self.settings.repeats else seen
         if delay and not self.settings.repeats:  # an old list may hold the titles of the last events
             blocked = seen[: max(len(seen) - delay, 0)]
-        return PreparedRequest(request, n, user, text_V, blocked)
+        return PreparedRequest(request, n, user, text, blocked)
 
     def _count(
         self, request: RankingRequest, ranks: dict[str, float], top_titles: Mapping[str, Sequence[str]]

@@ -110,53 +110,58 @@ def _first_similar_of(cosine_MM: NDArray[np.float32]) -> NDArray[np.int64]:
     return first_M
 
 
-def select_titles(
-    catalog: Catalog,
-    new_titles: NewTitles,
-    rows_C: NDArray[np.int64],
-    score_C: NDArray[np.float32],
-    size: int,
-    slots: int,
-) -> NDArray[np.int64]:
-    """Indices of the `size` best candidates, best first, with `slots` reserved for new titles.
+class NewCandidates(NamedTuple):
+    """The new titles among the candidates of a list."""
 
-    A row below 0 is a title that the catalog has evicted.
-    """
+    index_M: NDArray[np.int64]  # among the candidates
+    cosine_MM: NDArray[np.float32]  # of their texts
+    minute_M: NDArray[np.int64]  # of their launches
+    competing_C: NDArray[np.bool_]  # the candidates that compete for slots
+
+
+def new_candidates(catalog: Catalog, new_titles: NewTitles, rows_C: NDArray[np.int64]) -> NewCandidates:
+    """The new titles among candidates. A row below 0 is a title that the catalog has evicted."""
     known_C = rows_C >= 0
-    new_M = np.flatnonzero(new_titles.new_V[rows_C] & known_C)
-    new_M = new_M[np.argsort(-score_C[new_M], kind="stable")]
-    competing_C = new_titles.competing_V[rows_C] & known_C
-    text_ME = catalog.semantic_VE[rows_C[new_M]]
-    repeated_M, first_M = _first_of_each(text_ME @ text_ME.T, launch_minutes(catalog, rows_C[new_M]))
-    further_M, competing_M = ~(first_M | repeated_M), competing_C[new_M]
-    empty_slots = slots - int(np.count_nonzero(first_M & competing_M))
-    empty_places = size - (len(rows_C) - len(new_M)) - int(np.count_nonzero(first_M))
-    kept_C = np.ones(len(rows_C), bool)
-    kept_C[new_M] = first_M | _best(further_M, empty_places) | _best(further_M & competing_M, empty_slots)
-    kept_K = np.flatnonzero(kept_C)
-    return kept_K[select_top(score_C[kept_K], competing_C[kept_K], size, slots)]
-
-
-def _best(chosen_M: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
-    """The first `count` of the chosen entries."""
-    best_M: NDArray[np.bool_] = chosen_M & (np.cumsum(chosen_M) <= count)
-    return best_M
+    index_M = np.flatnonzero(new_titles.new_V[rows_C] & known_C)
+    text_ME = catalog.semantic_VE[rows_C[index_M]]
+    minute_M = launch_minutes(catalog, rows_C[index_M])
+    return NewCandidates(index_M, text_ME @ text_ME.T, minute_M, new_titles.competing_V[rows_C] & known_C)
 
 
 @njit(cache=True)
-def _first_of_each(
-    cosine_MM: NDArray[np.float32], minute_M: NDArray[np.int64]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Of new titles, best first: those that repeat the text of a better one, and the first other one of each minute."""
-    repeated_M, first_M = np.zeros(minute_M.size, np.bool_), np.zeros(minute_M.size, np.bool_)
-    for m in range(minute_M.size):
-        first_M[m] = True
+def select_titles(new: NewCandidates, score_C: NDArray[np.float32], size: int, slots: int) -> NDArray[np.int64]:
+    """Indices of the `size` best candidates, best first, with `slots` reserved for new titles."""
+    order_M = np.argsort(-score_C[new.index_M], kind="mergesort")
+    first_M, further_M = _first_of_each(new, order_M)
+    competing_M = new.competing_C[new.index_M[order_M]]
+    empty_slots = slots - int(np.sum(first_M & competing_M))
+    empty_places = size - (score_C.size - order_M.size) - int(np.sum(first_M))
+    kept_C = np.ones(score_C.size, np.bool_)
+    for m in range(order_M.size):
+        further, competing = further_M[m], further_M[m] and competing_M[m]
+        kept_C[new.index_M[order_M[m]]] = (
+            first_M[m] or (further and empty_places > 0) or (competing and empty_slots > 0)
+        )
+        empty_places -= further
+        empty_slots -= competing
+    kept_K = np.flatnonzero(kept_C)
+    return kept_K[select_top(score_C[kept_K], new.competing_C[kept_K], size, slots)]
+
+
+@njit(cache=True)
+def _first_of_each(new: NewCandidates, order_M: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Of new titles, best first: the first one of each minute, and the further ones; those that repeat the text of a
+    better one are neither."""
+    repeated_M, first_M = np.zeros(order_M.size, np.bool_), np.zeros(order_M.size, np.bool_)
+    for m in range(order_M.size):
+        this, first, repeated = order_M[m], True, False
         for better in range(m):
             if not repeated_M[better]:
-                repeated_M[m] = repeated_M[m] or cosine_MM[m, better] >= NEAR_IDENTICAL
-                first_M[m] = first_M[m] and minute_M[better] != minute_M[m]
-        first_M[m] = first_M[m] and not repeated_M[m]
-    return repeated_M, first_M
+                other = order_M[better]
+                repeated = repeated or new.cosine_MM[this, other] >= NEAR_IDENTICAL
+                first = first and new.minute_M[this] != new.minute_M[other]
+        repeated_M[m], first_M[m] = repeated, first and not repeated
+    return first_M, ~(first_M | repeated_M)
 
 
 @njit(cache=True)

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from model.metrics.ranking import average_rank
 from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings
 from model.signals import candidates
-from model.signals.candidates import CatalogSnapshot
-from model.signals.fill import Scores, UserSignals
+from model.signals.candidates import Scores
+from model.signals.fill import UserSignals
+from model.signals.query_scores import QueryScores, no_scores
 from model.signals.ranker import Ranker
-from model.state.catalog import NOT_LAUNCHED
+from model.signals.snapshot import CatalogSnapshot
+from model.state.catalog import NOT_LAUNCHED, Catalog
 from model.state.counters import CLOCKS
 from model.state.stream_state import History
 
@@ -50,7 +53,7 @@ class PreparedRequest(NamedTuple):
     request: RankingRequest
     n: int  # its index among the requests that the pipelines were prepared for
     user: UserSignals
-    text_V: NDArray[np.float32]  # similarity of each title's text to the texts of the user's recent titles
+    text: QueryScores  # similarity of each title's text to the texts of the user's recent titles
     blocked: NDArray[np.int32]  # rows that are no candidates for the user
 
 
@@ -72,6 +75,8 @@ class Pipeline(Protocol):
 
     @property
     def learns(self) -> bool: ...
+
+    def refresh(self, catalog: Catalog, rows: NDArray[np.int64]) -> None: ...
 
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
@@ -109,27 +114,34 @@ class RankingPipeline:
         self.ranker, self.sequence, self.shortlist, self.learns = ranker, sequence, shortlist, learns
         self.rng = np.random.default_rng(seed)
 
+    def refresh(self, catalog: Catalog, rows: NDArray[np.int64]) -> None:
+        """Encode these titles anew; call it before a micro-batch is ranked."""
+        if self.sequence is not None:
+            self.sequence.refresh(catalog, rows)
+
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
         """Compute the backbone's scores of all titles for the batch's requests, with the weights from before it."""
-        self.static_V = candidates.static_scores(snapshot, self.ranker)
-        self.backbone_NV = np.zeros((len(requests), len(snapshot.titles.candidate_V)), np.float32)
+        self.static = candidates.static_scores(snapshot, self.ranker)
+        titles = len(snapshot.titles.candidate_V)
+        self.backbone = no_scores(len(requests), titles)
         if self.sequence is None:
             return
-        self.sequence.refresh(snapshot.stream_state.catalog)
         horizons = self.sequence.settings.network.horizons
+        query_NP = self.query_NP = torch.zeros(len(requests), self.sequence.e_VP.shape[1])
         current = np.array([n for n, request in enumerate(requests) if request.delay == 0], np.int64)
         if len(current):
             history_N = np.array([requests[n].history_index for n in current])
             event_N = np.array([requests[n].event_index for n in current])
             hidden_ND = self.sequence.hidden_before_events(histories, history_N, event_N)
-            self.backbone_NV[current] = self.sequence.scores(hidden_ND, 0)
+            query_NP[current] = self.sequence.queries(hidden_ND, 0)
         for h, delay in enumerate(horizons[1:], 1):
             delayed = [n for n, request in enumerate(requests) if request.delay == delay]
             if delayed:
                 known, now = [requests[n].history for n in delayed], [requests[n].now for n in delayed]
-                self.backbone_NV[delayed] = self.sequence.scores(self.sequence.hidden_now(known, now), h)
+                query_NP[delayed] = self.sequence.queries(self.sequence.hidden_now(known, now), h)
+        self.backbone = self.sequence.scores_of(query_NP)
 
     def rank(
         self, snapshot: CatalogSnapshot, prepared: PreparedRequest, top_k: int = 0, add_example: bool = True
@@ -138,17 +150,16 @@ class RankingPipeline:
 
         A delayed request is only learned from: its rank is 0.
         """
-        request, n, user, text_V, blocked = prepared
+        request, n, user, text, blocked = prepared
         settings, titles = self.ranker.settings, len(snapshot.titles.candidate_V)
         learns = self.learns and add_example
         uniform = self.rng.integers(0, titles, settings.uniform_negatives) if learns else np.zeros(0, np.int64)
         extra_rows = np.concatenate([[request.target], uniform])
-        scores = Scores(self.static_V, text_V, self.backbone_NV[n])
+        scores = Scores(self.static, text, self.backbone[n])
         found = candidates.generate_candidates(snapshot, self.ranker, user, scores, blocked, self.shortlist, extra_rows)
         index = np.flatnonzero(found.rows_C[: found.shortlist_size] == request.target)
-        is_candidate = bool(found.score_V[request.target] > -np.inf)
-        if learns and is_candidate:
-            self._add_example(found, len(index) > 0, request.target)
+        if learns and found.score_C[found.shortlist_size] > -np.inf:
+            self._add_example(found, len(index) > 0, request.target, candidates.open_titles(snapshot, blocked))
         if request.delay:
             return RankResult(0.0, np.zeros(0, np.int64))
         top_M, score_C = found.rows_C[:0], np.zeros(0, np.float32)
@@ -157,21 +168,22 @@ class RankingPipeline:
             top_M = found.rows_C[np.argsort(-score_C, kind="stable")[:top_k]]
         if len(index):
             return RankResult(average_rank(score_C, int(index[0])), top_M)
-        return RankResult(max(average_rank(found.score_V, request.target), found.shortlist_size + 1.0), top_M)
+        return RankResult(max(found.rank(request.target), found.shortlist_size + 1.0), top_M)
 
-    def _add_example(self, found: candidates.Candidates, in_shortlist: bool, target: int) -> None:
+    def _add_example(self, found: candidates.Candidates, in_shortlist: bool, target: int, open_titles: int) -> None:
         """Store a training example: the target, hard negatives from the shortlist, uniform negatives from the rest.
 
-        The log correction of a negative is the log of how many candidates it stands for. Unused positions have -inf.
+        `open_titles` is the number of candidates that are not blocked. The log correction of a negative is the log of
+        how many candidates it stands for. Unused positions have -inf.
         """
         s, shortlist_size = self.ranker.settings, found.shortlist_size
         shortlist_M, uniform_M = found.rows_C[:shortlist_size], found.rows_C[shortlist_size + 1 :]
         others = np.flatnonzero(shortlist_M != target)
         hard = self.rng.permutation(others)[: s.hard_negatives]
         listed = (uniform_M[:, None] == shortlist_M).any(1)
-        valid = (found.score_V[uniform_M] > -np.inf) & (uniform_M != target) & ~listed
+        valid = (found.score_C[shortlist_size + 1 :] > -np.inf) & (uniform_M != target) & ~listed
         uniform = np.flatnonzero(valid) + shortlist_size + 1
-        outside = int(np.count_nonzero(found.score_V > -np.inf)) - shortlist_size - (not in_shortlist)
+        outside = open_titles - shortlist_size - (not in_shortlist)
         index = np.full(1 + s.hard_negatives + s.uniform_negatives, shortlist_size)
         log_correction = np.full(len(index), -np.inf, np.float32)
         log_correction[0] = 0.0 if in_shortlist else -1.0  # -1 marks a target outside the shortlist

@@ -16,6 +16,7 @@ from model.learner import Learner
 from model.pipeline import PreparedRequest, RankingRequest
 from model.signals import candidates
 from model.signals.inputs import user_query
+from model.signals.snapshot import take_snapshot
 from model.state.stream_state import History, UserUpdate
 
 LIST_TITLES: Final = 20  # best titles of a probe's list
@@ -48,8 +49,8 @@ def rank_probes(learner: Learner, probes: Sequence[Probe]) -> list[ProbeResult]:
     stream_state, pipeline = learner.stream_state, learner.served_pipeline
     histories = [_history(learner, probe) for probe in probes]
     requests = [_request(history, n) for n, history in enumerate(histories)]
-    snapshot = candidates.take_snapshot(stream_state)
-    text_NV = candidates.text_scores(snapshot, [request.history for request in requests])
+    snapshot = take_snapshot(stream_state)
+    text = candidates.text_scores(snapshot, [request.history for request in requests])
     pipeline.prepare(snapshot, histories, requests)
     results = []
     for n, request in enumerate(requests):
@@ -60,7 +61,7 @@ def rank_probes(learner: Learner, probes: Sequence[Probe]) -> list[ProbeResult]:
         user = candidates.user_signals(snapshot, query)
         seen = stream_state.user_store.seen_by(request.history.user)
         blocked = np.zeros(0, np.int32) if learner.settings.repeats else seen[seen != request.target]
-        prepared = PreparedRequest(request, n, user, text_NV[n], blocked)
+        prepared = PreparedRequest(request, n, user, text[n], blocked)
         ranked = pipeline.rank(snapshot, prepared, LIST_TITLES, add_example=False)
         results.append(ProbeResult(ranked.rank, [stream_state.catalog.ids[row] for row in ranked.top_M.tolist()]))
     return results

@@ -16,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 
 from model import checkpoint
-from model.new_titles import choose_scored, find_new_titles, select_titles
+from model.new_titles import NewTitles, choose_scored, new_candidates, select_titles
 from model.pipeline import RankingPipeline, new_pipeline
 from model.sequence.model import SequenceModel
 from model.sequence.network import Network
 from model.setting_paths import MODEL_GROUPS, with_values
 from model.settings import LearnerSettings, with_text_width
 from model.signals import candidates
-from model.signals.candidates import CatalogSnapshot
-from model.signals.fill import Scores, UserSignals
+from model.signals.candidates import Scores
+from model.signals.fill import UserSignals
 from model.signals.inputs import user_query
 from model.signals.scorer import Scorer
-from model.signals.table import Matched
+from model.signals.snapshot import take_snapshot
 from model.state.embedding_space import EmbeddingSpace
 from model.state.stream_state import History, StreamState, TitleMetadata
 
@@ -64,7 +64,10 @@ class Recommender:
         self.sequence: SequenceModel = pipeline.sequence
         self.horizons = self.sequence.settings.network.horizons
         self.scorer = Scorer(pipeline.ranker, self.horizons)
-        self._refresh()
+        if self.sequence.titles < len(stream_state.catalog):  # the state is of no learner that ranked with it
+            self.sequence.refresh(stream_state.catalog, stream_state.refresh(in_turn=False))
+        self.snapshot = take_snapshot(stream_state)
+        self.static = candidates.static_scores(self.snapshot, pipeline.ranker)
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], settings: LearnerSettings) -> "Recommender":
@@ -90,9 +93,12 @@ class Recommender:
         evicted = self.stream_state.evict_titles()  # a version may serve for long while titles launch
         if len(evicted):
             self.sequence.evict_titles(evicted)
-            self._refresh()
-        elif titles:
-            self._refresh(self.stream_state.catalog.rows_of(dict.fromkeys(title.title for title in titles)))
+        if titles:
+            rows = self.stream_state.refresh(in_turn=False)
+            self.sequence.refresh(self.stream_state.catalog, rows)
+            self.snapshot = take_snapshot(self.stream_state, self.snapshot)
+            ranker = self.pipeline.ranker
+            self.static = candidates.updated_static_scores(self.static, self.snapshot, ranker, rows)
 
     def erase_user(self, user: str) -> None:
         """Drop the user's history and counts, which also contribute to other users' lists."""
@@ -131,15 +137,15 @@ class Recommender:
         query_times = [_query_time(history, own) for history, own in zip(histories, nows, strict=True)]
         hidden_BD = self.sequence.hidden_now(histories, query_times)
         query_BHP = self._queries(hidden_BD)
-        backbone_BV, text_BV = self.sequence.scores(hidden_BD, 0), candidates.text_scores(self.snapshot, histories)
-        static_V = candidates.static_scores(self.snapshot, self.pipeline.ranker)
+        backbone = self.sequence.scores_of(torch.from_numpy(query_BHP[:, 0]))
+        text = candidates.text_scores(self.snapshot, histories)
         shortlist_size = max(self.pipeline.shortlist, size)
         extra_rows = self._scored_new_titles if new_title_slots else np.zeros(0, np.int64)
-        listed_V = np.zeros(len(static_V), bool)
+        listed_V = np.zeros(len(self.stream_state.catalog), bool)
         ranked = []
         for b, (user, history, query_time) in enumerate(zip(users, histories, query_times, strict=True)):
             signals = self._gather(user, history, query_time)
-            scores = Scores(static_V, text_BV[b], backbone_BV[b])
+            scores = Scores(self.static, text[b], backbone[b])
             ranker, blocked = self.pipeline.ranker, self._blocked(user)
             found = candidates.generate_candidates(
                 self.snapshot, ranker, signals, scores, blocked, shortlist_size, extra_rows
@@ -148,7 +154,7 @@ class Recommender:
             backbone_HC = self._backbone(query_BHP[b], found.rows_C)
             top_score_H = backbone_HC[:, : found.shortlist_size].max(1, initial=-np.inf)
             top_score_H[np.isneginf(top_score_H)] = 0.0
-            valid_C = found.score_V[found.rows_C] > -np.inf
+            valid_C = found.score_C > -np.inf
             listed_V[listed] = True
             scored_M = found.rows_C[found.shortlist_size :]
             valid_C[found.shortlist_size :] &= ~listed_V[scored_M]  # no duplicates of shortlisted titles
@@ -168,28 +174,34 @@ class Recommender:
         """
         histories = [self._history(user) for user in users]
         hidden_BD = self.sequence.hidden_now(histories, [one.query_time for one in ranked])
-        query_BHP, text_BV = self._queries(hidden_BD), candidates.text_scores(self.snapshot, histories)
+        query_BHP, text = self._queries(hidden_BD), candidates.text_scores(self.snapshot, histories)
         scores = []
         for b, (user, history, one) in enumerate(zip(users, histories, ranked, strict=True)):
             signals = self._gather(user, history, one.query_time)
             rows_C = self.stream_state.catalog.rows_of(titles[b])
             backbone_HC = self._backbone(query_BHP[b], rows_C)
-            signals.matched_FV[Matched.TEXT_RECENT] = text_BV[b]
-            signals.matched_FV[Matched.BACKBONE, rows_C] = backbone_HC[0]
-            signals_CF = candidates.build_signals(self.snapshot, signals, rows_C, float(one.top_score[0]))
+            signals_CF = candidates.signals_of(
+                self.snapshot, signals, rows_C, text[b], backbone_HC[0], float(one.top_score[0])
+            )
             scores.append(self.scorer(signals_CF, backbone_HC, one.top_score))
         return scores
 
-    def _scored_new_titles(self, score_V: NDArray[np.float32]) -> NDArray[np.int64]:
-        return choose_scored(self.new_titles, score_V[self.new_titles.competing_M])
+    @property
+    def new_titles(self) -> NewTitles:
+        """The new titles of the catalog."""
+        return self.snapshot.new_titles
+
+    def _scored_new_titles(self, score_M: NDArray[np.float32]) -> NDArray[np.int64]:
+        return choose_scored(self.new_titles, score_M)
 
     def _select(
         self, rows_C: NDArray[np.int64], score_HC: NDArray[np.float32], size: int, slots: int
     ) -> tuple[dict[int, list[str]], dict[int, NDArray[np.float32]]]:
         """The selected titles and their scores, by horizon."""
         ids, titles, scores = self.stream_state.catalog.ids, {}, {}
+        new = new_candidates(self.stream_state.catalog, self.new_titles, rows_C)
         for h, horizon in enumerate(self.horizons):
-            best = select_titles(self.stream_state.catalog, self.new_titles, rows_C, score_HC[h], size, slots)
+            best = select_titles(new, score_HC[h], size, slots)
             titles[horizon] = [ids[row] for row in rows_C[best].tolist()]
             scores[horizon] = score_HC[h][best]
         return titles, scores
@@ -199,7 +211,9 @@ class Recommender:
     ) -> NDArray[np.int64]:
         """Indices of the titles of a list, best first, of titles that this version knows and their scores."""
         catalog = self.stream_state.catalog
-        return select_titles(catalog, self.new_titles, catalog.rows_of(titles), score_C, size, new_title_slots)
+        new = new_candidates(catalog, self.new_titles, catalog.rows_of(titles))
+        best: NDArray[np.int64] = select_titles(new, score_C, size, new_title_slots)
+        return best
 
     def _history(self, user: UserContext) -> History:
         rows_L = self.stream_state.catalog.rows_of(user.titles)
@@ -230,12 +244,6 @@ class Recommender:
         query_NP = served.query(hidden_BD.repeat_interleave(horizons, 0), horizon_N) * served.horizon_head.scale
         query_BHP: NDArray[np.float32] = query_NP.view(len(hidden_BD), horizons, -1).numpy()
         return query_BHP
-
-    def _refresh(self, rows: NDArray[np.int64] | None = None) -> None:
-        """Encode the catalog, or only the given rows, and take a new snapshot."""
-        self.sequence.refresh(self.stream_state.catalog, rows)
-        self.snapshot: CatalogSnapshot = candidates.take_snapshot(self.stream_state)
-        self.new_titles = find_new_titles(self.stream_state.catalog)
 
 
 class TitleEncoder:

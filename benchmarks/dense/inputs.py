@@ -47,17 +47,32 @@ class DenseTitleSignals(NamedTuple):
     interactions: InteractionIndex
 
 
+def _log_hours_since_event(counters: counting.Counters, titles: int) -> NDArray[np.float64]:
+    """log(1 + hours since the title's last event), with a constant for titles without events: [V]."""
+    last_V = counters.last_event_V[:titles]
+    hours_V = (counters.now_Z[0] - last_V.astype(np.float64)) / counting.HOUR_MS
+    return np.log1p(np.where(last_V == counting.NO_EVENT, counting.NO_EVENT_HOURS, hours_V))
+
+
+def _mean_liking(counters: counting.Counters, count_V: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean liking of each title's events, shrunk to the global mean: [V]."""
+    prior = np.float32(counting.LIKING_PRIOR_EVENTS)
+    mean = np.float32(counting.mean_of_liking(counters, count_V))
+    liking_V: NDArray[np.float32] = (counters.liking_sum_V[: len(count_V)] + prior * mean) / (count_V + prior)
+    return liking_V
+
+
 def title_signals(state: StreamState) -> DenseTitleSignals:
     """Read the signals of all titles as of the counters' present time."""
     catalog, counters, n = state.catalog, state.counters, len(state.catalog)
     count_V, events_V = catalog.count_V[:n], state.user_store.interactions.title_count_V[:n].astype(np.float32)
     static_VF = np.concatenate(
         [
-            counting.log_popularity(counters, n),
+            np.log1p(counters.popularity_VZ[:n] * counting.popularity_scale(counters)),
             np.log1p(count_V)[:, None],
             np.rint(count_V)[:, None] == (0, 1),
-            counting.log_hours_since_event(counters, n)[:, None],
-            counting.mean_liking(counters, count_V)[:, None],
+            _log_hours_since_event(counters, n)[:, None],
+            _mean_liking(counters, count_V)[:, None],
         ],
         1,
         dtype=np.float32,

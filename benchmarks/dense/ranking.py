@@ -26,7 +26,7 @@ from benchmarks.dense.inputs import (
     title_signals,
     user_query,
 )
-from model.new_titles import NewTitles, choose_scored, find_new_titles, select_titles
+from model.new_titles import NewTitles, choose_scored, find_new_titles, new_candidates, select_titles
 from model.pipeline import RankingPipeline
 from model.recommender import UserContext
 from model.sequence.model import SequenceModel
@@ -108,7 +108,8 @@ class DenseRanking:
             backbone_HC = (query_BHP[b] @ self.e_VP[torch.from_numpy(found.rows_C)].T).numpy()
             top_H = backbone_HC[:, : found.shortlist_size].max(1, initial=0.0 if not found.shortlist_size else -np.inf)
             score_HC = self.scorer(found.signals_CF, backbone_HC, top_H)
-            selected = (select_titles(catalog, new_titles, found.rows_C, s, size, new_title_slots) for s in score_HC)
+            new = new_candidates(catalog, new_titles, found.rows_C)
+            selected = (select_titles(new, s, size, new_title_slots) for s in score_HC)
             titles = ([catalog.ids[row] for row in found.rows_C[best].tolist()] for best in selected)
             lists.append(dict(zip(horizons, titles, strict=True)))
         return lists

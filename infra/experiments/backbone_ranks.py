@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from infra.experiments.prequential import Measurement
 from model.metrics.ranking import average_rank
 from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest
-from model.signals.candidates import CatalogSnapshot
+from model.signals.query_scores import QueryScores
+from model.signals.snapshot import CatalogSnapshot
 
 BACKBONE_ONLY, FINAL_LISTS = "backbone_only", "final_lists"
 ORDER_LABELS: Final = {BACKBONE_ONLY: "backbone only", FINAL_LISTS: "final lists"}  # the two orders of a variant
@@ -42,16 +42,14 @@ class BackboneRanks(Measurement):
     def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
         n, request = prepared.n, prepared.request
         return {
-            backbone_only(name): rank_by_score(pipeline.backbone_NV[n], snapshot, request, self.repeats)
+            backbone_only(name): rank_by_score(pipeline.backbone[n], snapshot, request, self.repeats)
             for name, pipeline in self.pipelines.items()
         }
 
 
-def rank_by_score(
-    score_V: NDArray[np.float32], snapshot: CatalogSnapshot, request: RankingRequest, repeats: bool
-) -> float:
+def rank_by_score(scores: QueryScores, snapshot: CatalogSnapshot, request: RankingRequest, repeats: bool) -> float:
     """The target's rank among all candidates by these scores. Titles that the user has seen count only if `repeats`."""
-    open_V = np.where(snapshot.titles.candidate_V, score_V, -np.inf)
+    open_V = np.where(snapshot.titles.candidate_V, scores.of(np.arange(len(snapshot.titles.candidate_V))), -np.inf)
     if not repeats:
         seen = snapshot.stream_state.user_store.seen_by(request.history.user)
         open_V[seen[seen >= 0]] = -np.inf

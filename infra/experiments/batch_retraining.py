@@ -15,8 +15,8 @@ from model.pipeline import RankingPipeline
 from model.sequence.flops import flop_counter
 from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings, RankerSettings
-from model.signals import candidates
 from model.signals.ranker import Ranker
+from model.signals.snapshot import take_snapshot
 from model.state.stream_state import History, StreamState, UserUpdate
 
 WINDOWS_PER_STEP: Final = 8  # of the retrained network
@@ -106,7 +106,7 @@ def train_network(
     """A new network, trained on these windows for some epochs."""
     model = SequenceModel(replace(settings.sequence, steps=1), settings.seed)
     trainer = RankingPipeline(Ranker(settings.ranker), model)  # its ranker has no examples and does not learn
-    snapshot, rng = candidates.take_snapshot(stream_state), np.random.default_rng(settings.seed)
+    snapshot, rng = take_snapshot(stream_state), np.random.default_rng(settings.seed)
     for _ in range(epochs):
         order = rng.permutation(len(windows))
         for start in range(0, len(order), WINDOWS_PER_STEP):

@@ -35,7 +35,7 @@ from model.learner import Learner
 from model.metrics.popularity_buckets import POPULARITY_BUCKETS
 from model.pipeline import PreparedRequest, new_pipeline
 from model.settings import LearnerSettings
-from model.signals.candidates import CatalogSnapshot
+from model.signals.snapshot import CatalogSnapshot
 
 VARIANTS = ID_ONLY, TEXT_ONLY, UNMASKED, MASKED = "id only", "text only", "id and text", "id and text, ids masked"
 NEIGHBORS: Final = "text neighbors"
@@ -53,7 +53,7 @@ class TextNeighborRanks(Measurement):
         self.repeats = repeats
 
     def on_ranked(self, snapshot: CatalogSnapshot, prepared: PreparedRequest) -> dict[str, float]:
-        return {NEIGHBORS: rank_by_score(prepared.text_V, snapshot, prepared.request, self.repeats)}
+        return {NEIGHBORS: rank_by_score(prepared.text, snapshot, prepared.request, self.repeats)}
 
 
 def cold_share(data: Dataset) -> float:

@@ -8,6 +8,7 @@ events is learned but not scored. Two more variants share its stream state: the 
 import copy
 import csv
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -102,10 +103,14 @@ class VariantScores:
         self.by_slice = {name: PrequentialMetrics() for name in names}
         self.by_popularity = {name: ByPopularity() for name in names}
         self.beyond_accuracy = {name: BeyondAccuracy() for name in (*names, ACTUAL)}
+        self.events, self.not_considered = 0, dict.fromkeys(VARIANTS, 0)  # events whose title was no candidate
 
     def add(self, event: RankedEvent, baselines: Baselines) -> dict[str, float]:
         """Score one event that `baselines` have not counted yet. Returns all its ranks by name."""
         ranks = event.ranks | baselines.rank(event.user, event.title, event.ts)
+        self.events += 1
+        for name in self.not_considered:
+            self.not_considered[name] += math.isinf(ranks[name])
         for name, metrics in self.by_slice.items():
             metrics.add(ranks[name], event.title_events, event.user_events)
             self.by_popularity[name].add(ranks[name], event.title_events)
@@ -125,6 +130,7 @@ class VariantScores:
         metrics = ranking_report(self.by_slice)
         return {
             **metrics,
+            "not_considered": {name: count / max(self.events, 1) for name, count in self.not_considered.items()},
             "best_recent_window": best_recent_window(metrics["mrr"]),
             "by_popularity": popularity_buckets.popularity_report(self.by_popularity),
             "beyond_accuracy": {"top": TOP_K, "candidates": candidates, **lists},
@@ -179,6 +185,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
         cells += [report["hr10"][name]["all"], report["ndcg10"][name]["all"]]
         row = [f"{_cell(cell):>{w}}" for cell, w in zip(cells, (9, 12, 10, 11, 9, 9), strict=True)]
         yield f"{name:<20}" + "".join(row)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in report["not_considered"].items())
+    yield f"Events whose title was not among the candidates (reciprocal rank 0): {shares}."
     yield describe_window(report["best_recent_window"])
     yield ""
     yield from _popularity_lines(report["by_popularity"])

@@ -15,7 +15,7 @@ from infra.data.datasets import Dataset
 from model.learner import Learner, RankedEvent
 from model.metrics.baselines import Baselines
 from model.pipeline import PreparedRequest, RankingRequest
-from model.signals.candidates import CatalogSnapshot
+from model.signals.snapshot import CatalogSnapshot
 from model.state.stream_state import History, TitleMetadata, UserUpdate
 from streaming.records import ACTIVITY_HISTORY, Launch, action_code
 

@@ -47,8 +47,10 @@ from model.learner import Learner
 from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, RankResult, new_pipeline
 from model.settings import LearnerSettings
 from model.signals import candidates
-from model.signals.candidates import CatalogSnapshot
 from model.signals.inputs import user_query
+from model.signals.query_scores import BatchScores
+from model.signals.snapshot import CatalogSnapshot, take_snapshot
+from model.state.catalog import Catalog
 from model.state.stream_state import History, StreamState, TitleMetadata
 
 RETRAIN_EVENTS: Final = 2_000  # between two retrainings
@@ -72,24 +74,27 @@ class FrozenCounters(Frozen):
     """A frozen pipeline that also reads the counters of its last retraining."""
 
     snapshot: CatalogSnapshot
-    text_NV: NDArray[np.float32]
+    text: BatchScores
 
     def __init__(self, pipeline: RankingPipeline, stream_state: StreamState) -> None:
         super().__init__(pipeline)
         self.stream_state = stream_state  # a copy from the last retraining
 
+    def refresh(self, catalog: Catalog, rows: NDArray[np.int64]) -> None:
+        super().refresh(self.stream_state.catalog, self.stream_state.refresh())
+
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
-        self.snapshot = candidates.take_snapshot(self.stream_state)
-        self.text_NV = candidates.text_scores(self.snapshot, [request.history for request in requests])
+        self.snapshot = take_snapshot(self.stream_state)
+        self.text = candidates.text_scores(self.snapshot, [request.history for request in requests])
         super().prepare(self.snapshot, histories, requests)
 
     def rank(self, snapshot: CatalogSnapshot, prepared: PreparedRequest, top_k: int = 0) -> RankResult:
         request, n = prepared.request, prepared.n
         query = user_query(self.stream_state, request.history, request.now, request.delay)
         user = candidates.user_signals(self.snapshot, query)
-        return super().rank(self.snapshot, prepared._replace(user=user, text_V=self.text_NV[n]), top_k)
+        return super().rank(self.snapshot, prepared._replace(user=user, text=self.text[n]), top_k)
 
 
 class CountedFlops(ComposedPipeline):
@@ -160,7 +165,7 @@ class RetrainingSchedule:
             ranker = new_batch_ranker(self.settings.ranker, self.settings.seed)
             if self.retrainings:  # examples from before the first network are left out
                 fit_ranker(ranker, variant.ranker, passes, cost)
-            variant.base.sequence, variant.base.ranker = model, ranker
+            variant.base.sequence, variant.base.ranker = copy.deepcopy(model), ranker  # each encodes titles of its own
         self.variants.frozen_counters.stream_state = copy.deepcopy(stream_state)
         self.retrainings.append(
             {"events": done, "epochs": self.epochs, "windows": len(windows), "mrr_by_epochs": mrr_by_epochs}

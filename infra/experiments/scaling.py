@@ -47,9 +47,10 @@ from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, new
 from model.sequence.tasks import LIKED
 from model.settings import PRESETS, BackboneSize, LearnerSettings
 from model.signals import candidates
-from model.signals.candidates import CatalogSnapshot
-from model.signals.fill import Scores
+from model.signals.candidates import Scores
 from model.signals.inputs import user_query
+from model.signals.query_scores import AllScores
+from model.signals.snapshot import CatalogSnapshot
 from model.state.stream_state import History
 
 DEFAULT_SIZES: Final = ("16x1", "32x1", "64x2", "96x3", "128x4", "2m")
@@ -129,11 +130,11 @@ class DelayedLists(Measurement):
         history, made_at, missed = read.context
         query = user_query(snapshot.stream_state, history, made_at, missed)
         user = candidates.user_signals(snapshot, query)
-        text_V, no_rows = candidates.text_scores(snapshot, [history])[0], np.zeros(0, np.int64)
+        text, no_rows = candidates.text_scores(snapshot, [history])[0], np.zeros(0, np.int64)
         ranks: dict[str, float] = {}
         for name, pipeline in self.pipelines.items():
             ranker, shortlist = pipeline.ranker, pipeline.shortlist
-            scores = Scores(pipeline.static_V, text_V, self.delayed_NV[name][index])
+            scores = Scores(pipeline.static, text, AllScores(self.delayed_NV[name][index]))
             found = candidates.generate_candidates(snapshot, ranker, user, scores, read.blocked, shortlist, no_rows)
             ranks[name], _ = final_list_ranks(found, ranker, read)
             if pipeline.sequence is not None:

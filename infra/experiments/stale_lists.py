@@ -33,10 +33,11 @@ from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest
 from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings
 from model.signals import candidates
-from model.signals.candidates import CatalogSnapshot
-from model.signals.fill import Scores
+from model.signals.candidates import Scores
 from model.signals.inputs import user_query
+from model.signals.query_scores import AllScores
 from model.signals.ranker import Ranker
+from model.signals.snapshot import CatalogSnapshot
 from model.state.stream_state import History
 
 EVENT_AGES: Final = (0, 1, 2, 5, 10, 20)  # list ages in events of the user
@@ -103,7 +104,7 @@ class NearestHorizon(ComposedPipeline):
         for delay in sorted({request.delay for request in requests} - set(horizons)):
             late = [n for n, request in enumerate(requests) if request.delay == delay]
             hidden_ND = self.sequence.hidden_now([requests[n].history for n in late], [requests[n].now for n in late])
-            self.base.backbone_NV[late] = self.sequence.scores(hidden_ND, horizons.index(horizon_for(horizons, delay)))
+            self.base.query_NP[late] = self.sequence.queries(hidden_ND, horizons.index(horizon_for(horizons, delay)))
 
 
 @dataclass(frozen=True)
@@ -185,12 +186,12 @@ class StaleLists(Measurement):
         context = read.context
         query = user_query(snapshot.stream_state, context.history, context.made_at, context.missed)
         user = candidates.user_signals(snapshot, query)
-        text_V = candidates.text_scores(snapshot, [context.history])[0]
+        text = candidates.text_scores(snapshot, [context.history])[0]
         ranks: dict[str, float] = {}
         for name, variant in self.variants.items():
             pipeline, horizon = variant.pipeline, horizon_for(variant.horizons, context.missed)
             delayed = user._replace(query=query._replace(horizon=horizon))
-            scores = Scores(pipeline.static_V, text_V, self._scores(variant, context))
+            scores = Scores(pipeline.static, text, AllScores(self._scores(variant, context)))
             no_rows = np.zeros(0, np.int64)
             found = candidates.generate_candidates(
                 snapshot, pipeline.ranker, delayed, scores, read.blocked, pipeline.shortlist, no_rows
@@ -288,6 +289,5 @@ def final_list_ranks(found: candidates.Candidates, ranker: Ranker, read: ListRea
         score_C = ranker.score(found.signals_CF[: found.shortlist_size])
         unfiltered = average_rank(score_C, int(place[0]))
         return average_rank(np.where(since_C, -np.inf, score_C), int(place[0])), unfiltered
-    unfiltered = max(average_rank(found.score_V, read.target), found.shortlist_size + 1.0)
-    found.score_V[read.since] = -np.inf
-    return max(average_rank(found.score_V, read.target), found.shortlist_size - int(since_C.sum()) + 1.0), unfiltered
+    unfiltered = max(found.rank(read.target), found.shortlist_size + 1.0)
+    return max(found.rank(read.target, read.since), found.shortlist_size - int(since_C.sum()) + 1.0), unfiltered

@@ -23,7 +23,7 @@ from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, new
 from model.sequence.model import SequenceModel
 from model.sequence.tasks import ACTION, LIKED, TASKS
 from model.settings import LearnerSettings
-from model.signals.candidates import CatalogSnapshot
+from model.signals.snapshot import CatalogSnapshot
 from model.state.stream_state import History
 
 TASK_SEPARATOR: Final = ": "  # between the variant and the task in the recorded name of a task rank
@@ -88,7 +88,6 @@ class HeadRanks(Measurement):
     def on_prepared(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
-        self.sequence.refresh(snapshot.stream_state.catalog)
         undelayed = [n for n, request in enumerate(requests) if not request.delay]
         window_N, event_N, title_N = (
             np.array([getattr(requests[n], field) for n in undelayed], np.int64)

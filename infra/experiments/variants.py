@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.pipeline import Pipeline, PreparedRequest, RankingPipeline, RankingRequest, RankResult
 from model.sequence.model import SequenceModel
-from model.signals.candidates import CatalogSnapshot
 from model.signals.ranker import Ranker
+from model.signals.snapshot import CatalogSnapshot
+from model.state.catalog import Catalog
 from model.state.stream_state import History
 
 NOT_RANKED: Final = RankResult(float("nan"), np.zeros(0, np.int64))
@@ -36,6 +38,9 @@ class ComposedPipeline:
     def learns(self) -> bool:
         return self.pipeline.learns
 
+    def refresh(self, catalog: Catalog, rows: NDArray[np.int64]) -> None:
+        self.pipeline.refresh(catalog, rows)
+
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
@@ -56,6 +61,11 @@ class Timed(ComposedPipeline):
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline)
         self.cpu_seconds = 0.0
+
+    def refresh(self, catalog: Catalog, rows: NDArray[np.int64]) -> None:
+        began = time.process_time()
+        super().refresh(catalog, rows)
+        self.cpu_seconds += time.process_time() - began
 
     def prepare(
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
@@ -103,7 +113,7 @@ class SharedBackbone(ComposedPipeline):
         self, snapshot: CatalogSnapshot, histories: Sequence[History], requests: Sequence[RankingRequest]
     ) -> None:
         super().prepare(snapshot, histories, requests)
-        self.base.backbone_NV = self.owner.backbone_NV
+        self.base.backbone = self.owner.backbone
 
 
 class LearnsOnly(ComposedPipeline):

@@ -10,7 +10,7 @@ H horizons · D width of the backbone · P width of the scoring space · K class
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from model.sequence.experience_replay import ReplayBuffer
 from model.sequence.network import Network, TitleInputs, Windows, encode_events, encode_titles, encode_users
 from model.sequence.objective import StepReport, train_step
 from model.sequence.optimizers import Optimizers, RowwiseAdagrad
+from model.sequence.windows import Window, split, stack
 from model.settings import SequenceSettings
+from model.signals.query_scores import BatchScores
 from model.state.catalog import Catalog
 from model.state.stream_state import History
 
@@ -42,33 +44,53 @@ class SequenceModel:
         rows = RowwiseAdagrad(0, settings.network.d_id, settings.optim, self.generator)
         self.optimizers = Optimizers(self.network, rows, settings.optim)
         self.replay_buffer = ReplayBuffer(settings.replay_capacity, settings.network.max_history)
-        self.tower_VD, self.e_VP = torch.zeros(0), torch.zeros(0)
+        self._tower_VD, self._e_VP, self.titles = torch.zeros(0), torch.zeros(0), 0  # the tables have spare rows
         self._link_served_weights()
 
     def refresh(self, catalog: Catalog, rows: NDArray[np.int64] | None = None) -> None:
-        """Encode the catalog with the averaged weights; call it before scoring a micro-batch.
-
-        With `rows`, encode only these rows, which must include all new titles.
-        """
+        """Encode titles with the averaged weights. With `rows`, only these, which must include all new titles."""
         self._grow(catalog.capacity)
-        at = slice(None) if rows is None else torch.from_numpy(rows)
+        if rows is None or not len(self.e_VP):
+            rows = np.arange(len(catalog))
+        at = torch.from_numpy(rows)
         semantic_VE, id_VI, count_V = self._title_inputs(catalog, catalog.count_V[: len(catalog)])
         inputs = TitleInputs(semantic_VE[at], id_VI[at], count_V[at], torch.zeros(0).long())
         tower_MD, e_MP = encode_titles(self.served, inputs)
-        if rows is None:
-            self.tower_VD, self.e_VP = tower_MD, e_MP
-            return
-        new_titles = len(catalog) - len(self.e_VP)
-        self.tower_VD = torch.cat([self.tower_VD, tower_MD.new_zeros(new_titles, tower_MD.shape[1])])
-        self.e_VP = torch.cat([self.e_VP, e_MP.new_zeros(new_titles, e_MP.shape[1])])
-        self.tower_VD[at], self.e_VP[at] = tower_MD, e_MP
+        self._tower_VD, self._e_VP = (
+            _with_rows(table, catalog.capacity, value_MX)
+            for table, value_MX in ((self._tower_VD, tower_MD), (self._e_VP, e_MP))
+        )
+        self.titles = len(catalog)
+        self._tower_VD[at], self._e_VP[at] = tower_MD, e_MP
+
+    @property
+    def tower_VD(self) -> Tensor:
+        """The title tower's vectors, as of each title's last refresh."""
+        return self._tower_VD[: self.titles]
+
+    @property
+    def e_VP(self) -> Tensor:
+        """The title vectors in the scoring space, as of each title's last refresh."""
+        return self._e_VP[: self.titles]
 
     @torch.no_grad()
-    def scores(self, hidden_ND: Tensor, horizon: int) -> NDArray[np.float32]:
-        """Logits of all titles for hidden states, [N, V] float32; `horizon` is an index into the settings' horizons."""
+    def queries(self, hidden_ND: Tensor, horizon: int) -> Tensor:
+        """Scaled query vectors, [N, P]; their product with a title's vector is a logit.
+
+        `horizon` is an index into the settings' horizons.
+        """
         horizon_N = torch.full((len(hidden_ND),), horizon, dtype=torch.int64)
-        query_NP = self.served.query(hidden_ND, horizon_N) * self.served.horizon_head.scale
-        return (query_NP @ self.e_VP.T).numpy()
+        query_NP: Tensor = self.served.query(hidden_ND, horizon_N) * self.served.horizon_head.scale
+        return query_NP
+
+    def scores(self, hidden_ND: Tensor, horizon: int) -> NDArray[np.float32]:
+        """Logits of all titles for hidden states, [N, V] float32."""
+        return (self.queries(hidden_ND, horizon) @ self.e_VP.T).numpy()
+
+    def scores_of(self, query_NP: Tensor) -> BatchScores:
+        """The logits of these queries, for all titles as they are encoded now."""
+        e_VP = self.e_VP
+        return BatchScores(len(query_NP), lambda part: (query_NP[part] @ e_VP.T).numpy())
 
     @torch.no_grad()
     def task_probabilities(self, task: str, hidden_ND: Tensor, title_N: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -87,7 +109,7 @@ class SequenceModel:
         """hidden_BD after the last event of each history, with query time `now_B` (ms)."""
         limit = self.settings.network.max_history
         lengths = [(history, len(history.rows_L)) for history in histories]
-        windows = _stack([_Window(history, max(n - limit, 0), n, (), n > limit) for history, n in lengths], limit)
+        windows = stack([Window(history, max(n - limit, 0), n, (), n > limit) for history, n in lengths], limit)
         return encode_users(self.served, self.tower_VD, windows, torch.tensor(now_B, dtype=torch.int64))
 
     def learn(
@@ -110,13 +132,11 @@ class SequenceModel:
         genres = torch.from_numpy(catalog.genres_VG[: len(count_V)])
         titles = TitleInputs(*self._title_inputs(catalog, count_V), launched, frequency, genres)
         limit = self.settings.network.max_history
-        new_windows = [
-            w for history, events in zip(histories, new, strict=True) for w in _split(history, events, limit)
-        ]
+        new_windows = [w for history, events in zip(histories, new, strict=True) for w in split(history, events, limit)]
         report = None
         for _ in range(self.settings.steps):
             replayed = self._sample_replay(round(self.settings.replay_windows * replay_share))
-            windows, objective = _stack(new_windows + replayed, limit), self.settings.objective
+            windows, objective = stack(new_windows + replayed, limit), self.settings.objective
             report = train_step(self.network, self.optimizers, titles, windows, objective, self.generator)
         return report
 
@@ -153,7 +173,8 @@ class SequenceModel:
     def served_state(self, titles: int) -> dict[str, Any]:
         """The part of the state that scoring needs."""
         served = {name: value.clone() for name, value in self.served.state_dict().items()}
-        return {"served": served, "rows": self.optimizers.rows.table_VI[:titles].clone()}
+        vectors = {"tower_VD": self.tower_VD[:titles].clone(), "e_VP": self.e_VP[:titles].clone()}
+        return {"served": served, "rows": self.optimizers.rows.table_VI[:titles].clone(), **vectors}
 
     def training_state(self, titles: int) -> dict[str, Any]:
         """The part of the state that only training needs."""
@@ -171,6 +192,8 @@ class SequenceModel:
         """Restore the state that `served_state` returned."""
         self.optimizers.rows.table_VI = state["rows"].clone()
         self.optimizers.rows.squares_V = torch.zeros(len(state["rows"]))
+        self._tower_VD, self._e_VP = state["tower_VD"].clone(), state["e_VP"].clone()
+        self.titles = len(self._e_VP)
         for name in self.optimizers.dense.average:
             self.optimizers.dense.average[name] = state["served"][name].clone()
         self._link_served_weights()
@@ -199,8 +222,8 @@ class SequenceModel:
         n = len(count_V)
         return torch.from_numpy(catalog.semantic_VE[:n]), self.optimizers.rows.table_VI[:n], torch.from_numpy(count_V)
 
-    def _sample_replay(self, n: int) -> list["_Window"]:
-        windows: list[_Window] = []
+    def _sample_replay(self, n: int) -> list["Window"]:
+        windows: list[Window] = []
         buffer = self.replay_buffer
         for at in self.replay_buffer.sample(n if len(buffer) else 0, self.rng):
             length = int(buffer.length_N[at])
@@ -210,7 +233,7 @@ class SequenceModel:
             history = History("", rows.astype(np.int64), buffer.time_NL[at, :length], actions.astype(np.int64))
             # The first event of a truncated window is no target: the events before it are missing.
             truncated = bool(buffer.truncated_N[at])
-            windows.append(_Window(history, 0, length, range(int(truncated), length), truncated))
+            windows.append(Window(history, 0, length, range(int(truncated), length), truncated))
         return windows
 
     def _windows_around(
@@ -218,65 +241,29 @@ class SequenceModel:
     ) -> tuple[Windows, Tensor, Tensor]:
         """(windows, window_N, token_N): windows that hold the given events, and the position of each event in them."""
         limit = self.settings.network.max_history
-        windows: list[_Window] = []
+        windows: list[Window] = []
         window_N, token_N = np.zeros(len(event_N), np.int64), np.zeros(len(event_N), np.int64)
         for h, history in enumerate(histories):
             of_history = np.flatnonzero(history_N == h)
-            for window in _split(history, event_N[of_history].tolist(), limit):
+            for window in split(history, event_N[of_history].tolist(), limit):
                 events = event_N[of_history]
                 inside = of_history[(events >= window.events[0]) & (events <= window.events[-1])]
                 window_N[inside], token_N[inside] = len(windows), event_N[inside] - window.start
                 windows.append(window)
-        return _stack(windows, limit), torch.from_numpy(window_N), torch.from_numpy(token_N)
+        return stack(windows, limit), torch.from_numpy(window_N), torch.from_numpy(token_N)
+
+
+def _with_rows(table: Tensor, capacity: int, value_MX: Tensor) -> Tensor:
+    """The table with at least `capacity` rows of the width of `value_MX`."""
+    if len(table) >= capacity:
+        return table
+    larger = value_MX.new_zeros(capacity, value_MX.shape[1])
+    if len(table):
+        larger[: len(table)] = table
+    return larger
 
 
 def _with_text(weights: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`weights`, with those of `fresh` for the layers that read text embeddings."""
     kept = {name: value for name, value in weights.items() if TEXT_LAYERS not in name}
     return kept | {name: value for name, value in fresh.items() if TEXT_LAYERS in name}
-
-
-class _Window(NamedTuple):
-    """The events [start, stop) of a history."""
-
-    history: History
-    start: int
-    stop: int
-    events: Sequence[int]  # indices of the events to predict
-    truncated: bool  # whether the user has events before the window
-
-
-def _split(history: History, events: Sequence[int], limit: int) -> list[_Window]:
-    """Windows of at most `limit` events that together hold `events`.
-
-    A history that fits is one window. Else each window ends with some of `events`, and at least half of it precedes
-    them.
-    """
-    windows: list[_Window] = []
-    rest = sorted(events)
-    if rest and rest[-1] < limit:
-        return [_Window(history, 0, rest[-1] + 1, rest, False)]
-    while rest:
-        part = [event for event in rest if event < rest[0] + limit // 2]
-        stop = part[-1] + 1
-        start = max(stop - limit, 0)
-        windows.append(_Window(history, start, stop, part, start > 0))
-        rest = rest[len(part) :]
-    return windows
-
-
-def _stack(windows: Sequence[_Window], limit: int) -> Windows:
-    """Windows of at most `limit` events as left-aligned arrays; the weight is 1 for the events to predict, else 0."""
-    lengths = [window.stop - window.start for window in windows]
-    assert max(lengths, default=0) <= limit
-    shape = len(windows), max(lengths, default=0)
-    title_BL, action_BL = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
-    time_BL, weight_BL = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-    for b, (window, n) in enumerate(zip(windows, lengths, strict=True)):
-        part = slice(window.start, window.stop)
-        title_BL[b, :n], time_BL[b, :n] = window.history.rows_L[part], window.history.times_L[part]
-        action_BL[b, :n] = window.history.actions_L[part]
-        weight_BL[b, [event - window.start for event in window.events]] = 1
-    title, action, time, weight = map(torch.from_numpy, (title_BL, action_BL, time_BL, weight_BL))
-    truncated_B = torch.tensor([window.truncated for window in windows])
-    return Windows(title, action, time, weight, torch.tensor(lengths, dtype=torch.int64), truncated_B.bool())

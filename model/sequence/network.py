@@ -163,15 +163,20 @@ class Network(nn.Module):
         return self.backbone.forward_at(*self._embed(tower_MD, packed), position_N)
 
     def _embed(self, tower_MD: Tensor, packed: PackedTokens) -> tuple[Tensor, Tensor]:
-        vector_MD = torch.cat([self.start, tower_MD])
-        title_XD = vector_MD.index_select(0, packed.title_RT.flatten() + len(self.start))
-        title_RTD = title_XD.view(*packed.title_RT.shape, -1)
+        title_RTD = self._title_tokens(tower_MD, packed.title_RT.flatten()).view(*packed.title_RT.shape, -1)
         gap_RT = time_bucket(packed.query_time_RT - packed.time_RT)
         token_RTD = self.norm(title_RTD + self.action(packed.action_RT) + self.gap(gap_RT))
         bucket_RTT = pair_buckets(packed.layout, packed.time_RT, packed.query_time_RT)
         if not self.settings.time_bias:
             bucket_RTT = bucket_RTT.masked_fill_(bucket_RTT != MASKED_BUCKET, 0)
         return token_RTD, bucket_RTT
+
+    def _title_tokens(self, tower_MD: Tensor, title_X: Tensor) -> Tensor:
+        """The vector of each token's title. The table of all titles is not copied."""
+        table_MD = tower_MD if len(tower_MD) else tower_MD.new_zeros(1, self.start.shape[1])
+        title_XD = table_MD.index_select(0, title_X.clamp(min=0))
+        start_XD = self.start.index_select(0, (title_X + len(self.start)).clamp(max=len(self.start) - 1))
+        return torch.where((title_X < 0)[:, None], start_XD, title_XD)
 
     def query(self, hidden_ND: Tensor, horizon_N: Tensor) -> Tensor:
         """q_NP of unit length; `horizon_N` are indices into `settings.horizons`."""

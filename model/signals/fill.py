@@ -1,8 +1,9 @@
 """The buffers of one user's signals, and the code that turns them into the signals of single candidates.
 
-The loops are compiled with numba: a user costs about `history x neighbors` additions, whatever the number of users.
+The loops are compiled with numba: a user costs about `history x neighbors` additions, whatever the number of users and
+of titles.
 
-V titles · C candidates · F ranker signals, or the kind of them that the name says: static_VF, summed_VF, matched_FV ·
+V titles · P titles of the pool · C candidates · F ranker signals, or the kind of them that the name says: static_VF ·
 U users · K text neighbors of a title · I recent users of a title · G genres of a title, or genre codes of a profile ·
 Y release years from FIRST_YEAR
 """
@@ -13,7 +14,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.signals.inputs import Query, TitleSignals
+from model.signals.inputs import Query, TitleSignals, text_weights
+from model.signals.pool import Pool, new_pool
 from model.signals.table import DENSE, MATCHES, STATICS, SUMS, Candidate, Matched, Static, Summed
 from model.state.catalog import GENRE_CODES, UNKNOWN_DATE
 from model.state.interactions import InteractionIndex
@@ -21,7 +23,6 @@ from model.state.interactions import InteractionIndex
 PROFILE_ALL, PROFILE_RECENT = 0, 1  # rows of genre_profile_2G: over the whole history, and over the last titles
 FIRST_YEAR: Final = 1890
 YEARS: Final = 160  # of year_profile_Y
-_CACHE_LINE_FLOATS: Final = 16
 _DAY_MS: Final = 86_400_000.0
 _YEAR_MS: Final = 365.25 * _DAY_MS
 
@@ -29,12 +30,11 @@ _YEAR_MS: Final = 365.25 * _DAY_MS
 class Scratch(NamedTuple):
     """Buffers of one query user's signals, reused for the next query."""
 
-    summed_VF: NDArray[np.float32]  # a title's sums share a cache line, because titles come in random order
-    matched_FV: NDArray[np.float32]
+    pool: Pool
     similarity_U: NDArray[np.float32]  # similarity with the query user; 0 except for the users in touched_U
     touched_U: NDArray[np.int32]  # user indices, then -1
-    visited_V: NDArray[np.int8]  # each function clears it before use
-    weight_V: NDArray[np.float32]  # zero between uses
+    weight_P: NDArray[np.float32]  # zero between uses
+    idf_P: NDArray[np.float32]
     genre_profile_2G: NDArray[np.float32]  # the user's liking by genre code
     year_profile_Y: NDArray[np.float32]  # the user's interest by release year
 
@@ -52,73 +52,43 @@ class UserFacts(NamedTuple):
 
 
 class UserSignals(NamedTuple):
-    """The signals of one query user for all titles. The arrays are buffers: valid until the next query is gathered."""
+    """The signals of one query user. The arrays are buffers: valid until the next query is gathered."""
 
     query: Query
-    summed_VF: NDArray[np.float32]
-    matched_FV: NDArray[np.float32]
+    pool: Pool
+    reached: int  # titles at the start of the pool that the user's events reach; others join for one ranking
     similarity_U: NDArray[np.float32]
     genre_profile_2G: NDArray[np.float32]
+    year_profile_Y: NDArray[np.float32]
     facts: UserFacts
-
-
-class Scores(NamedTuple):
-    """Scores of all titles that come from outside the stream state."""
-
-    static_V: NDArray[np.float32]  # the static signals times their linear weights
-    text_V: NDArray[np.float32]  # cosine with the user's recent texts
-    backbone_V: NDArray[np.float32]
 
 
 def new_scratch(titles: int, users: int) -> Scratch:
     """Allocate buffers for `titles` titles and `users` users."""
-    flat = np.zeros(titles * SUMS + _CACHE_LINE_FLOATS, np.float32)
-    start = -flat.ctypes.data // flat.itemsize % _CACHE_LINE_FLOATS
+    pool = new_pool(titles)
     return Scratch(
-        summed_VF=flat[start : start + titles * SUMS].reshape(titles, SUMS),
-        matched_FV=np.zeros((MATCHES, titles), np.float32),
+        pool=pool,
         similarity_U=np.zeros(users, np.float32),
         touched_U=np.full(users + 1, -1, np.int32),
-        visited_V=np.zeros(titles, np.int8),
-        weight_V=np.zeros(titles, np.float32),
+        weight_P=np.zeros(len(pool.row_P), np.float32),
+        idf_P=np.zeros(len(pool.row_P), np.float32),
         genre_profile_2G=np.zeros((2, GENRE_CODES), np.float32),
         year_profile_Y=np.zeros(YEARS, np.float32),
     )
 
 
-def shortlist(
-    titles: TitleSignals,
-    user: UserSignals,
-    scores: Scores,
-    linear_weights_F: NDArray[np.float32],
-    blocked: NDArray[np.int32],
-    limit: int,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the rows of the `limit` best candidates by the linear score, best first, and score_V.
-
-    score_V is -inf for titles that are blocked or no candidates. The text and backbone scores become signals of `user`.
-    """
-    user.matched_FV[Matched.TEXT_RECENT], user.matched_FV[Matched.BACKBONE] = scores.text_V, scores.backbone_V
-    summed_F, matched_F = np.split(linear_weights_F[STATICS:], [SUMS])
-    score_V = scores.static_V + user.summed_VF @ summed_F + matched_F @ user.matched_FV
-    score_V[~titles.candidate_V] = -np.inf
-    score_V[blocked[blocked >= 0]] = -np.inf
-    least = np.partition(score_V, len(score_V) - limit)[len(score_V) - limit] if len(score_V) > limit else -np.inf
-    best = np.flatnonzero((score_V >= least) & (score_V > -np.inf))
-    return best[np.argsort(-score_V[best], kind="stable")][:limit], score_V
-
-
 @njit(cache=True)
 def mean_genre_affinity(
-    genres_CG: NDArray[np.int16], profile_G: NDArray[np.float32], out_C: NDArray[np.float32]
+    genres_VG: NDArray[np.int16], row_C: NDArray[np.integer], profile_G: NDArray[np.float32], out_C: NDArray[np.float32]
 ) -> None:
     """Write the mean of the user's profile over each title's genres; 0 for a title without genres."""
     for c in range(out_C.size):
         total, count = np.float32(0.0), np.float32(0.0)
-        for g in range(genres_CG.shape[1]):
-            if genres_CG[c, g] < 0:
+        for g in range(genres_VG.shape[1]):
+            code = genres_VG[row_C[c], g]
+            if code < 0:
                 break
-            total += profile_G[genres_CG[c, g]]
+            total += profile_G[code]
             count += np.float32(1.0)
         out_C[c] = total / max(count, np.float32(1.0))
 
@@ -131,25 +101,29 @@ def fill_signals(
     top_score: float,
     out_CF: NDArray[np.float32],
 ) -> None:
-    """Write all signals of the given rows except the text columns; `top_score` is the backbone's best score."""
-    static_VF, summed_VF, matched_FV, facts = titles.static_VF, user.summed_VF, user.matched_FV, user.facts
+    """Write all signals of the given rows except the text columns; `top_score` is the backbone's best score.
+
+    The rows must be in the pool.
+    """
+    static_VF, pool, facts = titles.static_VF, user.pool, user.facts
+    summed_PF, matched_FP = pool.summed_PF, pool.matched_FP
     candidate_CF = out_CF[:, DENSE:]
     for c in range(rows_C.size):
-        row = rows_C[c]
+        row, p = rows_C[c], pool.slot_V[rows_C[c]]
         for f in range(STATICS):
             out_CF[c, f] = static_VF[row, f]
         for f in range(SUMS):
-            out_CF[c, STATICS + f] = summed_VF[row, f]
+            out_CF[c, STATICS + f] = summed_PF[p, f]
         for f in range(MATCHES):
-            out_CF[c, STATICS + SUMS + f] = matched_FV[f, row]
-        candidate_CF[c, Candidate.HAS_TEXT] = titles.has_text_V[row]
-        candidate_CF[c, Candidate.BACKBONE_MINUS_TOP] = matched_FV[Matched.BACKBONE, row] - top_score
+            out_CF[c, STATICS + SUMS + f] = matched_FP[f, p]
+        candidate_CF[c, Candidate.HAS_TEXT] = titles.inverse_distance_V[row] > 0
+        candidate_CF[c, Candidate.BACKBONE_MINUS_TOP] = matched_FP[Matched.BACKBONE, p] - top_score
         popularity = static_VF[row, Static.POPULARITY_TOTAL]
         candidate_CF[c, Candidate.POPULARITY_DIFFERENCE] = popularity - facts.mean_popularity
-    _fill_text_neighbors(titles, summed_VF, rows_C, candidate_CF)
+    _fill_text_neighbors(titles, pool, rows_C, candidate_CF)
     _fill_dates(user.query.now, titles, facts, rows_C, candidate_CF)
     recent_C = candidate_CF[:, Candidate.GENRE_AFFINITY_RECENT]
-    mean_genre_affinity(titles.genres_VG[rows_C], user.genre_profile_2G[PROFILE_RECENT], recent_C)
+    mean_genre_affinity(titles.genres_VG, rows_C, user.genre_profile_2G[PROFILE_RECENT], recent_C)
     _fill_title_users(user.query.user_index, titles.interactions, user.similarity_U, rows_C, candidate_CF)
     candidate_CF[:, Candidate.USER_EVENTS] = np.log1p(float(user.query.user_events))
     candidate_CF[:, Candidate.USER_IDLE_TIME] = facts.idle_time
@@ -161,25 +135,31 @@ def fill_signals(
 
 @njit(cache=True)
 def _fill_text_neighbors(
-    titles: TitleSignals, summed_VF: NDArray[np.float32], rows_C: NDArray[np.int64], out_CF: NDArray[np.float32]
+    titles: TitleSignals, pool: Pool, rows_C: NDArray[np.int64], out_CF: NDArray[np.float32]
 ) -> None:
-    """Write the weighted means of signals over each title's text neighbors."""
-    text_neighbors_VK, text_weight_VK = titles.text_neighbors_VK, titles.text_weight_VK
+    """Write the weighted means of signals over each title's text neighbors; those outside the pool have none."""
+    text_neighbors_VK, static_VF = titles.text_neighbors_VK, titles.static_VF
+    slot_V, summed_PF = pool.slot_V, pool.summed_PF
+    weight_K = np.zeros(text_neighbors_VK.shape[1], np.float32)
     for c in range(rows_C.size):
+        text_weights(titles, rows_C[c], weight_K)
         session, transition = np.float32(0.0), np.float32(0.0)
-        similarity, ridge = np.float32(0.0), np.float32(0.0)
-        for k in range(text_neighbors_VK.shape[1]):
-            other, weight = text_neighbors_VK[rows_C[c], k], text_weight_VK[rows_C[c], k]
+        similarity, ridge, popularity = np.float32(0.0), np.float32(0.0), np.float32(0.0)
+        for k in range(weight_K.size):
+            other, weight = text_neighbors_VK[rows_C[c], k], weight_K[k]
             if other >= 0:
-                session += weight * summed_VF[other, Summed.SESSION_COOCCURRENCE_COSINE] ** 2
-                transition += weight * summed_VF[other, Summed.TRANSITION_RECENT] ** 2
-                similarity += weight * summed_VF[other, Summed.NEIGHBOR_SIMILARITY] ** 2
-                ridge += weight * summed_VF[other, Summed.KNN_RIDGE] ** 2
+                popularity += weight * static_VF[other, Static.POPULARITY_WEEK]
+            if other >= 0 and slot_V[other] >= 0:
+                p = slot_V[other]
+                session += weight * summed_PF[p, Summed.SESSION_COOCCURRENCE_COSINE] ** 2
+                transition += weight * summed_PF[p, Summed.TRANSITION_RECENT] ** 2
+                similarity += weight * summed_PF[p, Summed.NEIGHBOR_SIMILARITY] ** 2
+                ridge += weight * summed_PF[p, Summed.KNN_RIDGE] ** 2
         out_CF[c, Candidate.TEXT_NEIGHBOR_SESSION_COOCCURRENCE] = np.sqrt(session)
         out_CF[c, Candidate.TEXT_NEIGHBOR_TRANSITION] = np.sqrt(transition)
         out_CF[c, Candidate.TEXT_NEIGHBOR_USER_SIMILARITY] = np.sqrt(similarity)
         out_CF[c, Candidate.TEXT_NEIGHBOR_KNN_RIDGE] = np.sqrt(ridge)
-        out_CF[c, Candidate.TEXT_NEIGHBOR_POPULARITY] = titles.text_neighbor_popularity_V[rows_C[c]]
+        out_CF[c, Candidate.TEXT_NEIGHBOR_POPULARITY] = popularity
 
 
 @njit(cache=True)

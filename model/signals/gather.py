@@ -1,12 +1,12 @@
-"""Computes the signals of all titles for one query user: the compiled inner loops.
+"""Computes the signals of the titles that a query user's events reach: the compiled inner loops.
 
 There are three sources: co-occurrence with the user's own titles, the titles of similar users
 (`model.signals.user_knn`), and the user's preferences and activity. Sums over titles come first, and each sum becomes
 a signal once at the end. Arrays are unpacked from their tuples before a loop, because access inside the loop costs
 more than the addition itself.
 
-V titles · F signals of one group · K neighbors of a title · L events of one history · G genres · B user-activity
-buckets · Y release years from FIRST_YEAR · X a flattened array
+V titles · P titles of the pool · F signals of one group · K neighbors of a title · L events of one history · G genres ·
+B user-activity buckets · Y release years from FIRST_YEAR · C chosen slots · M added titles · X a flattened array
 """
 
 from typing import Final
@@ -24,11 +24,13 @@ from model.signals.fill import (
     UserSignals,
     mean_genre_affinity,
 )
-from model.signals.inputs import Query, TitleSignals
+from model.signals.inputs import Query, TitleSignals, inverse_root_count, text_weights
+from model.signals.pool import ALL_TITLES, Pool, add_rows, slot_of, take_slot, truncate
 from model.signals.table import Matched, Static, Summed
 from model.signals.user_knn import add_user_knn_signals
 from model.state.cooccurrence import PairCounts
 from model.state.counters import Counters, activity_bucket
+from model.state.interactions import InteractionIndex
 
 TRANSITION_TITLES: Final = 5  # recent titles whose transitions count
 TRANSITION_DECAY: Final = 0.6  # per event back
@@ -38,6 +40,7 @@ SESSION_DECAY: Final = 0.8  # per event back
 HISTORY_DECAY: Final = 0.93  # per event back, of co-occurrence and repeats
 PROFILE_DECAY: Final = 0.9  # per event back, of the user's years and popularity
 RECENT_GENRE_TITLES: Final = 5
+TEXT_NEIGHBOR_TITLES: Final = 20  # recent titles whose text neighbors join the pool
 INTER_EVENT_TITLES: Final = 10  # recent events over which the time between events is averaged
 SESSION_MS: Final = 3_600_000  # events within this time before the query count as the present session
 YEAR_RANGE: Final = 12  # years to either side that a title adds to the year profile
@@ -50,29 +53,46 @@ _YEAR_KERNEL: Final = np.exp(-np.arange(YEAR_RANGE + 1) / YEAR_DECAY_YEARS)
 
 @njit(cache=True)
 def gather_user_signals(query: Query, titles: TitleSignals, counters: Counters, scratch: Scratch) -> UserSignals:
-    """The query user's signals for all titles, except text and backbone. They use the buffers of `scratch`."""
-    summed_VF, matched_FV = scratch.summed_VF, scratch.matched_FV
-    summed_VF[:] = 0.0
-    _add_transitions(query.recent_L, counters.transitions, summed_VF)
-    _add_session_cooccurrence(query.recent_L, counters.session_cooccurrence, titles.inv_sqrt_count_V, summed_VF)
-    _add_cooccurrence(query, counters.cooccurrence, titles.inv_sqrt_count_V, summed_VF)
+    """The signals of the titles that the query user's events reach, except text and backbone.
+
+    They are in the buffers of `scratch`. `add_titles` lets further titles join.
+    """
+    pool = scratch.pool
+    truncate(pool, 0)
+    if titles.candidate_V.size <= ALL_TITLES:
+        for v in range(titles.candidate_V.size):
+            take_slot(pool, v)
+    _add_transitions(query.recent_L, counters.transitions, pool)
+    _add_session_cooccurrence(query.recent_L, counters.session_cooccurrence, titles.interactions, pool)
+    _add_cooccurrence(query, counters.cooccurrence, titles.interactions, pool)
     add_user_knn_signals(query, titles, scratch)
     facts = _profile_user(query, titles, scratch)
-    _finish_sums(titles.inv_sqrt_count_V, summed_VF)
-    _match_repeats(query.recent_L, matched_FV)
-    _match_text_neighbors(
-        titles.text_neighbors_VK, titles.text_weight_VK, summed_VF, matched_FV[Matched.TEXT_NEIGHBOR_COOCCURRENCE]
-    )
-    mean_genre_affinity(titles.genres_VG, scratch.genre_profile_2G[PROFILE_ALL], matched_FV[Matched.GENRE_AFFINITY])
-    _match_years(titles.year_V, facts, scratch.year_profile_Y, matched_FV)
-    bucket = activity_bucket(query.user_events)
-    matched_FV[Matched.ACTIVITY_BUCKET_POPULARITY] = titles.bucket_popularity_BV[bucket]
-    return UserSignals(query, summed_VF, matched_FV, scratch.similarity_U, scratch.genre_profile_2G, facts)
+    for h in query.recent_L:  # the user's own titles, and those with texts like their last ones
+        slot_of(pool, h)
+    for h in query.recent_L[:TEXT_NEIGHBOR_TITLES]:
+        for v in titles.text_neighbors_VK[h]:
+            if v >= 0:
+                slot_of(pool, v)
+    _finish_sums(titles.interactions, pool)
+    profiles = scratch.genre_profile_2G, scratch.year_profile_Y
+    user = UserSignals(query, pool, pool.size_1[0], scratch.similarity_U, *profiles, facts)
+    _match(user, titles, counters, 0)
+    _match_repeats(query.recent_L, pool)
+    return user
 
 
 @njit(cache=True)
-def _add_transitions(recent_L: NDArray[np.int32], transitions: PairCounts, summed_VF: NDArray[np.float32]) -> None:
+def add_titles(user: UserSignals, titles: TitleSignals, counters: Counters, rows_M: NDArray[np.int64]) -> None:
+    """Let titles join the pool, with all signals except text and backbone; the user's events do not reach them."""
+    start = user.pool.size_1[0]
+    add_rows(user.pool, rows_M)
+    _match(user, titles, counters, start)
+
+
+@njit(cache=True)
+def _add_transitions(recent_L: NDArray[np.int32], transitions: PairCounts, pool: Pool) -> None:
     to_VK, weight_VK, total_V = transitions.to_VK, transitions.weight_VK, transitions.total_V
+    slot_V, summed_PF = pool.slot_V, pool.summed_PF
     for j in range(min(TRANSITION_TITLES, recent_L.size)):
         h = recent_L[j]
         scale = np.float32(TRANSITION_DECAY**j) / (total_V[h] + np.float32(TRANSITION_PRIOR))
@@ -80,47 +100,54 @@ def _add_transitions(recent_L: NDArray[np.int32], transitions: PairCounts, summe
             v = to_VK[h, k]
             if v < 0:
                 break
+            p = slot_V[v]
+            if p < 0:
+                p = take_slot(pool, v)
             if j == 0:
-                summed_VF[v, Summed.TRANSITION_LAST] += weight_VK[h, k]
-            summed_VF[v, Summed.TRANSITION_RECENT] += scale * weight_VK[h, k]
+                summed_PF[p, Summed.TRANSITION_LAST] += weight_VK[h, k]
+            summed_PF[p, Summed.TRANSITION_RECENT] += scale * weight_VK[h, k]
 
 
 @njit(cache=True)
 def _add_session_cooccurrence(
-    recent_L: NDArray[np.int32],
-    session_cooccurrence: PairCounts,
-    inv_sqrt_count_V: NDArray[np.float32],
-    summed_VF: NDArray[np.float32],
+    recent_L: NDArray[np.int32], session_cooccurrence: PairCounts, interactions: InteractionIndex, pool: Pool
 ) -> None:
     to_VK, weight_VK = session_cooccurrence.to_VK, session_cooccurrence.weight_VK
+    slot_V, summed_PF = pool.slot_V, pool.summed_PF
     for j in range(min(SESSION_TITLES, recent_L.size)):
         h, recency = recent_L[j], np.float32(SESSION_DECAY**j)
+        inverse_root = inverse_root_count(interactions, h)
         for k in range(to_VK.shape[1]):
             v = to_VK[h, k]
             if v < 0:
                 break
+            p = slot_V[v]
+            if p < 0:
+                p = take_slot(pool, v)
             w = recency * weight_VK[h, k]
-            summed_VF[v, Summed.SESSION_COOCCURRENCE_RECENT] += w
-            summed_VF[v, Summed.SESSION_COOCCURRENCE_COSINE] += w * inv_sqrt_count_V[h]
+            summed_PF[p, Summed.SESSION_COOCCURRENCE_RECENT] += w
+            summed_PF[p, Summed.SESSION_COOCCURRENCE_COSINE] += w * inverse_root
 
 
 @njit(cache=True)
-def _add_cooccurrence(
-    query: Query, cooccurrence: PairCounts, inv_sqrt_count_V: NDArray[np.float32], summed_VF: NDArray[np.float32]
-) -> None:
+def _add_cooccurrence(query: Query, cooccurrence: PairCounts, interactions: InteractionIndex, pool: Pool) -> None:
     to_VK, weight_VK, recent_L, liking_L = cooccurrence.to_VK, cooccurrence.weight_VK, query.recent_L, query.liking_L
-    recency = np.float32(1.0)
+    slot_V, summed_PF, recency = pool.slot_V, pool.summed_PF, np.float32(1.0)
     for j in range(recent_L.size):
         h, liking = recent_L[j], liking_L[j]
+        inverse_root = inverse_root_count(interactions, h)
         for k in range(to_VK.shape[1]):
             v = to_VK[h, k]
             if v < 0:
                 break
-            w = weight_VK[h, k] * inv_sqrt_count_V[h]
-            summed_VF[v, Summed.COOCCURRENCE_RECENT] += recency * w
-            summed_VF[v, Summed.COOCCURRENCE_ALL] += w
-            summed_VF[v, Summed.COOCCURRENCE_MAX] = max(summed_VF[v, Summed.COOCCURRENCE_MAX], w)
-            summed_VF[v, Summed.COOCCURRENCE_LIKED] += liking * w
+            p = slot_V[v]
+            if p < 0:
+                p = take_slot(pool, v)
+            w = weight_VK[h, k] * inverse_root
+            summed_PF[p, Summed.COOCCURRENCE_RECENT] += recency * w
+            summed_PF[p, Summed.COOCCURRENCE_ALL] += w
+            summed_PF[p, Summed.COOCCURRENCE_MAX] = max(summed_PF[p, Summed.COOCCURRENCE_MAX], w)
+            summed_PF[p, Summed.COOCCURRENCE_LIKED] += liking * w
         recency *= np.float32(HISTORY_DECAY)
 
 
@@ -168,66 +195,82 @@ def _profile_user(query: Query, titles: TitleSignals, scratch: Scratch) -> UserF
 
 
 @njit(cache=True)
-def _finish_sums(inv_sqrt_count_V: NDArray[np.float32], summed_VF: NDArray[np.float32]) -> None:
+def _finish_sums(interactions: InteractionIndex, pool: Pool) -> None:
     """Normalize the sums that grow with the title's own count, then take square roots."""
-    for v in range(inv_sqrt_count_V.size):
+    summed_PF = pool.summed_PF
+    for p in range(pool.size_1[0]):
+        inverse_root = inverse_root_count(interactions, pool.row_P[p])
         for f in range(Summed.SESSION_COOCCURRENCE_COSINE, Summed.COOCCURRENCE_LIKED + 1):
-            summed_VF[v, f] *= inv_sqrt_count_V[v]
-    flat_X = summed_VF.reshape(-1)
+            summed_PF[p, f] *= inverse_root
+    flat_X = summed_PF[: pool.size_1[0]].reshape(-1)
     for x in range(flat_X.size):  # disliked titles and negative ridge weights give sums below zero
         flat_X[x] = np.sqrt(max(flat_X[x], np.float32(0.0)))
 
 
 @njit(cache=True)
-def _match_repeats(recent_L: NDArray[np.int32], matched_FV: NDArray[np.float32]) -> None:
-    recency = np.float32(1.0)
-    matched_FV[Matched.REPEAT_RECENCY], matched_FV[Matched.REPEAT_COUNT] = 0.0, 0.0
-    for h in recent_L:
-        matched_FV[Matched.REPEAT_RECENCY, h] += recency
-        matched_FV[Matched.REPEAT_COUNT, h] += 1.0
-        recency *= np.float32(HISTORY_DECAY)
-    matched_FV[Matched.REPEAT_RECENCY : Matched.REPEAT_COUNT + 1] = np.sqrt(
-        matched_FV[Matched.REPEAT_RECENCY : Matched.REPEAT_COUNT + 1]
-    )
+def _match(user: UserSignals, titles: TitleSignals, counters: Counters, start: int) -> None:
+    """Write the matched signals of the slots from `start` on. Repeats, text and backbone are 0 at first."""
+    pool, matched_FP = user.pool, user.pool.matched_FP
+    part = slice(start, pool.size_1[0])
+    row_P = pool.row_P[part]
+    matched_FP[:, part] = 0.0
+    affinity_P = matched_FP[Matched.GENRE_AFFINITY, part]
+    mean_genre_affinity(titles.genres_VG, row_P, user.genre_profile_2G[PROFILE_ALL], affinity_P)
+    _match_years(titles.year_V, row_P, user.facts, user.year_profile_Y, matched_FP[:, part])
+    bucket = activity_bucket(user.query.user_events)
+    for p in range(part.start, part.stop):
+        matched_FP[Matched.ACTIVITY_BUCKET_POPULARITY, p] = np.log1p(counters.bucket_count_VB[pool.row_P[p], bucket])
 
 
 @njit(cache=True)
-def _match_text_neighbors(
-    text_neighbors_VK: NDArray[np.int32],
-    text_weight_VK: NDArray[np.float32],
-    summed_VF: NDArray[np.float32],
-    out_V: NDArray[np.float32],
-) -> None:
-    """Write the weighted mean of co-occurrence over each title's text neighbors; a missing one (-1) has weight 0."""
-    size = text_neighbors_VK.shape[1]
-    value_V, even = summed_VF[:, Summed.COOCCURRENCE_RECENT] ** 2, size - size % 4
-    for v in range(out_V.size):
-        sum_0, sum_1, sum_2, sum_3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
-        for k in range(0, even, 4):  # four independent accumulators hide the latency of dependent additions
-            sum_0 += text_weight_VK[v, k] * value_V[text_neighbors_VK[v, k]]
-            sum_1 += text_weight_VK[v, k + 1] * value_V[text_neighbors_VK[v, k + 1]]
-            sum_2 += text_weight_VK[v, k + 2] * value_V[text_neighbors_VK[v, k + 2]]
-            sum_3 += text_weight_VK[v, k + 3] * value_V[text_neighbors_VK[v, k + 3]]
-        for k in range(even, size):
-            sum_0 += text_weight_VK[v, k] * value_V[text_neighbors_VK[v, k]]
-        out_V[v] = np.sqrt((sum_0 + sum_1) + (sum_2 + sum_3))
+def _match_repeats(recent_L: NDArray[np.int32], pool: Pool) -> None:
+    matched_FP, recency = pool.matched_FP, np.float32(1.0)
+    for h in recent_L:
+        p = slot_of(pool, h)
+        matched_FP[Matched.REPEAT_RECENCY, p] += recency
+        matched_FP[Matched.REPEAT_COUNT, p] += np.float32(1.0)
+        recency *= np.float32(HISTORY_DECAY)
+    size = pool.size_1[0]
+    for f in (Matched.REPEAT_RECENCY, Matched.REPEAT_COUNT):
+        for p in range(size):
+            matched_FP[f, p] = np.sqrt(matched_FP[f, p])
+
+
+@njit(cache=True)
+def match_text_neighbors(user: UserSignals, titles: TitleSignals, slot_C: NDArray[np.integer]) -> None:
+    """Write the weighted mean of co-occurrence over the text neighbors of these slots' titles.
+
+    A title outside the pool, and a missing one (-1), has no co-occurrence.
+    """
+    pool, text_neighbors_VK = user.pool, titles.text_neighbors_VK
+    slot_V, row_P, summed_PF = pool.slot_V, pool.row_P, pool.summed_PF
+    weight_K = np.zeros(text_neighbors_VK.shape[1], np.float32)
+    out_P = pool.matched_FP[Matched.TEXT_NEIGHBOR_COOCCURRENCE]
+    for c in range(slot_C.size):
+        row, total = row_P[slot_C[c]], np.float32(0.0)
+        text_weights(titles, row, weight_K)
+        for k in range(text_neighbors_VK.shape[1]):
+            other = text_neighbors_VK[row, k]
+            if other >= 0 and slot_V[other] >= 0:
+                total += weight_K[k] * summed_PF[slot_V[other], Summed.COOCCURRENCE_RECENT] ** 2
+        out_P[slot_C[c]] = np.sqrt(total)
 
 
 @njit(cache=True)
 def _match_years(
     year_V: NDArray[np.float32],
+    row_P: NDArray[np.int32],
     facts: UserFacts,
     year_profile_Y: NDArray[np.float32],
-    matched_FV: NDArray[np.float32],
+    matched_FP: NDArray[np.float32],
 ) -> None:
     mean, known = facts.mean_year, facts.year_weight > 0
-    for v in range(year_V.size):
-        if not known or np.isnan(year_V[v]):
-            matched_FV[Matched.YEAR_PROXIMITY, v], matched_FV[Matched.YEAR_AFFINITY, v] = (
-                UNKNOWN_YEAR_PROXIMITY,
-                UNKNOWN_YEAR_AFFINITY,
-            )
+    for p in range(row_P.size):
+        year = year_V[row_P[p]]
+        if not known or np.isnan(year):
+            matched_FP[Matched.YEAR_PROXIMITY, p] = UNKNOWN_YEAR_PROXIMITY
+            matched_FP[Matched.YEAR_AFFINITY, p] = UNKNOWN_YEAR_AFFINITY
             continue
-        distance, y = (year_V[v] - mean) / np.float32(YEAR_SCALE_YEARS), int(year_V[v]) - FIRST_YEAR
-        matched_FV[Matched.YEAR_PROXIMITY, v] = np.float32(1.0) / (np.float32(1.0) + distance * distance)
-        matched_FV[Matched.YEAR_AFFINITY, v] = year_profile_Y[y] if 0 <= y < year_profile_Y.size else 0.0
+        distance, y = (year - mean) / np.float32(YEAR_SCALE_YEARS), int(year) - FIRST_YEAR
+        matched_FP[Matched.YEAR_PROXIMITY, p] = np.float32(1.0) / (np.float32(1.0) + distance * distance)
+        matched_FP[Matched.YEAR_AFFINITY, p] = year_profile_Y[y] if 0 <= y < year_profile_Y.size else 0.0

@@ -1,18 +1,15 @@
 """Prepares the inputs of the signals: arrays of all titles, and the query of one user.
 
-The functions here read the stream state once per micro-batch or per query, so that compiled code sees arrays only.
-
-V titles · F static signals · K text neighbors of a title · B user-activity buckets · G genres of a title ·
-L events of one history
+V titles · F static signals · K text neighbors of a title · G genres of a title · L events of one history
 """
 
 from typing import Final, NamedTuple
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from model.actions import LIKING
-from model.state import counters as counting
 from model.state.interactions import InteractionIndex
 from model.state.stream_state import History, StreamState
 
@@ -22,24 +19,16 @@ _LIKING: Final = np.array(LIKING, np.float32)  # by action code
 
 
 class TitleSignals(NamedTuple):
-    """The data that the signals read for all titles, as of the start of a micro-batch.
-
-    Popularity and counts are copies. The metadata arrays and `interactions` are the stream state's own, so that later
-    events are visible there.
-    """
+    """The data that the signals read for all titles. The arrays are the stream state's own: nothing is copied."""
 
     candidate_V: NDArray[np.bool_]  # launched and not withdrawn
     year_V: NDArray[np.float32]  # release year, NaN if unknown
     released_V: NDArray[np.int64]  # release date in ms, UNKNOWN_DATE if unknown
     genres_VG: NDArray[np.int16]  # genre codes, then NO_GENRE
-    static_VF: NDArray[np.float32]  # the STATIC_SIGNALS
-    bucket_popularity_BV: NDArray[np.float32]  # log(1 + events by evidence) by the users' activity bucket
-    inv_sqrt_count_V: NDArray[np.float32]  # 1 / sqrt(events + 1), of all events, as the pair counts
-    idf_V: NDArray[np.float32]  # 1 / (1 + log(1 + events)): the weight of a title that two users share
+    static_VF: NDArray[np.float32]  # the STATIC_SIGNALS, as of each title's last refresh
     text_neighbors_VK: NDArray[np.int32]  # rows, -1 for none
-    text_weight_VK: NDArray[np.float32]  # 0 for none
-    text_neighbor_popularity_V: NDArray[np.float32]  # weighted mean over the text neighbors
-    has_text_V: NDArray[np.bool_]
+    text_cosine_VK: NDArray[np.float32]  # 0 for none
+    inverse_distance_V: NDArray[np.float32]  # of the text from the mean text, 0 without text
     interactions: InteractionIndex
 
 
@@ -56,39 +45,42 @@ class Query(NamedTuple):
 
 
 def title_signals(state: StreamState) -> TitleSignals:
-    """Read the titles' signals as of the counters' present time."""
-    catalog, counters, n = state.catalog, state.counters, len(state.catalog)
-    count_V, events_V = catalog.count_V[:n], state.user_store.interactions.title_count_V[:n].astype(np.float32)
-    static_VF = np.concatenate(
-        [
-            counting.log_popularity(counters, n),
-            np.log1p(count_V)[:, None],
-            np.rint(count_V)[:, None] == (0, 1),
-            counting.log_hours_since_event(counters, n)[:, None],
-            counting.mean_liking(counters, count_V)[:, None],
-        ],
-        1,
-        dtype=np.float32,
-    )
-    neighbors_VK = catalog.text_neighbors.to_VK[:n]
-    weight_VK = catalog.text_neighbors.cosine_VK[:n] ** TEXT_WEIGHT_POWER
-    weight_VK /= weight_VK.sum(1, keepdims=True) + np.float32(TEXT_WEIGHT_PRIOR)
-    week_V = static_VF[:, counting.WEEK_CLOCK]
+    """The arrays of the catalog's titles."""
+    catalog, n = state.catalog, len(state.catalog)
     return TitleSignals(
         candidate_V=catalog.candidate_V,
         year_V=catalog.year_V[:n],
         released_V=catalog.released_V[:n],
         genres_VG=catalog.genres_VG[:n],
-        static_VF=static_VF,
-        bucket_popularity_BV=np.ascontiguousarray(np.log1p(counters.bucket_count_VB[:n]).T),
-        inv_sqrt_count_V=(1 / np.sqrt(events_V + 1)).astype(np.float32),
-        idf_V=(1 / (1 + np.log1p(events_V))).astype(np.float32),
-        text_neighbors_VK=neighbors_VK,
-        text_weight_VK=weight_VK,
-        text_neighbor_popularity_V=np.einsum("vk,vk->v", weight_VK, week_V[neighbors_VK]),
-        has_text_V=np.asarray(catalog.semantic_VE[:n].any(axis=1)),
+        static_VF=state.static_VF[:n],
+        text_neighbors_VK=catalog.text_neighbors.to_VK[:n],
+        text_cosine_VK=catalog.text_neighbors.cosine_VK[:n],
+        inverse_distance_V=catalog.text_center.inverse_distance_V[:n],
         interactions=state.user_store.interactions,
     )
+
+
+@njit(cache=True)
+def inverse_root_count(interactions: InteractionIndex, row: int) -> np.float32:
+    """1 / sqrt(events of the title + 1), of all events, as the pair counts."""
+    return np.float32(1.0 / np.sqrt(np.float32(interactions.title_count_V[row]) + np.float32(1.0)))
+
+
+@njit(cache=True)
+def inverse_frequency(interactions: InteractionIndex, row: int) -> np.float32:
+    """1 / (1 + log(1 + events of the title)): the weight of a title that two users share (IDF)."""
+    return np.float32(1.0 / (np.float32(1.0) + np.log1p(np.float32(interactions.title_count_V[row]))))
+
+
+@njit(cache=True)
+def text_weights(titles: TitleSignals, row: int, weight_K: NDArray[np.float32]) -> None:
+    """Write the weights of a title's text neighbors in a mean; a missing one has weight 0."""
+    total = np.float32(TEXT_WEIGHT_PRIOR)
+    for k in range(weight_K.size):
+        weight_K[k] = titles.text_cosine_VK[row, k] ** TEXT_WEIGHT_POWER
+        total += weight_K[k]
+    for k in range(weight_K.size):
+        weight_K[k] /= total
 
 
 def user_query(state: StreamState, history: History, now: int, horizon: int = 0) -> Query:

@@ -1,8 +1,9 @@
 """The signal table: every input feature of the ranker, with its ablation group and its meaning.
 
-There are two stages. The dense signals are computed for all titles at once, and a linear score over them selects the
-few hundred candidates of the shortlist. All signals are filled for the shortlist only. Counts enter as logarithms or
-square roots, so that one scale serves small and large catalogs.
+There are two stages. The dense signals are computed for the considered titles: those that the user's events reach, and
+the best by static, text and backbone scores (model/signals/candidates.py). A linear score over them selects the few
+hundred candidates of the shortlist. All signals are filled for the shortlist only. Counts enter as logarithms or square
+roots, so that one scale serves small and large catalogs.
 
 A signal is declared once, as a member of the class of its kind. The member is the signal's index in the arrays of its
 kind, also in compiled code. Column numbers, names, documentation and ablation groups follow from the classes.
@@ -52,7 +53,7 @@ class Static(_Kind):
 
 
 class Summed(_Kind):
-    """Sums over pairs of titles and over other users' events: columns of `summed_VF`."""
+    """Sums over pairs of titles and over other users' events: columns of `summed_PF`."""
 
     TRANSITION_LAST = TRANSITIONS, "how often the title followed the user's last title directly"
     TRANSITION_RECENT = TRANSITIONS, "how often the title followed the last five titles, as shares, weighted by recency"
@@ -76,7 +77,7 @@ class Summed(_Kind):
 
 
 class Matched(_Kind):
-    """The match of each title with the user: rows of `matched_FV`."""
+    """The match of each title with the user: rows of `matched_FP`."""
 
     REPEAT_RECENCY = (
         REPEATS,
@@ -140,7 +141,7 @@ class SignalInfo(NamedTuple):
     """One row of the table."""
 
     name: str
-    stage: str  # which titles have it: all titles, or the shortlist
+    stage: str  # which titles have it: the considered titles, or the shortlist
     group: str
     meaning: str
 
@@ -148,7 +149,7 @@ class SignalInfo(NamedTuple):
 def signal_infos() -> list[SignalInfo]:
     """The table in the order of the columns."""
     return [
-        SignalInfo(one.label, "shortlist" if kind is Candidate else "all titles", one.group, one.meaning)
+        SignalInfo(one.label, "shortlist" if kind is Candidate else "considered", one.group, one.meaning)
         for kind in KINDS
         for one in kind
     ]

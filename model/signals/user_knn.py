@@ -11,7 +11,8 @@ One query costs at most OVERLAP_TITLES x USERS_PER_TITLE steps for the similarit
 2 NEIGHBOR_WINDOW_EVENTS for the neighbor signals, and RIDGE_USERS^2 x TITLES_PER_USER / 2 for the regression. Arrays
 are unpacked from their tuples before a loop, because access inside the loop costs more than the step itself.
 
-A similar users · L events of one history · U users · V titles · F summed signals · I recent users of a title
+A similar users · L events of one history · U users · V titles · P titles of the pool · F summed signals ·
+I recent users of a title
 """
 
 from typing import Final
@@ -21,7 +22,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from model.signals.fill import Scratch
-from model.signals.inputs import Query, TitleSignals
+from model.signals.inputs import Query, TitleSignals, inverse_frequency
+from model.signals.pool import Pool, slot_of, take_slot
 from model.signals.table import Summed
 from model.state.interactions import InteractionIndex, recent_titles_of
 
@@ -45,39 +47,34 @@ GAUSS_SEIDEL_SWEEPS: Final = 12
 
 @njit(cache=True)
 def add_user_knn_signals(query: Query, titles: TitleSignals, scratch: Scratch) -> None:
-    """Add the user-kNN and neighbor signals to `summed_VF`; `similarity_U` stays filled for `fill_signals`."""
+    """Add the user-kNN and neighbor signals to the pool; `similarity_U` stays filled for `fill_signals`."""
     for u in scratch.touched_U:
         if u < 0:
             break
         scratch.similarity_U[u] = 0.0
-    found = _find_similar_users(query, titles.interactions, titles.idf_V, scratch.similarity_U, scratch.touched_U)
-    _add_neighbor_events(query, titles.interactions, scratch.similarity_U, scratch.visited_V, scratch.summed_VF)
+    pool = scratch.pool
+    found = _find_similar_users(query, titles.interactions, scratch.similarity_U, scratch.touched_U)
+    _add_neighbor_events(query, titles.interactions, scratch.similarity_U, pool)
     touched_A = scratch.touched_U[:found].copy()
     similarity_A = scratch.similarity_U[touched_A]
     nearest = _nearest(similarity_A)
-    rows_AL = np.empty((nearest.size, TITLES_PER_USER), np.int32)
+    slot_AL = np.empty((nearest.size, TITLES_PER_USER), np.int32)
     count_A = np.empty(nearest.size, np.int64)
     for a in range(nearest.size):
-        count_A[a] = recent_titles_of(titles.interactions, touched_A[nearest[a]], rows_AL[a])
-    _add_similar_users_titles(
-        query.recent_L, similarity_A[nearest], rows_AL, count_A, scratch.visited_V, scratch.summed_VF
-    )
-    _deduplicate(rows_AL[:RIDGE_USERS], count_A, scratch.visited_V)
-    _add_ridge_votes(
-        query.recent_L,
-        titles.idf_V,
-        rows_AL[:RIDGE_USERS],
-        count_A[:RIDGE_USERS],
-        scratch.weight_V,
-        scratch.summed_VF[:, Summed.KNN_RIDGE],
-    )
+        slot_L = slot_AL[a]
+        count_A[a] = recent_titles_of(titles.interactions, touched_A[nearest[a]], slot_L)
+        for i in range(count_A[a]):
+            slot_L[i] = slot_of(pool, slot_L[i])
+    _add_similar_users_titles(query.recent_L, similarity_A[nearest], slot_AL, count_A, pool)
+    _deduplicate(slot_AL[:RIDGE_USERS], count_A, pool.mark_P)
+    slot_AL, count_A = slot_AL[:RIDGE_USERS], count_A[:RIDGE_USERS]
+    _add_ridge_votes(query.recent_L, titles.interactions, slot_AL, count_A, scratch.weight_P, scratch.idf_P, pool)
 
 
 @njit(cache=True)
 def _find_similar_users(
     query: Query,
     interactions: InteractionIndex,
-    idf_V: NDArray[np.float32],
     similarity_U: NDArray[np.float32],
     touched_U: NDArray[np.int32],
 ) -> int:
@@ -87,7 +84,7 @@ def _find_similar_users(
     n, size = 0, title_users_VI.shape[1]
     for j in range(min(OVERLAP_TITLES, recent_L.size)):
         row = recent_L[j]
-        weight = np.float32(OVERLAP_DECAY**j) * idf_V[row]
+        weight = np.float32(OVERLAP_DECAY**j) * inverse_frequency(interactions, row)
         for back in range(1, min(title_count_V[row], size) + 1):
             u = title_users_VI[row, (title_count_V[row] - back) % size]
             if u < 0 or u == query.user_index:
@@ -115,18 +112,14 @@ def _nearest(similarity_A: NDArray[np.float32]) -> NDArray[np.int64]:
 
 @njit(cache=True)
 def _add_neighbor_events(
-    query: Query,
-    interactions: InteractionIndex,
-    similarity_U: NDArray[np.float32],
-    visited_V: NDArray[np.int8],
-    summed_VF: NDArray[np.float32],
+    query: Query, interactions: InteractionIndex, similarity_U: NDArray[np.float32], pool: Pool
 ) -> None:
     """Add other users' events after and before the query's titles, weighted by distance, recency and similarity."""
+    slot_V, summed_PF, mark_P = pool.slot_V, pool.summed_PF, pool.mark_P
     recent_L, title_users_VI, event_index_VI = query.recent_L, interactions.title_users_VI, interactions.event_index_VI
     title_count_V, user_count_U = interactions.title_count_V, interactions.user_count_U
     row_X, start_U, user_capacity_U = interactions.row_X, interactions.start_U, interactions.user_capacity_U
     title_weight, size = np.float32(1.0), title_users_VI.shape[1]
-    visited_V[:] = 0
     for j in range(min(NEIGHBOR_TITLES, recent_L.size)):
         shared, user_recency = recent_L[j], np.float32(1.0)
         for back in range(1, min(title_count_V[shared], size) + 1):
@@ -148,87 +141,101 @@ def _add_neighbor_events(
                     other = event_index + direction * step
                     v = row_X[start + (other if other < capacity else other % capacity)]
                     if v >= 0:
-                        summed_VF[v, signal] += weight
-                        summed_VF[v, Summed.NEIGHBOR_RECENCY] += weight * user_recency
-                        summed_VF[v, Summed.NEIGHBOR_SIMILARITY] += weight * similarity_U[u]
-                        if visited_V[v] != j + 1:
-                            visited_V[v] = j + 1
-                            summed_VF[v, Summed.NEIGHBOR_BREADTH] += 1.0
+                        p = slot_V[v]
+                        if p < 0:
+                            p = take_slot(pool, v)
+                        summed_PF[p, signal] += weight
+                        summed_PF[p, Summed.NEIGHBOR_RECENCY] += weight * user_recency
+                        summed_PF[p, Summed.NEIGHBOR_SIMILARITY] += weight * similarity_U[u]
+                        if mark_P[p] != j + 1:
+                            mark_P[p] = j + 1
+                            summed_PF[p, Summed.NEIGHBOR_BREADTH] += 1.0
                     weight *= np.float32(NEIGHBOR_STEP_DECAY)
             user_recency *= np.float32(NEIGHBOR_USER_DECAY)
         title_weight *= np.float32(NEIGHBOR_TITLE_DECAY)
+    mark_P[: pool.size_1[0]] = 0
 
 
 @njit(cache=True)
 def _add_similar_users_titles(
     recent_L: NDArray[np.int32],
     similarity_A: NDArray[np.float32],
-    rows_AL: NDArray[np.int32],
+    slot_AL: NDArray[np.int32],
     count_A: NDArray[np.int64],
-    visited_V: NDArray[np.int8],
-    summed_VF: NDArray[np.float32],
+    pool: Pool,
 ) -> None:
     """Add the similar users' titles: all of them, and those near one of the query user's last titles."""
-    visited_V[:] = 0
+    summed_PF, mark_P = pool.summed_PF, pool.mark_P
     for h in recent_L[:KNN_SESSION_TITLES]:
-        visited_V[h] = 1
+        mark_P[slot_of(pool, h)] = 1
     for a in range(similarity_A.size):
         after, before, n = np.float32(0.0), np.float32(0.0), count_A[a]
         for i in range(n):
-            backward, forward = rows_AL[a, i], rows_AL[a, n - 1 - i]  # from the newest event, and from the oldest
-            summed_VF[forward, Summed.KNN_USERS] += similarity_A[a]
-            summed_VF[forward, Summed.KNN_SESSIONS] += similarity_A[a] * after
-            summed_VF[backward, Summed.KNN_SESSIONS] += np.float32(KNN_SESSION_BEFORE_WEIGHT) * similarity_A[a] * before
-            after = np.float32(1.0) if visited_V[forward] else after * np.float32(KNN_SESSION_DECAY)
-            before = np.float32(1.0) if visited_V[backward] else before * np.float32(KNN_SESSION_DECAY)
+            backward, forward = slot_AL[a, i], slot_AL[a, n - 1 - i]  # from the newest event, and from the oldest
+            summed_PF[forward, Summed.KNN_USERS] += similarity_A[a]
+            summed_PF[forward, Summed.KNN_SESSIONS] += similarity_A[a] * after
+            summed_PF[backward, Summed.KNN_SESSIONS] += np.float32(KNN_SESSION_BEFORE_WEIGHT) * similarity_A[a] * before
+            after = np.float32(1.0) if mark_P[forward] else after * np.float32(KNN_SESSION_DECAY)
+            before = np.float32(1.0) if mark_P[backward] else before * np.float32(KNN_SESSION_DECAY)
+    for h in recent_L[:KNN_SESSION_TITLES]:
+        mark_P[slot_of(pool, h)] = 0
 
 
 @njit(cache=True)
-def _deduplicate(rows_AL: NDArray[np.int32], count_A: NDArray[np.int64], visited_V: NDArray[np.int8]) -> None:
+def _deduplicate(slot_AL: NDArray[np.int32], count_A: NDArray[np.int64], mark_P: NDArray[np.int8]) -> None:
     """Remove repeated titles of a user: the kernel of the regression is defined on sets."""
-    visited_V[:] = 0
-    for a in range(len(rows_AL)):
-        rows_L, n = rows_AL[a], 0
+    for a in range(len(slot_AL)):
+        slot_L, n = slot_AL[a], 0
         for i in range(count_A[a]):
-            if not visited_V[rows_L[i]]:
-                visited_V[rows_L[i]] = 1
-                rows_L[n] = rows_L[i]
+            if not mark_P[slot_L[i]]:
+                mark_P[slot_L[i]] = 1
+                slot_L[n] = slot_L[i]
                 n += 1
         for i in range(n):
-            visited_V[rows_L[i]] = 0
+            mark_P[slot_L[i]] = 0
         count_A[a] = n
 
 
 @njit(cache=True)
 def _add_ridge_votes(
     recent_L: NDArray[np.int32],
-    idf_V: NDArray[np.float32],
-    rows_AL: NDArray[np.int32],
+    interactions: InteractionIndex,
+    slot_AL: NDArray[np.int32],
     count_A: NDArray[np.int64],
-    weight_V: NDArray[np.float32],
-    sum_V: NDArray[np.float32],
+    weight_P: NDArray[np.float32],
+    idf_P: NDArray[np.float32],
+    pool: Pool,
 ) -> None:
     """Add the prediction of a kernel ridge regression from the similar users' titles to the query user's.
 
     The kernel is the cosine of two IDF-weighted sets of titles.
     """
-    users, query_norm = count_A.size, np.float32(0.0)
+    users, query_norm, row_P, summed_PF = count_A.size, np.float32(0.0), pool.row_P, pool.summed_PF
     kernel_AA, target_A = np.zeros((users, users), np.float32), np.zeros(users, np.float32)
     for h in recent_L:
-        if not weight_V[h]:
-            weight_V[h] = idf_V[h]
-            query_norm += idf_V[h]
+        p = slot_of(pool, h)
+        if not weight_P[p]:
+            weight_P[p] = inverse_frequency(interactions, h)
+            query_norm += weight_P[p]
     for a in range(users):
-        target_A[a] = _sum_weights(weight_V, rows_AL[a], count_A[a])
+        for i in range(count_A[a]):
+            idf_P[slot_AL[a, i]] = 0.0
+    for a in range(users):
+        for i in range(count_A[a]):
+            p = slot_AL[a, i]
+            if idf_P[p] == 0.0:
+                idf_P[p] = inverse_frequency(interactions, row_P[p])
+    for a in range(users):
+        target_A[a] = _sum_weights(weight_P, slot_AL[a], count_A[a])
     for h in recent_L:
-        weight_V[h] = 0.0
+        weight_P[slot_of(pool, h)] = 0.0
     for a in range(users):
         for i in range(count_A[a]):
-            weight_V[rows_AL[a, i]] = idf_V[rows_AL[a, i]]
+            weight_P[slot_AL[a, i]] = idf_P[slot_AL[a, i]]
         for b in range(a + 1):
-            kernel_AA[a, b] = _sum_weights(weight_V, rows_AL[b], count_A[b])
+            kernel_AA[a, b] = _sum_weights(weight_P, slot_AL[b], count_A[b])
         for i in range(count_A[a]):
-            weight_V[rows_AL[a, i]] = 0.0
+            weight_P[slot_AL[a, i]] = 0.0
     norm_A = 1 / np.sqrt(np.diag(kernel_AA) + np.float32(1.0))
     for a in range(users):
         target_A[a] *= norm_A[a] / np.sqrt(query_norm + np.float32(1.0))
@@ -239,21 +246,21 @@ def _add_ridge_votes(
     vote_A = _solve(kernel_AA, target_A)
     for a in range(users):
         for i in range(count_A[a]):
-            sum_V[rows_AL[a, i]] += vote_A[a] * norm_A[a]
+            summed_PF[slot_AL[a, i], Summed.KNN_RIDGE] += vote_A[a] * norm_A[a]
 
 
 @njit(cache=True)
-def _sum_weights(weight_V: NDArray[np.float32], rows_L: NDArray[np.int32], count: int) -> np.float32:
-    """Sum the weights of the first `count` rows; four independent accumulators hide the latency of the additions."""
+def _sum_weights(weight_P: NDArray[np.float32], slot_L: NDArray[np.int32], count: int) -> np.float32:
+    """Sum the weights of the first `count` slots; four independent accumulators hide the latency of the additions."""
     sum_0, sum_1, sum_2, sum_3 = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     even = count - count % 4
     for i in range(0, even, 4):
-        sum_0 += weight_V[rows_L[i]]
-        sum_1 += weight_V[rows_L[i + 1]]
-        sum_2 += weight_V[rows_L[i + 2]]
-        sum_3 += weight_V[rows_L[i + 3]]
+        sum_0 += weight_P[slot_L[i]]
+        sum_1 += weight_P[slot_L[i + 1]]
+        sum_2 += weight_P[slot_L[i + 2]]
+        sum_3 += weight_P[slot_L[i + 3]]
     for i in range(even, count):
-        sum_0 += weight_V[rows_L[i]]
+        sum_0 += weight_P[slot_L[i]]
     return (sum_0 + sum_1) + (sum_2 + sum_3)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.state.id_table import shared_id
+from model.state.text_center import TextCenter
 from model.state.text_neighbors import TextNeighbors
 
 NOT_LAUNCHED: Final = np.iinfo(np.int64).max  # launch sequence of a title that is not launched or is withdrawn
@@ -56,6 +57,8 @@ class Catalog:
         self.last_used_V = np.zeros(capacity, np.int64)  # log sequence of the last launch or event
         self.stamp_V = np.zeros(capacity, np.int64)  # newest stamp of a record of the title, us; 0 if it has none
         self.text_neighbors = TextNeighbors(capacity)
+        self.text_center = TextCenter(d_text, capacity)
+        self._changed_texts: list[int] = []  # rows whose text changed since the last `update_texts`
         self.free: list[int] = []  # rows of evicted titles
 
     def __len__(self) -> int:
@@ -96,9 +99,9 @@ class Catalog:
 
         `recorded` is the time at which the log took the launch (ms).
 
-        The caller must then call `update_text_neighbors`.
+        The caller must then call `update_texts`.
         """
-        self.semantic_VE[row] = 0 if semantic_E is None else semantic_E
+        self.set_text(row, semantic_E)
         if self.launch_sequence_V[row] == NOT_LAUNCHED:
             self.launched_ms_V[row] = recorded
         self.launch_sequence_V[row] = min(int(self.launch_sequence_V[row]), sequence)
@@ -107,7 +110,14 @@ class Catalog:
         self.released_V[row] = UNKNOWN_DATE if released is None else released
         self.genres_VG[row] = genre_codes(genres)
 
-    def update_text_neighbors(self, rows: Sequence[int], settled_V: NDArray[np.bool_]) -> None:
+    def set_text(self, row: int, semantic_E: NDArray[np.float32] | None) -> None:
+        """Store a title's text embedding, or that it has none. The caller must then call `update_texts`."""
+        new_E = np.zeros(self.semantic_VE.shape[1], np.float32) if semantic_E is None else semantic_E
+        self.text_center.replace(self.semantic_VE[row], new_E, bool(self.text_neighbors.settled_V[row]))
+        self.semantic_VE[row] = new_E
+        self._changed_texts.append(row)
+
+    def update_texts(self, rows: Sequence[int], settled_V: NDArray[np.bool_]) -> None:
         """Update the text neighbors of launched rows, and let the titles of `settled_V` be neighbors from now on.
 
         Call it once per batch, because it compares with all titles.
@@ -115,13 +125,18 @@ class Catalog:
         semantic_VE = self.semantic_VE[: len(self)]
         if len(due_M := np.flatnonzero(settled_V & ~self.text_neighbors.settled_V[: len(self)])):
             self.text_neighbors.settle(semantic_VE, due_M)
+            self.text_center.settle(semantic_VE[due_M])
         if rows:
             self.text_neighbors.update(semantic_VE, sorted(set(rows)))
+        self.text_center.update(semantic_VE, np.array(self._changed_texts, np.int64))
+        self._changed_texts = []
 
     def restart_text(self, d_text: int) -> None:
         """Drop all text embeddings, and expect ones of another width or encoder from now on."""
         self.semantic_VE = np.zeros((self.capacity, d_text), np.float32)
         self.text_neighbors = TextNeighbors(self.capacity)
+        self.text_center = TextCenter(d_text, self.capacity)
+        self._changed_texts = []
 
     def withdraw(self, row: int) -> None:
         """Remove the title from the candidates; its id and its events stay."""
@@ -147,7 +162,8 @@ class Catalog:
         for row in rows.tolist():
             del self.rows[self.ids[row]]
             self.ids[row] = ""
-        self.semantic_VE[rows], self.launch_sequence_V[rows], self.count_V[rows] = 0, NOT_LAUNCHED, 0
+            self.set_text(row, None)
+        self.launch_sequence_V[rows], self.count_V[rows] = NOT_LAUNCHED, 0
         self.launched_V[rows], self.launched_ms_V[rows], self.stamp_V[rows] = False, 0, 0
         self.year_V[rows], self.released_V[rows], self.genres_VG[rows] = np.nan, UNKNOWN_DATE, NO_GENRE
         self.text_neighbors.remove(rows)
@@ -159,6 +175,8 @@ class Catalog:
             "ids": list(self.ids),
             "free": list(self.free),
             "text_neighbors": self.text_neighbors.state_dict(len(self)),
+            "text_center": self.text_center.state_dict(),
+            "changed_texts": list(self._changed_texts),
             **arrays,
         }
 
@@ -170,6 +188,8 @@ class Catalog:
         for name in _ARRAYS:
             getattr(self, name)[: len(self.ids)] = state[name]
         self.text_neighbors.load_state_dict(state["text_neighbors"])
+        self.text_center.load_state_dict(state["text_center"], self.semantic_VE[: len(self.ids)])
+        self._changed_texts = list(state["changed_texts"])
 
     def _add_row(self, title: str) -> int:
         title = shared_id(title)  # histories hold the same objects, so that a lookup compares pointers
@@ -189,6 +209,7 @@ class Catalog:
         for name in _ARRAYS:
             setattr(self, name, np.concatenate([getattr(self, name), getattr(empty, name)]))
         self.text_neighbors.grow(self.capacity)
+        self.text_center.grow(self.capacity)
 
 
 def genre_codes(genres: Sequence[str]) -> NDArray[np.int16]:

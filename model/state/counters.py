@@ -30,8 +30,8 @@ COOCCURRENCE_EVENTS: Final = 100  # preceding events whose titles co-occur with 
 LIKING_PRIOR_EVENTS: Final = 5  # events with the global mean liking that are added to each title
 _TITLE_ARRAYS: Final = ("popularity_VZ", "evidence_V2", "bucket_count_VB", "last_event_V", "liking_sum_V")
 _PAIR_COUNTS: Final = ("transitions", "session_cooccurrence", "cooccurrence")
-_NO_EVENT: Final = np.iinfo(np.int64).min
-_NO_EVENT_HOURS: Final = 1e5  # hours since the last event, for a title without events
+NO_EVENT: Final = np.iinfo(np.int64).min
+NO_EVENT_HOURS: Final = 1e5  # hours since the last event, for a title without events
 _REBASE_POWER: Final = 40.0  # powers of two after which a landmark moves, far below the limit of float32
 
 
@@ -60,7 +60,7 @@ def empty_counters(titles: int, neighbors: tuple[int, int, int] = (48, 96, 192))
         np.zeros((titles, CLOCKS), np.float32),
         np.zeros((titles, 2), np.float32),
         np.zeros((titles, len(ACTIVITY_BUCKETS) + 1), np.float32),
-        np.full(titles, _NO_EVENT, np.int64),
+        np.full(titles, NO_EVENT, np.int64),
         np.zeros(titles, np.float32),
         clocks,
         clocks.copy(),
@@ -88,11 +88,9 @@ def advance_clocks(counters: Counters, ts: int, events: int) -> None:
         counters.landmark_Z[due] = counters.now_Z[due]
 
 
-def log_popularity(counters: Counters, titles: int) -> NDArray[np.float32]:
-    """Return log(1 + decayed count) of the first `titles` rows at the present time: [V, Z]."""
-    scale = np.exp2(-(counters.now_Z - counters.landmark_Z) / half_lives()).astype(np.float32)
-    popularity_VZ: NDArray[np.float32] = np.log1p(counters.popularity_VZ[:titles] * scale)
-    return popularity_VZ
+def popularity_scale(counters: Counters) -> NDArray[np.float32]:
+    """By what a stored count is multiplied to get the decayed count at the present time: [Z]."""
+    return np.exp2(-(counters.now_Z - counters.landmark_Z) / half_lives()).astype(np.float32)
 
 
 def event_weight(counters: Counters) -> NDArray[np.float32]:
@@ -100,21 +98,9 @@ def event_weight(counters: Counters) -> NDArray[np.float32]:
     return np.exp2((counters.now_Z - counters.landmark_Z) / half_lives()).astype(np.float32)
 
 
-def log_hours_since_event(counters: Counters, titles: int) -> NDArray[np.float32]:
-    """Return log(1 + hours since the title's last event), with a constant for titles without events: [V]."""
-    hours_V = (counters.now_Z[0] - counters.last_event_V[:titles].astype(np.float64)) / 3_600_000
-    log_hours_V: NDArray[np.float32] = np.log1p(
-        np.where(counters.last_event_V[:titles] == _NO_EVENT, _NO_EVENT_HOURS, hours_V)
-    )
-    return log_hours_V.astype(np.float32)
-
-
-def mean_liking(counters: Counters, count_V: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean liking of each title's events, shrunk to the global mean: [V]."""
-    liking_sum_V, prior = counters.liking_sum_V[: len(count_V)], np.float32(LIKING_PRIOR_EVENTS)
-    mean = liking_sum_V.sum() / max(count_V.sum(), 1)
-    liking_V: NDArray[np.float32] = (liking_sum_V + prior * mean) / (count_V + prior)
-    return liking_V
+def mean_of_liking(counters: Counters, count_V: NDArray[np.float32]) -> float:
+    """The mean liking of all events."""
+    return float(counters.liking_sum_V[: len(count_V)].sum() / max(count_V.sum(), 1))
 
 
 @njit(cache=True)
@@ -174,7 +160,7 @@ def evict_titles(counters: Counters, rows: NDArray[np.int64]) -> None:
     """Clear all counts of evicted titles."""
     counters.popularity_VZ[rows], counters.bucket_count_VB[rows], counters.liking_sum_V[rows] = 0, 0, 0
     counters.evidence_V2[rows] = 0
-    counters.last_event_V[rows] = _NO_EVENT
+    counters.last_event_V[rows] = NO_EVENT
     for name in _PAIR_COUNTS:
         evict_rows(getattr(counters, name), rows)
 

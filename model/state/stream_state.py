@@ -20,8 +20,11 @@ from model.state.admission import TitleAdmission
 from model.state.catalog import Catalog
 from model.state.embedding_space import EmbeddingSpace
 from model.state.event_evidence import EvidenceRatio
+from model.state.static_signals import new_static_signals, update_static_signals
 from model.state.user_store import UserStore
 
+MIN_REFRESHED: Final = 2_048  # titles whose signals and vectors are computed anew in turn, per micro-batch
+REFRESHED_SHARE: Final = 50  # 1/50 of the catalog, if that is more: after 50 micro-batches each title had its turn
 SETTLING_MS: Final = counting.DAY_MS  # from a launch until the title is a text neighbor without an event
 WAITING_SHARE: Final = 20  # at most 1/20 of `max_titles` ids wait for their launch
 _LIKING = np.array(LIKING, np.float32)  # by action code
@@ -81,6 +84,9 @@ class StreamState:
         capacity = max(1, settings.max_titles // WAITING_SHARE)
         self.admission = TitleAdmission(capacity, settings.min_users_before_launch)
         self.evidence = EvidenceRatio(settings.evidence)
+        self.static_VF = new_static_signals(self.catalog.capacity)
+        self.changed_rows: set[int] = set()  # titles added, launched or with an event since the last refresh
+        self.next_refreshed = 0  # the row whose turn it is
         self.text_space = EmbeddingSpace("", settings.d_text)
         self.sequence = 0  # records of the learner log so far
         self.events = 0  # events counted so far
@@ -94,8 +100,13 @@ class StreamState:
 
     def ensure_row(self, title: str) -> int:
         """Return the title's row, added if it is missing; the arrays of all parts grow with the catalog."""
+        is_new = title not in self.catalog.rows
         row = self.catalog.ensure_row(title, self.sequence)
+        if is_new:
+            self.changed_rows.add(row)
         if self.catalog.capacity > len(self.counters.popularity_VZ):
+            added = new_static_signals(self.catalog.capacity - len(self.static_VF))
+            self.static_VF = np.concatenate([self.static_VF, added])
             self.counters = counting.resized(self.counters, self.catalog.capacity)
             self.user_store.grow_titles(self.catalog.capacity)
         return row
@@ -129,12 +140,28 @@ class StreamState:
             if title.withdrawn:
                 self.catalog.withdraw(row)
                 if len(title.semantic):  # histories contain the title
-                    self.catalog.semantic_VE[row] = title.semantic
+                    self.catalog.set_text(row, title.semantic)
                 continue
             semantic = title.semantic if len(title.semantic) else None
             self.catalog.launch(row, semantic, title.genres, title.year, title.released, self.sequence, title.recorded)
             rows.append(row)
-        self.catalog.update_text_neighbors(rows, self._settled_V())
+        self.changed_rows.update(rows)
+        self.catalog.update_texts(rows, self._settled_V())
+
+    def refresh(self, in_turn: bool = True) -> NDArray[np.int64]:
+        """Compute the static signals of the changed titles anew, and return their rows, for encoders to do the same.
+
+        With `in_turn`, also those of the titles whose turn it is. Which these are depends on the log alone.
+        """
+        titles, row_M = len(self.catalog), np.array(sorted(self.changed_rows), np.int64)
+        if in_turn and titles:
+            size = min(max(MIN_REFRESHED, titles // REFRESHED_SHARE), titles)
+            start = self.next_refreshed % titles
+            row_M = np.union1d(row_M, np.arange(start, start + size) % titles)
+            self.next_refreshed = (start + size) % titles
+        update_static_signals(self.static_VF, self.counters, self.catalog.count_V[:titles], row_M)
+        self.changed_rows = set()
+        return row_M
 
     def _settled_V(self) -> NDArray[np.bool_]:
         """Whether each title has an event, or launched a day ago or more by the popularity clock."""
@@ -177,6 +204,7 @@ class StreamState:
         context = counting.EventContext(float(_LIKING[action]), user_events, evidence)
         weight = counting.count_event(self.counters, counting.event_weight(self.counters), row, recent_L, context)
         self.catalog.count_V[row] += weight
+        self.changed_rows.add(row)
         self.user_store.add(history.user, row)
 
     def state_dict(self) -> dict[str, Any]:
@@ -187,6 +215,9 @@ class StreamState:
             "user_store": self.user_store.state_dict(n),
             "admission": self.admission.state_dict(),
             "evidence": self.evidence.state_dict(),
+            "static_VF": self.static_VF[:n].copy(),
+            "changed_rows": sorted(self.changed_rows),
+            "next_refreshed": self.next_refreshed,
             "text_encoder": self.text_space.encoder,
             "sequence": self.sequence,
             "events": self.events,
@@ -205,6 +236,9 @@ class StreamState:
         self.catalog.load_state_dict(state["catalog"])
         self.counters = counting.empty_counters(self.catalog.capacity)
         counting.load_counters(self.counters, state["counters"])
+        self.static_VF = new_static_signals(self.catalog.capacity)
+        self.static_VF[: len(self.catalog)] = state["static_VF"]
+        self.changed_rows, self.next_refreshed = set(state["changed_rows"]), state["next_refreshed"]
         self.user_store.grow_titles(self.catalog.capacity)
         self.user_store.load_state_dict(state["user_store"])
         self.admission.load_state_dict(state["admission"])

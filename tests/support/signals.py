@@ -55,6 +55,7 @@ def random_world() -> World:
         world.events.append((user, (title, ts, action)))
         world.histories[user].append((title, ts, action))
     stream_state.launch([])  # the next micro-batch
+    stream_state.refresh()
     return world
 
 

@@ -170,15 +170,15 @@ LIMIT_MUTANTS: Final = (
     Mutant(
         "H2: a list takes any number of titles of a minute",
         "model/new_titles.py",
-        "first_M[m] = first_M[m] and minute_M[better] != minute_M[m]",
+        "first = first and new.minute_M[this] != new.minute_M[other]",
         "pass",
         killed_by="model/test_new_titles.py::test_flood_of_launches_in_a_minute_gets_one_slot",
     ),
     Mutant(
         "H2: a list takes near-identical titles",
         "model/new_titles.py",
-        "repeated_M[m] or cosine_MM[m, better] >= NEAR_IDENTICAL",
-        "repeated_M[m]",
+        "repeated = repeated or new.cosine_MM[this, other] >= NEAR_IDENTICAL",
+        "pass",
         killed_by="model/test_new_titles.py::test_list_has_one_of_new_titles_with_near_identical_texts",
     ),
     Mutant(
@@ -232,9 +232,9 @@ LIMIT_MUTANTS: Final = (
     ),
     Mutant(
         "H2: texts of invented launches move the center of all texts",
-        "model/signals/candidates.py",
-        "has_text_V * (settled_V + np.float32(CENTER_PRIOR_TITLES / texts))",
-        "has_text_V.astype(np.float32)",
+        "model/state/text_center.py",
+        "(self._sum_2E[0] + PRIOR_TITLES / texts * self._sum_2E[1]) / (settled + PRIOR_TITLES)",
+        "self._sum_2E[1] / texts",
         killed_by="model/signals/test_candidates.py::test_invented_launches_hardly_change_the_centered_texts",
     ),
     Mutant(

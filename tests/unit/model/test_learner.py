@@ -221,7 +221,6 @@ def test_event_is_counted_by_action_and_user_activity() -> None:
 def test_recommend_and_score_leave_state_unchanged() -> None:
     stream, learner = RandomStream(seed=7), Learner(SETTINGS)
     observe_all(learner, stream.batches(12))
-    learner.served_pipeline.sequence.refresh(learner.stream_state.catalog)  # type: ignore[union-attr]
     before = learner.state_dict()
     recommender = Recommender(learner.stream_state, learner.served_pipeline)
     users = []

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from model.learner import Learner
-from model.state.counters import HALF_LIVES_MS, log_popularity
+from model.state.counters import HALF_LIVES_MS
 from tests.support.learner import D_TEXT, LARGE_STATE, SETTINGS, random_unit_vectors, title_metadata, update
+from tests.support.statics import log_popularity
 
 torch.set_num_threads(1)
 HOUR_MS = 3_600_000

@@ -20,7 +20,19 @@ def trained() -> tuple[Learner, RandomStream]:
 
 
 def is_text(line: str) -> bool:
-    return any(word in line for word in ("semantic_VE", "text_neighbors", "text_encoder", "tower.text"))
+    return any(
+        word in line
+        for word in (
+            "semantic_VE",
+            "text_neighbors",
+            "text_center",
+            "changed_texts",
+            "text_encoder",
+            "tower.text",
+            "tower_VD",
+            "e_VP",
+        )
+    )
 
 
 @pytest.mark.parametrize("width", [D_TEXT, 2 * D_TEXT, 3])

@@ -11,6 +11,7 @@ from model.new_titles import (
     MIN_MINUTES,
     choose_scored,
     find_new_titles,
+    new_candidates,
     select_titles,
     select_top,
 )
@@ -33,7 +34,8 @@ def select(catalog: Catalog, score_C: list[float], size: int, slots: int, old: i
     """The rows of the list; the first `old` titles are not new."""
     catalog.count_V[:old] = 1.0
     rows_C = np.arange(len(catalog))
-    chosen = select_titles(catalog, find_new_titles(catalog), rows_C, np.array(score_C, np.float32), size, slots)
+    new = new_candidates(catalog, find_new_titles(catalog), rows_C)
+    chosen = select_titles(new, np.array(score_C, np.float32), size, slots)
     return [int(row) for row in rows_C[chosen]]
 
 
@@ -154,7 +156,8 @@ def test_list_has_one_of_new_titles_with_near_identical_texts() -> None:
 def test_evicted_title_of_a_stored_list_is_no_new_title() -> None:
     catalog = launched([0, 1])
     rows_C, score_C = np.array([-1, 0]), np.array([2, 1], np.float32)
-    assert select_titles(catalog, find_new_titles(catalog), rows_C, score_C, 2, 1).tolist() == [0, 1]
+    new = new_candidates(catalog, find_new_titles(catalog), rows_C)
+    assert select_titles(new, score_C, 2, 1).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from model.learner import Learner
 from model.pipeline import PreparedRequest, RankingPipeline, RankingRequest, RankResult, new_pipeline
 from model.signals import candidates
-from model.signals.candidates import CatalogSnapshot
 from model.signals.inputs import user_query
+from model.signals.snapshot import CatalogSnapshot, take_snapshot
 from model.state.stream_state import History
 from tests.support.learner import PLAY, RANKER, SETTINGS, RandomStream, state_differences, update
 
@@ -41,7 +41,7 @@ def trained_setup() -> Setup:
         RankingRequest(history.before(3), last.times[3], target, PLAY, 0, 3, 0),
         RankingRequest(history.before(1), last.times[0], target, PLAY, 0, 3, 2),
     ]
-    snapshot = candidates.take_snapshot(learner.stream_state)
+    snapshot = take_snapshot(learner.stream_state)
     learner.served_pipeline.prepare(snapshot, [history], requests)  # the first call may grow arrays
     return Setup(learner, learner.served_pipeline, snapshot, history, requests)
 
@@ -49,13 +49,13 @@ def trained_setup() -> Setup:
 def rank(made: Setup, pipeline: RankingPipeline, top_k: int = 0) -> list[RankResult]:
     """The results of the requests."""
     stream_state, results = made.learner.stream_state, []
-    text_NV = candidates.text_scores(made.snapshot, [request.history for request in made.requests])
+    text = candidates.text_scores(made.snapshot, [request.history for request in made.requests])
     pipeline.prepare(made.snapshot, [made.history], made.requests)
     for n, request in enumerate(made.requests):
         query = user_query(stream_state, request.history, request.now, request.delay)
         user = candidates.user_signals(made.snapshot, query)
         blocked = np.zeros(0, np.int32)
-        results.append(pipeline.rank(made.snapshot, PreparedRequest(request, n, user, text_NV[n], blocked), top_k))
+        results.append(pipeline.rank(made.snapshot, PreparedRequest(request, n, user, text[n], blocked), top_k))
     return results
 
 

@@ -80,7 +80,6 @@ def test_single_title_updates_equal_one_batch_update() -> None:
     for title in new:
         one_by_one.update_titles([title])
     at_once.update_titles(new)
-    at_once.sequence.refresh(at_once.stream_state.catalog)
     np.testing.assert_allclose(one_by_one.sequence.e_VP.numpy(), at_once.sequence.e_VP.numpy(), atol=1e-6)
     assert one_by_one.recommend(users(), now())[0].titles == at_once.recommend(users(), now())[0].titles
 

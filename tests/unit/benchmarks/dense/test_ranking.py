@@ -12,7 +12,7 @@ SIZE = 50
 
 @pytest.fixture(scope="module")
 def world() -> ScaleWorld:
-    return ScaleWorld(titles=1_500, users=60)
+    return ScaleWorld(titles=4_000, users=60)  # more than the titles of a catalog that is the pool of every query
 
 
 def test_lists_agree_with_those_of_the_product(world: ScaleWorld) -> None:

@@ -13,7 +13,7 @@ from infra.experiments.prequential import Measurement, MicroBatch, Observer, mic
 from model.learner import Learner, RankedEvent
 from model.metrics.baselines import Baselines
 from model.pipeline import PreparedRequest, RankingRequest
-from model.signals.candidates import CatalogSnapshot
+from model.signals.snapshot import CatalogSnapshot
 from model.state.stream_state import History, TitleMetadata, UserUpdate
 from streaming.records import ACTIVITY_HISTORY
 from tests.support.evaluation import DAY_S, SETTINGS, START_S, checkerboard, dataset_of, no_text, random_text

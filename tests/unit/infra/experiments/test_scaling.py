@@ -24,7 +24,7 @@ from infra.experiments.scaling import NO_BACKBONE, DelayedLists, parse_size, swe
 from model.learner import Learner, RankedEvent
 from model.pipeline import RankingRequest, new_pipeline
 from model.settings import PRESETS, BackboneSize, LearnerSettings, preset
-from model.signals import candidates
+from model.signals.snapshot import take_snapshot
 from model.state.stream_state import History
 from tests.support.evaluation import SETTINGS, SILENT, START_S, dataset_of, no_text
 
@@ -64,7 +64,7 @@ def test_delayed_lists_use_old_history_and_are_not_learned() -> None:
     history = History("u", np.arange(9), np.arange(9) * 1000, np.ones(9, np.int64))
     requests = [RankingRequest(history.before(k), 1000 * k, k, 1, 0, k) for k in range(9)]
     delayed = DelayedLists(settings, {}, first=0)
-    delayed.on_prepared(candidates.take_snapshot(learner.stream_state), [history], requests)
+    delayed.on_prepared(take_snapshot(learner.stream_state), [history], requests)
     assert {n: (context.history.rows_L.tolist(), context.made_at) for n, context in delayed.contexts.items()} == {
         4: ([0, 1], 1000),  # two events ago; event 0 has no history, and the others are not sampled
         8: ([0, 1, 2, 3, 4, 5], 5000),

@@ -63,7 +63,7 @@ def test_removing_titles_seen_since_moves_later_titles_up() -> None:
     ranker = Ranker(RANKER)  # untrained, so the linear score decides
 
     def ranks(target: int, *since: int) -> tuple[float, float]:
-        found = Candidates(np.arange(5), 5, signals_CF, score_V.copy())
+        found = Candidates(np.arange(5), 5, signals_CF, score_V[:5], np.arange(10, dtype=np.int32), score_V)
         known = ListContext(history_of([]), 0, len(since))
         return final_list_ranks(
             found, ranker, ListRead(target, known, np.zeros(0, np.int32), np.array(since, np.int32))

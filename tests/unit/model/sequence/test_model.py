@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.sequence import model as sequence
 from model.sequence.model import SequenceModel
 from model.settings import SequenceSettings
 from model.state.catalog import NOT_LAUNCHED
@@ -61,14 +60,6 @@ def test_long_history_event_sees_half_to_one_window(model: SequenceModel) -> Non
             changed[event - distance] = (changed[event - distance] + 5) % TITLES
             difference = abs(before(model, history(changed), events)[i] - original[i]).max()
             assert difference > 1e-6 if seen else difference < 1e-6
-
-
-@pytest.mark.parametrize(("length", "windows"), [(LIMIT, 1), (LIMIT + 1, 2)])
-def test_history_that_fits_is_one_window(length: int, windows: int) -> None:
-    parts = sequence._split(history(list(range(length))), [0, length - 1], LIMIT)
-    assert len(parts) == windows
-    assert [event for part in parts for event in part.events] == [0, length - 1]
-    assert not parts[0].truncated
 
 
 def test_refresh_of_new_titles_only_equals_full_refresh(model: SequenceModel) -> None:

@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 from model.signals.candidates import (
     TEXT_TITLES,
     Candidates,
+    Scores,
     generate_candidates,
     static_scores,
-    take_snapshot,
     text_scores,
     user_signals,
 )
-from model.signals.fill import Scores
 from model.signals.inputs import title_signals, user_query
+from model.signals.query_scores import AllScores
 from model.signals.ranker import Ranker
+from model.signals.snapshot import take_snapshot
 from model.signals.table import COLUMN, DENSE_SIGNALS
 from model.state.counters import WEEK_CLOCK
 from model.state.stream_state import History, StreamState
@@ -53,7 +54,7 @@ def candidates_of(
     history, stream_state = world.history(user), world.stream_state
     snapshot, query = take_snapshot(stream_state), user_query(stream_state, history, NOW, horizon)
     ranker = ranker or Ranker(RANKER)
-    scores = Scores(static_scores(snapshot, ranker), text_scores(snapshot, [history])[0], backbone)
+    scores = Scores(static_scores(snapshot, ranker), text_scores(snapshot, [history])[0], AllScores(backbone))
     extra_rows = np.zeros(0, np.int64)
     return generate_candidates(snapshot, ranker, user_signals(snapshot, query), scores, blocked, limit, extra_rows)
 
@@ -92,9 +93,9 @@ def test_invented_launches_hardly_change_the_centered_texts() -> None:
     stream_state.launch(title_metadata(f"t{row}", text_VE[row]) for row in range(titles))
     stream_state.count_event(History("u", *[np.zeros(0, np.int64)] * 3), 0, NOW)
     stream_state.launch([])  # all have settled: they launched long before NOW
-    before_VE = take_snapshot(stream_state).text_VE
+    before_VE = take_snapshot(stream_state).centered_text(np.arange(titles))
     stream_state.launch(title_metadata(f"new{n}", text_VE[titles])._replace(recorded=NOW) for n in range(64))
-    after_VE = take_snapshot(stream_state).text_VE[:titles]
+    after_VE = take_snapshot(stream_state).centered_text(np.arange(titles))
     assert np.einsum("ve,ve->v", before_VE, after_VE).min() > 0.999
 
 
@@ -147,8 +148,8 @@ def test_shortlist_is_ordered_by_linear_score() -> None:
     for user in range(USERS):
         everything = candidates_of(user, ranker)
         expected = everything.signals_CF[:, : len(DENSE_SIGNALS)] @ weights
-        np.testing.assert_allclose(everything.score_V[everything.rows_C], expected, rtol=1e-3, atol=1e-4)
-        assert (np.diff(everything.score_V[everything.rows_C]) <= 0).all()
+        np.testing.assert_allclose(everything.score_C, expected, rtol=1e-3, atol=1e-4)
+        assert (np.diff(everything.score_C) <= 0).all()
         shortlist = candidates_of(user, ranker, limit=7)
         assert shortlist.rows_C.tolist() == everything.rows_C[:7].tolist()
 
@@ -156,7 +157,7 @@ def test_shortlist_is_ordered_by_linear_score() -> None:
 def test_title_without_events_is_scored_from_metadata() -> None:
     found = candidates_of(0)
     assert COUNT[WITHOUT_EVENTS] == 0
-    assert np.isfinite(found.score_V[WITHOUT_EVENTS])
+    assert np.isfinite(found.score_C[list(found.rows_C).index(WITHOUT_EVENTS)])
     assert column(0, "no events").tolist() == [float(COUNT[title] == 0) for title in range(TITLES)]
     assert column(0, "text neighbor cooccurrence")[WITHOUT_EVENTS] > 0
     assert np.isfinite(found.signals_CF).all()
@@ -180,6 +181,6 @@ def test_blocked_unlaunched_and_withdrawn_titles_are_not_candidates() -> None:
         banned = {7, unlaunched, *blocked.tolist()}
         assert not banned & set(found.rows_C.tolist())
         assert found.shortlist_size == min(limit, TITLES + 1 - len(banned))
-        assert (found.score_V[list(banned)] == -np.inf).all()
+        assert (found.score_M[np.isin(found.considered_M, list(banned))] == -np.inf).all()
     everything = np.arange(TITLES, dtype=np.int32)
     assert candidates_of(2, blocked=everything, world=world, backbone=backbone).shortlist_size == 0

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from model.actions import ACTIONS
-from model.signals.candidates import build_signals, take_snapshot, user_signals
+from model.signals.candidates import signals_of, user_signals
 from model.signals.inputs import user_query
+from model.signals.query_scores import AllScores
+from model.signals.snapshot import take_snapshot
 from model.signals.table import COLUMN
 from model.signals.user_knn import RIDGE_PENALTY
 from model.state.stream_state import History, StreamState
@@ -42,12 +44,15 @@ class World:
             self.stream_state.count_event(self.history(user), row, ts, action)
             self.rows.setdefault(user, []).append(row)
         self.stream_state.launch([])  # the next micro-batch
+        self.stream_state.refresh()
         return self
 
     def column(self, name: str, user: str | History = "user") -> list[float]:
         history = user if isinstance(user, History) else self.history(user)
         snapshot, query = take_snapshot(self.stream_state), user_query(self.stream_state, history, NEW_YEAR)
-        signals_CF = build_signals(snapshot, user_signals(snapshot, query), np.arange(TITLES), 0.0)
+        signals = user_signals(snapshot, query)
+        no_scores = AllScores(np.zeros(TITLES, np.float32))
+        signals_CF = signals_of(snapshot, signals, np.arange(TITLES), no_scores, np.zeros(TITLES, np.float32), 0.0)
         return [float(value) for value in signals_CF[:, COLUMN[name]]]
 
     def idf(self, row: int) -> float:

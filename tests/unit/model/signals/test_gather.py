@@ -28,13 +28,13 @@ def gathered(user: int, scratch: Scratch | None = None) -> UserSignals:
 
 def summed(user: int, name: str) -> NDArray[np.float32]:
     """A sum over pairs, for every title."""
-    value_V: NDArray[np.float32] = gathered(user).summed_VF[:, COLUMN[name] - STATICS]
+    value_V: NDArray[np.float32] = gathered(user).pool.summed_PF[:TITLES, COLUMN[name] - STATICS]
     return value_V
 
 
 def matched(user: int, name: str) -> NDArray[np.float32]:
     """A match of each title with the user."""
-    value_V: NDArray[np.float32] = gathered(user).matched_FV[COLUMN[name] - STATICS - SUMS]
+    value_V: NDArray[np.float32] = gathered(user).pool.matched_FP[COLUMN[name] - STATICS - SUMS, :TITLES]
     return value_V
 
 
@@ -142,7 +142,7 @@ def test_user_profile_has_session_events_idle_time_and_liking() -> None:
 
 def test_unknown_user_has_no_sums_and_no_profile() -> None:
     signals = gathered(USERS + 1)
-    assert not signals.summed_VF.any()
+    assert not signals.pool.summed_PF.any()
     assert not signals.genre_profile_2G.any()
     assert signals.facts.year_weight == 0
     assert set(matched(USERS + 1, "year proximity").tolist()) == {np.float32(0.3)}
@@ -153,5 +153,7 @@ def test_buffers_of_another_user_change_nothing() -> None:
     gathered(3, scratch)
     used, new = gathered(1, scratch), gathered(1)
     assert used.facts == new.facts
-    for name in ("summed_VF", "matched_FV", "similarity_U", "genre_profile_2G"):
+    for name in ("similarity_U", "genre_profile_2G", "year_profile_Y"):
         np.testing.assert_array_equal(getattr(used, name), getattr(new, name), err_msg=name)
+    for name in ("summed_PF", "matched_FP", "slot_V", "row_P", "mark_P"):
+        np.testing.assert_array_equal(getattr(used.pool, name), getattr(new.pool, name), err_msg=name)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from model.actions import ACTIONS, LIKING
-from model.signals.inputs import title_signals, user_query
+from model.signals.inputs import inverse_root_count, text_weights, title_signals, user_query
 from model.signals.table import STATIC_SIGNALS
 from model.state.stream_state import History, StreamState
 from tests.support.learner import LARGE_STATE, PLAY, random_unit_vectors, title_metadata
@@ -58,13 +58,18 @@ def test_title_signals_equal_the_counted_events() -> None:
     for n in range(3):
         stream_state.count_event(history(stream_state, f"u{n}", []), 1, n)
     stream_state.count_event(history(stream_state, "u9", []), 2, 3)
+    stream_state.refresh()
     titles = title_signals(stream_state)
     assert titles.candidate_V.tolist() == [True] * 4 + [False, True, False]
-    assert titles.has_text_V.tolist() == [True] * 5 + [False, False]
+    assert (titles.inverse_distance_V > 0).tolist() == [True] * 5 + [False, False]
     static = dict(zip(STATIC_SIGNALS, titles.static_VF.T, strict=True))
-    np.testing.assert_allclose(titles.inv_sqrt_count_V, 1 / np.sqrt([1, 4, 2, 1, 1, 1, 1]))
+    roots = [inverse_root_count(titles.interactions, row) for row in range(7)]
+    np.testing.assert_allclose(roots, 1 / np.sqrt([1, 4, 2, 1, 1, 1, 1]), rtol=1e-6)
     np.testing.assert_allclose(static["popularity total"], np.log1p([0, 3, 1, 0, 0, 0, 0]))
     assert static["no events"].tolist() == [1, 0, 0, 1, 1, 1, 1]
     assert static["one event"].tolist() == [0, 0, 1, 0, 0, 0, 0]
-    assert (titles.text_weight_VK.sum(1) < 1).all()
+    weight_K = np.zeros(titles.text_cosine_VK.shape[1], np.float32)
+    for row in range(7):
+        text_weights(titles, row, weight_K)
+        assert weight_K.sum() < 1
     assert (titles.year_V[5], titles.released_V[5]) == (1999, 7)

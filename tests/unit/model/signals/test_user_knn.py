@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from model.signals.fill import Scratch, new_scratch
 from model.signals.inputs import title_signals, user_query
+from model.signals.pool import take_slot, truncate
 from model.signals.table import Summed
 from model.signals.user_knn import (
     KNN_SIZE,
@@ -94,14 +95,20 @@ def scratch_for(stream_state: StreamState) -> Scratch:
 def answer_of(world: World, history: History, scratch: Scratch | None = None) -> Answer:
     stream_state = world.stream_state
     s = scratch_for(stream_state) if scratch is None else scratch
-    s.summed_VF[:] = 0
+    truncate(s.pool, 0)
+    for row in range(len(s.pool.slot_V)):
+        take_slot(s.pool, row)
     add_user_knn_signals(user_query(stream_state, history, 0), title_signals(stream_state), s)
-    assert not s.weight_V.any()
+    assert not s.weight_P.any()
+    assert not s.pool.mark_P.any()
     found = s.touched_U[: list(s.touched_U).index(-1)].tolist()
     assert sorted(found) == np.flatnonzero(s.similarity_U).tolist()
     indices = stream_state.user_store.user_indices
     names = dict(zip(indices.values(), indices, strict=True))
-    return Answer(s.summed_VF.T.copy(), {names[user_index]: float(s.similarity_U[user_index]) for user_index in found})
+    return Answer(
+        s.pool.summed_PF[: len(s.pool.slot_V)].T.copy(),
+        {names[user_index]: float(s.similarity_U[user_index]) for user_index in found},
+    )
 
 
 def random_world(users: int, titles: int, events: int, max_seen: int = 4096, removal: bool = False) -> World:

@@ -22,12 +22,10 @@ from model.state.counters import (
     event_weight,
     evict_titles,
     load_counters,
-    log_hours_since_event,
-    log_popularity,
-    mean_liking,
     resized,
 )
 from model.state.event_evidence import Evidence
+from tests.support.statics import log_hours_since_event, log_popularity, mean_liking
 
 HOUR_MS = 3_600_000
 NOTHING = np.zeros(0, np.int32)

@@ -6,11 +6,11 @@ import pytest
 from msgspec import structs
 
 from model.learner import Learner
-from model.state.counters import log_popularity
 from streaming.records import Activity, NewEvent
 from streaming.state.log_learner import LogLearner
 from streaming.state.log_settings import LogSettings
 from tests.support.learner import PLAY, SETTINGS, LogBuilder, activity
+from tests.support.statics import log_popularity
 
 DAY_MS = 86_400_000
 

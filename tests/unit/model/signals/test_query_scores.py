@@ -1,0 +1,48 @@
+"""The best titles by a query's scores, the scores of given titles, and blocks of queries."""
+
+import numpy as np
+import pytest
+
+from model.signals.query_scores import BLOCK_QUERIES, AllScores, BatchScores, no_scores
+
+
+@pytest.mark.parametrize("titles", [1_000, 20_000])
+def test_best_titles_have_the_highest_scores(titles: int) -> None:
+    scores = AllScores(np.random.default_rng(titles).normal(size=titles).astype(np.float32))
+    best_M = scores.best(300)
+    assert 200 < len(best_M) < 450
+    assert scores.score_V[best_M].min() >= np.delete(scores.score_V, best_M).max()
+
+
+def test_small_catalog_is_the_best_as_a_whole() -> None:
+    assert AllScores(np.arange(20, dtype=np.float32)).best(300).tolist() == list(range(20))
+
+
+def test_titles_with_equal_scores_are_not_chosen() -> None:
+    assert len(AllScores(np.zeros(5_000, np.float32)).best(300)) == 0
+
+
+def test_scores_of_given_titles() -> None:
+    assert AllScores(np.arange(20, dtype=np.float32)).of(np.array([3, 19, 3])).tolist() == [3, 19, 3]
+
+
+def test_queries_are_computed_in_blocks() -> None:
+    product_NV = np.random.default_rng(1).normal(size=(2 * BLOCK_QUERIES + 5, 40)).astype(np.float32)
+    parts: list[slice] = []
+
+    def compute(part: slice) -> np.ndarray:
+        parts.append(part)
+        return product_NV[part]
+
+    batch = BatchScores(len(product_NV), compute)
+    assert len(batch) == len(product_NV)
+    for n in range(len(product_NV)):
+        np.testing.assert_array_equal(batch[n].score_V, product_NV[n])
+    assert [(part.start, part.stop) for part in parts] == [(0, 32), (32, 64), (64, 69)]
+    np.testing.assert_array_equal(batch[-1].score_V, product_NV[-1])
+    with pytest.raises(IndexError):
+        batch[len(product_NV)]
+
+
+def test_no_scores_are_zero() -> None:
+    assert no_scores(3, 7)[2].score_V.tolist() == [0.0] * 7
