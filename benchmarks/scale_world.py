@@ -142,6 +142,7 @@ class ScaleWorld:
         sum_E = text_VE.sum(axis=0, dtype=np.float64)
         center = {"center_E": (sum_E / titles).astype(np.float32), "sum_2E": np.stack([sum_E, sum_E])}
         catalog.text_center.load_state_dict({**center, "texts_2": np.full(2, titles)}, text_VE)
+        catalog.text_cells.update(text_VE, np.arange(titles))
 
     def _fill_counters(self) -> None:
         counters, titles, pool = self.state.counters, self.titles, self._draw(1 << 20)

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-FORMAT: Final = 11  # raise it when the names or the meaning of stored fields change
+FORMAT: Final = 12  # raise it when the names or the meaning of stored fields change
 PIN_FILE: Final = "pinned"
 MANIFEST: Final = "manifest.json"
 _FILE_NAME: Final = re.compile(r"([A-Za-z0-9_-]+)\.(state|safetensors)")  # of a part

@@ -31,7 +31,7 @@ from model.sequence.model import SequenceModel
 from model.settings import LearnerSettings, with_text_width
 from model.signals import candidates
 from model.signals.inputs import user_query
-from model.signals.query_scores import AllScores
+from model.signals.query_scores import QueryScores
 from model.signals.snapshot import CatalogSnapshot, take_snapshot
 from model.state.embedding_space import EmbeddingSpace
 from model.state.event_evidence import repeat_number
@@ -237,7 +237,7 @@ class Learner:
                 events.append(self._count(request, {}, {}))
                 continue
             n += 1
-            prepared = self._prepared(snapshot, request, n, text[n])
+            prepared = self._read(snapshot, request, n, text[n])
             results = {name: one.rank(snapshot, prepared, self.top_k) for name, one in self.pipelines.items()}
             if request.delay:  # only the ranker learns from it
                 continue
@@ -247,7 +247,7 @@ class Learner:
             events.append(self._count(request, ranks, top if self.top_k else {}))
         return events, snapshot
 
-    def _prepared(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, text: AllScores) -> PreparedRequest:
+    def _read(self, snapshot: CatalogSnapshot, request: RankingRequest, n: int, text: QueryScores) -> PreparedRequest:
         stream_state, delay = self.stream_state, request.delay
         query = user_query(stream_state, request.history, request.now, delay)
         user = candidates.user_signals(snapshot, query)

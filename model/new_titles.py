@@ -88,8 +88,9 @@ def _rank_in_group(group_M: NDArray[np.int64]) -> NDArray[np.int64]:
     """The position of each entry among the entries of its group."""
     order_M = np.argsort(group_M, kind="stable")
     sorted_M = group_M[order_M]
+    first_G = np.flatnonzero(np.diff(sorted_M, prepend=sorted_M[:1] - 1))
     rank_M = np.empty(len(group_M), np.int64)
-    rank_M[order_M] = np.arange(len(group_M)) - np.searchsorted(sorted_M, sorted_M)
+    rank_M[order_M] = np.arange(len(group_M)) - np.repeat(first_G, np.diff(first_G, append=len(group_M)))
     return rank_M
 
 

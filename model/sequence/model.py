@@ -23,9 +23,10 @@ from model.sequence.objective import StepReport, train_step
 from model.sequence.optimizers import Optimizers, RowwiseAdagrad
 from model.sequence.windows import Window, split, stack
 from model.settings import SequenceSettings
-from model.signals.query_scores import BatchScores
+from model.signals.query_scores import AllScores, BatchScores, CellScores, QueryScores
 from model.state.catalog import Catalog
 from model.state.stream_state import History
+from model.state.title_cells import TitleCells
 
 TEXT_LAYERS: Final = "tower.text"  # part of the names of all weights that read text embeddings
 
@@ -45,6 +46,7 @@ class SequenceModel:
         self.optimizers = Optimizers(self.network, rows, settings.optim)
         self.replay_buffer = ReplayBuffer(settings.replay_capacity, settings.network.max_history)
         self._tower_VD, self._e_VP, self.titles = torch.zeros(0), torch.zeros(0), 0  # the tables have spare rows
+        self.cells = TitleCells(seed)  # of e_VP
         self._link_served_weights()
 
     def refresh(self, catalog: Catalog, rows: NDArray[np.int64] | None = None) -> None:
@@ -62,6 +64,7 @@ class SequenceModel:
         )
         self.titles = len(catalog)
         self._tower_VD[at], self._e_VP[at] = tower_MD, e_MP
+        self.cells.update(self.e_VP.numpy(), rows)
 
     @property
     def tower_VD(self) -> Tensor:
@@ -89,8 +92,18 @@ class SequenceModel:
 
     def scores_of(self, query_NP: Tensor) -> BatchScores:
         """The logits of these queries, for all titles as they are encoded now."""
-        e_VP = self.e_VP
-        return BatchScores(len(query_NP), lambda part: (query_NP[part] @ e_VP.T).numpy())
+        e_VP, cells = self.e_VP, self.cells
+
+        def compute(part: slice) -> Sequence[QueryScores]:
+            if not cells.is_ready:
+                return [AllScores(score_V) for score_V in (query_NP[part] @ e_VP.T).numpy()]
+            queries = query_NP[part].numpy()
+            return [
+                CellScores(query_P, e_VP.numpy(), proposed_M)
+                for query_P, proposed_M in zip(queries, cells.proposed(queries), strict=True)
+            ]
+
+        return BatchScores(len(query_NP), compute)
 
     @torch.no_grad()
     def task_probabilities(self, task: str, hidden_ND: Tensor, title_N: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -174,7 +187,8 @@ class SequenceModel:
         """The part of the state that scoring needs."""
         served = {name: value.clone() for name, value in self.served.state_dict().items()}
         vectors = {"tower_VD": self.tower_VD[:titles].clone(), "e_VP": self.e_VP[:titles].clone()}
-        return {"served": served, "rows": self.optimizers.rows.table_VI[:titles].clone(), **vectors}
+        rows, cells = self.optimizers.rows.table_VI[:titles].clone(), self.cells.state_dict(titles)
+        return {"served": served, "rows": rows, "cells": cells, **vectors}
 
     def training_state(self, titles: int) -> dict[str, Any]:
         """The part of the state that only training needs."""
@@ -194,6 +208,7 @@ class SequenceModel:
         self.optimizers.rows.squares_V = torch.zeros(len(state["rows"]))
         self._tower_VD, self._e_VP = state["tower_VD"].clone(), state["e_VP"].clone()
         self.titles = len(self._e_VP)
+        self.cells.load_state_dict(state["cells"])
         for name in self.optimizers.dense.average:
             self.optimizers.dense.average[name] = state["served"][name].clone()
         self._link_served_weights()

@@ -20,7 +20,7 @@ from model.signals.fill import UserSignals, fill_signals
 from model.signals.gather import add_titles, gather_user_signals, match_text_neighbors
 from model.signals.inputs import Query
 from model.signals.pool import ALL_TITLES, Pool, truncate
-from model.signals.query_scores import AllScores, BatchScores, QueryScores
+from model.signals.query_scores import AllScores, BatchScores, CellScores, QueryScores
 from model.signals.ranker import Ranker
 from model.signals.snapshot import CatalogSnapshot
 from model.signals.table import COLUMN, SIGNALS, STATICS, SUMS, Matched
@@ -91,11 +91,17 @@ def text_scores(snapshot: CatalogSnapshot, histories: Sequence[History]) -> Batc
             profile_NE[n] = profile_E / max(float(np.linalg.norm(profile_E)), 1e-6)
     queries, text, center_E = map(torch.from_numpy, (profile_NE, text_VE, center.center_E))
 
-    def compute(part: slice) -> NDArray[np.float32]:
+    def compute(part: slice) -> Sequence[QueryScores]:
         """The product with the centered texts, which are not stored: (text - center) times the inverse distance."""
-        cosine_NV: NDArray[np.float32] = (queries[part] @ text.T - (queries[part] @ center_E)[:, None]).numpy()
+        offset_N = queries[part] @ center_E
+        if catalog.text_cells.is_ready:
+            proposed = catalog.text_cells.proposed(profile_NE[part])
+            each = zip(profile_NE[part], proposed, offset_N.tolist(), strict=True)
+            scale_V = center.inverse_distance_V
+            return [CellScores(profile_E, text_VE, rows, offset, scale_V) for profile_E, rows, offset in each]
+        cosine_NV: NDArray[np.float32] = (queries[part] @ text.T - offset_N[:, None]).numpy()
         cosine_NV *= center.inverse_distance_V[: len(text_VE)]
-        return cosine_NV
+        return [AllScores(cosine_V) for cosine_V in cosine_NV]
 
     return BatchScores(len(histories), compute)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from model.state.id_table import shared_id
 from model.state.text_center import TextCenter
 from model.state.text_neighbors import TextNeighbors
+from model.state.title_cells import TitleCells
 
 NOT_LAUNCHED: Final = np.iinfo(np.int64).max  # launch sequence of a title that is not launched or is withdrawn
 UNKNOWN_DATE: Final = np.iinfo(np.int64).min  # release date of a title without one
@@ -58,7 +59,8 @@ class Catalog:
         self.stamp_V = np.zeros(capacity, np.int64)  # newest stamp of a record of the title, us; 0 if it has none
         self.text_neighbors = TextNeighbors(capacity)
         self.text_center = TextCenter(d_text, capacity)
-        self._changed_texts: list[int] = []  # rows whose text changed since the last `update_texts`
+        self.text_cells = TitleCells()
+        self._changed_texts: list[int] = []  # rows that are new or whose text changed since `update_texts`
         self.free: list[int] = []  # rows of evicted titles
 
     def __len__(self) -> int:
@@ -123,20 +125,22 @@ class Catalog:
         Call it once per batch, because it compares with all titles.
         """
         semantic_VE = self.semantic_VE[: len(self)]
+        changed_M = np.array(sorted(set(self._changed_texts)), np.int64)
+        self.text_cells.update(semantic_VE, changed_M)
         if len(due_M := np.flatnonzero(settled_V & ~self.text_neighbors.settled_V[: len(self)])):
-            self.text_neighbors.settle(semantic_VE, due_M)
+            self.text_neighbors.settle(semantic_VE, due_M, self.text_cells)
             self.text_center.settle(semantic_VE[due_M])
         if rows:
-            self.text_neighbors.update(semantic_VE, sorted(set(rows)))
-        self.text_center.update(semantic_VE, np.array(self._changed_texts, np.int64))
+            self.text_neighbors.update(semantic_VE, sorted(set(rows)), self.text_cells)
+        self.text_center.update(semantic_VE, changed_M)
         self._changed_texts = []
 
     def restart_text(self, d_text: int) -> None:
         """Drop all text embeddings, and expect ones of another width or encoder from now on."""
         self.semantic_VE = np.zeros((self.capacity, d_text), np.float32)
         self.text_neighbors = TextNeighbors(self.capacity)
-        self.text_center = TextCenter(d_text, self.capacity)
-        self._changed_texts = []
+        self.text_center, self.text_cells = TextCenter(d_text, self.capacity), TitleCells()
+        self._changed_texts = list(range(len(self)))
 
     def withdraw(self, row: int) -> None:
         """Remove the title from the candidates; its id and its events stay."""
@@ -176,6 +180,7 @@ class Catalog:
             "free": list(self.free),
             "text_neighbors": self.text_neighbors.state_dict(len(self)),
             "text_center": self.text_center.state_dict(),
+            "text_cells": self.text_cells.state_dict(len(self)),
             "changed_texts": list(self._changed_texts),
             **arrays,
         }
@@ -189,6 +194,7 @@ class Catalog:
             getattr(self, name)[: len(self.ids)] = state[name]
         self.text_neighbors.load_state_dict(state["text_neighbors"])
         self.text_center.load_state_dict(state["text_center"], self.semantic_VE[: len(self.ids)])
+        self.text_cells.load_state_dict(state["text_cells"])
         self._changed_texts = list(state["changed_texts"])
 
     def _add_row(self, title: str) -> int:
@@ -202,6 +208,7 @@ class Catalog:
                 self._grow()
             self.ids.append(title)
         self.rows[title] = row
+        self._changed_texts.append(row)
         return row
 
     def _grow(self) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from model.signals.query_scores import BLOCK_QUERIES, AllScores, BatchScores, no_scores
+from model.signals.query_scores import BLOCK_QUERIES, AllScores, BatchScores, CellScores, no_scores
 
 
 @pytest.mark.parametrize("titles", [1_000, 20_000])
@@ -30,19 +30,34 @@ def test_queries_are_computed_in_blocks() -> None:
     product_NV = np.random.default_rng(1).normal(size=(2 * BLOCK_QUERIES + 5, 40)).astype(np.float32)
     parts: list[slice] = []
 
-    def compute(part: slice) -> np.ndarray:
+    def compute(part: slice) -> list[AllScores]:
         parts.append(part)
-        return product_NV[part]
+        return [AllScores(score_V) for score_V in product_NV[part]]
 
     batch = BatchScores(len(product_NV), compute)
     assert len(batch) == len(product_NV)
     for n in range(len(product_NV)):
-        np.testing.assert_array_equal(batch[n].score_V, product_NV[n])
+        np.testing.assert_array_equal(batch[n].of(np.arange(40)), product_NV[n])
     assert [(part.start, part.stop) for part in parts] == [(0, 32), (32, 64), (64, 69)]
-    np.testing.assert_array_equal(batch[-1].score_V, product_NV[-1])
+    np.testing.assert_array_equal(batch[-1].of(np.arange(40)), product_NV[-1])
     with pytest.raises(IndexError):
         batch[len(product_NV)]
 
 
 def test_no_scores_are_zero() -> None:
-    assert no_scores(3, 7)[2].score_V.tolist() == [0.0] * 7
+    assert no_scores(3, 7)[2].of(np.arange(7)).tolist() == [0.0] * 7
+
+
+def test_scores_of_proposed_titles_equal_the_products() -> None:
+    random = np.random.default_rng(2)
+    vector_VP, query_P = random.normal(size=(3_000, 16)).astype(np.float32), random.normal(size=16).astype(np.float32)
+    scale_V, proposed_M = random.random(3_000, np.float32), np.arange(0, 3_000, 2)
+    scores = CellScores(query_P, vector_VP, proposed_M, 0.5, scale_V)
+    exact_V = (vector_VP @ query_P - 0.5) * scale_V
+    np.testing.assert_allclose(scores.of(np.arange(3_000)), exact_V, rtol=1e-4, atol=1e-5)
+    best_M = scores.best(100)
+    assert set(best_M) <= set(proposed_M)
+    assert exact_V[best_M].min() >= exact_V[np.setdiff1d(proposed_M, best_M)].max() - 1e-5
+    np.testing.assert_allclose(
+        CellScores(query_P, vector_VP, proposed_M).of(proposed_M), vector_VP[::2] @ query_P, rtol=1e-3, atol=1e-4
+    )
