@@ -179,7 +179,7 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
         default=4, ge=1, le=64, description="files of a recovery store; fixed once it exists"
     )
     threads: int = Field(default=1, ge=1, description="threads for numeric code in each flow")
-    seed: int = Field(default=0, ge=0, description="random seed")
+    seed: int = Field(default=0, ge=0, le=2_147_483_647, description="random seed")
     lease_seconds: float = Field(
         default=15, gt=0, description="seconds of silence after which another process may take over a flow"
     )

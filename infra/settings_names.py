@@ -90,11 +90,14 @@ def _is_of_a_service(variable: str) -> bool:
 def _text(file: Path) -> str:
     """The content of a settings file; empty if there is none. Raises SettingsError if it is no text file."""
     try:
-        return file.read_text(encoding="utf-8") if file.exists() else ""
+        content = file.read_text(encoding="utf-8") if file.exists() else ""
     except UnicodeDecodeError as error:
         raise SettingsError(f"{file} is not UTF-8 (byte {error.start}): save it as UTF-8.") from None
     except OSError as error:
         raise SettingsError(f"{file} cannot be read: {error.strerror}.") from None
+    if content.startswith("\ufeff"):
+        raise SettingsError(f"{file} begins with a byte order mark: save it as UTF-8 without one.")
+    return content
 
 
 def _refuse_unknown(names: Iterable[str], known: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from infra.cli import evaluate, experiments, operations
 from infra.cli.check import check
-from infra.cli.options import DEFAULT_RATING_MAX, AsJson, Events, RatingMax, Text, Titles
+from infra.cli.options import DEFAULT_RATING_MAX, AsJson, Events, RatingMax, Text, Titles, UserId
 from infra.errors import PremiereError
 
 # Of a file system: no bug of a command, whichever file it writes.
@@ -52,7 +52,6 @@ Broker = Annotated[
     Literal["embedded", "apache"] | None, typer.Option(help="The broker to start; default: the setting `broker`.")
 ]
 Speed = Annotated[float | None, typer.Option(min=1e-9, help="Multiple of the speed of the recorded events.")]
-UserId = Annotated[str, typer.Argument(help="The user's id.")]
 Wait = Annotated[float, typer.Option(min=0.1, help="Maximum seconds to wait for the result.")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 import typer
 
-from infra.cli.options import AsJson
+from infra.cli.options import AsJson, UserId
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 VersionNumber = Annotated[int, typer.Argument(min=0, help="The number of the version.")]
@@ -45,7 +45,7 @@ def reset(yes: Yes = False) -> None:
 
 
 def erase_user(
-    user: Annotated[str, typer.Argument(help="The user's id.")],
+    user: UserId,
     wait: Annotated[float, typer.Option(min=0, help="Maximum seconds to wait until it has taken effect.")] = 60.0,
 ) -> None:
     """Erase a user's data from all stores that the flows write, and list the copies that remain and until when."""

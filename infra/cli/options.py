@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 import typer
 
 from infra.output_files import check_writable, output_errors
+from streaming.records import MAX_ID_BYTES
 
 if TYPE_CHECKING:
     from features.text_encoders import Encoder
     from infra.data.datasets import Dataset
     from infra.settings import Settings
     from model.settings import LearnerSettings
+
+
+def _checked_user_id(value: str) -> str:
+    if not 1 <= len(value.encode()) <= MAX_ID_BYTES:
+        raise typer.BadParameter(f"a user id has 1 to {MAX_ID_BYTES} bytes")
+    return value
+
 
 Events = Annotated[
     Path | None, typer.Option(help="Events: a CSV or Parquet file with the columns user, item and ts (Unix seconds).")
@@ -30,6 +38,7 @@ Repeats = Annotated[bool, typer.Option("--repeats", help="Users repeat titles: r
 Limit = Annotated[int | None, typer.Option(min=10, help="Use only this number of events, from the beginning.")]
 Report = Annotated[Path | None, typer.Option(help="Write the report to this JSON file.")]
 Figure = Annotated[Path | None, typer.Option(help="Draw the results to this PNG file.")]
+UserId = Annotated[str, typer.Argument(help="The user's id.", callback=_checked_user_id)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 DEFAULT_RATING_MAX: Final = 5.0

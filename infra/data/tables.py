@@ -127,11 +127,13 @@ def read_table(path: Path, findings: Findings | None = None) -> Table:
             rows = pq.ParquetFile(path).read()
             _check_names(path, rows.column_names)
             return Table(str(path), rows.to_pandas(ignore_metadata=True), findings)
-        if path.name.endswith((".csv", ".csv.gz")):
+        if path.name.lower().endswith((".csv", ".csv.gz")):
             data = path.read_bytes()
-            return _parse_csv(path, gzip.decompress(data) if path.suffix == ".gz" else data, findings)
+            return _parse_csv(path, gzip.decompress(data) if path.suffix.lower() == ".gz" else data, findings)
     except _READ_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror  # without the number and the path again
         raise DataError(f"{path} cannot be read: {reason}.") from error
     raise DataError(f"{path} is neither CSV nor Parquet: name it .csv, .csv.gz or .parquet.")
 

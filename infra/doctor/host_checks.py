@@ -46,7 +46,8 @@ def folder_findings(folder: Path) -> Iterator[Finding]:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        yield Finding("error", "disk", f"{folder} cannot be written ({error.strerror})", "Set PREMIERE_DATA_DIR.")
+        reason = "it is a file" if folder.is_file() else error.strerror
+        yield Finding("error", "disk", f"{folder} cannot be written ({reason})", "Set PREMIERE_DATA_DIR.")
         return
     for path in (folder / name for name in FOLDERS):
         if path.exists() and not path.is_dir():

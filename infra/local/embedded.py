@@ -35,6 +35,30 @@ REFUSED_REDIS_COMMANDS: Final = (
 READY_CHECK_INTERVAL_S: Final = 0.05
 
 
+_running: Final[list[tuple[str, subprocess.Popen[bytes]]]] = []  # services of this process, by their names
+
+
+def check_services() -> None:
+    """Raises ServiceError if a service that this process started has ended."""
+    for name, process in _running:
+        if (code := process.poll()) is not None:
+            raise ServiceError(
+                f"{name} has ended ({'killed by signal' if code < 0 else 'exit code'} {abs(code)}). What it kept in "
+                "memory is lost: start again, so that the flows read what is still there."
+            )
+
+
+@contextmanager
+def _running_service(name: str, process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Let `check_services` watch the process during the context, then stop it."""
+    _running.append((name, process))
+    try:
+        yield
+    finally:
+        _running.remove((name, process))
+        stop(process)
+
+
 @contextmanager
 def start_kafka(
     folder: Path, kafka_home: Path | None = None, broker: str | None = None, port: int = 0
@@ -51,10 +75,8 @@ def start_kafka(
         return _start_apache(log, kafka_home, port) if is_apache(kafka_home, broker) else _start_tansu(log, port)
 
     process, address = _start_with_retries(start, folder / "kafka.log")
-    try:
+    with _running_service("The broker", process):
         yield address
-    finally:
-        stop(process)
 
 
 def is_apache(kafka_home: Path | None, broker: str | None) -> bool:
@@ -91,10 +113,8 @@ def start_redis(folder: Path, port: int = 0, keep: bool = False, password: str =
         return _start_redis(log, port or free_port(), keep, config, password)
 
     process, url = _start_with_retries(start, folder / "redis.log")
-    try:
+    with _running_service("The Redis", process):
         yield url
-    finally:
-        stop(process)
 
 
 def free_port() -> int:
@@ -136,7 +156,7 @@ def _start_tansu(log: Path, port: int) -> _StartedService:
 
 
 def _start_redis(log: Path, port: int, keep: bool, config: Path, password: str) -> _StartedService:
-    url = f"redis://{f':{password}@' if password else ''}{LOOPBACK}:{port}/0"
+    url = f"redis://{f'default:{password}@' if password else ''}{LOOPBACK}:{port}/0"  # redis-cli 6.2 needs the name
     command = [redis_server(), str(config), "--port", str(port), "--bind", LOOPBACK]
     append = "yes" if keep else "no"
     command += ["--save", "", "--appendonly", append, "--daemonize", "no", "--dir", str(log.parent)]

@@ -7,6 +7,7 @@ from typing import Final
 import typer
 
 from infra.doctor.command import refuse_folder, refuse_start
+from infra.local.embedded import check_services
 from infra.local.services import REDIS_URL_FILE, start_services
 from infra.local.supervisor import FLOWS, RestartPolicy, Supervisor
 from infra.local.terminal import on_hangup
@@ -32,6 +33,7 @@ def up(settings: Settings, kafka_port: int = 0, redis_port: int = 0) -> None:
                 _print_addresses(ready, has_own_redis=not settings.redis_url)
                 while True:
                     flows.check()
+                    check_services()
                     time.sleep(CHECK_INTERVAL_S)
     except KeyboardInterrupt:
         typer.echo("Stopped.")

@@ -164,8 +164,9 @@ def as_json(status: Status, newest: tuple[int, Version] | None) -> dict[str, Any
         "events": {
             "accepted": int(features.value("premiere_events_total")),
             "duplicates": status.duplicates,
-            "dead_letters": {k: int(v) for k, v in features.by_label("premiere_dead_letters_total", "reason").items()},
+            "dead_letters": _dead_letters(features),
         },
+        "titles": {"dead_letters": _dead_letters(status.scrape("titles"))},
         "learner": {name: learn.value(metric) for name, metric in LEARNER_METRICS.items()},
         "loss": learn.by_label("premiere_learner_loss", "part"),
         "version": version,
@@ -173,6 +174,15 @@ def as_json(status: Status, newest: tuple[int, Version] | None) -> dict[str, Any
         "end_to_end_latency_ms": {kind: quantiles_ms(status.end_to_end_latency(kind)) for kind in RECORD_KINDS},
         **metric_totals.mean_table(metric_totals.learner_totals(learn)),
     }
+
+
+def _dead_letters(scrape: Scrape) -> dict[str, int]:
+    """A flow's dead letters by kind."""
+    return {kind: int(count) for kind, count in scrape.by_label("premiere_dead_letters_total", "reason").items()}
+
+
+def _nonzero(letters: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in letters.items() if count) or "none"
 
 
 def print_status(status: Status, newest: tuple[int, Version] | None, console: Console | None = None) -> None:
@@ -200,11 +210,12 @@ def _summary_table(found: dict[str, Any]) -> RenderableType:
         crashed = f", {restarts} restart{'s' if restarts > 1 else ''} after a crash" if restarts else ""
         grid.add_row(flow, (f"[red]{phase}[/red]" if phase == NOT_RUNNING else phase) + crashed)
     learner, events, version = found["learner"], found["events"], found["version"]
-    dead = ", ".join(f"{count:,} {reason}" for reason, count in events["dead_letters"].items() if count)
     grid.add_row(
         "events",
-        f"{events['accepted']:,} accepted, {events['duplicates']:,} duplicates, dead letters: {dead or 'none'}",
+        f"{events['accepted']:,} accepted, {events['duplicates']:,} duplicates, dead letters of "
+        f"features: {_nonzero(events['dead_letters'])}",
     )
+    grid.add_row("titles", f"dead letters of titles: {_nonzero(found['titles']['dead_letters'])}")
     grid.add_row(
         "learner",
         f"{learner['learned_events']:,.0f} events, {learner['events_per_second']:,.0f}/s, "

@@ -24,25 +24,27 @@ def print_letters(
         console.print("No dead letters." if reason is None else f"No dead letters with the reason {reason!r}.")
     else:
         console.print(_reason_table(listing))
+        console.print("Examples:", *_examples(listing), sep="\n", markup=False, highlight=False, soft_wrap=True)
         for letter in listing.newest:
             console.print(_letter_text(letter), markup=False, highlight=False, soft_wrap=True)
 
 
 def _reason_table(listing: Listing) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("reason", no_wrap=True)
     for name in ("letters", "duplicates", "resent", "uncertain"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("newest", no_wrap=True)
-    table.add_column("example", overflow="fold", ratio=1)
     for name, group in sorted(listing.reasons.items()):
         counts = [f"{count:,}" for count in (group.letters, group.duplicates, group.resent, group.uncertain)]
-        newest = group.newest
-        example = ("", "")
-        if newest is not None:
-            example = _time(newest, "%m-%d %H:%M:%S"), escape(newest.reason.partition(": ")[2])
-        table.add_row(escape(name), *counts, *example)
+        newest = "" if group.newest is None else _time(group.newest, "%m-%d %H:%M:%S")
+        table.add_row(escape(name), *counts, newest)
     return table
+
+
+def _examples(listing: Listing) -> list[str]:
+    """The whole reason of the newest letter of each kind."""
+    return [f"  {group.newest.reason}" for _, group in sorted(listing.reasons.items()) if group.newest is not None]
 
 
 def _letter_text(letter: DeadLetter) -> str:

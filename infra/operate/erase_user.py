@@ -14,13 +14,13 @@ from confluent_kafka import KafkaException, Producer
 from redis.exceptions import RedisError
 
 from features.redis_address import connect
-from infra.errors import PremiereError, ServiceError, SettingsError, TopicError
+from infra.errors import PremiereError, ServiceError, TopicError
 from infra.monitor.lag import LagReader
 from infra.operate.compaction_schedule import DAY_MS, RETENTION_MARGIN_DAYS, event_retention_days
 from infra.settings import Settings
 from infra.topics import log_identity
 from streaming.kafka.client import producer_config, topic_name
-from streaming.records import MAX_ID_BYTES, ErasureRequest, to_json
+from streaming.records import ErasureRequest, to_json
 from streaming.stores import list_client
 from streaming.topics import DEAD_LETTERS, ERASURE_REQUESTS, MODEL_VERSIONS, TITLE_LAUNCHES, USER_EVENTS, topics
 
@@ -42,8 +42,6 @@ PrintLine = Callable[[str], object]
 
 def erase_user(settings: Settings, user: str, timeout: float, print_line: PrintLine) -> None:
     """Erase a user. Raises PremiereError if the request fails or takes no effect within `timeout` seconds."""
-    if not 1 <= len(user.encode()) <= MAX_ID_BYTES:
-        raise SettingsError(f"A user id has 1 to {MAX_ID_BYTES} bytes.")
     # Also checks that the topics exist: some brokers would create one for a producer.
     log_id = log_identity(settings.kafka_config(), [USER_EVENTS, TITLE_LAUNCHES, MODEL_VERSIONS])
     log_identity(settings.kafka_config(), [ERASURE_REQUESTS])

@@ -21,6 +21,7 @@ from infra.errors import PremiereError
 from infra.settings import Settings
 from streaming.records import Event, Launch, action_code, to_json
 from streaming.stores import list_client
+from streaming.stores.retry import DEFAULT_REMEDY, REFUSED_REMEDIES, answer_of, error_code, is_outage
 from streaming.topics import TITLE_LAUNCHES, USER_EVENTS
 
 PRINTED_TITLES: Final = 10  # of a list
@@ -53,7 +54,10 @@ def open_redis(settings: Settings) -> Iterator[Any]:
                 )
             yield client
     except RedisError as error:
-        raise InspectError(f"Redis does not answer ({error}): check that `premiere up` is running.") from error
+        if is_outage(error):
+            raise InspectError(f"Redis does not answer ({error}): check that it is running.") from error
+        remedy = REFUSED_REMEDIES.get(error_code(error), DEFAULT_REMEDY)
+        raise InspectError(f"Redis refused a command ({answer_of(error)}): {remedy}.") from error
 
 
 def print_recommendations(

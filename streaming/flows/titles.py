@@ -64,7 +64,7 @@ from streaming.topics import TITLE_WITHDRAWALS
 
 MAX_WITHDRAWAL_BYTES: Final = 65_536
 MAX_NAME_BYTES: Final = 1_024  # of a name, and of all genres together, that are stored; the embedded text has more
-VALID_YEARS: Final = range(10_000)
+VALID_YEARS: Final = range(1, 10_000)
 VALID_RELEASE_MS: Final = range(-62_135_596_800_000, 253_402_300_800_000)  # the years 1 to 9999
 LIFETIME_MS: Final = 365 * DAY_MS  # of a title's state without records
 MAX_TITLES: Final = 400_000  # titles whose state a process keeps

@@ -70,7 +70,8 @@ REFUSED_REMEDIES: Final = {  # code of Redis's answer -> remedy
     "NOPERM": "give the Redis user the permissions that docs/security.md lists",
     "CERTIFICATE": "set ssl_ca_certs in PREMIERE_REDIS_URL to the file of the authority that signed the certificate, "
     "and use a host name that the certificate has",
-    "WRONGTYPE": "delete the key that another program wrote, or set PREMIERE_REDIS_URL to another database",
+    "WRONGTYPE": "another program wrote a key with the prefix of Premiere: find it with redis-cli --scan --type string "
+    "(or list, set, zset, stream) and delete it, or set PREMIERE_REDIS_URL to another database",
 }
 DEFAULT_REMEDY: Final = "remove the cause that the answer names"
 # The client removes the code from the text of these errors. A subclass comes before its base class.
@@ -85,9 +86,9 @@ _CODES_BY_CLASS: Final[tuple[tuple[type[RedisError], str], ...]] = (
     (AuthenticationError, "NOAUTH"),
     (AuthorizationError, "NOAUTH"),
 )
-# Other answers begin with their code. Redis 6 puts the code of an error inside a script after the place of the error.
-_CODE: Final = re.compile(r"(?:^|@user_script: ?\d+: )-?([A-Z]{2,})(?= |$)")
-
+_CODE: Final = re.compile(r"^-?([A-Z]{2,})(?= |$)")  # other answers begin with their code
+# Redis 6 writes the place of an error inside a script before the code.
+_SCRIPT: Final = re.compile(r"^(ERR )?Error running script \(call to f_\w+\): (@user_script: ?\d+: )+")
 _SENTINEL_CLIENT: Final = re.compile(r"<redis\.client\.Redis\(.*?\)>\)>\)> - ")
 
 
@@ -189,8 +190,8 @@ def error_code(error: RedisError) -> str:
 
 
 def answer_of(error: RedisError) -> str:
-    """Redis's answer, without the ids of users in the command and the clients that redis-py writes into its text."""
-    return _SENTINEL_CLIENT.sub("", str(error).rpartition("of pipeline caused error: ")[2])
+    """Redis's answer, without what surrounds it: ids of users in the command, redis-py's clients, the script."""
+    return _SCRIPT.sub("", _SENTINEL_CLIENT.sub("", str(error).rpartition("of pipeline caused error: ")[2]))
 
 
 def _is_certificate_error(error: BaseException | None) -> bool:

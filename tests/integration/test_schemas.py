@@ -74,7 +74,7 @@ VALID: Final[list[tuple[str, dict[str, Any]]]] = [
     (USER_EVENTS, {**EVENT, "rating": 4.5, "action": "watch"}),  # the rating determines the action
     (USER_EVENTS, {**EVENT, "ts": MIN_TIME_MS}),
     (TITLE_LAUNCHES, {"title": "t"}),
-    (TITLE_LAUNCHES, {"title": "t", "genres": ["g"] * 100, "year": 0, "released": -1_000, "ts": NOW}),
+    (TITLE_LAUNCHES, {"title": "t", "genres": ["g"] * 100, "year": 1, "released": -1_000, "ts": NOW}),
     (TITLE_LAUNCHES, {"title": "t", "vector": [], "space": ""}),
 ]
 INVALID: Final[list[tuple[str, dict[str, Any]]]] = [
@@ -93,6 +93,7 @@ INVALID: Final[list[tuple[str, dict[str, Any]]]] = [
     (TITLE_LAUNCHES, {"title": "t", "genres": ["g" * 257]}),
     (TITLE_LAUNCHES, {"title": "t", "year": 99_999}),
     (TITLE_LAUNCHES, {"title": "t", "year": -1}),
+    (TITLE_LAUNCHES, {"title": "t", "year": 0}),
     (TITLE_LAUNCHES, {"title": "t", "released": 10**15}),
     (TITLE_LAUNCHES, {"title": "t", "ts": MIN_TIME_MS - 1}),
     (TITLE_LAUNCHES, {"title": "t", "withdrawn": True}),

@@ -45,6 +45,7 @@ def encode() -> TextEncoder:
         (json.dumps({"title": "1", "ts": NOW + 7_200_000}).encode(), "in the future"),
         (json.dumps({"title": "1", "ts": 10**30}).encode(), "in the future"),
         (json.dumps({"title": "1", "year": 10_000}).encode(), "out of range"),
+        (json.dumps({"title": "1", "year": 0}).encode(), "out of range"),
         (json.dumps({"title": "1", "year": 2**80}).encode(), "out of range"),
         (json.dumps({"title": "1", "released": 2**62}).encode(), "out of range"),
         (json.dumps({"title": "1", "genres": ["g"] * (MAX_GENRES + 1)}).encode(), "out of range"),

@@ -151,6 +151,18 @@ def test_misspelled_setting_in_file_is_refused(tmp_path: Path) -> None:
         load()
 
 
+@pytest.mark.parametrize("name", [".env", "premiere.toml"])
+def test_byte_order_mark_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("\ufeffthreads = 1\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="begins with a byte order mark"):
+        load()
+
+
+def test_seed_fits_into_what_libraries_take() -> None:
+    with pytest.raises(SettingsError, match="it must be at most 2147483647"):
+        load(seed=10**22)
+
+
 def test_invalid_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "premiere.toml").write_text("threads 2")
     with pytest.raises(SettingsError, match=r"premiere\.toml cannot be read"):

@@ -118,3 +118,11 @@ def test_full_disk_of_the_output_is_one_sentence() -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[0] == "premiere: The output cannot be used: No space left on device."
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("user", ["", "x" * 257, "é" * 129], ids=["empty", "too long", "too many bytes"])
+@pytest.mark.parametrize("command", [["recommend"], ["send-event"], ["erase-user"]], ids=lambda command: command[0])
+def test_invalid_user_id_is_refused(command: list[str], user: str) -> None:
+    result = cli.invoke(app, [*command, user, *(["t1"] if command == ["send-event"] else [])])
+    assert result.exit_code == 2
+    assert "1 to 256 bytes" in result.stderr

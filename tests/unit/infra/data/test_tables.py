@@ -53,10 +53,10 @@ def test_csv_that_would_need_repair_is_refused(tmp_path: Path, text: str | bytes
         'user,item\n"a","x y"\nb,',
     ],
 )
-@pytest.mark.parametrize("name", ["events.csv", "events.csv.gz"])
+@pytest.mark.parametrize("name", ["events.csv", "events.csv.gz", "EVENTS.CSV", "Events.Csv.GZ"])
 def test_equivalent_csv_files_give_equal_tables(tmp_path: Path, text: str, name: str) -> None:
     data = text.encode()
-    rows = read_table(csv(tmp_path, gzip.compress(data) if name.endswith("gz") else data, name)).rows
+    rows = read_table(csv(tmp_path, gzip.compress(data) if name.lower().endswith("gz") else data, name)).rows
     assert {column: rows[column].tolist() for column in rows} == {"user": ["a", "b"], "item": ["x y", None]}
 
 
@@ -120,3 +120,9 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(DataError, match=message):
             read_table(tmp_path / name)
+
+
+def test_error_of_the_file_system_has_no_number_and_no_second_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        read_table(tmp_path / "missing.csv")
+    assert str(caught.value) == f"{tmp_path / 'missing.csv'} cannot be read: No such file or directory."

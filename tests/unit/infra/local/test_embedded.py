@@ -12,7 +12,14 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from infra.errors import ServiceError
 from infra.local import embedded
-from infra.local.embedded import kafka_answers, redis_answers, start_kafka, start_redis
+from infra.local.embedded import (
+    check_services,
+    kafka_answers,
+    redis_answers,
+    redis_server,
+    start_kafka,
+    start_redis,
+)
 from infra.monitor.lag import read_lag
 from infra.topics import create_topics, log_identity
 from streaming.kafka.source import read_all
@@ -37,7 +44,7 @@ def test_broker_returns_produced_record(kafka: str, topic: str) -> None:
 def test_redis_with_password_refuses_strangers_and_commands_that_write_files(tmp_path: Path) -> None:
     refused = ("CONFIG GET dir", "SAVE", "BGSAVE", "DEBUG SLEEP 0", "SLAVEOF no one", "REPLICAOF no one", "MODULE LIST")
     with start_redis(tmp_path, password="secret-of-test") as url, redis.Redis.from_url(url) as client:
-        stranger = redis.Redis.from_url(url.replace(":secret-of-test@", ""))
+        stranger = redis.Redis.from_url(url.replace("default:secret-of-test@", ""))
         with pytest.raises(redis.AuthenticationError):
             stranger.get("k")
         assert client.set("k", "v")
@@ -52,6 +59,21 @@ def test_redis_returns_stored_value(redis_url: str) -> None:
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         client.set("test-embedded", "kept", ex=60)
         assert client.get("test-embedded") == "kept"
+
+
+def test_service_that_ends_is_noticed(tmp_path: Path) -> None:
+    with start_redis(tmp_path, password="secret") as url:
+        check_services()
+        client = Path(redis_server()).with_name("redis-cli")
+        if client.exists():  # version 6.2 sends an empty user name if the URL has none, and is refused
+            asked = subprocess.run([client, "-u", url, "ping"], capture_output=True, text=True)
+            assert asked.stdout == "PONG\n"
+        ((_, process),) = [one for one in embedded._running if one[0] == "The Redis"][-1:]
+        process.kill()
+        process.wait()
+        with pytest.raises(ServiceError, match=r"The Redis has ended \(killed by signal 9\)"):
+            check_services()
+    check_services()
 
 
 def test_services_stop_with_their_context(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import ServiceError, SettingsError, TopicError
+from infra.errors import ServiceError, TopicError
 from infra.operate import erase_user as erasure
 from infra.operate.compaction_schedule import event_retention_days
 from infra.settings import Settings
@@ -13,13 +13,6 @@ from infra.topics import partition_counts
 from streaming.kafka.source import read_all
 from streaming.topics import ERASURE_REQUESTS
 from tests.support.kafka import StartBroker
-
-
-@pytest.mark.parametrize("user", ["", "x" * 257, "é" * 129], ids=["empty", "too long", "too many bytes"])
-def test_erasure_of_invalid_id_is_refused(tmp_path: Path, user: str) -> None:
-    settings = Settings(data_dir=tmp_path, bootstrap_servers="127.0.0.1:1", redis_url="redis://127.0.0.1:1/0")
-    with pytest.raises(SettingsError, match="1 to 256 bytes"):
-        erasure.erase_user(settings, user, 1, print)
 
 
 def test_request_is_written_to_the_users_partition(new_kafka: dict[str, str]) -> None:

@@ -74,8 +74,8 @@ def test_answer_that_passes_is_an_outage_with_its_own_remedy(code: str, before: 
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), "delete the key"),
-        (ResponseError(IN_SCRIPT + "WRONGTYPE Operation against a key"), "delete the key"),
+        (ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), "another program wrote a key"),
+        (ResponseError(IN_SCRIPT + "WRONGTYPE Operation against a key"), "another program wrote a key"),
         (AuthenticationError("Authentication required."), "password"),
         (NoPermissionError("this user has no permissions to run the 'sadd' command"), "permissions"),
         (ResponseError("unknown command, with args beginning with: -OOM"), "remove the cause"),
