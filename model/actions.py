@@ -2,7 +2,8 @@
 
 The weight of an action is its weight as a target. An event of weight 0 is context only: it enters the history, but it
 is neither ranked nor learned as a target, it does not mark the title as seen, and the counts of events of a title or a
-user leave it out. The liking of an action is the preference that the event expresses when it is in the history.
+user leave it out. The liking of an action is the preference that the event expresses when it is in the history. Weights
+and likings are set by hand and not measured.
 """
 
 from typing import Final, NamedTuple

@@ -36,6 +36,8 @@ RECENT_WINDOWS: Final = {  # ms
 }
 BASELINES: Final = ("popularity", *RECENT_WINDOWS, "cooccurrence")
 EVICTION_SLACK: Final = 50  # an eviction frees 1/50 of the titles, because it rebuilds the state
+POPULARITY_TIE_WEIGHT: Final = 1e-6  # of an event so far: breaks ties, unless a title has a million events
+RECENT_TIE_WEIGHT: Final = 1e-3  # of a recent event in the co-occurrence baseline: breaks ties of small counts
 INITIAL_TITLES: Final = 1024  # rows that are allocated at the start; their number grows by doubling
 
 
@@ -140,9 +142,9 @@ class Baselines:
             candidate_V = candidate_V.copy()
             candidate_V[np.frombuffer(state.seen_order, np.int32)] = False
         follow_V = self._follow_counts(state.last if state else -1, size)
-        tie_break_V = popularity_V * 1e-6
+        tie_break_V = popularity_V * POPULARITY_TIE_WEIGHT
         recent = (recent_V + tie_break_V for recent_V in recent_WV)
-        scores = popularity_V, *recent, follow_V + recent_WV[-1] * 1e-3 + tie_break_V
+        scores = popularity_V, *recent, follow_V + recent_WV[-1] * RECENT_TIE_WEIGHT + tie_break_V
         masked = (np.where(candidate_V, score_V, -math.inf) for score_V in scores)
         return zip(BASELINES, masked, strict=True)
 

@@ -26,7 +26,8 @@ from torch.nn.functional import silu
 from model.settings import BackboneSize
 
 TIME_BUCKETS: Final = 48  # the last one starts at about 90 years
-BUCKETS_PER_OCTAVE: Final = 1.5  # of a time difference in seconds
+BUCKETS_PER_OCTAVE: Final = 1.5  # of a time difference in seconds; not measured
+_LN_2: Final = 0.6931472  # more digits would move the borders of the buckets that weights were trained for
 MASKED_BUCKET: Final = TIME_BUCKETS  # of a key that the query must not attend to
 
 
@@ -63,7 +64,7 @@ def flat_positions(start_B: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> 
 def time_bucket(gap: Tensor) -> Tensor:
     """The logarithmic bucket of a time difference in ms; a negative one counts as zero."""
     seconds = gap.clamp(min=0).to(torch.float32).mul_(0.001)
-    return seconds.log1p_().mul_(BUCKETS_PER_OCTAVE / 0.6931472).clamp_(max=TIME_BUCKETS - 1).to(torch.int64)
+    return seconds.log1p_().mul_(BUCKETS_PER_OCTAVE / _LN_2).clamp_(max=TIME_BUCKETS - 1).to(torch.int64)
 
 
 def pair_buckets(layout: PackedLayout, time_RT: Tensor, query_time_RT: Tensor) -> Tensor:

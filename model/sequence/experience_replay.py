@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+MEAN_AGE_SHARE: Final = 0.4  # of the windows held; not measured
 MAX_USER_SHARE: Final = 64  # at most 1/64 of all windows belong to one user
 MIN_USER_WINDOWS: Final = 8  # that a user may hold in a small buffer
 _ARRAYS: Final = ("title_NL", "time_NL", "action_NL", "length_N", "truncated_N", "user_hash_N")
@@ -28,7 +29,7 @@ class ReplayBuffer:
     `mean_age_share` is the mean age of a sampled window, in windows, as a share of the number of windows held.
     """
 
-    def __init__(self, capacity: int, max_history: int, mean_age_share: float = 0.4) -> None:
+    def __init__(self, capacity: int, max_history: int, mean_age_share: float = MEAN_AGE_SHARE) -> None:
         self.capacity, self.max_history, self.mean_age_share = capacity, max_history, mean_age_share
         self.max_user_windows = max(MIN_USER_WINDOWS, capacity // MAX_USER_SHARE)
         self.title_NL = np.full((capacity, max_history), -1, np.int32)  # catalog rows; -1: unknown title, padding

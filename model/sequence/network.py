@@ -30,7 +30,7 @@ from model.sequence.backbone import (
 )
 from model.sequence.horizon_head import HorizonHead
 from model.sequence.tasks import TASKS, TaskHead
-from model.sequence.title_tower import TitleTower
+from model.sequence.title_tower import TOKEN_INIT_STD, TitleTower
 from model.settings import BackboneSize, NetworkSettings
 
 ENCODE_BATCH: Final = 32  # windows encoded together in serving; their activations almost fit the processor's cache
@@ -87,6 +87,7 @@ class PackedTokens:
         return torch.from_numpy(self.layout.start_B)[window_N] + token_N
 
 
+INPUT_INIT_STD: Final = 0.1  # of the embeddings of actions and gaps; not measured
 UNKNOWN_TITLE: Final = -1  # an unknown title, a start token, padding
 TRUNCATED_START: Final = -2  # the start token of a truncated window
 
@@ -131,14 +132,14 @@ class Network(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.tower = TitleTower(s.d_text, s.d_id, s.width, s.id_evidence, s.use_text)
-        self.start = nn.Parameter(torch.randn(2, s.width) * 0.02)  # vectors for TRUNCATED_START, UNKNOWN_TITLE
+        self.start = nn.Parameter(torch.randn(2, s.width) * TOKEN_INIT_STD)  # for TRUNCATED_START, UNKNOWN_TITLE
         self.action = nn.Embedding(s.actions, s.width)
         self.gap = nn.Embedding(TIME_BUCKETS, s.width)
         self.norm = nn.LayerNorm(s.width, bias=False)
         self.backbone = Backbone(BackboneSize(s.width, s.blocks, s.heads), s.max_history + 1)
         self.horizon_head = HorizonHead(s.width, s.d_out, len(s.horizons), s.temperature, s.min_temperature)
         for table in (self.action, self.gap):
-            nn.init.normal_(table.weight, std=0.1)
+            nn.init.normal_(table.weight, std=INPUT_INIT_STD)
         # Drawn last, so that auxiliary tasks do not change the other initial weights.
         self.task_heads = nn.ModuleDict({name: TaskHead(TASKS[name], s.width) for name in s.tasks})
 

@@ -17,8 +17,11 @@ from torch import Generator, Tensor, nn
 
 from model.settings import OptimSettings
 
+# Not measured.
 WARMUP_STEPS: Final = 20  # steps before a large gradient can be skipped
 NORM_DECAY: Final = 0.98  # per step, of the typical gradient norm
+AVERAGE_WARMUP_STEPS: Final = 10  # after n steps the average decays by at most n / (n + this)
+ADAGRAD_EPSILON: Final = 1e-10  # added to the root of the squared gradients
 
 
 class RowwiseAdagrad:
@@ -34,7 +37,7 @@ class RowwiseAdagrad:
         s = self.settings
         squares_M = self.squares_V[rows_M] * s.row_decay + grad_MI.square().mean(1)
         self.squares_V[rows_M] = squares_M
-        step_MI = grad_MI / (squares_M.sqrt() + 1e-10).unsqueeze(1)
+        step_MI = grad_MI / (squares_M.sqrt() + ADAGRAD_EPSILON).unsqueeze(1)
         self.table_VI.index_add_(0, rows_M, step_MI, alpha=-s.row_lr)
 
     def reset(self, rows_M: Tensor, generator: Generator) -> None:
@@ -98,7 +101,7 @@ class DenseOptimizer:
         self.adamw.step()
         if self.muon is not None:
             self.muon.step()  # type: ignore[no-untyped-call]
-        rate = 1 - min(self.settings.ema, self.steps / (self.steps + 10))
+        rate = 1 - min(self.settings.ema, self.steps / (self.steps + AVERAGE_WARMUP_STEPS))
         torch._foreach_lerp_(list(self.average.values()), [p.detach() for p in self.parameters.values()], rate)
 
     def zero_grad(self) -> None:

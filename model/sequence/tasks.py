@@ -23,8 +23,10 @@ from model.actions import LIKING, TARGET_WEIGHTS
 from model.settings import TASK_NAMES
 from model.state.catalog import GENRE_CODES
 
-LOGIT_SCALE: Final = 10.0  # speeds up learning: AdamW moves each weight by the same amount, and there are few steps
-LIKED: Final = torch.tensor([liking >= 1.5 for liking in LIKING])  # by code: finish, like, purchase, rated high
+# Speeds up learning: AdamW moves each weight by the same amount, and there are few steps. The value is not measured.
+LOGIT_SCALE: Final = 10.0
+MIN_LIKED: Final = 1.5  # liking (`model.actions`) from which on an event shows that the user liked the title
+LIKED: Final = torch.tensor([liking >= MIN_LIKED for liking in LIKING])  # by code: finish, like, purchase, rated high
 
 
 @dataclass(frozen=True)

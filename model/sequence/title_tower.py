@@ -9,9 +9,13 @@ Source: arXiv 2605.23312, figure 6 (towers and masking).
 V titles · E width of a text embedding · I width of an id embedding · D width of the backbone
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
+
+TOKEN_INIT_STD: Final = 0.02  # of learned vectors that stand for a missing input; not measured
 
 
 class TitleTower(nn.Module):
@@ -22,7 +26,7 @@ class TitleTower(nn.Module):
         self.id_evidence, self.use_text = id_evidence, use_text
         self.text = nn.Linear(d_text, width)
         self.text_out = nn.Linear(width, width, bias=False)
-        self.no_text = nn.Parameter(torch.randn(width) * 0.02)
+        self.no_text = nn.Parameter(torch.randn(width) * TOKEN_INIT_STD)
         self.id = nn.Linear(d_id, width, bias=False)
         self.oov = nn.Parameter(torch.zeros(width))
         self.mix = nn.Linear(2 * width, width)

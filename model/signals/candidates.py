@@ -26,6 +26,7 @@ from model.signals.snapshot import CatalogSnapshot
 from model.signals.table import COLUMN, SIGNALS, STATICS, SUMS, Matched
 from model.state.stream_state import History
 
+# Not measured.
 TEXT_TITLES: Final = 20  # recent titles with whose text a candidate's text is compared
 TEXT_COLUMNS: Final = slice(COLUMN["text last"], COLUMN["text closest three"] + 1)
 TEXT_DECAY: Final = 0.9  # weight of a title's text per event back

@@ -22,7 +22,8 @@ from model.state.interactions import InteractionIndex
 
 PROFILE_ALL, PROFILE_RECENT = 0, 1  # rows of genre_profile_2G: over the whole history, and over the last titles
 FIRST_YEAR: Final = 1890
-YEARS: Final = 160  # of year_profile_Y
+YEARS: Final = 160  # of year_profile_Y: until 2049
+TITLE_USERS_PRIOR: Final = 1.0  # users added to a title's recent users, by whose root their similarity is divided
 _DAY_MS: Final = 86_400_000.0
 _YEAR_MS: Final = 365.25 * _DAY_MS
 
@@ -200,5 +201,5 @@ def _fill_title_users(
                 total += similarity_U[u]
                 largest = max(largest, similarity_U[u])
                 count += 1
-        out_CF[c, Candidate.TITLE_USERS_SIMILARITY] = np.sqrt(total / np.sqrt(count + 1.0))
+        out_CF[c, Candidate.TITLE_USERS_SIMILARITY] = np.sqrt(total / np.sqrt(count + TITLE_USERS_PRIOR))
         out_CF[c, Candidate.TITLE_USERS_MAX] = np.sqrt(largest)

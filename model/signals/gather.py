@@ -32,6 +32,7 @@ from model.state.cooccurrence import PairCounts
 from model.state.counters import Counters, activity_bucket
 from model.state.interactions import InteractionIndex
 
+# Set by hand with the first ranker; not measured one by one.
 TRANSITION_TITLES: Final = 5  # recent titles whose transitions count
 TRANSITION_DECAY: Final = 0.6  # per event back
 TRANSITION_PRIOR: Final = 3.0  # added to a title's number of transitions: damps titles with few
@@ -39,15 +40,15 @@ SESSION_TITLES: Final = 10  # recent titles whose session co-occurrence counts
 SESSION_DECAY: Final = 0.8  # per event back
 HISTORY_DECAY: Final = 0.93  # per event back, of co-occurrence and repeats
 PROFILE_DECAY: Final = 0.9  # per event back, of the user's years and popularity
-RECENT_GENRE_TITLES: Final = 5
+RECENT_GENRE_TITLES: Final = 5  # recent titles whose genres count in "genre affinity recent"
 TEXT_NEIGHBOR_TITLES: Final = 20  # recent titles whose text neighbors join the pool
 INTER_EVENT_TITLES: Final = 10  # recent events over which the time between events is averaged
 SESSION_MS: Final = 3_600_000  # events within this time before the query count as the present session
 YEAR_RANGE: Final = 12  # years to either side that a title adds to the year profile
 YEAR_DECAY_YEARS: Final = 3.0  # distance at which this contribution has fallen to 1/e
 YEAR_SCALE_YEARS: Final = 8.0  # distance from the user's mean year at which "year proximity" is 1/2
-UNKNOWN_YEAR_PROXIMITY: Final = 0.3  # of a title or user without a year
-UNKNOWN_YEAR_AFFINITY: Final = 0.1
+UNKNOWN_YEAR_PROXIMITY: Final = 0.3  # "year proximity" of a title or user without a year
+UNKNOWN_YEAR_AFFINITY: Final = 0.1  # "year affinity" of the same
 _YEAR_KERNEL: Final = np.exp(-np.arange(YEAR_RANGE + 1) / YEAR_DECAY_YEARS)
 
 

@@ -13,6 +13,7 @@ from model.actions import LIKING
 from model.state.interactions import InteractionIndex
 from model.state.stream_state import History, StreamState
 
+# Not measured.
 TEXT_WEIGHT_POWER: Final = 3  # a text neighbor's weight is its cosine to this power
 TEXT_WEIGHT_PRIOR: Final = 0.3  # added to the sum of the weights: distant neighbors then add up to less than 1
 _LIKING: Final = np.array(LIKING, np.float32)  # by action code

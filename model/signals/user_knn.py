@@ -27,6 +27,8 @@ from model.signals.pool import Pool, slot_of, take_slot
 from model.signals.table import Summed
 from model.state.interactions import InteractionIndex, recent_titles_of
 
+# Set by hand. Not measured one by one: the signals of this module together raised the MRR without a backbone from 0.063
+# to 0.073 (all of ml-small-2016, with popularity by activity bucket and mean liking; research log, 2026-11-22).
 OVERLAP_TITLES: Final = 20  # recent titles of the query user whose users are similar
 OVERLAP_DECAY: Final = 0.93  # weight of a shared title per event back in the query user's history
 USER_SIZE_PRIOR: Final = 10.0  # events added to a user's number of titles, by whose root the similarity is divided
@@ -41,7 +43,8 @@ KNN_SESSION_DECAY: Final = 0.85  # per event from such a title
 KNN_SESSION_BEFORE_WEIGHT: Final = 0.5  # of events before such a title, against those after it
 TITLES_PER_USER: Final = 128  # latest titles that are read of each similar user
 RIDGE_USERS: Final = 48  # most similar users in the ridge regression
-RIDGE_PENALTY: Final = 0.5
+RIDGE_PENALTY: Final = 0.5  # added to the diagonal of the kernel, in cosines: 1 is a user's similarity with itself
+RIDGE_SIZE_PRIOR: Final = 1.0  # IDF added to a set's sum of IDF weights, by whose root its cosines are divided
 GAUSS_SEIDEL_SWEEPS: Final = 12
 
 
@@ -236,9 +239,9 @@ def _add_ridge_votes(
             kernel_AA[a, b] = _sum_weights(weight_P, slot_AL[b], count_A[b])
         for i in range(count_A[a]):
             weight_P[slot_AL[a, i]] = 0.0
-    norm_A = 1 / np.sqrt(np.diag(kernel_AA) + np.float32(1.0))
+    norm_A = 1 / np.sqrt(np.diag(kernel_AA) + np.float32(RIDGE_SIZE_PRIOR))
     for a in range(users):
-        target_A[a] *= norm_A[a] / np.sqrt(query_norm + np.float32(1.0))
+        target_A[a] *= norm_A[a] / np.sqrt(query_norm + np.float32(RIDGE_SIZE_PRIOR))
         for b in range(a + 1):
             kernel_AA[a, b] *= norm_A[a] * norm_A[b]
             kernel_AA[b, a] = kernel_AA[a, b]

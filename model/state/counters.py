@@ -19,6 +19,7 @@ from model.state.event_evidence import Evidence
 
 HOUR_MS: Final = 3_600_000.0
 DAY_MS: Final = 24 * HOUR_MS
+# Not measured, except where a comment says so.
 HALF_LIVES_MS: Final = (HOUR_MS, DAY_MS, 7 * DAY_MS, 30 * DAY_MS, 365 * DAY_MS)
 HALF_LIVES_EVENTS: Final = (500.0, 5_000.0)
 CLOCKS: Final = len(HALF_LIVES_MS) + len(HALF_LIVES_EVENTS)
@@ -27,6 +28,8 @@ ACTIVITY_BUCKETS: Final = (5, 15, 50, 150, 500)  # events of a user at which the
 SESSION_EVENTS: Final = 10  # preceding events that count as one session
 SESSION_DECAY: Final = 0.8  # weight of a session pair per event between the two titles
 COOCCURRENCE_EVENTS: Final = 100  # preceding events whose titles co-occur with a new event's title
+# Neighbors per title in transitions, session co-occurrence and co-occurrence: the memory of a title.
+NEIGHBORS: Final = (48, 96, 192)
 LIKING_PRIOR_EVENTS: Final = 5  # events with the global mean liking that are added to each title
 _TITLE_ARRAYS: Final = ("popularity_VZ", "evidence_V2", "bucket_count_VB", "last_event_V", "liking_sum_V")
 _PAIR_COUNTS: Final = ("transitions", "session_cooccurrence", "cooccurrence")
@@ -50,7 +53,7 @@ class Counters(NamedTuple):
     cooccurrence: PairCounts  # pairs of one user's titles within COOCCURRENCE_EVENTS, in both directions
 
 
-def empty_counters(titles: int, neighbors: tuple[int, int, int] = (48, 96, 192)) -> Counters:
+def empty_counters(titles: int, neighbors: tuple[int, int, int] = NEIGHBORS) -> Counters:
     """Return counters without events.
 
     `neighbors` is the maximum number of neighbors per title in transitions, session_cooccurrence and cooccurrence.

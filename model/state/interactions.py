@@ -15,7 +15,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 EMPTY: Final = -1  # in place of an evicted title or an erased user
-USERS_PER_TITLE: Final = 64  # events of a title whose users are kept
+# Events of a title whose users are kept. All instead of 64: MRR 0.2108 against 0.2107 (first 8,000 events of
+# ml-small-2016; research log, 2026-11-28).
+USERS_PER_TITLE: Final = 64
 
 
 class InteractionIndex(NamedTuple):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from model.state.title_cells import TitleCells
 
-NEIGHBORS_PER_TITLE: Final = 16
+NEIGHBORS_PER_TITLE: Final = 16  # nearest titles by text; not measured
 NO_NEIGHBOR: Final = -1
 UPDATE_BLOCK_ROWS: Final = 256  # rows updated at a time: bounds the [M, V] matrix of cosines
 
