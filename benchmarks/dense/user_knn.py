@@ -31,7 +31,6 @@ KNN_SESSION_BEFORE_WEIGHT: Final = 0.5  # of events before such a title, against
 TITLES_PER_USER: Final = 128  # latest titles that are read of each similar user
 RIDGE_USERS: Final = 48  # most similar users in the ridge regression
 RIDGE_PENALTY: Final = 0.5
-GAUSS_SEIDEL_SWEEPS: Final = 12
 
 
 @njit(cache=True)
@@ -250,12 +249,16 @@ def _sum_weights(weight_V: NDArray[np.float32], rows_L: NDArray[np.int32], count
 
 @njit(cache=True)
 def _solve(kernel_AA: NDArray[np.float32], target_A: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Solve K x = y approximately for a positive definite K, by Gauss-Seidel sweeps."""
-    vote_A = np.zeros_like(target_A)
-    for _ in range(GAUSS_SEIDEL_SWEEPS):
-        for a in range(vote_A.size):
-            rest = target_A[a] + kernel_AA[a, a] * vote_A[a]
-            for b in range(vote_A.size):
-                rest -= kernel_AA[a, b] * vote_A[b]
-            vote_A[a] = rest / kernel_AA[a, a]
-    return vote_A
+    """Solve K x = y for a positive definite K by elimination; overwrites both."""
+    users = target_A.size
+    for a in range(users):
+        for b in range(a + 1, users):
+            factor = kernel_AA[a, b] / kernel_AA[a, a]
+            for c in range(b, users):
+                kernel_AA[b, c] -= factor * kernel_AA[a, c]
+            target_A[b] -= factor * target_A[a]
+    for a in range(users - 1, -1, -1):
+        for b in range(a + 1, users):
+            target_A[a] -= kernel_AA[a, b] * target_A[b]
+        target_A[a] /= kernel_AA[a, a]
+    return target_A

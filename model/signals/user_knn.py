@@ -45,7 +45,6 @@ TITLES_PER_USER: Final = 128  # latest titles that are read of each similar user
 RIDGE_USERS: Final = 48  # most similar users in the ridge regression
 RIDGE_PENALTY: Final = 0.5  # added to the diagonal of the kernel, in cosines: 1 is a user's similarity with itself
 RIDGE_SIZE_PRIOR: Final = 1.0  # IDF added to a set's sum of IDF weights, by whose root its cosines are divided
-GAUSS_SEIDEL_SWEEPS: Final = 12
 
 
 @njit(cache=True)
@@ -269,12 +268,21 @@ def _sum_weights(weight_P: NDArray[np.float32], slot_L: NDArray[np.int32], count
 
 @njit(cache=True)
 def _solve(kernel_AA: NDArray[np.float32], target_A: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Solve K x = y approximately for a positive definite K, by Gauss-Seidel sweeps."""
-    vote_A = np.zeros_like(target_A)
-    for _ in range(GAUSS_SEIDEL_SWEEPS):
-        for a in range(vote_A.size):
-            rest = target_A[a] + kernel_AA[a, a] * vote_A[a]
-            for b in range(vote_A.size):
-                rest -= kernel_AA[a, b] * vote_A[b]
-            vote_A[a] = rest / kernel_AA[a, a]
-    return vote_A
+    """Solve K x = y for a positive definite K by elimination, which needs no pivots then; overwrites both.
+
+    Measured on 48 users of ml-small-2016: 14 us and a relative error of at most 2e-6. Twelve sweeps of Gauss-Seidel,
+    which stood here before, took 21 us with an error of 2 % in the median and 28 % at most. The MRR does not change
+    measurably: -0.0004 [-0.0013, +0.0006] (3,704 events, 2026-12-01).
+    """
+    users = target_A.size
+    for a in range(users):
+        for b in range(a + 1, users):
+            factor = kernel_AA[a, b] / kernel_AA[a, a]
+            for c in range(b, users):
+                kernel_AA[b, c] -= factor * kernel_AA[a, c]
+            target_A[b] -= factor * target_A[a]
+    for a in range(users - 1, -1, -1):
+        for b in range(a + 1, users):
+            target_A[a] -= kernel_AA[a, b] * target_A[b]
+        target_A[a] /= kernel_AA[a, a]
+    return target_A
