@@ -74,7 +74,10 @@ def test_answer_that_passes_is_an_outage_with_its_own_remedy(code: str, before: 
 @pytest.mark.parametrize(
     ("error", "remedy"),
     [
-        (ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), "another program wrote a key"),
+        (
+            ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"),
+            "another program wrote a key",
+        ),
         (ResponseError(IN_SCRIPT + "WRONGTYPE Operation against a key"), "another program wrote a key"),
         (AuthenticationError("Authentication required."), "password"),
         (NoPermissionError("this user has no permissions to run the 'sadd' command"), "permissions"),
