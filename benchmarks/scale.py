@@ -187,7 +187,8 @@ def lines(titles: int, product: Costs, dense: Costs, base: Costs) -> list[str]:
         reference = (
             f"{dense[name]:10.2f} {product[name] / dense[name]:8.2f}" if name in dense else f"{'-':>10} {'-':>8}"
         )
-        made.append(f"{titles:>10,}  {label:<32} {product[name]:10.2f} {reference} {product[name] / base[name]:8.2f}")
+        to_base = f"{product[name] / base[name]:8.2f}" if name in base else f"{'-':>8}"
+        made.append(f"{titles:>10,}  {label:<32} {product[name]:10.2f} {reference} {to_base}")
     return made
 
 

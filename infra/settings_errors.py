@@ -17,7 +17,7 @@ REASONS: Final = {  # kind of error in pydantic -> what the value must be
     "int_parsing": "it must be a whole number",
     "int_type": "it must be a whole number",
     "int_from_float": "it must be a whole number",
-    "int_parsing_size": "it must be a whole number of usual size",
+    "int_parsing_size": "it is too large",
     "float_parsing": "it must be a number",
     "float_type": "it must be a number",
     "finite_number": "it must be a finite number",
@@ -33,7 +33,7 @@ REASONS: Final = {  # kind of error in pydantic -> what the value must be
     "too_long": "it must have at most {max_length} entries",
     "string_too_long": "it must have at most {max_length} characters",
     "string_pattern_mismatch": "it must match the pattern {pattern}",
-    "missing": "it must have more entries",
+    "missing": "it must have more entries",  # of a list with a fixed number of entries, the only required ones
 }
 
 
@@ -61,7 +61,7 @@ def plain_reason(first: Any) -> str:
 
 def _source(name: str, given: Sequence[str], toml: Path, env: Path) -> str:
     """Where a setting's value comes from, in the order of precedence; empty if it is unknown."""
-    names = variable(name), name.upper()  # the second is the name that other tools use too
+    names = variable(name), name.upper()  # the second is the name without the prefix
     if name in given:
         return ", which the command sets"
     for one in names:

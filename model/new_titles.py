@@ -4,7 +4,7 @@ A new title is launched and has less than the evidence of one event of an establ
 could fill lists with them, so new titles share the places:
 
 - Of the titles launched within one minute, the first MAX_PER_MINUTE compete for slots. The next ones follow when these
-  have events, so a bulk import loses none.
+  have events, while they are new.
 - The number of titles that compete and of those that are scored for a list is limited. The places are given to the
   launch minutes in turn, so many launches in one minute push out no title of another one.
 - A list takes one new title per launch minute, the one that fits best. It takes further ones of a minute only for slots

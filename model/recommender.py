@@ -1,4 +1,4 @@
-"""A model version that serves recommendations: ranks all titles for users, and scores new titles for their lists.
+"""A model version that serves recommendations: ranks titles for users, and scores new titles for their lists.
 
 A version is loaded from a checkpoint's weights, counters and ranker. It never learns. It accepts titles that launched
 after the checkpoint was written and scores them from their text.

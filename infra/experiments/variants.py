@@ -1,7 +1,4 @@
-"""Pipelines that an experiment composes around a pipeline of the product, each with one call changed.
-
-N requests
-"""
+"""Pipelines that an experiment composes around one of the product's: each adds to some of its calls, or drops them."""
 
 import time
 from collections.abc import Sequence
@@ -99,7 +96,7 @@ class WithoutDelayed(ComposedPipeline):
 
 
 class SharedBackbone(ComposedPipeline):
-    """A pipeline without a backbone that reads the scores of another pipeline, which the learner must have before it.
+    """A pipeline without a backbone that reads the scores of another one, which must come before it.
 
     Its ranker must see the backbone's signals.
     """

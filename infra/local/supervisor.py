@@ -1,8 +1,8 @@
-"""Runs the four flows as child processes and restarts a flow that crashes.
+"""Runs the four flows as child processes and restarts those that crash or hang.
 
-Each crash is reported with the last error in the flow's log, and makes the delay before the next restart twice as long.
-After too many crashes, or if a flow refuses its settings, `check()` raises an error. There is no thread: the caller
-must call `check()` regularly, which detects crashes and restarts flows.
+Each crash is reported with the last error in the flow's log. The delay before the next restart grows twofold with each,
+up to `max_delay_s`. After `max_restarts`, or if a flow refuses its settings, `check()` raises an error. There is no
+thread: the caller must call `check()` regularly, which detects crashes and restarts flows.
 """
 
 import os
@@ -23,7 +23,7 @@ from infra.local.processes import defer_signals, spawn, stop
 from infra.settings import Settings
 
 FLOWS: Final = ("features", "titles", "learn", "publish")
-FULL_DISK_BYTES: Final = 1e6  # with less free space, a flow that wrote no error may have been unable to
+FULL_DISK_BYTES: Final = 1e6  # with less free space, a missing error may mean that it could not be written
 _PERMANENT: Final = {  # exit code after which another start would not help -> what happened
     FlowOwnedError.exit_code: "Another process owns the flow",  # a restart must not take it back
     SettingsError.exit_code: "These settings do not work for the flow",
@@ -147,5 +147,5 @@ def _last_error(flow: _SupervisedFlow) -> str:
     if found := last_error(flow.log, flow.log_start):
         return f"Its last error: {found}"
     if shutil.disk_usage(flow.log.parent).free < FULL_DISK_BYTES:
-        return "It wrote no error: the disk of its log is full."
+        return "It wrote no error: the disk of its log is almost full."
     return "It wrote no error."

@@ -12,9 +12,9 @@ PROBE_INTERVAL_S: Final = 30.0
 
 
 class LivenessProbe:
-    """Asks the workers of running flows now and then. A flow hangs if a worker says so, or is silent for too long.
+    """Probes the workers of running flows at intervals. A flow hangs if a worker says so, or is silent for too long.
 
-    A stopped process, or one whose native code never returns, does not answer. Without metrics ports no flow hangs.
+    A stopped process, or one whose native code never returns, does not answer. Without metrics ports no hang is found.
     """
 
     def __init__(
@@ -23,22 +23,22 @@ class LivenessProbe:
         self._settings = settings
         self._interval_s = interval_s
         self._max_silence_s = max_silence_s
-        self._asked: dict[str, float] = {}  # flow -> monotonic seconds of the last question
-        self._answered: dict[str, float] = {}  # flow -> monotonic seconds of the last answer of all workers
+        self._probed_at: dict[str, float] = {}  # flow -> monotonic seconds of the last probe
+        self._answered_at: dict[str, float] = {}  # flow -> monotonic seconds of the last answer of all workers
 
     def is_hung(self, flow: str) -> bool:
-        """Whether a running flow hangs; asks at most once per interval. After True the flow counts as new."""
-        last = self._asked.get(flow, float("-inf"))
+        """Whether a running flow hangs; probes at most once per interval. After True the flow counts as new."""
+        last = self._probed_at.get(flow, float("-inf"))
         if not self._settings.metrics_port or time.monotonic() - last < self._interval_s:
             return False
         answers = [fetch(self._settings, port, "/livez") for port in self._ports(flow)]
-        now = self._asked[flow] = time.monotonic()
+        now = self._probed_at[flow] = time.monotonic()
         if None not in answers:
-            self._answered[flow] = now
-        silent = now - self._answered.setdefault(flow, now) > self._max_silence_s
+            self._answered_at[flow] = now
+        silent = now - self._answered_at.setdefault(flow, now) > self._max_silence_s
         hung = silent or any(answer is not None and answer[0] != HTTPStatus.OK for answer in answers)
         if hung:
-            self._answered.pop(flow, None)
+            self._answered_at.pop(flow, None)
         return hung
 
     def _ports(self, flow: str) -> list[int]:

@@ -1,7 +1,7 @@
 """`premiere status`: consumer lag, event counts, learner state and end-to-end latency.
 
-The consumer lag comes from Kafka, the newest model version from its topic and everything else from the flows'
-Prometheus endpoints. The demo samples the same values repeatedly.
+The consumer lag comes from Kafka, the newest model version from its topic, the restarts of a stopped flow from files of
+this machine, and everything else from the flows' Prometheus endpoints. The demo samples the same values repeatedly.
 """
 
 import time

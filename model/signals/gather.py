@@ -25,7 +25,7 @@ from model.signals.fill import (
     mean_genre_affinity,
 )
 from model.signals.inputs import Query, TitleSignals, inverse_root_count, text_weights
-from model.signals.pool import ALL_TITLES, Pool, add_rows, slot_of, take_slot, truncate
+from model.signals.pool import ALL_TITLES, Pool, add_rows, begin, slot_of, take_slot
 from model.signals.table import Matched, Static, Summed
 from model.signals.user_knn import add_user_knn_signals
 from model.state.cooccurrence import PairCounts
@@ -59,7 +59,7 @@ def gather_user_signals(query: Query, titles: TitleSignals, counters: Counters, 
     They are in the buffers of `scratch`. `add_titles` lets further titles join.
     """
     pool = scratch.pool
-    truncate(pool, 0)
+    begin(pool)
     if titles.candidate_V.size <= ALL_TITLES:
         for v in range(titles.candidate_V.size):
             take_slot(pool, v)

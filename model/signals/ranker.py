@@ -1,4 +1,4 @@
-"""Ranks candidates: a linear score selects the shortlist from all titles, and a small network orders the shortlist.
+"""Ranks candidates: a linear score selects the shortlist from the considered titles, and a small network orders it.
 
 Both learn online from the same buffer of training examples. An example holds the signals of the event's title and of a
 sample of the other candidates. The signals are those from before the event; in a delayed example, those from before the

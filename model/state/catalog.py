@@ -122,7 +122,7 @@ class Catalog:
     def update_texts(self, rows: Sequence[int], settled_V: NDArray[np.bool_]) -> None:
         """Update the text neighbors of launched rows, and let the titles of `settled_V` be neighbors from now on.
 
-        Call it once per batch, because it compares with all titles.
+        Call it once per batch: without cells it compares with all titles.
         """
         semantic_VE = self.semantic_VE[: len(self)]
         changed_M = np.array(sorted(set(self._changed_texts)), np.int64)

@@ -1,7 +1,7 @@
 """The signals of each title that are the same for all users, kept up to date as events arrive.
 
 They change with every event and with time. Only the titles whose events changed are computed anew at once, and all
-others in turn (`StreamState.refresh`), so the cost of a micro-batch does not grow with the catalog.
+others in turn (`StreamState.refresh`).
 
 V titles · F static signals · Z decay clocks · M a subset of titles
 """

@@ -6,7 +6,7 @@ titles (model/state/text_neighbors.py). Invented launches would otherwise move i
 titles together count as PRIOR_TITLES more, because a stream begins without settled ones.
 
 The distances of all texts depend on the mean. They are computed anew only when the mean has moved by more than
-MAX_STALENESS, so a launch costs the same in a catalog of any size.
+MAX_SHIFT; usually a launch computes those of changed texts only.
 
 V titles · E width of a text embedding · M a subset of titles
 """
@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 PRIOR_TITLES: Final = 16  # weight of the mean text of all titles, in settled titles
-MAX_STALENESS: Final = 0.01  # distance between the mean in use and the present one; texts have length 1
+MAX_SHIFT: Final = 0.01  # distance between the mean in use and the present one; texts have length 1
 ALWAYS_CURRENT_TITLES: Final = 2_048  # in a catalog of at most this many titles, the mean in use is the present one
 
 
@@ -48,7 +48,7 @@ class TextCenter:
         if texts:
             mean_E = (self._sum_2E[0] + PRIOR_TITLES / texts * self._sum_2E[1]) / (settled + PRIOR_TITLES)
             moved = float(np.linalg.norm(mean_E - self.center_E))
-            if moved > (0 if len(text_VE) <= ALWAYS_CURRENT_TITLES else MAX_STALENESS):
+            if moved > (0 if len(text_VE) <= ALWAYS_CURRENT_TITLES else MAX_SHIFT):
                 self.center_E = mean_E.astype(np.float32)
                 changed_M = np.arange(len(text_VE))
         _measure(text_VE, changed_M, self.center_E, self.inverse_distance_V)

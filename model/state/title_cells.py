@@ -6,7 +6,8 @@ and a new title, are read by every query until the lists of the cells are made a
 by the package faiss (extra `index`). Without it, and in a catalog below MIN_TITLES, there are no cells, and queries
 read all titles.
 
-Which cell a title is in depends on the log alone, and is saved in checkpoints.
+A title's cell depends on the log, and on whether faiss is installed: install it for all processes or for none.
+It is saved in checkpoints.
 
 V titles · P width of the vectors · C cells · M a subset of titles · Q queries
 """
@@ -81,7 +82,7 @@ class TitleCells:
         self._titles = len(vector_VP)
         sampled = np.random.default_rng(self.seed).permutation(self._titles)[: CELLS * TRAINING_TITLES_PER_CELL]
         sample_MP = np.ascontiguousarray(vector_VP[np.sort(sampled)])
-        faiss.omp_set_num_threads(torch.get_num_threads())
+        faiss.omp_set_num_threads(1)  # the order of sums, and so the centers, must not depend on the threads
         options = {"niter": TRAINING_ROUNDS, "seed": self.seed, "spherical": True}
         kmeans = faiss.Kmeans(
             vector_VP.shape[1], CELLS, min_points_per_centroid=1, max_points_per_centroid=len(sample_MP), **options

@@ -1,10 +1,8 @@
 """A title joins the pool once; titles beyond its bound are ignored; removing titles leaves no trace."""
 
 import numpy as np
-import pytest
 
-from model.signals import pool as module
-from model.signals.pool import NO_SLOT, Pool, add_rows, new_pool, slot_of, truncate
+from model.signals.pool import MAX_REACHED, NO_SLOT, Pool, add_rows, begin, new_pool, slot_of, truncate
 
 
 def rows_of(pool: Pool) -> list[int]:
@@ -35,13 +33,15 @@ def test_removed_titles_join_again() -> None:
     assert (pool.slot_V == NO_SLOT).all()
 
 
-def test_full_pool_ignores_further_titles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_POOL", 3)
-    pool = new_pool(10)
-    add_rows(pool, np.array([5, 6, 7, 8, 9]))
-    assert rows_of(pool) == [5, 6, 7]
-    unread = slot_of(pool, 8)
-    assert unread == 3
+def test_reached_titles_beyond_the_limit_are_left_out_and_others_can_still_join() -> None:
+    pool = new_pool(MAX_REACHED + 10)
+    begin(pool)
+    for row in range(MAX_REACHED + 2):
+        unread = slot_of(pool, row)
+    assert unread == pool.size_1[0] == MAX_REACHED
+    assert (pool.slot_V[MAX_REACHED:] == NO_SLOT).all()
     pool.summed_PF[unread] = 1.0
-    assert pool.slot_V[8] == NO_SLOT
-    assert slot_of(pool, 6) == 1
+    add_rows(pool, np.array([MAX_REACHED + 5, 3]))
+    assert pool.slot_V[MAX_REACHED + 5] == MAX_REACHED
+    assert not pool.summed_PF[MAX_REACHED].any()
+    assert pool.slot_V[3] == 3

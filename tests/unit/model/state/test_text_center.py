@@ -48,10 +48,10 @@ def test_mean_in_a_large_catalog_is_taken_over_when_it_has_moved(monkeypatch: py
     monkeypatch.setattr(module, "ALWAYS_CURRENT_TITLES", TITLES - 1)
     before_E = center.center_E.copy()
     center.settle(text_VE[:1])
-    monkeypatch.setattr(module, "MAX_STALENESS", 10.0)
+    monkeypatch.setattr(module, "MAX_SHIFT", 10.0)
     center.update(text_VE, np.zeros(0, np.int64))
     assert (center.center_E == before_E).all()
-    monkeypatch.setattr(module, "MAX_STALENESS", 1e-3)
+    monkeypatch.setattr(module, "MAX_SHIFT", 1e-3)
     center.update(text_VE, np.zeros(0, np.int64))
     assert (center.center_E != before_E).any()
     np.testing.assert_allclose(
