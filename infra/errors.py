@@ -37,5 +37,11 @@ class TopicError(PremiereError):
     """A topic is missing, inaccessible, or configured incompatibly."""
 
 
+class KafkaSettingsError(TopicError):
+    """The Kafka settings are invalid, or the broker refuses their login. Another start would fail too."""
+
+    exit_code = SettingsError.exit_code
+
+
 class PortError(PremiereError):
     """A requested port is in use."""

@@ -14,8 +14,8 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec
 
-from infra.errors import TopicError
-from streaming.errors import StreamError
+from infra.errors import KafkaSettingsError, TopicError
+from streaming.errors import BrokerAccessError, StreamError
 from streaming.kafka.client import admin_config, topic_metadata, topic_name
 from streaming.topics import Topic
 
@@ -131,13 +131,18 @@ def delete_topics(config: Mapping[str, str], names: Sequence[str]) -> None:
 def partition_counts(config: Mapping[str, str], timeout_s: float = ADMIN_TIMEOUT_S) -> dict[str, int]:
     """Number of partitions of each topic, by name without the prefix.
 
-    Raises TopicError if no broker answers, or it refuses.
+    Raises TopicError if no broker answers, KafkaSettingsError if it refuses the login or the settings are invalid.
     """
     try:
         found = topic_metadata(config, timeout_s)
     except StreamError as error:
-        raise TopicError(str(error)) from error
+        raise topic_error(error) from error
     return {name: len(topic.partitions) for name, topic in found.items()}
+
+
+def topic_error(error: StreamError) -> TopicError:
+    """The same error for the command line."""
+    return (KafkaSettingsError if isinstance(error, BrokerAccessError) else TopicError)(str(error))
 
 
 def log_identity(config: Mapping[str, str], names: Sequence[str]) -> str:

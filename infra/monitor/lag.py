@@ -21,6 +21,7 @@ from typing import Final, NamedTuple, Self, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.errors import TopicError
+from infra.topics import topic_error
 from streaming import topics as t
 from streaming.errors import StreamError
 from streaming.kafka.client import consumer_config, topic_metadata, topic_name
@@ -111,16 +112,15 @@ class LagReader:
             return [row._replace(topic=topics_by_name[row.topic]) for row in self._with_seconds(rows)]
         except KafkaException as error:
             self._clients.replace()
-            raise TopicError(self._failure_reason(error)) from error
+            raise self._reason(error) from error
 
-    def _failure_reason(self, error: KafkaException) -> str:
-        """The error text. An unreachable broker and a refused login give the same error here; a metadata request tells
-        them apart."""
+    def _reason(self, error: KafkaException) -> TopicError:
+        """An unreachable broker and a refused login give the same `error` here; a metadata request tells them apart."""
         try:
             topic_metadata(self._client_config, timeout_s=2)
         except StreamError as reason:
-            return str(reason)
-        return f"Kafka did not return its offsets: {error.args[0].str()}."
+            return topic_error(reason)
+        return TopicError(f"Kafka did not return its offsets: {error.args[0].str()}.")
 
     def _with_seconds(self, rows: Sequence[PartitionLag]) -> list[PartitionLag]:
         """The rows with their lag in seconds."""

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 
-from infra.errors import TopicError
+from infra.topics import topic_error
 from streaming.errors import StreamError
 from streaming.kafka.dead_letters import MAX_KEPT_BYTES
 from streaming.kafka.source import Message, read_all
@@ -195,7 +195,7 @@ def _read(config: Mapping[str, str], topic: str) -> Iterator[Message]:
     try:
         yield from read_all(config, topic)
     except StreamError as error:
-        raise TopicError(str(error)) from error
+        raise topic_error(error) from error
 
 
 def _noted_offsets(message: Message) -> list[int]:

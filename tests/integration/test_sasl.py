@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import pytest
 from confluent_kafka.admin import AdminClient, ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 
+from infra.errors import SettingsError
 from infra.local.embedded import LOOPBACK, free_port, start_kafka
 from infra.local.processes import log_tail, spawn, stop
 from infra.local.supervisor import FLOWS
@@ -116,7 +117,7 @@ def test_wrong_password_fails_soon_with_one_error(
     started = time.monotonic()
     done = premiere(environment(secured, tmp_path, "PLAIN", WRONG_SECRET, redis_url), *arguments)
     assert time.monotonic() - started < REFUSAL_LIMIT_S
-    assert done.returncode == 1
+    assert done.returncode == SettingsError.exit_code
     line = done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert "Authentication failed" in line
@@ -128,7 +129,7 @@ def test_invalid_client_settings_are_one_line(secured: SecuredBroker, tmp_path: 
     env = environment(secured, tmp_path, "PLAIN", SECRET, redis_url)
     env |= {"PREMIERE_KAFKA_SECURITY_PROTOCOL": "sasl_ssl", "PREMIERE_KAFKA_SSL_CA_LOCATION": "/nowhere/ca.pem"}
     done = premiere(env, "topics")
-    assert done.returncode == 1
+    assert done.returncode == SettingsError.exit_code
     assert len(done.stderr.splitlines()) == 1
     assert "Kafka client settings are invalid" in done.stderr
     assert SECRET not in done.stderr
