@@ -4,9 +4,11 @@ A history is a pure function of the user's events in partition order: how they w
 three rules hold. An entry is dropped only after the method `activity` has returned it. An event older than a full
 history is still counted and learned once. Feature rows contain only the newest `RECENT_EVENTS` entries.
 
-There is one history per user, so it is compact: equal titles are one object, times and actions are arrays (25 bytes
-per entry), and the ids of recent events are 8-byte hashes in one byte string. The append times of the events serve an
-erasure: it removes the events up to the append time of its request, also if later ones have been added already.
+There is one history per user, so it is compact: equal titles are one object, times and actions are arrays (33 bytes
+per entry), and the ids of recent events are 8-byte hashes in one byte string. The append times and offsets of the
+events serve an erasure: it removes the events up to the append time of its request, also if later ones have been added
+already, and gives these the rows that they would have had if the request had been read first, as far as the history
+still has them.
 """
 
 from array import array
@@ -26,9 +28,9 @@ _HASH_BYTES: Final = 8  # of an event id's hash
 _ACTION_NAMES: Final = {meaning.code: name for name, meaning in ACTIONS.items()}
 
 UserRow = dict[str, Any]  # a row of the view `user_activity`
-# Count, titles, times, actions, append times, hashes of event ids, partition and offset of the newest record.
-HistoryState = tuple[int, tuple[str, ...], bytes, bytes, bytes, bytes, int, int]
-_EMPTY: Final[HistoryState] = (0, (), b"", b"", b"", b"", 0, 0)
+# Count, oldest append time, titles, times, actions, append times, offsets, hashes of event ids, partition.
+HistoryState = tuple[int, int, tuple[str, ...], bytes, bytes, bytes, bytes, bytes, int]
+_EMPTY: Final[HistoryState] = (0, 2**62, (), b"", b"", b"", b"", b"", 0)
 
 
 class UserEvent(NamedTuple):
@@ -48,28 +50,39 @@ class UserEvent(NamedTuple):
 
 
 class UserHistory:
-    """The newest `size` events of a user, oldest first, and the count of all events so far."""
+    """The newest `size` events of a user, oldest first; the count and oldest append time (ms) of all events so far."""
 
-    __slots__ = ("actions", "appended", "count", "ids", "new", "offset", "partition", "size", "times", "titles")
+    __slots__ = (
+        "actions",
+        "appended",
+        "count",
+        "ids",
+        "new",
+        "offsets",
+        "oldest",
+        "partition",
+        "size",
+        "times",
+        "titles",
+    )
 
     def __init__(self, size: int = ACTIVITY_HISTORY, state: HistoryState | None = None) -> None:
         """An empty history, or the one of a snapshot."""
-        self.count, titles, times, actions, appended, self.ids, self.partition, self.offset = state or _EMPTY
+        state = state or _EMPTY
+        self.count, self.oldest, titles, times, actions, appended, offsets, self.ids, self.partition = state
         self.size = size
         self.titles = [shared_id(title) for title in titles]
         self.times = array("q", times)
         self.actions = bytearray(actions)
         self.appended = array("q", appended)
+        self.offsets = array("q", offsets)
         self.new: list[tuple[int, int, int, int]] = []  # index, partition, offset, appended
 
     def apply(self, event: UserEvent) -> UserRow | None:
         """Add an event. Returns the user's features after it, or None for a duplicate event id."""
         if event.event_id is not None and not self._is_new_id(event.event_id):
             return None
-        self.count += 1
-        self.partition, self.offset = event.partition, event.offset
-        index = self._insert(event)
-        self.new.append((index, event.partition, event.offset, event.appended))
+        self._add(event)
         return self._feature_row(event)
 
     def activity(self, user: str) -> Activity:
@@ -90,30 +103,39 @@ class UserHistory:
         self._trim()
         return activity
 
-    def erase(self, until: int) -> None:
-        """Remove the events appended up to `until`. The others count as the first ones of a new user."""
-        kept = [index for index, appended in enumerate(self.appended) if appended > until]
-        self.titles = [self.titles[index] for index in kept]
-        self.times = array("q", [self.times[index] for index in kept])
-        self.actions = bytearray(self.actions[index] for index in kept)
-        self.appended = array("q", [self.appended[index] for index in kept])
-        self.count, self.ids = len(kept), b""
+    def erase(self, user: str, until: int) -> tuple["UserHistory", list[UserRow]]:
+        """The history without the events appended up to `until`, and the features after each of the others.
 
-    def repeat_newest(self, user: str) -> UserRow:
-        """The present features. The next activity names the newest event as a new one, although readers know it."""
-        self.new.append((len(self.times) - 1, self.partition, self.offset, max(self.appended)))
-        return self.present_row(user)
+        The others count as the first ones of a new user. The next activity names the newest of them as a new event,
+        although readers know it.
+        """
+        entries = zip(self.appended, self.offsets, self.titles, self.times, self.actions, strict=True)
+        history, rows = UserHistory(self.size), list[UserRow]()
+        for appended, offset, title, ts, action in sorted(entry for entry in entries if entry[0] > until):
+            event = UserEvent(user, title, ts, action, None, self.partition, offset, appended)
+            history._add(event)
+            rows.append(history._feature_row(event))
+        history.new = history.new[-1:]
+        return history, rows
 
     def present_row(self, user: str) -> UserRow:
         """The present features, as they are in the online store."""
-        position = self.partition, self.offset, max(self.appended)
-        return self._feature_row(UserEvent(user, self.titles[-1], self.times[-1], self.actions[-1], None, *position))
+        appended, offset = max(zip(self.appended, self.offsets, strict=True))
+        newest = self.titles[-1], self.times[-1], self.actions[-1]
+        return self._feature_row(UserEvent(user, *newest, None, self.partition, offset, appended))
 
     def snapshot(self) -> HistoryState:
         """The history as immutable values. Call it only after `activity`, so that nothing is new."""
         assert not self.new
-        entries = self.times.tobytes(), bytes(self.actions), self.appended.tobytes()
-        return self.count, tuple(self.titles), *entries, self.ids, self.partition, self.offset
+        entries = self.times.tobytes(), bytes(self.actions), self.appended.tobytes(), self.offsets.tobytes()
+        return self.count, self.oldest, tuple(self.titles), *entries, self.ids, self.partition
+
+    def _add(self, event: UserEvent) -> None:
+        self.count += 1
+        self.oldest = min(self.oldest, event.appended)
+        self.partition = event.partition
+        index = self._insert(event)
+        self.new.append((index, event.partition, event.offset, event.appended))
 
     def _is_new_id(self, event_id: str) -> bool:
         """Whether an event id was not seen before; remembers it."""
@@ -134,18 +156,21 @@ class UserHistory:
             self.titles.append(shared_id(event.title))
             self.actions.append(event.action)
             self.appended.append(event.appended)
+            self.offsets.append(event.offset)
             return len(times) - 1
         index = bisect_right(times, event.ts)
         times.insert(index, event.ts)
         self.titles.insert(index, shared_id(event.title))
         self.actions.insert(index, event.action)
         self.appended.insert(index, event.appended)
+        self.offsets.insert(index, event.offset)
         self.new = [(at + (at >= index), partition, offset, appended) for at, partition, offset, appended in self.new]
         return index
 
     def _trim(self) -> None:
         if (excess := len(self.times) - self.size) > 0:
-            del self.titles[:excess], self.times[:excess], self.actions[:excess], self.appended[:excess]
+            for entries in (self.titles, self.times, self.actions, self.appended, self.offsets):
+                del entries[:excess]
 
     def _feature_row(self, event: UserEvent) -> UserRow:
         """The features after the event. The timestamp rises with each event, otherwise Feast would ignore the row."""
@@ -167,4 +192,5 @@ class UserHistory:
             "event_ms": event.ts,
             "partition": event.partition,
             "offset": event.offset,
+            "oldest_created": UNIX_EPOCH + timedelta(milliseconds=self.oldest),
         }

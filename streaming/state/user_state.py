@@ -2,7 +2,9 @@
 
 A request erases the events that were appended up to its own append time. Events and requests come from two topics, so
 either may be read first. Events up to the erasure time are dropped whenever they are read, and the later ones are kept:
-they make a new history. A request that is not later than an earlier one changes nothing.
+they make a new history. If they were read before the request, their rows contain erased events: the offline log drops
+those rows (streaming/stores/erasure.py), and the request writes new ones. A request that is not later than an earlier
+one changes nothing.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from streaming.state.user_history import UNIX_EPOCH, HistoryState, UserEvent, Us
 MAX_NEW_FRACTION: Final = 0.5
 NEW_USER_EVENTS: Final = 5  # a user with fewer events is a new user
 NEVER: Final = -(2**62)  # erasure time of a user who was not erased, ms
-STATE_FORMAT: Final = 3
+STATE_FORMAT: Final = 4
 
 EVENTS: Final = Counter("premiere_events_total", "Events added to a user's history.")
 DUPLICATES: Final = Counter("premiere_duplicates_total", "Events dropped because their event_id was already seen.")
@@ -130,12 +132,14 @@ class UserState:
         update.erasures.append(mark)
         update.online[:] = [mark]
         if self.history is not None:
-            self.history.erase(request.appended)
-            if not self.history.count:
+            history, rows = self.history.erase(request.user, request.appended)
+            if not rows:
                 self.history = None
                 return
-            _set_online(update, [self.history.repeat_newest(request.user)])
-            update.records.append(self.history.activity(request.user))
+            self.history = history
+            update.rows.extend(rows)
+            _set_online(update, rows)
+            update.records.append(history.activity(request.user))
 
 
 def _set_online(update: Update, rows: Sequence[UserRow]) -> None:

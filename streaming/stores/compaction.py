@@ -159,10 +159,10 @@ def _rewrite(
     sort: bool,
 ) -> int:
     """Write the inputs' rows without the erased ones to one file, atomically. Returns the number of erased rows."""
-    schema = pq.read_schema(inputs[0]).with_metadata(metadata)
+    schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in inputs])  # older ones lack columns
     draft, erased = _staging(root) / f"{name}.draft", 0
-    with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
-        for group in _row_groups(inputs):
+    with pq.ParquetWriter(draft, schema.with_metadata(metadata), compression="zstd") as writer:
+        for group in _row_groups(inputs, schema):
             rows = drop_erased(group, requests)
             erased += len(group) - len(rows)
             if sort:
@@ -174,18 +174,18 @@ def _rewrite(
     return erased
 
 
-def _row_groups(inputs: Iterable[Path]) -> Iterator[pa.Table]:
+def _row_groups(inputs: Iterable[Path], schema: pa.Schema) -> Iterator[pa.Table]:
     """All rows in order, ROW_GROUP_SIZE at a time."""
-    waiting: list[pa.Table] = []
+    waiting: list[pa.Table] = [schema.empty_table()]
     for path in inputs:
         for batch in pq.ParquetFile(path).iter_batches(ROW_GROUP_SIZE):
             waiting.append(pa.Table.from_batches([batch]).replace_schema_metadata())
             while sum(map(len, waiting)) >= ROW_GROUP_SIZE:
-                rows = pa.concat_tables(waiting)
+                rows = pa.concat_tables(waiting, promote_options="default")
                 yield rows.slice(0, ROW_GROUP_SIZE)
                 waiting = [rows.slice(ROW_GROUP_SIZE)]
     if sum(map(len, waiting)):
-        yield pa.concat_tables(waiting)
+        yield pa.concat_tables(waiting, promote_options="default")
 
 
 def _mergeable(root: Path, safe: date) -> list[SinkFile]:

@@ -1,6 +1,6 @@
 """Erasure requests, and the rows of the offline log that they cover.
 
-A request covers the user's rows whose records were appended up to its own append time, whichever was read first. All
+A request covers the user's rows that contain an event appended up to its own append time, whichever was read first. All
 requests are joined with the rows as Arrow arrays: a Python object for each would take gigabytes for a million requests.
 """
 
@@ -36,7 +36,10 @@ def drop_erased(rows: pa.Table, requests: pa.Table) -> pa.Table:
     if not len(requests) or "user_id" not in rows.column_names or "created" not in rows.column_names:
         return rows
     at = pc.index_in(rows["user_id"], value_set=requests["user_id"].combine_chunks())
-    erased = pc.fill_null(pc.less_equal(rows["created"], requests["appended"].take(at)), False)
+    oldest = rows["created"]  # of the events that the row contains; earlier versions wrote no other time
+    if "oldest_created" in rows.column_names:
+        oldest = pc.coalesce(rows["oldest_created"], oldest)
+    erased = pc.fill_null(pc.less_equal(oldest, requests["appended"].take(at)), False)
     return rows.filter(pc.invert(erased)) if pc.any(erased).as_py() else rows
 
 

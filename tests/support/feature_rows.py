@@ -26,6 +26,7 @@ def user_row(user: str, after: float, count: int, titles: list[str], created: fl
         "event_ms": ms,
         "partition": 0,
         "offset": count,
+        "oldest_created": NOON,
     }
 
 

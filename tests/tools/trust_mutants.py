@@ -35,7 +35,7 @@ TRUST_MUTANTS: Final = (
     Mutant(
         "C5: an erasure request also covers later rows",
         "streaming/stores/erasure.py",
-        'pc.less_equal(rows["created"], requests["appended"].take(at))',
+        'pc.less_equal(oldest, requests["appended"].take(at))',
         'pc.is_valid(requests["appended"].take(at))',
         killed_by="streaming/stores/test_erasure.py::test_rows_appended_up_to_the_newest_request_of_their_user_are_dropped",
     ),

@@ -51,6 +51,7 @@ def test_row_has_the_features_right_after_the_event() -> None:
         "event_ms": 2_000,
         "partition": 3,
         "offset": 8,
+        "oldest_created": datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=1_700_000_000_007),
     }
 
 
@@ -124,7 +125,7 @@ def test_only_the_newest_event_ids_are_remembered() -> None:
 
 def test_match_across_two_id_hashes_is_no_duplicate() -> None:
     across = bytes(4) + blake2b(b"x", digest_size=8).digest() + bytes(4)
-    assert UserHistory(state=(0, (), b"", b"", b"", across, 0, 0)).apply(event(1, event_id="x"))
+    assert UserHistory(state=(0, 0, (), b"", b"", b"", b"", across, 0)).apply(event(1, event_id="x"))
 
 
 def test_feature_row_has_only_recent_events() -> None:
@@ -173,20 +174,21 @@ def test_erasure_removes_events_by_append_time() -> None:
     for ts, offset in ((30, 0), (10, 2), (20, 1), (5, 3)):
         history.apply(event(ts, f"t{ts}", offset=offset))
     history.activity("u")
-    history.erase(1_700_000_000_001)
-    row = history.repeat_newest("u")
-    assert (row["event_count"], row["recent_titles"], row["offset"]) == (2, ["t10", "t5"], 3)
+    history, rows = history.erase("u", 1_700_000_000_001)
+    without = UserHistory()
+    assert rows == [without.apply(event(ts, f"t{ts}", offset=offset)) for ts, offset in ((10, 2), (5, 3))]
+    assert history.present_row("u")["recent_titles"] == ["t10", "t5"]
     activity = history.activity("u")
     assert (activity.count, activity.titles, activity.times) == (2, ["t5", "t10"], [5, 10])
-    assert [(new.index, new.offset, new.appended) for new in activity.new] == [(1, 3, 1_700_000_000_003)]
+    assert [(new.index, new.offset, new.appended) for new in activity.new] == [(0, 3, 1_700_000_000_003)]
 
 
 def test_erased_event_id_can_be_used_again() -> None:
     history = UserHistory()
     history.apply(event(1, event_id="x"))
     history.activity("u")
-    history.erase(1_700_000_000_000)
-    assert history.count == 0
+    history, rows = history.erase("u", 1_700_000_000_000)
+    assert (history.count, rows) == (0, [])
     assert history.apply(event(1, event_id="x"))
 
 

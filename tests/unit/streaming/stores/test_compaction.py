@@ -117,6 +117,17 @@ def test_files_of_past_days_are_merged_into_one_sorted_file_per_day(tmp_path: Pa
     assert names(root) == found
 
 
+def test_files_with_and_without_a_new_column_are_merged(tmp_path: Path, root: Path) -> None:
+    Epochs(tmp_path).write(*stream((2, 2, 0)))
+    old, new = (pq.read_table(path) for path in sorted(root.glob("p*.parquet"))[:2])
+    column = pa.array(new["created"].to_pylist(), TIME)
+    pq.write_table(new.append_column("oldest_created", column), sorted(root.glob("p*.parquet"))[1])
+    run(tmp_path)
+    (day,) = root.glob("day-*.parquet")
+    merged = pq.read_table(day)
+    assert sorted(merged["oldest_created"].to_pylist(), key=str) == [*new["created"].to_pylist(), *[None] * len(old)]
+
+
 def test_late_file_is_merged_into_its_day_file(tmp_path: Path, root: Path) -> None:
     epochs = Epochs(tmp_path).write(*stream((2, 2, 1)))
     run(tmp_path)

@@ -34,6 +34,13 @@ def test_rows_appended_up_to_the_newest_request_of_their_user_are_dropped(tmp_pa
     assert drop_erased(table(*kept, *erased), newest).equals(table(*kept))
 
 
+def test_later_row_with_an_erased_event_in_its_history_is_dropped(tmp_path: Path) -> None:
+    later, earlier = NOON + timedelta(milliseconds=1), NOON - timedelta(days=1)
+    both = table(("u", later), ("u", later), ("u", later), ("u", earlier))
+    rows = both.append_column("oldest_created", pa.array([NOON, later, None, None], TIME))
+    assert drop_erased(rows, requests(tmp_path, ("u", NOON))).equals(rows.slice(1, 2))
+
+
 def test_table_without_covered_rows_is_returned_unchanged(tmp_path: Path) -> None:
     rows = table(("other", NOON))
     assert drop_erased(rows, requests(tmp_path, ("u", NOON))) is rows
