@@ -39,7 +39,8 @@ from model.signals import candidates
 from model.signals.query_scores import BatchScores
 from model.signals.scorer import Scorer
 from streaming.records import Activity, NewEvent, Title
-from streaming.state.publisher import Publisher, PublishSettings
+from streaming.state.publish_settings import PublishSettings
+from streaming.state.publisher import Publisher
 from streaming.state.user_cache import UserCache
 from streaming.stores.redis_lists import LaunchCompleted, RedisSink, RedisWrite
 
@@ -153,7 +154,7 @@ def filled_publisher(version: Recommender, world: SimulatedWorld, size: int = CA
         LIST_SIZE, NEW_TITLE_SLOTS, max_users=size, launch_fanout=LAUNCH_FANOUT, refresh_budget=1e9
     )
     publisher = Publisher(settings)
-    publisher.serve(0, version, [])
+    publisher.serve(0, version, [], position=size)  # of all cached events
     contexts = [world.user_context(user) for user in range(len(world.histories))]
     ranked = [
         lists
@@ -171,7 +172,8 @@ def filled_publisher(version: Recommender, world: SimulatedWorld, size: int = CA
                 times=list(context.times),
                 actions=list(context.actions),
                 new=[NewEvent(len(context.titles) - 1, 0, n, world.now)],
-            )
+            ),
+            n,
         )
         cached = publisher.users.get(user)
         assert cached is not None

@@ -122,6 +122,7 @@ class ScaleWorld:
         catalog.launch_sequence_V[:titles] = catalog.last_used_V[:titles] = n_V + 1
         catalog.launched_V[:titles] = True
         catalog.launched_ms_V[:titles] = START_MS - (titles + 24 * 60 - n_V) * LAUNCH_GAP_MS
+        catalog.launch_order = catalog.current_launch_order()
         catalog.count_V[:titles] = self.count_V
         catalog.year_V[:titles], catalog.released_V[:titles] = 1960 + n_V % 60, START_MS - n_V
         codes = np.array([genre_codes([f"g{topic % 20}", f"h{topic % 7}"]) for topic in range(TOPICS)])

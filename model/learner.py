@@ -13,13 +13,11 @@ N requests that are ranked · L events of a history · M a subset of titles · V
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from model.actions import TARGET_WEIGHTS
 from model.pipeline import (
-    NO_RECORD_TIME,
     Pipeline,
     PreparedRequest,
     RankingPipeline,
@@ -34,11 +32,9 @@ from model.signals.inputs import user_query
 from model.signals.query_scores import QueryScores
 from model.signals.snapshot import CatalogSnapshot, take_snapshot
 from model.state.embedding_space import EmbeddingSpace
-from model.state.event_evidence import repeat_number
+from model.state.new_events import NewEvent, admit_events, positive_events
 from model.state.stream_state import History, StreamState, TitleMetadata, UserUpdate
 from model.state.untrained_events import UntrainedEvents
-
-_IS_TARGET: Final = np.array(TARGET_WEIGHTS) > 0  # by action code
 
 
 class RankedEvent(NamedTuple):
@@ -170,29 +166,17 @@ class Learner:
         misses: list[tuple[int, RankedEvent]] = []
         for item in updates:
             self.stream_state.sequence += 1
-            positives = [i for i in item.new if TARGET_WEIGHTS[item.actions[i]] > 0]
-            targets = [i for i in positives if self.stream_state.admit(item.titles[i], item.user)]
-            rows_L = self.stream_state.catalog.rows_of(item.titles)
-            history = History(item.user, rows_L, np.array(item.times, np.int64), np.array(item.actions, np.int64))
-            order = dict(zip(item.new, item.order, strict=True))
-            by_order += [(order[i], self._ranking_request(item, history, i, len(histories))) for i in targets]
-            misses += [(order[i], self._miss(item, i, ranked_share)) for i in positives if i not in targets]
+            history, events = admit_events(self.stream_state, item)
+            by_order += [(event.order, _ranking_request(event, len(histories))) for event in events]
+            targets, order = [event.event_index for event in events], dict(zip(item.new, item.order, strict=True))
+            waiting = [index for index in positive_events(item) if index not in targets]
+            misses += [(order[index], self._miss(item, index, ranked_share)) for index in waiting]
             histories.append(history)
             new.append(targets)
         by_order.sort(key=lambda pair: pair[0])
         if ranked_share < 1:
             by_order = [(at, replace(one, ranked=bool(self.rng.random() < ranked_share))) for at, one in by_order]
         return histories, new, by_order, misses
-
-    def _ranking_request(self, update: UserUpdate, history: History, index: int, history_index: int) -> RankingRequest:
-        now, target, action = (int(array_L[index]) for array_L in (history.times_L, history.rows_L, history.actions_L))
-        counted_L = _IS_TARGET[history.actions_L]
-        counted_L[[i for i in update.new if i > index]] = False
-        clock = float(self.stream_state.counters.now_Z[0])
-        repeat = repeat_number(history.rows_L, history.times_L, counted_L, index, clock)
-        recorded = update.recorded[list(update.new).index(index)] if update.recorded else NO_RECORD_TIME
-        before = history.before(index)
-        return RankingRequest(before, now, target, action, history_index, index, repeat=repeat, recorded=recorded)
 
     def _miss(self, update: UserUpdate, index: int, ranked_share: float) -> RankedEvent:
         """A new event on a waiting title. No list can hold the title, so every pipeline ranks it at infinity."""
@@ -297,3 +281,17 @@ class Learner:
         self.rng.bit_generator.state = state["training"]["rng"]
         self.micro_batches = state["training"]["steps"]
         self.untrained.load_state_dict(state["training"]["untrained"])
+
+
+def _ranking_request(event: NewEvent, history_index: int) -> RankingRequest:
+    """The request to rank the titles before an event of the batch's history with this index."""
+    return RankingRequest(
+        event.history,
+        event.ts,
+        event.row,
+        event.action,
+        history_index,
+        event.event_index,
+        repeat=event.repeat,
+        recorded=event.recorded,
+    )

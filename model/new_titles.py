@@ -22,47 +22,81 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.state.catalog import Catalog
+from model.similar_texts import NEAR_IDENTICAL, NO_GROUPS, TextGroups, group_texts
+from model.state.catalog import NOT_LAUNCHED, Catalog
+from model.state.launch_order import MIN_EVIDENCE, MINUTE_MS
 
 MAX_PER_LIST: Final = 64  # new titles that the ranker scores for a list
 MAX_PER_MINUTE: Final = 64  # launches of one minute that compete at a time
 MAX_NEW_TITLES: Final = 2048  # that compete at a time, one of each minute of a day or more: bounds the work per version
 NEW_TITLE_MS: Final = 86_400_000  # time since launch, against the newest launch, for which a title competes
 MIN_MINUTES: Final = 64  # the newest launch minutes of distinct new titles, which compete for longer
-MIN_EVIDENCE: Final = 1.0  # of a title that is no longer new
-NEAR_IDENTICAL: Final = 0.97  # cosine of two text embeddings; two parts of one series have less in ml-small-2016
-_MINUTE_MS: Final = 60_000
 
 
 class NewTitles(NamedTuple):
-    """The new titles of a catalog."""
+    """The new titles of a catalog that compete for slots."""
 
-    new_V: NDArray[np.bool_]
-    competing_V: NDArray[np.bool_]  # those that compete for slots
+    competing_V: NDArray[np.bool_]
     competing_M: NDArray[np.int64]  # their rows
     minute_M: NDArray[np.int64]  # of their launches
     text_M: NDArray[np.int64]  # equal for those with near-identical texts
+    groups: TextGroups  # of all titles that may compete
 
 
-def find_new_titles(catalog: Catalog) -> NewTitles:
-    """The new titles of the catalog now."""
-    titles = len(catalog)
-    unproven_V = catalog.candidate_V & (catalog.count_V[:titles] < MIN_EVIDENCE)
-    unproven_M = np.flatnonzero(unproven_V)
-    oldest_first_M = unproven_M[np.argsort(catalog.launch_sequence_V[unproven_M], kind="stable")]
-    turn_M = _rank_in_group(launch_minutes(catalog, oldest_first_M))
-    eligible_M = np.flatnonzero(turn_M < MAX_PER_MINUTE)
-    eligible_M = eligible_M[np.lexsort((-eligible_M, turn_M[eligible_M]))][:MAX_NEW_TITLES]
-    rows_M = oldest_first_M[eligible_M]
+def find_new_titles(catalog: Catalog, earlier: NewTitles | None = None) -> NewTitles:
+    """The new titles of the catalog now. Those of an earlier state make it faster, and change nothing."""
+    rows_M, turn_M = _oldest_of_each_minute(
+        catalog.launch_order.row_X,
+        catalog.launch_order.sequence_X,
+        catalog.launch_order.minute_X,
+        catalog.launch_sequence_V,
+        catalog.count_V,
+    )
+    rows_M = rows_M[np.argsort(turn_M, kind="stable")[:MAX_NEW_TITLES]]
+    oldest_first_M = np.argsort(catalog.launch_sequence_V[rows_M])
+    rows_M = rows_M[oldest_first_M]
+    groups = group_texts(rows_M, catalog.semantic_VE[rows_M], NO_GROUPS if earlier is None else earlier.groups)
     minute_M, launched_M = launch_minutes(catalog, rows_M), catalog.launched_ms_V[rows_M]
-    text_M = _first_similar(catalog.semantic_VE[rows_M])
-    unrepeated_M = text_M == np.arange(len(text_M))
+    unrepeated_M = groups.leader_M == np.arange(len(rows_M))
     competing_M = launched_M > launched_M.max(initial=0) - NEW_TITLE_MS
     competing_M |= np.isin(minute_M, np.unique(minute_M[unrepeated_M])[-MIN_MINUTES:])
-    competing_V = np.zeros(titles, bool)
+    competing_V = np.zeros(len(catalog), bool)
     competing_V[rows_M[competing_M]] = True
-    new_V = unproven_V & catalog.launched_V[:titles]
-    return NewTitles(new_V, competing_V, rows_M[competing_M], minute_M[competing_M], text_M[competing_M])
+    newest_first_M = np.flatnonzero(competing_M)[::-1]
+    return NewTitles(
+        competing_V, rows_M[newest_first_M], minute_M[newest_first_M], groups.leader_M[newest_first_M], groups
+    )
+
+
+@njit(cache=True)
+def _oldest_of_each_minute(
+    row_X: NDArray[np.int32],
+    sequence_X: NDArray[np.int64],
+    minute_X: NDArray[np.int64],
+    launch_sequence_V: NDArray[np.int64],
+    count_V: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The first MAX_PER_MINUTE new titles of each minute, newest minute first, and the position of each in its minute.
+
+    Minutes older than the newest MAX_NEW_TITLES with a new title are left out.
+    """
+    rows, turns = [np.int64(0) for _ in range(0)], [np.int64(0) for _ in range(0)]  # numba needs their type
+    minutes, end = 0, row_X.size
+    while end > 0 and minutes < MAX_NEW_TITLES:
+        start, turn = end - 1, 0
+        if start > 0 and minute_X[start - 1] == minute_X[start]:
+            start = np.searchsorted(minute_X[:end], minute_X[start])
+        for x in range(start, end):
+            row = row_X[x]
+            if launch_sequence_V[row] == sequence_X[x] and count_V[row] < MIN_EVIDENCE:
+                rows.append(np.int64(row))
+                turns.append(np.int64(turn))
+                turn += 1
+                if turn == MAX_PER_MINUTE:
+                    break
+        minutes += turn > 0
+        end = start
+    return np.array(rows, np.int64), np.array(turns, np.int64)
 
 
 def choose_scored(new_titles: NewTitles, score_M: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -80,7 +114,7 @@ def choose_scored(new_titles: NewTitles, score_M: NDArray[np.float32]) -> NDArra
 
 def launch_minutes(catalog: Catalog, rows_M: NDArray[np.int64]) -> NDArray[np.int64]:
     """The minute in which each title launched."""
-    minute_M: NDArray[np.int64] = catalog.launched_ms_V[rows_M] // _MINUTE_MS
+    minute_M: NDArray[np.int64] = catalog.launched_ms_V[rows_M] // MINUTE_MS
     return minute_M
 
 
@@ -92,23 +126,6 @@ def _rank_in_group(group_M: NDArray[np.int64]) -> NDArray[np.int64]:
     rank_M = np.empty(len(group_M), np.int64)
     rank_M[order_M] = np.arange(len(group_M)) - np.repeat(first_G, np.diff(first_G, append=len(group_M)))
     return rank_M
-
-
-def _first_similar(text_ME: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The first text that each text is near-identical to; that one is not near-identical to an earlier first one."""
-    first_M: NDArray[np.int64] = _first_similar_of(text_ME @ text_ME.T)
-    return first_M
-
-
-@njit(cache=True)
-def _first_similar_of(cosine_MM: NDArray[np.float32]) -> NDArray[np.int64]:
-    first_M = np.arange(len(cosine_MM))
-    for m in range(len(cosine_MM)):
-        for earlier in range(m):
-            if first_M[earlier] == earlier and cosine_MM[m, earlier] >= NEAR_IDENTICAL:
-                first_M[m] = earlier
-                break
-    return first_M
 
 
 class NewCandidates(NamedTuple):
@@ -123,7 +140,8 @@ class NewCandidates(NamedTuple):
 def new_candidates(catalog: Catalog, new_titles: NewTitles, rows_C: NDArray[np.int64]) -> NewCandidates:
     """The new titles among candidates. A row below 0 is a title that the catalog has evicted."""
     known_C = rows_C >= 0
-    index_M = np.flatnonzero(new_titles.new_V[rows_C] & known_C)
+    is_new_C = (catalog.launch_sequence_V[rows_C] < NOT_LAUNCHED) & (catalog.count_V[rows_C] < MIN_EVIDENCE)
+    index_M = np.flatnonzero(is_new_C & known_C)
     text_ME = catalog.semantic_VE[rows_C[index_M]]
     minute_M = launch_minutes(catalog, rows_C[index_M])
     return NewCandidates(index_M, text_ME @ text_ME.T, minute_M, new_titles.competing_V[rows_C] & known_C)

@@ -9,7 +9,7 @@ M a subset of titles · F ranker signals · D width of the backbone
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -26,9 +26,8 @@ from model.signals.ranker import Ranker
 from model.signals.snapshot import CatalogSnapshot
 from model.state.catalog import NOT_LAUNCHED, Catalog
 from model.state.counters import CLOCKS
+from model.state.new_events import NO_RECORD_TIME
 from model.state.stream_state import History
-
-NO_RECORD_TIME: Final = np.iinfo(np.int64).max  # of an event that comes from no log
 
 
 @dataclass(frozen=True)

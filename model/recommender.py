@@ -29,7 +29,8 @@ from model.signals.inputs import user_query
 from model.signals.scorer import Scorer
 from model.signals.snapshot import take_snapshot
 from model.state.embedding_space import EmbeddingSpace
-from model.state.stream_state import History, StreamState, TitleMetadata
+from model.state.new_events import admit_events
+from model.state.stream_state import History, StreamState, TitleMetadata, UserUpdate
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,29 @@ class Recommender:
     def update_titles(self, titles: Sequence[TitleMetadata]) -> None:
         """Apply titles that were launched, changed or withdrawn since the checkpoint was written."""
         self.stream_state.launch(titles)
+        if titles:
+            self._refresh()
+
+    def count_events(self, updates: Sequence[UserUpdate]) -> None:
+        """Count events that the checkpoint does not have yet, as the learner counts them; the weights stay."""
+        for update in updates:
+            _, events = admit_events(self.stream_state, update)
+            for event in events:
+                counted_at = min(event.ts, event.recorded)
+                self.stream_state.count_event(event.history, event.row, counted_at, event.action, event.repeat)
+        if updates:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Take over the titles that were launched, or counted, since the last time."""
         evicted = self.stream_state.evict_titles()  # a version may serve for long while titles launch
         if len(evicted):
             self.sequence.evict_titles(evicted)
-        if titles:
-            rows = self.stream_state.refresh(in_turn=False)
-            self.sequence.refresh(self.stream_state.catalog, rows)
-            self.snapshot = take_snapshot(self.stream_state, self.snapshot)
-            ranker = self.pipeline.ranker
-            self.static = candidates.updated_static_scores(self.static, self.snapshot, ranker, rows)
+        rows = self.stream_state.refresh(in_turn=False)
+        self.sequence.refresh(self.stream_state.catalog, rows)
+        self.snapshot = take_snapshot(self.stream_state, self.snapshot)
+        ranker = self.pipeline.ranker
+        self.static = candidates.updated_static_scores(self.static, self.snapshot, ranker, rows)
 
     def erase_user(self, user: str) -> None:
         """Drop the user's history and counts, which also contribute to other users' lists."""

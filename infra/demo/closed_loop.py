@@ -3,7 +3,8 @@
 A user chooses from lists that know the user's earlier events. Sending faster than in real time would send a user's
 events before the lists can follow. So each user is a closed loop, as in a load test with a fixed number of clients: the
 next event waits until the list after the previous one is in Redis, or for `TIMEOUT_S`. The order of a user's events is
-kept. Users run side by side within a window of events, the earliest that may be sent first.
+kept. Users run side by side within a window of events, the earliest that may be sent first. Only a few wait at once:
+the machine that runs this also writes the lists, and more users would only make each wait longer.
 """
 
 import heapq
@@ -17,6 +18,7 @@ from infra.demo.demo_client import ListClient
 
 TIMEOUT_S: Final = 2.0  # for the list after an event
 WINDOW: Final = 2_000  # events
+MAX_WAITING: Final = 8  # users at once
 
 
 class ClosedLoop:
@@ -43,7 +45,7 @@ class ClosedLoop:
         """The index of an event to send now; None if no event may be sent now, or none is left."""
         self._fill()
         self._release()
-        if not self._ready:
+        if not self._ready or len(self._waiting) >= MAX_WAITING:
             return None
         index = heapq.heappop(self._ready)
         user = int(self._data.user[index])
@@ -66,7 +68,7 @@ class ClosedLoop:
 
     def _release(self) -> None:
         """End the wait of users whose list has their events, or whose time is over."""
-        users = [user for user in self._waiting if user in self._queues]  # the others have no event to send
+        users = list(self._waiting)
         missing = self._client.missing([self._data.users[user] for user in users])
         now = self._clock()
         for user, events in zip(users, missing, strict=True):
@@ -74,4 +76,5 @@ class ClosedLoop:
                 continue
             self.not_waited += events > 0
             del self._waiting[user]
-            heapq.heappush(self._ready, self._queues[user][0])
+            if user in self._queues:
+                heapq.heappush(self._ready, self._queues[user][0])

@@ -31,7 +31,7 @@ from streaming.kafka.source import POLL_INTERVAL_S, KafkaSource, Message
 if TYPE_CHECKING:
     from model.recommender import Recommender
     from streaming.records import Title
-    from streaming.state.publisher import PublishSettings
+    from streaming.state.publish_settings import PublishSettings
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _parts(url: str) -> list[str]:
 
 def publish_settings(settings: Settings) -> "PublishSettings":
     """The publisher's settings for the operator's settings."""
-    from streaming.state.publisher import PublishSettings
+    from streaming.state.publish_settings import PublishSettings
 
     return PublishSettings(
         list_size=settings.list_size,

@@ -99,7 +99,7 @@ class SequenceModel:
                 return [AllScores(score_V) for score_V in (query_NP[part] @ e_VP.T).numpy()]
             queries = query_NP[part].numpy()
             return [
-                CellScores(query_P, e_VP.numpy(), proposed_M)
+                CellScores(query_P, cells, proposed_M)
                 for query_P, proposed_M in zip(queries, cells.proposed(queries), strict=True)
             ]
 
@@ -208,7 +208,7 @@ class SequenceModel:
         self.optimizers.rows.squares_V = torch.zeros(len(state["rows"]))
         self._tower_VD, self._e_VP = state["tower_VD"].clone(), state["e_VP"].clone()
         self.titles = len(self._e_VP)
-        self.cells.load_state_dict(state["cells"])
+        self.cells.load_state_dict(state["cells"], self._e_VP.numpy())
         for name in self.optimizers.dense.average:
             self.optimizers.dense.average[name] = state["served"][name].clone()
         self._link_served_weights()

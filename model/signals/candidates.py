@@ -99,7 +99,9 @@ def text_scores(snapshot: CatalogSnapshot, histories: Sequence[History]) -> Batc
             proposed = catalog.text_cells.proposed(profile_NE[part])
             each = zip(profile_NE[part], proposed, offset_N.tolist(), strict=True)
             scale_V = center.inverse_distance_V
-            return [CellScores(profile_E, text_VE, rows, offset, scale_V) for profile_E, rows, offset in each]
+            return [
+                CellScores(profile_E, catalog.text_cells, rows, offset, scale_V) for profile_E, rows, offset in each
+            ]
         cosine_NV: NDArray[np.float32] = (queries[part] @ text.T - offset_N[:, None]).numpy()
         cosine_NV *= center.inverse_distance_V[: len(text_VE)]
         return [AllScores(cosine_V) for cosine_V in cosine_NV]

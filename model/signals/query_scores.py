@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from model.state.title_cells import TitleCells
 
 BLOCK_QUERIES: Final = 32  # scored together: one pass over the title vectors serves them all
 SAMPLED_PART: Final = 8  # every eighth title is read to estimate the lowest of the best scores
@@ -57,37 +58,23 @@ class CellScores:
     def __init__(
         self,
         query_P: NDArray[np.float32],
-        vector_VP: NDArray[np.float32],
+        cells: TitleCells,
         proposed_M: NDArray[np.int64],
         offset: float = 0.0,
         scale_V: NDArray[np.float32] | None = None,
     ) -> None:
-        self._query_P, self._vector_VP, self._proposed_M = query_P, vector_VP, proposed_M
+        self._query_P, self._cells, self._proposed_M = query_P, cells, proposed_M
         self._offset, self._scale_V = np.float32(offset), scale_V
 
     def best(self, count: int) -> NDArray[np.int64]:
         return self._proposed_M[AllScores(self.of(self._proposed_M)).best(count)]
 
     def of(self, row_M: NDArray[np.integer]) -> NDArray[np.float32]:
-        score_M: NDArray[np.float32] = _products(self._vector_VP, row_M, self._query_P)
+        score_M = self._cells.scores(self._query_P, row_M)
         if self._scale_V is not None:
             score_M -= self._offset
             score_M *= self._scale_V[row_M]
         return score_M
-
-
-@njit(cache=True, fastmath=True)
-def _products(
-    vector_VP: NDArray[np.float32], row_M: NDArray[np.integer], query_P: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """The products of the rows' vectors with the query; sums are reordered, so that they use vector instructions."""
-    score_M = np.empty(row_M.size, np.float32)
-    for m in range(row_M.size):
-        row, total = row_M[m], np.float32(0.0)
-        for p in range(query_P.size):
-            total += vector_VP[row, p] * query_P[p]
-        score_M[m] = total
-    return score_M
 
 
 class BatchScores(Sequence[QueryScores]):

@@ -47,6 +47,6 @@ def take_snapshot(stream_state: StreamState, earlier: CatalogSnapshot | None = N
         titles,
         scratch,
         catalog.count_V[: len(catalog)].copy(),
-        find_new_titles(catalog),
+        find_new_titles(catalog, None if earlier is None else earlier.new_titles),
         int(np.count_nonzero(titles.candidate_V)),
     )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.state.id_table import shared_id
+from model.state.launch_order import MIN_EVIDENCE, LaunchOrder
 from model.state.text_center import TextCenter
 from model.state.text_neighbors import TextNeighbors
 from model.state.title_cells import TitleCells
@@ -60,6 +61,7 @@ class Catalog:
         self.text_neighbors = TextNeighbors(capacity)
         self.text_center = TextCenter(d_text, capacity)
         self.text_cells = TitleCells()
+        self.launch_order = LaunchOrder()
         self._changed_texts: list[int] = []  # rows that are new or whose text changed since `update_texts`
         self.free: list[int] = []  # rows of evicted titles
 
@@ -105,8 +107,11 @@ class Catalog:
         """
         self.set_text(row, semantic_E)
         if self.launch_sequence_V[row] == NOT_LAUNCHED:
-            self.launched_ms_V[row] = recorded
-        self.launch_sequence_V[row] = min(int(self.launch_sequence_V[row]), sequence)
+            self.launched_ms_V[row], self.launch_sequence_V[row] = recorded, sequence
+            if self.launch_order.is_full:
+                self.launch_order = self.current_launch_order()
+            else:
+                self.launch_order.append(row, sequence, recorded)
         self.launched_V[row] = True
         self.year_V[row] = np.nan if year is None else year
         self.released_V[row] = UNKNOWN_DATE if released is None else released
@@ -119,17 +124,17 @@ class Catalog:
         self.semantic_VE[row] = new_E
         self._changed_texts.append(row)
 
-    def update_texts(self, rows: Sequence[int], settled_V: NDArray[np.bool_]) -> None:
-        """Update the text neighbors of launched rows, and let the titles of `settled_V` be neighbors from now on.
+    def update_texts(self, rows: Sequence[int], settled_M: NDArray[np.int64]) -> None:
+        """Update the text neighbors of launched rows, and let the rows `settled_M` be neighbors from now on.
 
         Call it once per batch: without cells it compares with all titles.
         """
         semantic_VE = self.semantic_VE[: len(self)]
         changed_M = np.array(sorted(set(self._changed_texts)), np.int64)
         self.text_cells.update(semantic_VE, changed_M)
-        if len(due_M := np.flatnonzero(settled_V & ~self.text_neighbors.settled_V[: len(self)])):
-            self.text_neighbors.settle(semantic_VE, due_M, self.text_cells)
-            self.text_center.settle(semantic_VE[due_M])
+        if len(settled_M):
+            self.text_neighbors.settle(semantic_VE, settled_M, self.text_cells)
+            self.text_center.settle(semantic_VE[settled_M])
         if rows:
             self.text_neighbors.update(semantic_VE, sorted(set(rows)), self.text_cells)
         self.text_center.update(semantic_VE, changed_M)
@@ -194,8 +199,15 @@ class Catalog:
             getattr(self, name)[: len(self.ids)] = state[name]
         self.text_neighbors.load_state_dict(state["text_neighbors"])
         self.text_center.load_state_dict(state["text_center"], self.semantic_VE[: len(self.ids)])
-        self.text_cells.load_state_dict(state["text_cells"])
+        self.text_cells.load_state_dict(state["text_cells"], self.semantic_VE[: len(self.ids)])
         self._changed_texts = list(state["changed_texts"])
+        self.launch_order = self.current_launch_order()
+
+    def current_launch_order(self) -> LaunchOrder:
+        """The order of the launches of new titles, from the arrays."""
+        titles = len(self)
+        new_V = self.candidate_V & (self.count_V[:titles] < MIN_EVIDENCE)
+        return LaunchOrder.of(self.launch_sequence_V[:titles], self.launched_ms_V[:titles], new_V)
 
     def _add_row(self, title: str) -> int:
         title = shared_id(title)  # histories hold the same objects, so that a lookup compares pointers

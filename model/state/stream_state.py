@@ -146,7 +146,7 @@ class StreamState:
             self.catalog.launch(row, semantic, title.genres, title.year, title.released, self.sequence, title.recorded)
             rows.append(row)
         self.changed_rows.update(rows)
-        self.catalog.update_texts(rows, self._settled_V())
+        self.catalog.update_texts(rows, self._settled())
 
     def refresh(self, in_turn: bool = True) -> NDArray[np.int64]:
         """Compute the static signals of the changed titles anew, and return their rows, for encoders to do the same.
@@ -163,13 +163,14 @@ class StreamState:
         self.changed_rows = set()
         return row_M
 
-    def _settled_V(self) -> NDArray[np.bool_]:
-        """Whether each title has an event, or launched a day ago or more by the popularity clock."""
-        titles = len(self.catalog)
-        age_V = self.counters.now_Z[0] - self.catalog.launched_ms_V[:titles]
-        has_event_V = self.user_store.interactions.title_count_V[:titles] > 0
-        settled_V: NDArray[np.bool_] = has_event_V | (self.catalog.launched_V[:titles] & (age_V >= SETTLING_MS))
-        return settled_V
+    def _settled(self) -> NDArray[np.int64]:
+        """The titles that have settled since: they have an event, or launched a day ago by the popularity clock."""
+        catalog = self.catalog
+        row_M = np.flatnonzero(~catalog.text_neighbors.settled_V[: len(catalog)])
+        has_event_M = self.user_store.interactions.title_count_V[row_M] > 0
+        age_M = self.counters.now_Z[0] - catalog.launched_ms_V[row_M]
+        settled_M: NDArray[np.int64] = row_M[has_event_M | (catalog.launched_V[row_M] & (age_M >= SETTLING_MS))]
+        return settled_M
 
     def _is_repeated(self, title: TitleMetadata) -> bool:
         row = self.catalog.rows.get(title.title)

@@ -113,7 +113,7 @@ def _compared(
         block_M = rows_M[start : start + UPDATE_BLOCK_ROWS]
         if cells.is_ready:
             others = cells.proposed(semantic_VE[block_M])
-            cosines = [semantic_VE[other_M] @ semantic_VE[row] for row, other_M in zip(block_M, others, strict=True)]
+            cosines = [cells.scores(semantic_VE[row], other_M) for row, other_M in zip(block_M, others, strict=True)]
         else:
             others, cosines = [all_M] * len(block_M), list(semantic_VE[block_M] @ semantic_VE.T)
         for row, other_M, cosine_M in zip(block_M.tolist(), others, cosines, strict=True):

@@ -100,7 +100,7 @@ def restore(
     publisher.titles.update(_titles(titles), at_startup=True)
     for message, record in decode_messages(activity, decode_log):
         if isinstance(record, Activity):
-            publisher.update_cache(record)
+            publisher.update_cache(record, message.offset)
         elif isinstance(record, UserErasure):
             publisher.on_erasure(record, message.offset)
         elif isinstance(record, Title):

@@ -14,18 +14,20 @@ and the title enters where it beats the end of the list. No other user is recomp
 has no text embedding to compare: it is tried on the most recently active users. The scores of a list of an older
 version cannot be compared with the title's score: such a list is outdated, and its user is recomputed.
 
-`streaming.state.query_time` sets the query time of a list. Nothing is ranked before the first version.
+`streaming.state.query_time` sets the query time of a list. Nothing is ranked before the first version. The events that
+the served version was not trained on are counted in it first (`streaming.state.live_events`).
 """
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Final
 
 from model.recommender import RankedLists, Recommender, TitleEncoder
 from streaming.records import Activity, Title, UserErasure
+from streaming.state.live_events import LiveEvents
+from streaming.state.publish_settings import PublishSettings
 from streaming.state.query_time import QueryTime
 from streaming.state.sharding import Shard
 from streaming.state.title_cache import TitleCache
@@ -35,21 +37,6 @@ from streaming.stores.redis_lists import ErasedUser, LaunchCompleted, Prediction
 
 MAX_TITLE_ENCODERS: Final = 8  # older versions whose query vectors can still be compared with a new title
 MAX_ERASURES: Final = 100_000  # newest erasures that are repeated in a version from before them
-
-
-@dataclass(frozen=True)
-class PublishSettings:
-    """Settings of the lists and of the work that one batch may do."""
-
-    list_size: int = 100  # titles in a list
-    new_title_slots: int = 5  # of these, slots reserved for unseen titles
-    filter_seen: bool = True  # whether lists leave out seen titles
-    max_users: int = 50_000  # users in the cache
-    max_titles: int = 200_000  # titles in the cache
-    launch_fanout: int = 256  # users that a launch is tried on, over all workers
-    refresh_budget: float = 200.0  # users per second that are recomputed without having acted
-    event_batch: int = 32  # users per batch who acted
-    refresh_batch: int = 16  # users per batch for launches or refreshes
 
 
 class Publisher:
@@ -73,16 +60,18 @@ class Publisher:
         self._outbox: list[RedisWrite] = []  # writes for the next batch
         self._erasures: OrderedDict[str, int] = OrderedDict()  # user -> log offset of the last erasure
         self._query_time = QueryTime()
+        self._live_events = LiveEvents()
         self._tokens, self._refilled_at = self.settings.refresh_budget, 0.0  # token bucket of the budget
 
-    def update_cache(self, activity: Activity) -> bool:
+    def update_cache(self, activity: Activity, offset: int) -> bool:
         """Update a user's history and compute nothing. Returns False for an old activity or another shard's user."""
         self._query_time.add(activity)
+        self._live_events.add(activity, offset)  # a version counts the events of all shards
         return self.shard.owns(activity.user) and self.users.update(activity)
 
     def on_activity(self, activity: Activity, offset: int) -> None:
         """A user acted; `offset` is the activity's offset in the learner log."""
-        if self.update_cache(activity) and self.recommender is not None:
+        if self.update_cache(activity, offset) and self.recommender is not None:
             appended = [event.appended for event in activity.new]
             self.event_queue.setdefault(activity.user, (offset, []))[1].extend(appended)
 
@@ -96,6 +85,7 @@ class Publisher:
         self._erasures[user] = offset
         if len(self._erasures) > MAX_ERASURES:
             self._erasures.popitem(last=False)
+        self._live_events.erase(user)
         if not self.shard.owns(user):
             if self.recommender is not None:
                 self.recommender.erase_user(user)  # a version contains the users of all shards
@@ -120,11 +110,20 @@ class Publisher:
             if not title.withdrawn:
                 self._queue_launch(title)
 
-    def serve(self, version: int, recommender: Recommender, newer: Sequence[Title], position: int = 0) -> None:
+    def serve(
+        self,
+        version: int,
+        recommender: Recommender,
+        newer: Sequence[Title],
+        position: int = 0,
+        is_rollback: bool = False,
+    ) -> None:
         """Serve a version from now on, and queue all users for a refresh.
 
-        It was trained on the learner log before `position`, and does not contain the titles in `newer`.
+        It was trained on the learner log before `position`, and does not contain the titles in `newer`. After a
+        rollback it counts no later events: these may be why the operator or the gate went back.
         """
+        self._live_events.serve(position, counts=not is_rollback)
         self.titles.add_missing(recommender, newer)
         for user in [user for user, offset in self._erasures.items() if offset >= position]:
             recommender.erase_user(user)
@@ -145,6 +144,8 @@ class Publisher:
         if self.recommender is None:
             return writes
         self._refill_budget(now)
+        if updates := self._live_events.take():
+            self.recommender.count_events(updates)
         acted = [
             self.event_queue.popitem(last=False) for _ in range(min(self.settings.event_batch, len(self.event_queue)))
         ]

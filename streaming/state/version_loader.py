@@ -205,7 +205,8 @@ class VersionLoader:
         added = {(title.title, title.stamp) for title in loaded.ahead}
         rest = [t for t in self.publisher.titles.newer_than(version.position) if (t.title, t.stamp) not in added]
         try:
-            self.publisher.serve(number, loaded.future.result(), rest, version.position)
+            is_rollback = self.rollback is not None
+            self.publisher.serve(number, loaded.future.result(), rest, version.position, is_rollback)
         except Exception as error:
             self._skip(loaded.announced, error)
             return

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from model.actions import ACTIONS
 from streaming.records import Activity, Launch, Title
-from streaming.state.publisher import Publisher, PublishSettings
+from streaming.state.publish_settings import PublishSettings
+from streaming.state.publisher import Publisher
 from tests.support.publish import activity, recommender, world
 
 UNLIMITED = PublishSettings(list_size=20, refresh_budget=1e6)  # all work is due at once
@@ -17,8 +18,8 @@ def serving_publisher(settings: PublishSettings = UNLIMITED, titles: Sequence[Ti
     publisher = Publisher(settings)
     publisher.titles.update(world().titles if titles is None else titles, at_startup=True)
     for one in world().activities:
-        publisher.update_cache(one)
-    publisher.serve(0, recommender(), [])
+        publisher.update_cache(one, 0)
+    publisher.serve(0, recommender(), [], position=1)
     return publisher
 
 

@@ -136,7 +136,7 @@ def test_catalog_without_events_fills_whole_lists() -> None:
 def test_title_that_only_events_brought_is_no_new_title() -> None:
     catalog = launched([0])
     row = catalog.ensure_row("only events", 1)
-    assert not find_new_titles(catalog).new_V[row]
+    assert not len(new_candidates(catalog, find_new_titles(catalog), np.array([row])).index_M)
 
 
 def test_slots_that_would_stay_empty_go_to_more_titles_of_a_minute() -> None:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from model.signals.query_scores import BLOCK_QUERIES, AllScores, BatchScores, CellScores, no_scores
+from model.state import title_cells
+from model.state.title_cells import TitleCells
 
 
 @pytest.mark.parametrize("titles", [1_000, 20_000])
@@ -48,16 +50,22 @@ def test_no_scores_are_zero() -> None:
     assert no_scores(3, 7)[2].of(np.arange(7)).tolist() == [0.0] * 7
 
 
-def test_scores_of_proposed_titles_equal_the_products() -> None:
+def test_scores_of_proposed_titles_are_close_to_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(title_cells, "MIN_TITLES", 2_000)
+    monkeypatch.setattr(title_cells, "CELLS", 32)
     random = np.random.default_rng(2)
     vector_VP, query_P = random.normal(size=(3_000, 16)).astype(np.float32), random.normal(size=16).astype(np.float32)
+    vector_VP[7] = 0
     scale_V, proposed_M = random.random(3_000, np.float32), np.arange(0, 3_000, 2)
-    scores = CellScores(query_P, vector_VP, proposed_M, 0.5, scale_V)
-    exact_V = (vector_VP @ query_P - 0.5) * scale_V
-    np.testing.assert_allclose(scores.of(np.arange(3_000)), exact_V, rtol=1e-4, atol=1e-5)
+    cells = TitleCells()
+    cells.update(vector_VP, np.arange(3_000))
+    scores = CellScores(query_P, cells, proposed_M, 0.5, scale_V)
+    exact_V, rounding = (vector_VP @ query_P - 0.5) * scale_V, 0.1  # of products near 4
+    np.testing.assert_allclose(scores.of(np.arange(3_000)), exact_V, atol=rounding)
+    assert scores.of(np.array([7])) == -0.5 * scale_V[7]
     best_M = scores.best(100)
     assert set(best_M) <= set(proposed_M)
-    assert exact_V[best_M].min() >= exact_V[np.setdiff1d(proposed_M, best_M)].max() - 1e-5
+    assert exact_V[best_M].min() >= exact_V[np.setdiff1d(proposed_M, best_M)].max() - 2 * rounding
     np.testing.assert_allclose(
-        CellScores(query_P, vector_VP, proposed_M).of(proposed_M), vector_VP[::2] @ query_P, rtol=1e-3, atol=1e-4
+        CellScores(query_P, cells, proposed_M).of(proposed_M), vector_VP[::2] @ query_P, atol=rounding
     )

@@ -81,10 +81,19 @@ def test_restored_cells_continue_with_the_same_bits() -> None:
     cells.update(vector_VP, np.arange(TITLES))
     vector_VP[:20] = vector_VP[20:40]
     cells.update(vector_VP, np.arange(20))
-    restored.load_state_dict(cells.state_dict(TITLES))
+    restored.load_state_dict(cells.state_dict(TITLES), vector_VP)
     for one in (cells, restored):
         one.update(vector_VP, np.arange(100))
     proposals = zip(cells.proposed(vector_VP[FOUND]), restored.proposed(vector_VP[FOUND]), strict=True)
     assert all(np.array_equal(one_M, other_M) for one_M, other_M in proposals)
+    score_M, restored_M = (one.scores(vector_VP[3], np.arange(TITLES)) for one in (cells, restored))
+    assert np.array_equal(score_M, restored_M)
+    np.testing.assert_allclose(score_M, vector_VP @ vector_VP[3], atol=0.02)
     first, second = cells.state_dict(TITLES), restored.state_dict(TITLES)
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_title_that_came_after_the_update_has_score_zero() -> None:
+    vector_VP, cells = vectors(), TitleCells()
+    cells.update(vector_VP, np.arange(TITLES))
+    assert cells.scores(vector_VP[3], np.array([TITLES, 10 * TITLES])).tolist() == [0.0, 0.0]

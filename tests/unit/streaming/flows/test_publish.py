@@ -19,11 +19,11 @@ from streaming.flows.publish import KINDS, build, restore
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.source import KafkaSource, read_all
 from streaming.records import Tick, Title, UserErasure, Version, to_json, to_msgpack
-from streaming.state.publisher import Publisher, PublishSettings
+from streaming.state.publish_settings import PublishSettings
+from streaming.state.publisher import Publisher
 from streaming.state.title_metadata import title_metadata
 from streaming.state.version_loader import Announced
 from streaming.stores import list_client
-from streaming.stores.list_client import read
 from streaming.stores.redis_lists import RedisSink
 from tests.support.publish import NOW, SETTINGS, message, polls, state, world
 from tests.support.streams import group_offset, new_topic
@@ -102,9 +102,9 @@ def test_lists_of_all_users_are_in_redis(client: Redis, redis_url: str, version:
         fields = client.hgetall(list_client.key(user))
         newest = world().newest()[user]
         assert (fields["version"], fields["events"]) == ("0", str(newest.count))  # type: ignore[index]
-        assert len(read(client, user)) > 0
-        assert not set(read(client, user)) & set(newest.titles)
-    assert len(read(client, "unknown user")) == 20
+        assert len(list_client.read(client, user)) > 0
+        assert not set(list_client.read(client, user)) & set(newest.titles)
+    assert len(list_client.read(client, "unknown user")) == 20
     assert positions["titles"].get(0) == len(titles)
 
 
@@ -267,8 +267,8 @@ def test_user_erased_while_publish_was_down_is_a_tombstone_after_the_restart(
         assert set(client.hgetall(list_client.key(user))) == {"log", "revision"}  # type: ignore[arg-type]
         # The other user has lists still. They may change, because the erased user is no neighbor any more.
         assert served(client)[list_client.key(other)]["revision"] == first[list_client.key(other)]["revision"]
-        assert len(read(client, other)) == 20
-        assert read(client, user) == read(client, "unknown user")
+        assert len(list_client.read(client, other)) == 20
+        assert list_client.read(client, user) == list_client.read(client, "unknown user")
 
 
 def test_group_commits_what_is_written(kafka: str, client: Redis, redis_url: str, version: Version) -> None:

@@ -8,7 +8,8 @@ from bytewax.testing import run_main
 from streaming.flows.publish import KINDS, build
 from streaming.kafka.commit_position import CommitPosition
 from streaming.records import to_msgpack
-from streaming.state.publisher import Publisher, PublishSettings
+from streaming.state.publish_settings import PublishSettings
+from streaming.state.publisher import Publisher
 from streaming.stores.redis_lists import Prediction, RedisWrite
 from tests.support.publish import NOW, message, polls, recommender, world
 

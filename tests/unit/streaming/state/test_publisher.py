@@ -6,7 +6,8 @@ import pytest
 from model.recommender import Recommender
 from model.state.segmented_cache import PROVEN_EVENTS
 from streaming.records import Activity, Launch, Title
-from streaming.state.publisher import Publisher, PublishSettings
+from streaming.state.publish_settings import PublishSettings
+from streaming.state.publisher import Publisher
 from streaming.stores.redis_lists import LaunchCompleted, Prediction, WithdrawnTitles
 from tests.support.publish import (
     NOW,
@@ -148,7 +149,7 @@ def test_nearest_users_prefer_the_genre_of_the_title() -> None:
     publisher = Publisher(UNLIMITED)
     publisher.titles.update(titles, at_startup=True)
     for one in activities:
-        publisher.update_cache(one)
+        publisher.update_cache(one, 0)
     publisher.serve(0, Recommender.from_state(trained_state(titles, activities), SETTINGS), [])
     work_until_idle(publisher)
     nearest = publisher.users.nearest({0: publisher._title_encoders[0](_vector(new_title()))}, 6)
@@ -255,6 +256,6 @@ def test_restart_computes_the_same_lists() -> None:
     publisher.serve(1, recommender(), [])
     lived = predictions_by_user(work_until_idle(publisher))
     restarted = serving_publisher()
-    restarted.update_cache(extra)
+    restarted.update_cache(extra, 0)
     restarted.serve(1, recommender(), [])
     assert predictions_by_user(work_until_idle(restarted)) == lived

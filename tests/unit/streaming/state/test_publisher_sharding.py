@@ -1,7 +1,8 @@
 """Sharded publishers together write the lists of a single process, each for the users of its shard."""
 
 from streaming.records import UserErasure
-from streaming.state.publisher import Publisher, PublishSettings
+from streaming.state.publish_settings import PublishSettings
+from streaming.state.publisher import Publisher
 from streaming.state.sharding import Shard
 from streaming.stores.redis_lists import ErasedUser, LaunchCompleted, Prediction, RedisWrite, WithdrawnTitles
 from tests.support.publish import NOW, activity, predictions_by_user, recommender, work_until_idle, world
@@ -15,7 +16,7 @@ def sharded_publisher(shard: Shard, settings: PublishSettings = UNLIMITED) -> Pu
     publisher = Publisher(settings, shard)
     publisher.titles.update(world().titles, at_startup=True)
     for one in world().activities:
-        publisher.update_cache(one)
+        publisher.update_cache(one, 0)
     publisher.serve(0, recommender(), [])
     return publisher
 
@@ -90,4 +91,4 @@ def test_only_owning_shard_writes_tombstone_of_erased_user() -> None:
 
 def test_new_user_belongs_to_one_shard() -> None:
     one = activity("new user", [("t1", 0, 1)], 2000)
-    assert [Publisher(UNLIMITED, shard).update_cache(one) for shard in SHARDS].count(True) == 1
+    assert [Publisher(UNLIMITED, shard).update_cache(one, 0) for shard in SHARDS].count(True) == 1

@@ -7,43 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from streaming.stores import compaction, erasure
-from streaming.stores.compaction import CompactionResult, CompactionRunningError, DamagedFileError, compact
-from streaming.stores.parquet_log import STAGING_FOLDER, ParquetSink
+from streaming.stores.compaction import CompactionResult, CompactionRunningError, DamagedFileError
+from streaming.stores.parquet_log import STAGING_FOLDER
+from tests.support.offline_log import REQUEST, ROW, TODAY, Epochs, moment, row, run, stream
 from tests.support.paths import ROOT
-
-TODAY = date(2026, 5, 10)
-TIME = pa.timestamp("us", tz="UTC")
-ROW = pa.schema(
-    [
-        ("user_id", pa.string()),
-        ("event_timestamp", TIME),
-        ("created", TIME),
-        ("recent_titles", pa.list_(pa.string())),
-        ("partition", pa.int32()),
-        ("offset", pa.int64()),
-    ]
-)
-REQUEST = pa.schema([("user_id", pa.string()), ("appended", TIME)])
-
-
-def moment(day: int, second: int = 0) -> datetime:
-    """Noon, `day` days before today, plus some seconds."""
-    return datetime(2026, 5, 10, 12, tzinfo=UTC) - timedelta(days=day) + timedelta(seconds=second)
-
-
-def row(user: str, offset: int, day: int, partition: int = 0) -> dict[str, Any]:
-    at = moment(day, offset)
-    where = {"partition": partition, "offset": offset}
-    return {"user_id": user, "event_timestamp": at, "created": at, "recent_titles": [f"t{offset}"], **where}
 
 
 def request(user: str, second: int, day: int) -> dict[str, Any]:
@@ -55,28 +30,6 @@ def age(folder: Path, hours: float) -> None:
         os.utime(path, (time.time() - 3600 * hours,) * 2)
 
 
-class Epochs:
-    """A sink that writes each list of rows as one epoch."""
-
-    def __init__(self, folder: Path, name: str = "user_activity", schema: pa.Schema = ROW) -> None:
-        self.sink = ParquetSink(folder / name, 1, schema)
-        self.state: tuple[Any, ...] | None = None
-
-    def write(self, *epochs: list[dict[str, Any]], close: bool = True) -> "Epochs":
-        part = self.sink.build_part("offline", "p000", self.state)
-        for rows in epochs:
-            part.write_batch([rows])
-            self.state = part.snapshot()
-        if close:
-            part.close()
-        return self
-
-
-def stream(days: Iterable[int] = (3, 3, 3, 2, 2, 1, 0), users: int = 5) -> list[list[dict[str, Any]]]:
-    """One epoch of 7 rows for each entry of `days`, which counts days before today."""
-    return [[row(f"u{(7 * n + i) % users}", 7 * n + i, day) for i in range(7)] for n, day in enumerate(days)]
-
-
 def rows(root: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = pq.read_table(root).to_pylist()
     return sorted(found, key=lambda one: (one["partition"], one["offset"], one["created"]))
@@ -84,12 +37,6 @@ def rows(root: Path) -> list[dict[str, Any]]:
 
 def flat(epochs: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     return sorted((one for epoch in epochs for one in epoch), key=lambda one: (one["partition"], one["offset"]))
-
-
-def run(folder: Path, today: date = TODAY, keep: int = 0, redelivery_days: int = 15) -> dict[str, CompactionResult]:
-    return {
-        done.name: done for done in compact(folder, today, {"user_activity": keep}, "user_erasures", redelivery_days)
-    }
 
 
 def names(root: Path) -> list[str]:
@@ -115,17 +62,6 @@ def test_files_of_past_days_are_merged_into_one_sorted_file_per_day(tmp_path: Pa
     assert pq.read_table(root).schema == ROW
     assert run(tmp_path)["user_activity"] == CompactionResult("user_activity")
     assert names(root) == found
-
-
-def test_files_with_and_without_a_new_column_are_merged(tmp_path: Path, root: Path) -> None:
-    Epochs(tmp_path).write(*stream((2, 2, 0)))
-    old, new = (pq.read_table(path) for path in sorted(root.glob("p*.parquet"))[:2])
-    column = pa.array(new["created"].to_pylist(), TIME)
-    pq.write_table(new.append_column("oldest_created", column), sorted(root.glob("p*.parquet"))[1])
-    run(tmp_path)
-    (day,) = root.glob("day-*.parquet")
-    merged = pq.read_table(day)
-    assert sorted(merged["oldest_created"].to_pylist(), key=str) == [*new["created"].to_pylist(), *[None] * len(old)]
 
 
 def test_late_file_is_merged_into_its_day_file(tmp_path: Path, root: Path) -> None:

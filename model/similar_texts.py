@@ -1,0 +1,67 @@
+"""Groups new titles whose texts are near-identical, again and again as titles launch and are no longer new.
+
+The oldest title of a group is its leader. In the order of their launches, a title joins the oldest leader to which it
+is near-identical, or becomes a leader. After a launch, only the new title is compared: the groups of the others stay,
+unless a leader with followers has left.
+
+M titles, oldest launch first · E width of a text embedding
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+NEAR_IDENTICAL: Final = 0.97  # cosine of two text embeddings; two parts of one series have less in ml-small-2016
+MAX_ADDED: Final = 64  # titles that are compared one by one; with more, all cosines are computed at once
+
+
+class TextGroups(NamedTuple):
+    """Titles by the text that they repeat."""
+
+    row_M: NDArray[np.int64]
+    text_ME: NDArray[np.float32]  # a copy
+    leader_M: NDArray[np.int64]  # position of each title's leader; its own for a leader
+
+
+NO_GROUPS: Final = TextGroups(np.zeros(0, np.int64), np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
+
+
+def group_texts(row_M: NDArray[np.int64], text_ME: NDArray[np.float32], earlier: TextGroups) -> TextGroups:
+    """The groups of these titles. Those of `earlier` make it faster, and change nothing."""
+    kept_M = _still_valid(row_M, text_ME, earlier)
+    if kept_M is None or len(row_M) - len(kept_M) > MAX_ADDED:
+        leader_M = np.arange(len(row_M))
+        _join(leader_M, 0, text_ME @ text_ME.T)
+        return TextGroups(row_M, text_ME, leader_M)
+    position_M = np.full(len(earlier.row_M), -1)
+    position_M[kept_M] = np.arange(len(kept_M))
+    leader_M = np.concatenate([position_M[earlier.leader_M[kept_M]], np.arange(len(kept_M), len(row_M))])
+    _join(leader_M, len(kept_M), text_ME[len(kept_M) :] @ text_ME.T)
+    return TextGroups(row_M, text_ME, leader_M)
+
+
+def _still_valid(
+    row_M: NDArray[np.int64], text_ME: NDArray[np.float32], earlier: TextGroups
+) -> NDArray[np.int64] | None:
+    """The positions in `earlier` of the titles that begin `row_M`; None if their groups are not those of `earlier`."""
+    kept_M = np.flatnonzero(np.isin(earlier.row_M, row_M))
+    count = len(kept_M)
+    if not np.array_equal(earlier.row_M[kept_M], row_M[:count]):
+        return None
+    if not np.array_equal(earlier.text_ME[kept_M], text_ME[:count]):
+        return None
+    is_kept_M = np.zeros(len(earlier.row_M), bool)
+    is_kept_M[kept_M] = True
+    return kept_M if is_kept_M[earlier.leader_M[kept_M]].all() else None
+
+
+@njit(cache=True)
+def _join(leader_M: NDArray[np.int64], start: int, cosine_NM: NDArray[np.float32]) -> None:
+    """Let the titles from `start` on join their leaders, given the cosines of each with all titles."""
+    for m in range(start, leader_M.size):
+        for older in range(m):
+            if leader_M[older] == older and cosine_NM[m - start, older] >= NEAR_IDENTICAL:
+                leader_M[m] = older
+                break
