@@ -74,7 +74,7 @@ class ClosedLoop:
         for user, events in zip(users, missing, strict=True):
             if events and now < self._waiting[user]:
                 continue
-            self.not_waited += events > 0
             del self._waiting[user]
             if user in self._queues:
+                self.not_waited += events > 0
                 heapq.heappush(self._ready, self._queues[user][0])

@@ -7,7 +7,7 @@ from redis import Redis
 from features.redis_address import connect
 from infra.data.datasets import Dataset
 from infra.data.simulate import simulate
-from infra.demo.closed_loop import ClosedLoop
+from infra.demo.closed_loop import MAX_WAITING, ClosedLoop
 from infra.demo.demo_client import ListClient
 from streaming.stores.list_client import key
 
@@ -56,6 +56,14 @@ def test_each_user_has_one_event_before_the_first_lists(redis: Redis, data: Data
     assert first[0] == START
     assert len({world.user(index) for index in first}) == len(first) > 5
     assert world.take_all() == []
+
+
+def test_few_users_wait_at_once(redis: Redis, data: Dataset) -> None:
+    world = World(redis, data)
+    first = world.take_all()
+    assert len(first) == MAX_WAITING
+    world.write_list(world.user(first[0]))
+    assert len(world.take_all()) == 1
 
 
 def test_written_list_releases_its_user_only(redis: Redis, data: Dataset) -> None:
