@@ -63,7 +63,8 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@if [ -z "$(PYTHON)" ]; then echo "Premiere needs Python 3.11 or 3.12: put one on PATH, or name it with" \
 		"'make PYTHON=/path/to/python3.11'." >&2; exit 1; fi
-	@echo "Setting up .venv with $(PYTHON): some minutes, once."
+	@echo "Setting up .venv with $(PYTHON), and compiling: some minutes, once."
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m model.warm_up
 	@touch $(READY)

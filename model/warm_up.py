@@ -2,6 +2,8 @@
 
 The first time on a machine this takes a minute; later the code comes from the cache. It changes no state: also the
 random numbers of the process continue as if nothing had happened.
+
+    python -m model.warm_up     fills the cache ahead of the first start, for example while an image is built
 """
 
 from typing import Final
@@ -39,11 +41,20 @@ def warm_up_serving(settings: LearnerSettings) -> None:
         pipeline.ranker.add_example(pipeline.ranker.signals_NCF[0], pipeline.ranker.log_correction_NC[0])
         pipeline.ranker.learn()  # an untrained ranker skips its network
         recommender = Recommender(stream_state, pipeline)
+        recommender.update_titles(_titles(settings, 5))
+        recommender.count_events([UserUpdate("a", ["0", "1"], [1, 2], [ACTION] * 2, [1], [1])])
         user = UserContext("any", ["0"], [0], [ACTION], (), 1)
-        ranked = recommender.recommend([user], 1)
+        ranked = recommender.recommend([user], 1, new_title_slots=1)
         recommender.score([["1"]], [user], ranked)
+        recommender.select(ranked[0].titles[0], ranked[0].scores[0], 2, 1)
+        recommender.erase_user("a")
 
 
-def _titles(settings: LearnerSettings) -> list[TitleMetadata]:
+def _titles(settings: LearnerSettings, count: int = 4) -> list[TitleMetadata]:
     text_E = np.ones(settings.stream_state.d_text, np.float32)
-    return [TitleMetadata(f"{n}", text_E, ["any"], 2000, 0, False) for n in range(4)]
+    return [TitleMetadata(f"{n}", text_E, ["any"], 2000, 0, False) for n in range(count)]
+
+
+if __name__ == "__main__":
+    warm_up_learning(LearnerSettings())
+    warm_up_serving(LearnerSettings())

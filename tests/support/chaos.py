@@ -134,7 +134,9 @@ def _collect_result(session: Session, data: Dataset, log: Log, changes: Sequence
     erased = [change.key for change in changes if change.topic == ERASURE_REQUESTS]
     # Whether compaction has removed these rows depends on when it ran.
     table = drop_erased(pq.read_table(offline_folder(folder, "user_activity")), _requests(session))
-    offline_rows = [tuple(map(_hashable, row.values())) for row in table.drop_columns(["created", "oldest_created"]).to_pylist()]
+    offline_rows = [
+        tuple(map(_hashable, row.values())) for row in table.drop_columns(["created", "oldest_created"]).to_pylist()
+    ]
     store = open_store(session.settings.require_redis_url(), folder)
     online = store.get_online_features(ONLINE_FEATURES, [{"user_id": user} for user in data.users]).to_dict()
     values = {user: tuple(_hashable(online[name][k]) for name in sorted(online)) for k, user in enumerate(data.users)}
