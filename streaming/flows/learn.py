@@ -30,6 +30,7 @@ from streaming.heartbeat import beat
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
+from streaming.rare_warning import RareWarning
 from streaming.records import Version, to_json
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
@@ -40,6 +41,10 @@ from streaming.topics import MODEL_VERSIONS
 
 SINGLE_WRITER: Final = "0"  # key of the versions: one writer keeps their order
 REPORT_INTERVAL_S: Final = 0.5  # between two reports of all metrics, because the recent means cost time
+SLOW_BATCH: Final = (
+    "A micro-batch of %d events took %.1f s, longer than the %.1f s (learner.linger_ms) after which the next one "
+    "closes: with %d titles the learner falls behind even a slow stream (docs/operations.md, Limits)."
+)
 RETRY_INTERVAL_S: Final = 5.0  # between a failed checkpoint and the next try, if none is due before
 
 Reread = Callable[[int, int], Iterable[Message]]  # the messages of `activity` in the offsets [start, stop)
@@ -94,6 +99,7 @@ class _Step:
         self.metrics = metrics.LearnerMetrics(learner)
         self.report_interval_s, self.reported_at = report_interval_s, float("-inf")
         self.written_at = float("-inf")  # monotonic seconds, of the last checkpoint that was begun
+        self.slow_batch = RareWarning(log, SLOW_BATCH)
         self.passed: set[int] = set()  # steps that passed the gate and whose checkpoint is not complete yet
 
     def __call__(self, poll: list[Message]) -> list[tuple[str, list[Outgoing]]]:
@@ -101,7 +107,7 @@ class _Step:
         for message in poll:
             if self.stop.is_set():  # the next start reads the rest again
                 break
-            if self.learner.feed(message):
+            if self._feed(message):
                 self._on_check(self.learner.verdict)
         self._collect(wait=False)
         if self.checkpoints.has_failed and time.monotonic() - self.written_at >= RETRY_INTERVAL_S:
@@ -115,6 +121,16 @@ class _Step:
         owner = self.checkpoints.owner.number
         ready, self.ready = [msgspec.structs.replace(version, owner=owner) for version in self.ready], []
         return [(SINGLE_WRITER, [Outgoing(MODEL_VERSIONS, None, to_json(version))]) for version in ready]
+
+    def _feed(self, message: Message) -> bool:
+        """Whether a check is due after this message."""
+        learner, began, batches, learned = self.learner, time.monotonic(), self.learner.batches, self.learner.learned
+        is_due, linger_s = learner.feed(message), learner.settings.linger_ms / 1000
+        took_s, events = time.monotonic() - began, learner.learned - learned
+        is_full = events >= learner.batch_events
+        if learner.batches == batches + 1 and took_s > linger_s and not is_full:
+            self.slow_batch.warn(events, took_s, linger_s, len(learner.learner.stream_state.catalog))
+        return is_due
 
     def _collect(self, wait: bool) -> None:
         version = self.checkpoints.take_finished(wait)

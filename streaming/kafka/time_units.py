@@ -12,10 +12,11 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from streaming.rare_warning import RareWarning
+
 OLD_MS: Final = 315_532_800_000  # 1980-01-01
 WINDOW: Final = 100  # events of a partition
 MAX_SECONDS: Final = OLD_MS // 100  # a value up to this is a time in seconds until the year 2069
-WARNING_INTERVAL_S: Final = 60.0
 
 OLD_EVENTS: Final = Counter("premiere_old_events_total", "Events with a time before 1980: the unit may be wrong.")
 
@@ -27,7 +28,7 @@ class TimeUnits:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._old: dict[int, deque[bool]] = {}  # partition -> whether each of the last events is old
-        self._clock, self._warned_at = clock, float("-inf")
+        self._warning = RareWarning(log, "An event in partition %d has an old time: %s.", clock)
 
     def problem(self, partition: int, ts: int) -> str | None:
         """Note an event's time. Returns the reason to refuse the event, or None."""
@@ -39,7 +40,5 @@ class TimeUnits:
         hint = f"{ts} ms is before 1980" + (
             ": it looks like seconds; multiply by 1000" if 0 < ts <= MAX_SECONDS else ""
         )
-        if (now := self._clock()) - self._warned_at >= WARNING_INTERVAL_S:
-            self._warned_at = now
-            log.warning("An event in partition %d has an old time: %s.", partition, hint)
+        self._warning.warn(partition, hint)
         return f"unit: {hint}" if sum(window) > WINDOW // 2 else None

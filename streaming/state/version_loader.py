@@ -18,6 +18,7 @@ from prometheus_client import Counter, Gauge
 from model.checkpoint import CheckpointError
 from model.recommender import Recommender
 from streaming.phase import Phase, enter
+from streaming.rare_warning import RareWarning
 from streaming.records import Title, Version
 from streaming.state.model_versions import VersionFence
 from streaming.state.publisher import Publisher
@@ -36,6 +37,11 @@ PERMANENT_ERRORS: Final = (
     LookupError,
     TypeError,
     ValueError,
+)
+
+SLOW_LOAD: Final = (
+    "Version %d took %.1f s to load, and version %d is waiting already: lists are computed with old versions. Raise "
+    "checkpoint_seconds, or give the flow more CPU."
 )
 
 ROLLBACK_VERSION: Final = Gauge(
@@ -62,6 +68,7 @@ class _Load(NamedTuple):
     announced: Announced
     ahead: list[Title]  # titles that the load adds
     future: Future[Recommender]
+    began: float
     deadline: float
 
 
@@ -105,6 +112,7 @@ class VersionLoader:
             self.queue = deque(permitted, MAX_QUEUED_VERSIONS)
         self._current: _Load | None = None
         self._abandoned: list[Future[Recommender]] = []  # loads after their timeout that still run
+        self._slow_load = RareWarning(log, SLOW_LOAD, clock)
         self._failures: dict[int, _Failure] = {}  # by version, of those to try again
 
     @property
@@ -186,7 +194,8 @@ class VersionLoader:
                 future.set_exception(error)
 
         Thread(target=run, name="version-loader", daemon=True).start()
-        self._current = _Load(announced, ahead, future, self.clock() + self.timeout_s)
+        began = self.clock()
+        self._current = _Load(announced, ahead, future, began, began + self.timeout_s)
 
     def _abandon(self, hanging: _Load) -> None:
         self._current = None
@@ -213,6 +222,8 @@ class VersionLoader:
         self._failures = {n: failure for n, failure in self._failures.items() if n > number}
         enter(Phase.READY)
         log.info("Serving version %d, trained on %d events.", number, version.learned)
+        if (newer := self._next()) is not None:
+            self._slow_load.warn(number, self.clock() - loaded.began, newer.number)
 
     def _skip(self, announced: Announced, error: Exception) -> None:
         """Count and report a version that could not be loaded; queue it again if the error may pass."""

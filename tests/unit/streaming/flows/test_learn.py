@@ -2,8 +2,10 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from model import checkpoint
@@ -89,6 +91,16 @@ def test_full_disk_does_not_stop_the_learner(tmp_path: Path) -> None:
     assert steps[:both] == wanted[:both]
     assert position == announced[-1].position
     assert state_differences(learner.state_dict(), undisturbed.state_dict()) == []
+
+
+@pytest.mark.parametrize("linger_ms", [0, 3_600_000])
+def test_small_micro_batch_that_takes_longer_than_its_linger_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, linger_ms: int
+) -> None:
+    settings = replace(LOG_SETTINGS, linger_ms=linger_ms)
+    run_learn(LogBuilder(seed=2).add_rounds(8).messages, tmp_path, LogLearner(Learner(SETTINGS), settings))
+    warnings = [record.getMessage() for record in caplog.records if "longer than the 0.0 s" in record.getMessage()]
+    assert len(warnings) == (linger_ms == 0)
 
 
 def test_log_without_events_announces_no_version(tmp_path: Path) -> None:

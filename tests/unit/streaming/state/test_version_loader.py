@@ -78,6 +78,16 @@ def test_newest_complete_version_is_served() -> None:
     assert REGISTRY.get_sample_value("premiere_versions_skipped_total") == skipped + 2
 
 
+def test_version_that_is_old_when_it_is_loaded_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    COMPLETE.update({"v1", "v2"})
+    loader = VersionLoader(Publisher(), load, [announced(1)])
+    loader.step()
+    loader.add([announced(2)])
+    run(loader)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [("Version 1 took" in line, "version 2 is waiting" in line) for line in warnings] == [(True, True)]
+
+
 def test_version_older_than_the_one_in_use_is_not_loaded() -> None:
     COMPLETE.update({"v2"})
     publisher = Publisher()
