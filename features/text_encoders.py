@@ -118,7 +118,7 @@ def _sentence_transformers(name: str) -> TextEncoder:
             f"The text encoder {name} cannot be loaded ({error}): name a folder that contains one, or use wordllama."
         ) from error
 
-    width = model.get_sentence_embedding_dimension()
+    width = getattr(model, "get_embedding_dimension", model.get_sentence_embedding_dimension)()  # renamed in 5.x
 
     def encode(texts: Sequence[str]) -> Vectors:
         vectors = np.asarray(model.encode(list(texts), convert_to_numpy=True, show_progress_bar=False), np.float32)

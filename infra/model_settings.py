@@ -40,7 +40,9 @@ def _table(name: str) -> type[BaseModel]:
         for field, info in field_infos(group.settings_class).items():
             if not info.follows:
                 columns[field] = _optional(hints[field], info), Field(default=None, description=info.meaning)
-    return create_model(name.capitalize(), __config__=ConfigDict(extra="forbid", frozen=True), **columns)
+    return create_model(
+        name.capitalize(), __config__=ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False), **columns
+    )
 
 
 TABLES: Final = {name: _table(name) for name in dict.fromkeys(group.table for group in ALL_GROUPS)}

@@ -9,7 +9,7 @@ Each component gets its own small dataclass made from them; no component gets th
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -22,6 +22,7 @@ from features.redis_address import parse
 from infra.errors import SettingsError
 from infra.learner_settings import learner_settings, log_settings
 from infra.model_settings import TABLES, ModelTables
+from infra.settings_checks import check_horizons, check_prefix, check_title_vectors
 from infra.settings_errors import reason_for_people
 from infra.settings_names import ENV_PREFIX, NESTED, as_text, check_names, variable
 from streaming.kafka.client import PREFIX_KEY
@@ -40,6 +41,7 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
     """The current settings. Frozen; secrets are masked in every printed form."""
 
     model_config = SettingsConfigDict(
+        allow_inf_nan=False,
         env_prefix=ENV_PREFIX,
         env_nested_delimiter=NESTED,
         env_file=ENV_FILE,
@@ -87,10 +89,9 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
     list_ttl_days: float = Field(
         default=30, gt=0, description="days until a user's lists in Redis expire if not rewritten"
     )
-    prefix: str = Field(
+    prefix: Annotated[str, AfterValidator(check_prefix)] = Field(
         default="",
         max_length=64,
-        pattern="^([A-Za-z0-9][A-Za-z0-9_]*)?$",
         description="name of this deployment in topics, groups and keys where several share a Kafka or a Redis",
     )
     data_dir: Path = Field(
@@ -107,9 +108,8 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
         default="wordllama",
         description="encoder of title texts: wordllama, or the name or path of a sentence-transformers model",
     )
-    title_vectors: str = Field(
+    title_vectors: Annotated[str, AfterValidator(check_title_vectors)] = Field(
         default="",
-        pattern=r"^([^:]{1,100}:(204[0-8]|20[0-3]\d|1\d{3}|[1-9]\d{0,2}))?$",
         description="space of the vectors that launches bring, as NAME:WIDTH (1 to 2048 numbers); empty: none",
     )
     model_size: Literal["cpu", "2m", "10m", "50m", "200m", "1b"] = Field(
@@ -127,7 +127,7 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
         le=2000,
         description="number of recent events of a user that the model reads; at most activity_history",
     )
-    horizons: Annotated[tuple[int, ...], NoDecode] = Field(
+    horizons: Annotated[tuple[int, ...], NoDecode, AfterValidator(check_horizons)] = Field(
         default=(0, 3, 10),
         description="horizons, in events that will have passed when a list is read; one list each; comma-separated",
     )
@@ -204,13 +204,6 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
     def _split_commas(cls, value: object) -> object:
         return value.split(",") if isinstance(value, str) else value
 
-    @field_validator("prefix")
-    @classmethod
-    def _check_prefix(cls, value: str) -> str:
-        if value == NAMESPACE:
-            raise ValueError(f"{value} is the name in Redis of the deployment without a prefix; choose another one")
-        return value
-
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: str) -> str:
@@ -227,13 +220,6 @@ class Settings(ModelTables):  # type: ignore[valid-type,misc]
             )
         learner_settings(self), log_settings(self)  # raise ValueError for a contradiction
         return self
-
-    @field_validator("horizons")
-    @classmethod
-    def _check_horizons(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if value[:1] != (0,) or list(value) != sorted(set(value)):
-            raise ValueError("horizons must start with 0 and increase, for example 0,3,10")
-        return value
 
     @classmethod
     def settings_customise_sources(

@@ -32,7 +32,6 @@ REASONS: Final = {  # kind of error in pydantic -> what the value must be
     "less_than_equal": "it must be at most {le}",
     "too_long": "it must have at most {max_length} entries",
     "string_too_long": "it must have at most {max_length} characters",
-    "string_pattern_mismatch": "it must match the pattern {pattern}",
     "missing": "it must have more entries",  # of a list with a fixed number of entries, the only required ones
 }
 

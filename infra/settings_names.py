@@ -40,11 +40,10 @@ def as_text(value: object) -> str:
 def check_names(names: Sequence[str], toml: Path, env: Path) -> None:
     """Check the names in both files and in the environment against the known `names`. Raises SettingsError."""
     variables = [variable(name) for name in names]
-    _refuse_unknown(toml_names(toml), names)
-    _refuse_unknown((name for name in _variables_in(env) if name.startswith(ENV_PREFIX)), variables)
-    _refuse_unknown(
-        (name for name in os.environ if name.startswith(ENV_PREFIX) and not _is_of_a_service(name)), variables
-    )
+    _refuse_unknown(toml_names(toml), names, ".")
+    given = [*_variables_in(env), *(name for name in os.environ if not _is_of_a_service(name))]
+    upper = [name.upper() for name in given]  # case does not matter in the environment
+    _refuse_unknown((name for name in upper if name.startswith(ENV_PREFIX)), variables, NESTED)
 
 
 def _variables_in(env: Path) -> list[str]:
@@ -64,8 +63,10 @@ def _variables_in(env: Path) -> list[str]:
 def _paths(content: dict[str, Any], table: str = "") -> Iterator[str]:
     """The names of all values in a TOML file."""
     for name, value in content.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _paths(value, f"{table}{name}.")
+        elif isinstance(value, dict):
+            yield f"{table}{name}."  # an empty table
         else:
             yield table + name
 
@@ -100,7 +101,14 @@ def _text(file: Path) -> str:
     return content
 
 
-def _refuse_unknown(names: Iterable[str], known: Sequence[str]) -> None:
+def _refuse_unknown(names: Iterable[str], known: Sequence[str], separator: str) -> None:
+    """Raise SettingsError for the first name that is neither known nor an empty table of known names."""
     for name in sorted(set(names) - set(known)):
+        of_table = [one for one in known if one.startswith(name.removesuffix(separator) + separator)]
+        if of_table and name.endswith(separator):
+            continue
+        if of_table:
+            raise SettingsError(f"{name} is a table of settings and has no value: set for example {of_table[0]}.")
+        name = name.removesuffix(separator)
         close = get_close_matches(name, known, 1)
         raise SettingsError(f"Unknown setting {name}" + (f": did you mean {close[0]}?" if close else "."))

@@ -45,7 +45,7 @@ def model_settings_table() -> str:
     rows = ["| setting | default | values | change | meaning |", "|---|---|---|---|---|"]
     for field in setting_fields(ALL_GROUPS):
         if not field.info.follows:
-            cells = field.path, as_text(defaults[field.path]) or "none", _values(field)
+            cells = field.path, as_text(defaults[field.path]) or "empty", _values(field)
             rows.append(f"| `{cells[0]}` | {cells[1]} | {cells[2]} | {field.info.change} | {field.info.meaning} |")
     return "\n".join(rows) + "\n"
 

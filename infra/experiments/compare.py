@@ -71,11 +71,14 @@ def _with_value(settings: LearnerSettings, name: str, value: str) -> LearnerSett
     try:
         return with_setting(settings, name, value)
     except KeyError:
-        close = get_close_matches(name, [field.info.follows or field.path for field in setting_fields(MODEL_GROUPS)], 1)
+        close = get_close_matches(name, [one.path for one in setting_fields(MODEL_GROUPS) if not one.info.follows], 1)
         remedy = f"did you mean {close[0]}?" if close else "name a setting of the model (`premiere settings --table`)."
         raise SettingsError(f"{name} is no setting that can be compared: {remedy}") from None
     except ValidationError as error:
-        raise SettingsError(f"Invalid value of the setting {name}: {plain_reason(error.errors()[0])}.") from None
+        hint = "" if value.startswith("[") else "; a list stands in brackets, for example [64,32]"
+        reason = plain_reason(error.errors()[0])
+        is_list = error.errors()[0]["type"] in ("missing", "tuple_type", "too_short")
+        raise SettingsError(f"Invalid value of the setting {name}: {reason}{hint if is_list else ''}.") from None
     except ValueError as error:
         raise SettingsError(f"Invalid value of the setting {name}: {error}.") from None
 

@@ -19,7 +19,7 @@ from msgspec import structs
 from redis.exceptions import RedisError
 
 from features.text_encoders import TextEncoder, launch_text
-from infra.errors import ServiceError
+from infra.errors import InUseError, ServiceError
 from infra.local import data_lock
 from infra.progress import Reporter
 from infra.run.owner import own_worker
@@ -64,11 +64,11 @@ def reembed(settings: Settings, print_line: PrintLine, encode: TextEncoder | Non
 
     Raises PremiereError; the next run then continues.
     """
-    embedder = TitleEmbedder(encode or configured_encoder(settings), VectorSpace.parse(settings.title_vectors))
     config = settings.kafka_config()
     log_identity(config, [TITLES, ACTIVITY])  # the topics exist
     try:
         with _own_flow(settings) as owner:
+            embedder = TitleEmbedder(encode or configured_encoder(settings), VectorSpace.parse(settings.title_vectors))
             plan = make_plan(config, embedder.space)
             if plan is None:
                 print_line(f"All titles are embedded by {embedder.space.encoder} already.")
@@ -165,7 +165,10 @@ def _records(config: Mapping[str, str], start: int = 0) -> Iterator[tuple[int, C
 def _own_flow(settings: Settings) -> Iterator[Owner]:
     """Take the place of all workers of the flow. Raises SettingsError, StreamError if one runs."""
     with ExitStack() as stack:
-        locks = [data_lock.hold_flow(settings.data_dir, FLOW, worker) for worker in range(settings.titles_workers)]
+        try:
+            locks = [data_lock.hold_flow(settings.data_dir, FLOW, worker) for worker in range(settings.titles_workers)]
+        except InUseError:
+            raise InUseError("The flow titles runs. Stop it, run `premiere reembed`, and start it again.") from None
         for lock in filter(None, locks):
             stack.enter_context(lock)
         yield stack.enter_context(

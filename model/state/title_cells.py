@@ -1,16 +1,16 @@
 """Groups titles with similar vectors into cells, so that a query finds its best titles without reading all of them.
 
 This is an inverted-file index (Sivic and Zisserman 2003): a query reads the cells whose centers are closest to it. The
-cells propose titles, and scores come from the titles' present vectors, rounded to one byte per number: a query reads
-thousands of vectors from all over the memory, so it takes as long as their bytes. A title whose vector has moved to
-another cell, and a new title, are read by every query until the lists of the cells are made again. The centers are
+cells propose titles, and scores come from the titles' present vectors, rounded to one byte per number and stored in the
+order of the lists: reading thousands of vectors from the memory is what a query takes. A title whose vector has moved
+to another cell, and a new title, are read by every query until the lists of the cells are made again. The centers are
 those of k-means by the package faiss (extra `index`). Without it, and in a catalog below MIN_TITLES, there are no
 cells, and queries read all titles.
 
 A title's cell depends on the log, and on whether faiss is installed: install it for all processes or for none.
 It is saved in checkpoints.
 
-V titles · P width of the vectors · C cells · M a subset of titles · Q queries
+V titles · P width of the vectors · C cells · M a subset of titles · Q queries · X titles in the order of the lists
 """
 
 from importlib.util import find_spec
@@ -32,6 +32,7 @@ MAX_MOVED_SHARE: Final = 100  # the lists are made again when 1/100 of the title
 _BLOCK_ROWS: Final = 8_192  # assigned together
 NO_CELL: Final = -1
 MAX_CODE: Final = 127  # of a signed byte
+NO_SLOT: Final = -1
 
 
 class TitleCells:
@@ -45,8 +46,12 @@ class TitleCells:
         self._row_X = np.zeros(0, np.int32)  # the lists: rows by cell
         self._start_C = np.zeros(1, np.int64)  # of each cell's list, and the end
         self._moved: set[int] = set()  # rows that are in no list, or in a wrong one
-        self._code_VP = np.zeros((0, 0), np.int8)  # the vectors, each in units of its own step
-        self._step_V = np.zeros(0, np.float32)
+        self._slot_V = np.zeros(0, np.int32)  # of each title in the next two arrays; NO_SLOT for one that is not there
+        self._code_XP = np.zeros(
+            (0, 0), np.int8
+        )  # the vectors, each in units of its own step: the lists, then new titles
+        self._step_X = np.zeros(0, np.float32)
+        self._slots = 0  # that are in use
 
     @property
     def is_ready(self) -> bool:
@@ -84,17 +89,21 @@ class TitleCells:
 
     def scores(self, query_P: NDArray[np.float32], row_M: NDArray[np.integer]) -> NDArray[np.float32]:
         """The products of these titles' vectors with a query; 0 for a title that came after the last update."""
-        score_M: NDArray[np.float32] = _products(self._code_VP, self._step_V, row_M, query_P)
+        score_M: NDArray[np.float32] = _products(self._code_XP, self._step_X, self._slot_V, row_M, query_P)
         return score_M
 
     def _encode(self, vector_VP: NDArray[np.float32], row_M: NDArray[np.int64]) -> None:
         """Round the vectors of these titles."""
-        spare = len(self.cell_V) - len(self._step_V)
-        if spare:
-            added_VP = np.zeros((spare, vector_VP.shape[1]), np.int8)
-            self._code_VP = np.concatenate([self._code_VP.reshape(-1, vector_VP.shape[1]), added_VP])
-            self._step_V = np.concatenate([self._step_V, np.zeros(spare, np.float32)])
-        _round(vector_VP, row_M, self._code_VP, self._step_V)
+        self._slot_V = np.concatenate([self._slot_V, np.full(len(self.cell_V) - len(self._slot_V), NO_SLOT, np.int32)])
+        new_M = row_M[self._slot_V[row_M] == NO_SLOT]
+        self._slot_V[new_M] = np.arange(self._slots, self._slots + len(new_M))
+        self._slots += len(new_M)
+        if (missing := self._slots - len(self._step_X)) > 0:
+            added = max(missing, len(self._step_X) // 4)
+            added_XP = np.zeros((added, vector_VP.shape[1]), np.int8)
+            self._code_XP = np.concatenate([self._code_XP.reshape(-1, vector_VP.shape[1]), added_XP])
+            self._step_X = np.concatenate([self._step_X, np.zeros(added, np.float32)])
+        _round(vector_VP, row_M, self._slot_V, self._code_XP, self._step_X)
 
     def _compute_centers(self, vector_VP: NDArray[np.float32]) -> None:
         import faiss  # takes a tenth of a second, and only large catalogs need it
@@ -124,6 +133,9 @@ class TitleCells:
         self._row_X = np.argsort(cell_V, kind="stable").astype(np.int32)
         self._start_C = np.searchsorted(cell_V[self._row_X], np.arange(len(self.center_CP) + 1))
         self._moved = set()
+        slot_X = self._slot_V[self._row_X]
+        self._code_XP, self._step_X = self._code_XP[slot_X], self._step_X[slot_X]
+        self._slot_V[self._row_X], self._slots = np.arange(titles), titles
 
     def state_dict(self, titles: int) -> dict[str, Any]:
         return {
@@ -140,39 +152,49 @@ class TitleCells:
         self.center_CP, self.cell_V = state["center_CP"].copy(), state["cell_V"].copy()
         self._row_X, self._start_C = state["row_X"].copy(), state["start_C"].copy()
         self._titles, self._moved = state["titles"], set(state["moved"])
-        self._code_VP, self._step_V = np.zeros((0, vector_VP.shape[1]), np.int8), np.zeros(0, np.float32)
+        self._slot_V, self._step_X, self._slots = np.zeros(0, np.int32), np.zeros(0, np.float32), 0
+        self._code_XP = np.zeros((0, 0), np.int8)
         if self.is_ready:
-            self._encode(vector_VP, np.arange(len(vector_VP)))
+            listed = np.zeros(len(vector_VP), bool)
+            listed[self._row_X] = True
+            self._encode(vector_VP, np.concatenate([self._row_X, np.flatnonzero(~listed)]))
 
 
 @njit(cache=True)
 def _round(
     vector_VP: NDArray[np.float32],
     row_M: NDArray[np.int64],
-    code_VP: NDArray[np.int8],
-    step_V: NDArray[np.float32],
+    slot_V: NDArray[np.int32],
+    code_XP: NDArray[np.int8],
+    step_X: NDArray[np.float32],
 ) -> None:
     """Write each vector as whole numbers of steps, of which the largest number is MAX_CODE."""
     for row in row_M:
+        x = slot_V[row]
         largest = np.float32(0.0)
         for p in range(vector_VP.shape[1]):
             largest = max(largest, abs(vector_VP[row, p]))
-        step_V[row] = largest / np.float32(MAX_CODE)
+        step_X[x] = largest / np.float32(MAX_CODE)
         steps = np.float32(MAX_CODE) / largest if largest > 0 else np.float32(0.0)
         for p in range(vector_VP.shape[1]):
-            code_VP[row, p] = np.int8(np.rint(vector_VP[row, p] * steps))
+            code_XP[x, p] = np.int8(np.rint(vector_VP[row, p] * steps))
 
 
 @njit(cache=True, fastmath=True)
 def _products(
-    code_VP: NDArray[np.int8], step_V: NDArray[np.float32], row_M: NDArray[np.integer], query_P: NDArray[np.float32]
+    code_XP: NDArray[np.int8],
+    step_X: NDArray[np.float32],
+    slot_V: NDArray[np.int32],
+    row_M: NDArray[np.integer],
+    query_P: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """The products of the rows' vectors with the query; sums are reordered, so that they use vector instructions."""
     score_M = np.zeros(row_M.size, np.float32)
     for m in range(row_M.size):
         row, total = row_M[m], np.float32(0.0)
-        if row < step_V.size:
+        x = slot_V[row] if row < slot_V.size else NO_SLOT
+        if x != NO_SLOT:
             for p in range(query_P.size):
-                total += np.float32(code_VP[row, p]) * query_P[p]
-            score_M[m] = total * step_V[row]
+                total += np.float32(code_XP[x, p]) * query_P[p]
+            score_M[m] = total * step_X[x]
     return score_M

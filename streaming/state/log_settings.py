@@ -20,7 +20,7 @@ class GateSettings:
     # Half of the probes are ranked at each check, because ranking costs time.
     probes: int = live(50, "users whose lists are compared", 2, 10_000)
     min_probes: int = live(10, "probes from which a comparison counts", 1, 10_000)
-    probe_checks: int = live(24, "checks until the probes are replaced by the newest ones", 1, 100_000)
+    probe_checks: int = live(24, "checks after which new probes are taken", 1, 100_000)
     min_overlap: float = live(0.15, "least mean share of a list's titles that the passed version's list has too", 0, 1)
     min_coverage: float = live(
         0.2, "least number of distinct titles in all lists, relative to the last passed version", 0, 1
@@ -60,7 +60,7 @@ class LogSettings:
         60, "a checkpoint is due after this many micro-batches, or after checkpoint_seconds", 1, 1_000_000
     )
     dedup_window: int = live(
-        65_536, "offsets below a partition's highest within which a late event is new", 1, 100_000_000
+        65_536, "offsets behind the newest of its partition, within which a late event is accepted", 1, 100_000_000
     )
     gate: GateSettings = field(default_factory=GateSettings)
 

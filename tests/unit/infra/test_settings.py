@@ -97,6 +97,27 @@ def test_misspelled_variable_is_refused_with_suggestion(monkeypatch: pytest.Monk
         load()
 
 
+@pytest.mark.parametrize("name", ["premiere_bakbone__width", "Premiere_Seeed", "PREMIERE_BACKBONE__WIDHT"])
+def test_misspelled_variable_is_refused_in_any_case(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(SettingsError, match=f"Unknown setting {name.upper()}"):
+        load()
+
+
+def test_table_in_place_of_a_setting_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "premiere.toml").write_text("backbone = 3\n")
+    with pytest.raises(SettingsError, match=r"backbone is a table of settings .* for example backbone\."):
+        load()
+    (tmp_path / "premiere.toml").write_text("[backbon]\n")
+    with pytest.raises(SettingsError, match="Unknown setting backbon"):
+        load()
+    (tmp_path / "premiere.toml").write_text("[backbone]\n")
+    load()
+    monkeypatch.setenv("PREMIERE_BACKBONE", "97")
+    with pytest.raises(SettingsError, match=r"PREMIERE_BACKBONE is a table of settings .* PREMIERE_BACKBONE__"):
+        load()
+
+
 def test_variables_of_a_kubernetes_service_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     variables = {
         "PORT": "tcp://10.0.0.1:80",

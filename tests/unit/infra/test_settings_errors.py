@@ -32,7 +32,12 @@ def error(**given: object) -> str:
         ("RANKER__HIDDEN", "1,2,3", "it must have at most 2 entries"),
         ("RANKER__HIDDEN", "1", "it must have more entries"),
         ("VERSION_GATE", "maybe", "it must be true or false"),
-        ("PREFIX", "-a", "it must match the pattern ^([A-Za-z0-9][A-Za-z0-9_]*)?$"),
+        ("PREFIX", "-a", "it must consist of letters from a to z, digits and _, and not begin with _"),
+        ("TITLE_VECTORS", "clip", "it must be NAME:WIDTH with a width from 1 to 2048, for example clip:512"),
+        ("TITLE_VECTORS", "clip:2049", "it must be NAME:WIDTH with a width from 1 to 2048, for example clip:512"),
+        ("CHECKPOINT_SECONDS", "inf", "it must be a finite number"),
+        ("OPTIMIZER__LR", "nan", "it must be a finite number"),
+        ("HORIZONS", "0,99999", "horizons must start with 0 and increase up to 10000, for example 0,3,10"),
     ],
 )
 def test_reason_is_plain(variable: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,7 +178,7 @@ def test_topic_without_announcement_needs_no_run_for_its_width(new_kafka: dict[s
 def test_running_flow_refuses_the_command(settings: Settings) -> None:
     lock = data_lock.hold_flow(settings.data_dir, "titles", 0)
     assert lock is not None
-    with lock, pytest.raises(SettingsError, match="already running"):
+    with lock, pytest.raises(SettingsError, match="Stop it, run `premiere reembed`"):
         reembed(settings, print, NEW)
     assert spaces(settings, TITLES) == [("old", True)]
 
