@@ -97,3 +97,9 @@ def test_title_that_came_after_the_update_has_score_zero() -> None:
     vector_VP, cells = vectors(), TitleCells()
     cells.update(vector_VP, np.arange(TITLES))
     assert cells.scores(vector_VP[3], np.array([TITLES, 10 * TITLES])).tolist() == [0.0, 0.0]
+
+
+def test_state_of_a_model_without_titles_is_restored() -> None:
+    restored = TitleCells()
+    restored.load_state_dict(TitleCells().state_dict(0), np.zeros(0, np.float32))
+    assert not restored.is_ready
