@@ -8,6 +8,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 
+from features.text_encoders import EncoderError, load_encoder
 from infra.doctor.findings import Finding, Level
 from infra.errors import TopicError
 from infra.local.supervisor import FLOWS
@@ -17,6 +18,8 @@ from streaming import topics as t
 from streaming.errors import BrokerUnavailableError, StreamError, TopicMissingError
 from streaming.kafka.client import admin_config, consumer_config, topic_name, topic_partitions
 from streaming.kafka.source import Message, read_all
+from streaming.state.text_space import OtherEncoderError, check_encoder, newest_title_record
+from streaming.state.title_embedder import TitleEmbedder, VectorSpace
 from streaming.topics import Topic, topics
 
 PART: Final = "kafka"
@@ -39,6 +42,7 @@ def kafka_findings(settings: Settings) -> Iterator[Finding]:
     yield from findings
     if findings[0].level == "ok":  # the broker answers
         yield from _read_findings(settings.kafka_config())
+        yield from _text_findings(settings)
 
 
 def topic_findings(settings: Settings, flows: Collection[str], timeout_s: float) -> Iterator[Finding]:
@@ -131,6 +135,19 @@ def _read_findings(config: Mapping[str, str]) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding("ok", "clock", "no record is ahead of this host's clock")
+
+
+def _text_findings(settings: Settings) -> Iterator[Finding]:
+    """Whether the titles are embedded by the encoder of the settings."""
+    try:
+        space = TitleEmbedder(load_encoder(settings.text_encoder), VectorSpace.parse(settings.title_vectors)).space
+        check_encoder(newest_title_record(settings.kafka_config()), space)
+    except OtherEncoderError as error:
+        yield Finding("error", "titles", str(error))
+    except (EncoderError, StreamError):  # reported with the host, and with the topics
+        return
+    else:
+        yield Finding("ok", "titles", f"no title is embedded by another encoder than {space.encoder}")
 
 
 def _newest_records(config: Mapping[str, str], topic: str) -> Iterator[Message]:

@@ -58,15 +58,16 @@ def learn(settings: Settings, stop: threading.Event, owner: Owner = SOLE_PROCESS
     log_id = log_identity(config := settings.kafka_config(), [t.ACTIVITY])
     checkpoints = _open_checkpoints(settings, log_id, owner)
     model = learner_settings(settings)
-    with phase.compiling():
-        warm_up_learning(model)
-    learner, unannounced = LogLearner(Learner(model), log_settings(settings)), None
     found, first = _load_newest(checkpoints), first_offset(config)
     if found is None and first > 0:
         raise _log_truncated_error(settings, first)
     if found is not None:
+        check_checkpoint_settings(found[1], model, found[2])
+    with phase.compiling():
+        warm_up_learning(model)
+    learner, unannounced = LogLearner(Learner(model), log_settings(settings)), None
+    if found is not None:
         state, manifest, url = found
-        check_checkpoint_settings(manifest, learner.learner.settings, url)
         same_log = manifest["log"] == log_id
         learner.load_state_dict(state, same_log)
         _report_change(learner.settings_changes[-1], learner.position)

@@ -24,8 +24,10 @@ from infra.local.supervisor import FLOWS
 from infra.settings import Settings
 from infra.topics import create_topics, delete_topics
 from model import checkpoint
+from model.state.embedding_space import EmbeddingSpace
 from streaming.kafka.client import producer_config
-from streaming.topics import ACTIVITY, DEAD_LETTERS, topics
+from streaming.state.text_space import space_records
+from streaming.topics import ACTIVITY, DEAD_LETTERS, TITLES, topics
 from tests.support.kafka import StartBroker
 from tests.support.paths import ROOT
 
@@ -163,6 +165,19 @@ def test_user_who_may_not_run_info_is_a_warning(settings: Settings) -> None:
 def test_secrets_in_the_url_of_the_checkpoints_are_masked(settings: Settings) -> None:
     (found,) = problems(settings.model_copy(update={"checkpoints": "nothing://x?token=hunter2"}))
     assert "hunter2" not in found.text
+
+
+def test_titles_of_another_encoder_are_an_error(settings: Settings) -> None:
+    producer = Producer(producer_config(settings.kafka_config()))
+    for space, complete, text in (
+        (EmbeddingSpace("other", 4), True, "`premiere reembed`"),
+        (EmbeddingSpace("wordllama", 256), False, "interrupted"),
+        (EmbeddingSpace("wordllama", 256), True, ""),
+    ):
+        producer.produce(TITLES, space_records(space, complete)[TITLES].value, b"space")
+        assert producer.flush(30) == 0
+        found = [finding.text for finding in problems(settings) if finding.part == "titles"]
+        assert [text in line for line in found] == ([True] if text else [])
 
 
 def test_newest_record_ahead_of_the_clock_is_an_error(settings: Settings) -> None:
