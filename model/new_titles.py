@@ -45,13 +45,8 @@ class NewTitles(NamedTuple):
 
 def find_new_titles(catalog: Catalog, earlier: NewTitles | None = None) -> NewTitles:
     """The new titles of the catalog now. Those of an earlier state make it faster, and change nothing."""
-    rows_M, turn_M = _oldest_of_each_minute(
-        catalog.launch_order.row_X,
-        catalog.launch_order.sequence_X,
-        catalog.launch_order.minute_X,
-        catalog.launch_sequence_V,
-        catalog.count_V,
-    )
+    entries = catalog.launch_order.entries()
+    rows_M, turn_M = _oldest_of_each_minute(*entries, catalog.launch_sequence_V, catalog.count_V)
     rows_M = rows_M[np.argsort(turn_M, kind="stable")[:MAX_NEW_TITLES]]
     oldest_first_M = np.argsort(catalog.launch_sequence_V[rows_M])
     rows_M = rows_M[oldest_first_M]

@@ -1,9 +1,10 @@
-"""The new titles in the order of their launches, so that they are found without reading the whole catalog.
+"""The new titles by the minute of their launch, so that the newest are found without reading the whole catalog.
 
-An entry is stale when its title is no longer new, was withdrawn or evicted, or launched again: the catalog then has
-another launch sequence for the row. Stale entries are left out when a full order is replaced.
+Launches come from several partitions, so their times are not always in the order of the learner log. An entry is stale
+when its title is no longer new, was withdrawn or evicted, or launched again: the catalog then has another launch
+sequence for the row. Stale entries change nothing, and are left out when a full order is replaced.
 
-X entries, in the order of launches · V titles of the catalog
+X entries, by minute and then in the order of the log · V titles of the catalog
 """
 
 from typing import Final
@@ -24,6 +25,7 @@ class LaunchOrder:
         self._sequence_X = np.zeros(capacity, np.int64)
         self._minute_X = np.zeros(capacity, np.int64)
         self._size = 0
+        self._is_sorted = True
 
     @classmethod
     def of(
@@ -31,12 +33,14 @@ class LaunchOrder:
     ) -> "LaunchOrder":
         """The order of the titles of `candidate_V`, with room for as many more."""
         row_X = np.flatnonzero(candidate_V)
-        row_X = row_X[np.argsort(launch_sequence_V[row_X], kind="stable")]
+        minute_X = launched_ms_V[row_X] // MINUTE_MS
+        by_minute_X = np.lexsort((launch_sequence_V[row_X], minute_X))
+        row_X, minute_X = row_X[by_minute_X], minute_X[by_minute_X]
         order = cls(max(MIN_CAPACITY, 2 * len(row_X)))
         order._size = len(row_X)
         order._row_X[: len(row_X)] = row_X
         order._sequence_X[: len(row_X)] = launch_sequence_V[row_X]
-        order._minute_X[: len(row_X)] = np.maximum.accumulate(launched_ms_V[row_X] // MINUTE_MS)
+        order._minute_X[: len(row_X)] = minute_X
         return order
 
     @property
@@ -44,24 +48,20 @@ class LaunchOrder:
         """Whether there is no room for a launch."""
         return self._size == len(self._row_X)
 
-    @property
-    def row_X(self) -> NDArray[np.int32]:
-        """Row of each title."""
-        return self._row_X[: self._size]
-
-    @property
-    def sequence_X(self) -> NDArray[np.int64]:
-        """Sequence of each launch."""
-        return self._sequence_X[: self._size]
-
-    @property
-    def minute_X(self) -> NDArray[np.int64]:
-        """Minute of each launch; it never decreases."""
-        return self._minute_X[: self._size]
+    def entries(self) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """Row, launch sequence and minute of each entry."""
+        size = self._size
+        if not self._is_sorted:
+            by_minute_X = np.argsort(self._minute_X[:size], kind="stable")
+            self._row_X[:size] = self._row_X[by_minute_X]
+            self._sequence_X[:size] = self._sequence_X[by_minute_X]
+            self._minute_X[:size] = self._minute_X[by_minute_X]
+            self._is_sorted = True
+        return self._row_X[:size], self._sequence_X[:size], self._minute_X[:size]
 
     def append(self, row: int, sequence: int, launched_ms: int) -> None:
-        """Add a launch, which must be the newest. There must be room."""
+        """Add a launch with a higher sequence than all before. There must be room."""
         x, minute = self._size, launched_ms // MINUTE_MS
-        self._row_X[x], self._sequence_X[x] = row, sequence
-        self._minute_X[x] = max(minute, int(self._minute_X[x - 1])) if x else minute
+        self._row_X[x], self._sequence_X[x], self._minute_X[x] = row, sequence, minute
+        self._is_sorted = self._is_sorted and (not x or minute >= self._minute_X[x - 1])
         self._size += 1

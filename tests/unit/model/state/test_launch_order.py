@@ -20,7 +20,9 @@ def test_new_titles_do_not_depend_on_how_the_catalog_came_about(seed: int) -> No
             sequence += 1
             row = catalog.ensure_row(f"t{title}", sequence)
             text_E = text_ME[random.integers(0, 6)] if random.random() < 0.7 else None
-            catalog.launch(row, text_E, (), None, None, sequence, step // 3 * MINUTE_MS)
+            catalog.launch(
+                row, text_E, (), None, None, sequence, max(0, step // 3 - int(random.integers(0, 9))) * MINUTE_MS
+            )
         known = list(catalog.rows.values())
         counted, withdrawn = random.choice(known, 2).tolist()
         catalog.count_V[counted] += 0.6
@@ -46,14 +48,21 @@ def test_full_order_is_replaced_by_the_titles_that_are_still_new() -> None:
             catalog.count_V[10:MIN_CAPACITY] = 1.0
             catalog.withdraw(3)
     rows = [row for row in range(10) if row != 3] + [MIN_CAPACITY]
-    assert catalog.launch_order.row_X.tolist() == rows
+    assert catalog.launch_order.entries()[0].tolist() == rows
     assert find_new_titles(catalog).competing_M.tolist() == rows[::-1]
 
 
-def test_minutes_never_decrease() -> None:
-    order = LaunchOrder()
-    for n, minute in enumerate([5, 3, 6]):
+def test_launches_of_several_partitions_are_sorted_by_their_minute() -> None:
+    order, minutes = LaunchOrder(), [5, 3, 6, 3, 5]
+    for n, minute in enumerate(minutes):
         order.append(n, n, minute * MINUTE_MS)
-    assert order.minute_X.tolist() == [5, 5, 6]
-    launched_ms_V = np.array([5, 3, 6]) * MINUTE_MS
-    assert LaunchOrder.of(np.arange(3), launched_ms_V, np.ones(3, bool)).minute_X.tolist() == [5, 5, 6]
+    made = LaunchOrder.of(np.arange(5), np.array(minutes) * MINUTE_MS, np.ones(5, bool))
+    for one in (order, made):
+        assert [array_X.tolist() for array_X in one.entries()] == [[1, 3, 0, 4, 2], [1, 3, 0, 4, 2], [3, 3, 5, 5, 6]]
+
+
+def test_late_partition_keeps_the_quota_of_each_minute() -> None:
+    catalog = Catalog(D_TEXT)
+    for n in range(400):  # two partitions, one after the other
+        catalog.launch(catalog.ensure_row(f"t{n}", n), None, (), None, None, n, n % 200 * MINUTE_MS)
+    assert len(find_new_titles(catalog).competing_M) == 400
