@@ -5,6 +5,7 @@ import numpy as np
 from model.learner import Learner
 from model.sequence.experience_replay import ReplayBuffer
 from model.state.stream_state import StreamState
+from model.state.title_cells import TitleCells
 from model.state.untrained_events import UntrainedEvents
 
 
@@ -18,6 +19,7 @@ def keep_weights_only(learner: Learner) -> None:
     for pipeline in learner.pipelines.values():
         if pipeline.sequence is not None:
             pipeline.sequence.evict_titles(rows)
+            pipeline.sequence.cells = TitleCells(pipeline.sequence.seed)
             pipeline.sequence.replay_buffer = ReplayBuffer(
                 pipeline.sequence.settings.replay_capacity, pipeline.sequence.settings.network.max_history
             )

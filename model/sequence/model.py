@@ -173,7 +173,8 @@ class SequenceModel:
         fresh = SequenceModel(replace(self.settings, network=network), self.seed)
         served, training = self.served_state(0), self.training_state(0)
         fresh_served, fresh_training = fresh.served_state(0), fresh.training_state(0)
-        fresh.load_served({**served, "served": _with_text(served["served"], fresh_served["served"])})
+        text = _with_text(served["served"], fresh_served["served"])
+        fresh.load_served({**served, "served": text, "cells": fresh_served["cells"]})
         parts = {part: _with_text(training[part], fresh_training[part]) for part in ("network", "dense")}
         fresh.load_training({**training, **parts})
         vars(self).update(vars(fresh))

@@ -119,13 +119,15 @@ def static_scores(snapshot: CatalogSnapshot, ranker: Ranker) -> StaticScores:
 def updated_static_scores(
     earlier: StaticScores, snapshot: CatalogSnapshot, ranker: Ranker, rows: NDArray[np.int64]
 ) -> StaticScores:
-    """The scores after these titles changed; the best ones stay the same, since new titles are considered anyway."""
+    """The scores after these titles changed. The best ones stay, and those of the changed titles join that beat one."""
     score_V = earlier.score_V
     if len(score_V) < len(snapshot.titles.candidate_V):
         score_V = np.zeros(len(snapshot.scratch.pool.slot_V), np.float32)
         score_V[: len(earlier.score_V)] = earlier.score_V
     score_V[rows] = snapshot.titles.static_VF[rows] @ ranker.linear_weights_F[:STATICS]
-    return StaticScores(score_V, earlier.best_M)
+    least = score_V[earlier.best_M].min(initial=np.inf)
+    better_M = rows[snapshot.titles.candidate_V[rows] & (score_V[rows] >= least)]
+    return StaticScores(score_V, np.union1d(earlier.best_M, better_M))
 
 
 def open_titles(snapshot: CatalogSnapshot, blocked: NDArray[np.int32]) -> int:

@@ -46,11 +46,10 @@ class TitleCells:
         self._row_X = np.zeros(0, np.int32)  # the lists: rows by cell
         self._start_C = np.zeros(1, np.int64)  # of each cell's list, and the end
         self._moved: set[int] = set()  # rows that are in no list, or in a wrong one
-        self._slot_V = np.zeros(0, np.int32)  # of each title in the next two arrays; NO_SLOT for one that is not there
-        self._code_XP = np.zeros(
-            (0, 0), np.int8
-        )  # the vectors, each in units of its own step: the lists, then new titles
-        self._step_X = np.zeros(0, np.float32)
+        # Rounded vectors. Title v has slot _slot_V[v], or NO_SLOT: its numbers are _code_XP[slot] * _step_X[slot]. The
+        # slots are in the order of the lists, then of arrival.
+        self._slot_V = np.zeros(0, np.int32)
+        self._code_XP, self._step_X = np.zeros((0, 0), np.int8), np.zeros(0, np.float32)
         self._slots = 0  # that are in use
 
     @property
@@ -94,7 +93,8 @@ class TitleCells:
 
     def _encode(self, vector_VP: NDArray[np.float32], row_M: NDArray[np.int64]) -> None:
         """Round the vectors of these titles."""
-        self._slot_V = np.concatenate([self._slot_V, np.full(len(self.cell_V) - len(self._slot_V), NO_SLOT, np.int32)])
+        missing = max(0, len(self.cell_V) - len(self._slot_V))
+        self._slot_V = np.concatenate([self._slot_V, np.full(missing, NO_SLOT, np.int32)])
         new_M = row_M[self._slot_V[row_M] == NO_SLOT]
         self._slot_V[new_M] = np.arange(self._slots, self._slots + len(new_M))
         self._slots += len(new_M)
@@ -155,9 +155,9 @@ class TitleCells:
         self._slot_V, self._step_X, self._slots = np.zeros(0, np.int32), np.zeros(0, np.float32), 0
         self._code_XP = np.zeros((0, 0), np.int8)
         if self.is_ready:
-            listed = np.zeros(len(vector_VP), bool)
-            listed[self._row_X] = True
-            self._encode(vector_VP, np.concatenate([self._row_X, np.flatnonzero(~listed)]))
+            others_V = self.cell_V != NO_CELL  # a title that came after the last update has no cell and no slot yet
+            others_V[self._row_X] = False
+            self._encode(vector_VP, np.concatenate([self._row_X, np.flatnonzero(others_V)]))
 
 
 @njit(cache=True)

@@ -128,7 +128,7 @@ class _Step:
         is_due, linger_s = learner.feed(message), learner.settings.linger_ms / 1000
         took_s, events = time.monotonic() - began, learner.learned - learned
         is_full = events >= learner.batch_events
-        if learner.batches == batches + 1 and took_s > linger_s and not is_full:
+        if learner.batches == batches + 1 and took_s > linger_s and events and not is_full:
             self.slow_batch.warn(events, took_s, linger_s, len(learner.learner.stream_state.catalog))
         return is_due
 

@@ -31,6 +31,7 @@ from streaming.records import (
     decode_title,
     decode_version,
 )
+from streaming.state.log_clock import recorded_until
 from streaming.state.publisher import Publisher
 from streaming.state.version_loader import LOADING_CHECK_INTERVAL_S, Announced, LoadVersion, VersionLoader
 from streaming.stores.redis_lists import RedisWrite
@@ -100,7 +101,7 @@ def restore(
     publisher.titles.update(_titles(titles), at_startup=True)
     for message, record in decode_messages(activity, decode_log):
         if isinstance(record, Activity):
-            publisher.update_cache(record, message.offset)
+            publisher.update_cache(recorded_until(record, message.appended), message.offset)
         elif isinstance(record, UserErasure):
             publisher.on_erasure(record, message.offset)
         elif isinstance(record, Title):
@@ -196,7 +197,7 @@ class _Step(StatefulBatchLogic[TopicPoll, list[RedisWrite], None]):
         else:
             for message, record in decode_messages(poll.messages, decode_log):
                 if isinstance(record, Activity):
-                    self.publisher.on_activity(record, message.offset)
+                    self.publisher.on_activity(recorded_until(record, message.appended), message.offset)
                 elif isinstance(record, UserErasure):
                     self.publisher.on_erasure(record, message.offset)
                 elif isinstance(record, Title):

@@ -5,7 +5,7 @@ that a title's first events and the present popularity are in the next lists. Th
 version brings the learner's own counts, and the events after its position are counted in it.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Final, NamedTuple
 
 from model.state.stream_state import UserUpdate
@@ -13,8 +13,10 @@ from streaming.records import Activity
 from streaming.state.deduplicator import Deduplicator
 from streaming.state.user_update import user_update
 
-MAX_EVENTS: Final = 8_192  # activities that are kept; a version counts none further behind its position than this
-MAX_HISTORY: Final = 32  # earlier events of a kept activity: enough for the counters
+MAX_EVENTS: Final = 8_192  # that are kept; a version counts no event that lies this many offsets after its position
+MAX_TAKEN: Final = 512  # counted at a time, so that the next list never waits long
+MAX_ERASED: Final = 100_000  # newest erasures
+MAX_HISTORY: Final = 32  # earlier events of a kept activity; pairs further apart are counted by the next version only
 DEDUPLICATION_WINDOW: Final = 4_096  # offsets of a partition
 
 
@@ -24,8 +26,14 @@ class LiveEvents:
     def __init__(self) -> None:
         self._kept: deque[_Kept] = deque(maxlen=MAX_EVENTS)
         self._uncounted: deque[_Kept] = deque(maxlen=MAX_EVENTS)
+        self._erased: OrderedDict[str, int] = OrderedDict()  # user -> log offset of the erasure
         self._deduplicator = Deduplicator(DEDUPLICATION_WINDOW)
         self._end = 0  # the served version counts the events before this offset of the learner log
+
+    @property
+    def waiting(self) -> int:
+        """Activities that are not counted yet."""
+        return len(self._uncounted)
 
     def add(self, activity: Activity, offset: int) -> None:
         """An activity at this offset of the learner log. Events that were added before are left out."""
@@ -38,20 +46,26 @@ class LiveEvents:
         self._uncounted.append(kept)
 
     def serve(self, position: int, counts: bool = True) -> None:
-        """A version is served that was trained on the learner log before `position`, and `counts` later events."""
+        """A version is served that was trained on the learner log before `position`.
+
+        `counts`: whether it counts later events.
+        """
         self._end = position + MAX_EVENTS if counts else position
         self._uncounted = deque((one for one in self._kept if one.offset >= position), MAX_EVENTS)
 
-    def erase(self, user: str) -> None:
-        """Forget a user's events."""
-        self._kept = deque((one for one in self._kept if one.update.user != user), MAX_EVENTS)
-        self._uncounted = deque((one for one in self._uncounted if one.update.user != user), MAX_EVENTS)
+    def erase(self, user: str, offset: int) -> None:
+        """Forget the events of a user that come before this offset of the learner log."""
+        self._erased.pop(user, None)
+        self._erased[user] = offset
+        if len(self._erased) > MAX_ERASED:
+            self._erased.popitem(last=False)
 
     def take(self) -> list[UserUpdate]:
-        """The events to count now."""
-        taken = [one.update for one in self._uncounted if one.offset < self._end]
-        self._uncounted.clear()
-        return taken
+        """The next events to count."""
+        taken = [self._uncounted.popleft() for _ in range(min(MAX_TAKEN, len(self._uncounted)))]
+        return [
+            one.update for one in taken if one.offset < self._end and one.offset >= self._erased.get(one.update.user, 0)
+        ]
 
 
 class _Kept(NamedTuple):

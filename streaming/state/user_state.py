@@ -132,12 +132,13 @@ class UserState:
         update.erasures.append(mark)
         update.online[:] = [mark]
         if self.history is not None:
+            covers_rows = self.history.oldest <= request.appended
             history, rows = self.history.erase(request.user, request.appended)
             if not rows:
                 self.history = None
                 return
             self.history = history
-            update.rows.extend(rows)
+            update.rows.extend(rows if covers_rows else ())
             _set_online(update, rows)
             update.records.append(history.activity(request.user))
 

@@ -112,7 +112,7 @@ class VersionLoader:
             self.queue = deque(permitted, MAX_QUEUED_VERSIONS)
         self._current: _Load | None = None
         self._abandoned: list[Future[Recommender]] = []  # loads after their timeout that still run
-        self._slow_load = RareWarning(log, SLOW_LOAD, clock)
+        self._slow_load, self._late_loads = RareWarning(log, SLOW_LOAD, clock), 0
         self._failures: dict[int, _Failure] = {}  # by version, of those to try again
 
     @property
@@ -222,7 +222,9 @@ class VersionLoader:
         self._failures = {n: failure for n, failure in self._failures.items() if n > number}
         enter(Phase.READY)
         log.info("Serving version %d, trained on %d events.", number, version.learned)
-        if (newer := self._next()) is not None:
+        newer = self._next()
+        self._late_loads = 0 if newer is None else self._late_loads + 1
+        if newer is not None and self._late_loads > 1:  # one version may always come during a load
             self._slow_load.warn(number, self.clock() - loaded.began, newer.number)
 
     def _skip(self, announced: Announced, error: Exception) -> None:

@@ -103,3 +103,25 @@ def test_state_of_a_model_without_titles_is_restored() -> None:
     restored = TitleCells()
     restored.load_state_dict(TitleCells().state_dict(0), np.zeros(0, np.float32))
     assert not restored.is_ready
+
+
+def test_catalog_that_doubles_title_by_title_gets_new_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MIN_TITLES", 100)
+    vector_VP, cells = vectors(), TitleCells()
+    cells.update(vector_VP[:100], np.arange(100))
+    for titles in range(101, 260):
+        cells.update(vector_VP[:titles], np.array([titles - 1]))
+        np.testing.assert_allclose(
+            cells.scores(vector_VP[3], np.arange(titles)), vector_VP[:titles] @ vector_VP[3], atol=0.02
+        )
+
+
+def test_title_that_came_after_the_last_update_is_restored_without_a_score() -> None:
+    vector_VP, cells, restored = vectors(TITLES + 1), TitleCells(), TitleCells()
+    cells.update(vector_VP[:TITLES], np.arange(TITLES))
+    restored.load_state_dict(cells.state_dict(TITLES + 1), vector_VP)
+    for one in (cells, restored):
+        assert one.scores(vector_VP[3], np.array([TITLES])) == 0
+        one.update(vector_VP, np.array([TITLES]))
+    rows_M = np.arange(TITLES + 1)
+    assert np.array_equal(cells.scores(vector_VP[3], rows_M), restored.scores(vector_VP[3], rows_M))

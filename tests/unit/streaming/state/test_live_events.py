@@ -63,10 +63,21 @@ def test_erased_user_is_forgotten() -> None:
     events.serve(0)
     for n, user in enumerate(("u", "v")):
         events.add(activity(user, ["a"], [0], n), n)
-    events.erase("u")
+    events.erase("u", 5)
     assert taken(events) == [("v", ["a"])]
     events.serve(0)
-    assert taken(events) == [("v", ["a"])]
+    events.add(activity("u", ["b"], [0], 7), 6)
+    assert taken(events) == [("v", ["a"]), ("u", ["b"])]
+
+
+def test_many_events_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_events, "MAX_TAKEN", 2)
+    events = LiveEvents()
+    events.serve(0)
+    for n in range(5):
+        events.add(activity("u", ["a"], [0], n), n)
+    assert [len(events.take()) for _ in range(4)] == [2, 2, 1, 0]
+    assert events.waiting == 0
 
 
 def counts(publisher: Publisher, title: str) -> float:

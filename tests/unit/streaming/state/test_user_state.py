@@ -54,6 +54,14 @@ def test_event_read_after_the_request_that_covers_it_is_dropped_and_counted() ->
     assert REGISTRY.get_sample_value(name) == before + 2
 
 
+def test_second_request_repeats_no_row_of_a_later_event() -> None:
+    state = UserState()
+    state.apply([request(1)])
+    assert [row["title"] for row in state.apply([event(5)]).rows] == ["t5"]
+    update = state.apply([request(3)])
+    assert (update.rows, [row["title"] for row in update.online[1:]]) == ([], ["t5"])
+
+
 def test_state_of_another_format_is_refused() -> None:
     with pytest.raises(StreamError, match="format 99"):
         UserState(saved=(99, "u", 0, None))

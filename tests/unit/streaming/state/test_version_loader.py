@@ -78,11 +78,14 @@ def test_newest_complete_version_is_served() -> None:
     assert REGISTRY.get_sample_value("premiere_versions_skipped_total") == skipped + 2
 
 
-def test_version_that_is_old_when_it_is_loaded_is_reported(caplog: pytest.LogCaptureFixture) -> None:
-    COMPLETE.update({"v1", "v2"})
-    loader = VersionLoader(Publisher(), load, [announced(1)])
-    loader.step()
-    loader.add([announced(2)])
+def test_versions_that_are_old_when_they_are_loaded_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    COMPLETE.update({"v0", "v1", "v2"})
+    loader = VersionLoader(Publisher(), load, [announced(0)])
+    for number in (1, 2):  # during each of two loads
+        loader.step()  # serves the one before
+        loader.step()  # starts the next load
+        loader.add([announced(number)])
+        loader.wait()
     run(loader)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [("Version 1 took" in line, "version 2 is waiting" in line) for line in warnings] == [(True, True)]
