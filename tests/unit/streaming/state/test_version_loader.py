@@ -82,10 +82,10 @@ def test_versions_that_are_old_when_they_are_loaded_are_reported(caplog: pytest.
     COMPLETE.update({"v0", "v1", "v2"})
     loader = VersionLoader(Publisher(), load, [announced(0)])
     for number in (1, 2):  # during each of two loads
-        loader.step()  # serves the one before
-        loader.step()  # starts the next load
+        loader.step()  # serves the one before, and starts the next load
         loader.add([announced(number)])
-        loader.wait()
+        while loader._current is not None and not loader._current.future.done():
+            loader.wait()
     run(loader)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert [("Version 1 took" in line, "version 2 is waiting" in line) for line in warnings] == [(True, True)]
