@@ -140,9 +140,9 @@ LIMIT_MUTANTS: Final = (
     ),
     Mutant(
         "H1: the learner counts every event as the first",
-        "model/learner.py",
-        "repeat=repeat, recorded",
-        "repeat=1, recorded",
+        "model/state/new_events.py",
+        "recorded[index], action, repeat)",
+        "recorded[index], action, 1)",
         killed_by="model/test_learner_evidence.py::test_repeated_event_of_one_user_counts_like_a_few_events",
     ),
     Mutant(
@@ -184,15 +184,15 @@ LIMIT_MUTANTS: Final = (
     Mutant(
         "H2: launches of a minute compete without a quota",
         "model/new_titles.py",
-        "np.flatnonzero(turn_M < MAX_PER_MINUTE)",
-        "np.arange(len(turn_M))",
+        "if turn == MAX_PER_MINUTE:",
+        "if turn == -1:",
         killed_by="model/test_new_titles.py::test_launches_beyond_the_quota_of_a_minute_wait_for_events_of_the_first",
     ),
     Mutant(
         "H2: launches beyond the quota count as proven",
         "model/new_titles.py",
-        "new_V = unproven_V & catalog.launched_V[:titles]",
-        "new_V = competing_V",
+        "is_new_C = (catalog.launch_sequence_V[rows_C] < NOT_LAUNCHED) & (catalog.count_V[rows_C] < MIN_EVIDENCE)",
+        "is_new_C = new_titles.competing_V[rows_C]",
         killed_by="model/test_new_titles.py::test_launches_beyond_the_quota_have_no_more_places",
     ),
     Mutant(
@@ -204,8 +204,8 @@ LIMIT_MUTANTS: Final = (
     ),
     Mutant(
         "H2: near-identical titles fill the scored titles",
-        "model/new_titles.py",
-        "if first_M[earlier] == earlier and cosine_MM[m, earlier] >= NEAR_IDENTICAL:",
+        "model/similar_texts.py",
+        "if leader_M[older] == older and cosine_NM[m - start, older] >= NEAR_IDENTICAL:",
         "if False:",
         killed_by="model/test_new_titles.py::test_near_identical_titles_take_one_of_the_scored_places",
     ),
@@ -219,15 +219,15 @@ LIMIT_MUTANTS: Final = (
     Mutant(
         "H2: floods of many minutes push out other minutes",
         "model/new_titles.py",
-        "np.lexsort((-eligible_M, turn_M[eligible_M]))",
-        "np.argsort(-eligible_M)",
+        'np.argsort(turn_M, kind="stable")[:MAX_NEW_TITLES]',
+        "np.arange(len(turn_M))[:MAX_NEW_TITLES]",
         killed_by="model/test_new_titles.py::test_floods_of_many_minutes_leave_room_for_a_title_of_another_minute",
     ),
     Mutant(
         "H2: a launch is a text neighbor at once",
         "model/state/stream_state.py",
-        "(age_V >= SETTLING_MS)",
-        "(age_V >= -SETTLING_MS)",
+        "(age_M >= SETTLING_MS)",
+        "(age_M >= -SETTLING_MS)",
         killed_by="model/test_learner_evidence.py::test_invented_launches_change_no_text_neighbors",
     ),
     Mutant(
