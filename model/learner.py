@@ -32,7 +32,7 @@ from model.signals.inputs import user_query
 from model.signals.query_scores import QueryScores
 from model.signals.snapshot import CatalogSnapshot, take_snapshot
 from model.state.embedding_space import EmbeddingSpace
-from model.state.new_events import NewEvent, admit_events, positive_events
+from model.state.new_events import AdmittedEvent, admit_events, positive_events
 from model.state.stream_state import History, StreamState, TitleMetadata, UserUpdate
 from model.state.untrained_events import UntrainedEvents
 
@@ -283,7 +283,7 @@ class Learner:
         self.untrained.load_state_dict(state["training"]["untrained"])
 
 
-def _ranking_request(event: NewEvent, history_index: int) -> RankingRequest:
+def _ranking_request(event: AdmittedEvent, history_index: int) -> RankingRequest:
     """The request to rank the titles before an event of the batch's history with this index."""
     return RankingRequest(
         event.history,

@@ -73,7 +73,7 @@ def _oldest_of_each_minute(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The first MAX_PER_MINUTE new titles of each minute, newest minute first, and the position of each in its minute.
 
-    Minutes older than the newest MAX_NEW_TITLES with a new title are left out.
+    Only the newest MAX_NEW_TITLES minutes that have a new title are read.
     """
     rows, turns = [np.int64(0) for _ in range(0)], [np.int64(0) for _ in range(0)]  # numba needs their type
     minutes, end = 0, row_X.size

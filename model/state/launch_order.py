@@ -2,7 +2,7 @@
 
 Launches come from several partitions, so their times are not always in the order of the learner log. An entry is stale
 when its title is no longer new, was withdrawn or evicted, or launched again: the catalog then has another launch
-sequence for the row. Stale entries change nothing, and are left out when a full order is replaced.
+sequence for the row. Stale entries change nothing. When the order is full, it is computed anew without them.
 
 X entries, by minute and then in the order of the log · V titles of the catalog
 """
@@ -18,7 +18,8 @@ MIN_CAPACITY: Final = 1024
 
 
 class LaunchOrder:
-    """Rows of titles with the sequence and minute of each launch. It follows from the catalog's arrays."""
+    """Rows of titles with the sequence and minute of each launch. A checkpoint
+    does not contain it, because the catalog's arrays determine it."""
 
     def __init__(self, capacity: int = MIN_CAPACITY) -> None:
         self._row_X = np.zeros(capacity, np.int32)

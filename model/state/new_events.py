@@ -16,7 +16,7 @@ NO_RECORD_TIME: Final = np.iinfo(np.int64).max  # of an event that comes from no
 _IS_TARGET: Final = np.array(TARGET_WEIGHTS) > 0  # by action code
 
 
-class NewEvent(NamedTuple):
+class AdmittedEvent(NamedTuple):
     """A new event on a title of the catalog."""
 
     history: History  # before the event
@@ -34,7 +34,7 @@ def positive_events(update: UserUpdate) -> list[int]:
     return [index for index in update.new if TARGET_WEIGHTS[update.actions[index]] > 0]
 
 
-def admit_events(state: StreamState, update: UserUpdate) -> tuple[History, list[NewEvent]]:
+def admit_events(state: StreamState, update: UserUpdate) -> tuple[History, list[AdmittedEvent]]:
     """The user's history, and the new events of positive weight on titles that have a row, or get one now."""
     targets = [index for index in positive_events(update) if state.admit(update.titles[index], update.user)]
     rows_L = state.catalog.rows_of(update.titles)
@@ -47,7 +47,7 @@ def admit_events(state: StreamState, update: UserUpdate) -> tuple[History, list[
         row, ts, action = (int(array_L[index]) for array_L in (history.rows_L, history.times_L, history.actions_L))
         repeat = _repeat(update.new, history, index, clock)
         where = history.before(index), index, order[index]
-        events.append(NewEvent(*where, row, ts, recorded[index], action, repeat))
+        events.append(AdmittedEvent(*where, row, ts, recorded[index], action, repeat))
     return history, events
 
 
