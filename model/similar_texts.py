@@ -14,7 +14,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 NEAR_IDENTICAL: Final = 0.97  # cosine of two text embeddings; two parts of one series have less in ml-small-2016
-MAX_ADDED: Final = 64  # titles that are compared one by one; with more, all cosines are computed at once
 
 
 class TextGroups(NamedTuple):
@@ -31,37 +30,40 @@ NO_GROUPS: Final = TextGroups(np.zeros(0, np.int64), np.zeros((0, 0), np.float32
 def group_texts(row_M: NDArray[np.int64], text_ME: NDArray[np.float32], earlier: TextGroups) -> TextGroups:
     """The groups of these titles. Those of `earlier` make it faster, and change nothing."""
     kept_M = _still_valid(row_M, text_ME, earlier)
-    if kept_M is None or len(row_M) - len(kept_M) > MAX_ADDED:
-        leader_M = np.arange(len(row_M))
-        _join(leader_M, 0, text_ME @ text_ME.T)
-        return TextGroups(row_M, text_ME, leader_M)
     position_M = np.full(len(earlier.row_M), -1)
     position_M[kept_M] = np.arange(len(kept_M))
     leader_M = np.concatenate([position_M[earlier.leader_M[kept_M]], np.arange(len(kept_M), len(row_M))])
-    _join(leader_M, len(kept_M), text_ME[len(kept_M) :] @ text_ME.T)
+    _join(leader_M, len(kept_M), text_ME)
     return TextGroups(row_M, text_ME, leader_M)
 
 
-def _still_valid(
-    row_M: NDArray[np.int64], text_ME: NDArray[np.float32], earlier: TextGroups
-) -> NDArray[np.int64] | None:
-    """The positions in `earlier` of the titles that begin `row_M`; None if their groups are not those of `earlier`."""
+def _still_valid(row_M: NDArray[np.int64], text_ME: NDArray[np.float32], earlier: TextGroups) -> NDArray[np.int64]:
+    """The positions in `earlier` of the titles that begin `row_M`; none if their groups are not those of `earlier`."""
     kept_M = np.flatnonzero(np.isin(earlier.row_M, row_M))
-    count = len(kept_M)
-    if not np.array_equal(earlier.row_M[kept_M], row_M[:count]):
-        return None
-    if not np.array_equal(earlier.text_ME[kept_M], text_ME[:count]):
-        return None
     is_kept_M = np.zeros(len(earlier.row_M), bool)
     is_kept_M[kept_M] = True
-    return kept_M if is_kept_M[earlier.leader_M[kept_M]].all() else None
+    is_same = (
+        np.array_equal(earlier.row_M[kept_M], row_M[: len(kept_M)])
+        and np.array_equal(earlier.text_ME[kept_M], text_ME[: len(kept_M)])
+        and bool(is_kept_M[earlier.leader_M[kept_M]].all())
+    )
+    return kept_M if is_same else kept_M[:0]
 
 
-@njit(cache=True)
-def _join(leader_M: NDArray[np.int64], start: int, cosine_NM: NDArray[np.float32]) -> None:
-    """Let the titles from `start` on join their leaders, given the cosines of each with all titles."""
+@njit(cache=True, fastmath=True)
+def _join(leader_M: NDArray[np.int64], start: int, text_ME: NDArray[np.float32]) -> None:
+    """Let the titles from `start` on join their leaders. Each cosine is a sum in one fixed order, so that it has the
+    same bits whatever else is compared."""
     for m in range(start, leader_M.size):
         for older in range(m):
-            if leader_M[older] == older and cosine_NM[m - start, older] >= NEAR_IDENTICAL:
+            if leader_M[older] == older and _cosine(text_ME[m], text_ME[older]) >= NEAR_IDENTICAL:
                 leader_M[m] = older
                 break
+
+
+@njit(cache=True, fastmath=True)
+def _cosine(first_E: NDArray[np.float32], second_E: NDArray[np.float32]) -> np.float32:
+    total = np.float32(0.0)
+    for e in range(first_E.size):
+        total += first_E[e] * second_E[e]
+    return total

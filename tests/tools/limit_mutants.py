@@ -205,7 +205,7 @@ LIMIT_MUTANTS: Final = (
     Mutant(
         "H2: near-identical titles fill the scored titles",
         "model/similar_texts.py",
-        "if leader_M[older] == older and cosine_NM[m - start, older] >= NEAR_IDENTICAL:",
+        "if leader_M[older] == older and _cosine(text_ME[m], text_ME[older]) >= NEAR_IDENTICAL:",
         "if False:",
         killed_by="model/test_new_titles.py::test_near_identical_titles_take_one_of_the_scored_places",
     ),
