@@ -1,10 +1,14 @@
 """Another text encoder starts the text part of the learner again and keeps everything else bit for bit."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from model.learner import Learner
+from model.seed import keep_weights_only
+from model.state import title_cells
 from model.state.embedding_space import EmbeddingSpace
 from tests.support.learner import D_TEXT, SETTINGS, RandomStream, random_unit_vectors, state_differences, title_metadata
 
@@ -91,6 +95,26 @@ def test_state_of_another_width_is_restored(trained: tuple[Learner, RandomStream
     restored.load_state_dict(learner.state_dict())
     assert restored.settings == learner.settings
     assert restored.stream_state.text_space == ("other", 5)
+    batch = stream.batch()
+    for one in (learner, restored):
+        one.observe(batch)
+    assert state_differences(learner.state_dict(), restored.state_dict()) == []
+
+
+@pytest.mark.parametrize("drop", [lambda learner: learner.restart_text(EmbeddingSpace("other", 5)), keep_weights_only])
+def test_cells_start_again_with_the_texts_or_the_titles(
+    monkeypatch: pytest.MonkeyPatch, drop: Callable[[Learner], None]
+) -> None:
+    monkeypatch.setattr(title_cells, "MIN_TITLES", 12)
+    monkeypatch.setattr(title_cells, "CELLS", 4)
+    learner, restored, stream = Learner(SETTINGS), Learner(SETTINGS), RandomStream(seed=2)
+    for batch in stream.batches(12):
+        learner.observe(batch)
+    assert learner.stream_state.catalog.text_cells.is_ready
+    drop(learner)
+    stream.d_text = learner.stream_state.text_space.width
+    learner.observe(stream.batch())
+    restored.load_state_dict(learner.state_dict())
     batch = stream.batch()
     for one in (learner, restored):
         one.observe(batch)

@@ -3,9 +3,11 @@
 from typing import Final
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 
+from model.signals import candidates
 from model.signals.candidates import (
     TEXT_TITLES,
     Candidates,
@@ -13,6 +15,7 @@ from model.signals.candidates import (
     generate_candidates,
     static_scores,
     text_scores,
+    updated_static_scores,
     user_signals,
 )
 from model.signals.inputs import title_signals, user_query
@@ -65,6 +68,19 @@ def column(user: int, name: str, horizon: int = 0) -> NDArray[np.float32]:
     assert sorted(found.rows_C.tolist()) == list(range(TITLES))
     value_V: NDArray[np.float32] = found.signals_CF[np.argsort(found.rows_C), COLUMN[name]]
     return value_V
+
+
+def test_title_that_rises_joins_the_best_by_static_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(candidates, "STATIC_BEST", 16)
+    world, ranker = random_world(), Ranker(RANKER)
+    snapshot = take_snapshot(world.stream_state)
+    before = static_scores(snapshot, ranker)
+    worst, withdrawn = np.argsort(before.score_V)[:2].tolist()
+    assert not np.isin([worst, withdrawn], before.best_M).any()
+    snapshot.titles.static_VF[[worst, withdrawn]] = snapshot.titles.static_VF[np.argmax(before.score_V)]
+    snapshot.titles.candidate_V[withdrawn] = False
+    after = updated_static_scores(before, snapshot, ranker, np.array([worst, withdrawn]))
+    assert after.best_M.tolist() == sorted([*before.best_M.tolist(), worst])
 
 
 def test_text_signals_are_cosines_of_centered_embeddings() -> None:

@@ -41,6 +41,18 @@ def test_start_skips_records_that_contradict_themselves() -> None:
     assert UNREADABLE._value.get() == before + len(records) + 1
 
 
+def test_event_counts_at_the_time_of_its_record_at_the_latest() -> None:
+    ahead = NOW + 10**9
+    last = world().activities[-1]
+    event = NewEvent(len(last.titles) - 1, 0, 10**6, ahead)
+    one = to_msgpack(structs.replace(last, times=[*last.times[:-1], ahead], new=[event]))
+    publisher = Publisher()
+    restore(publisher, [], messages("activity", [one]), [])
+    publisher._live_events.serve(0)
+    (update,) = publisher._live_events.take()
+    assert update.recorded == [message("activity", 0, one).appended]
+
+
 def test_flow_skips_records_that_contradict_themselves() -> None:
     records, publisher, before = [to_msgpack(one) for one in poison()], Publisher(), UNREADABLE._value.get()
     valid, titles = [to_msgpack(one) for one in world().activities], [to_msgpack(one) for one in world().titles]
