@@ -40,7 +40,7 @@ USER_ACTIVITY_SCHEMA: Final = pa.schema(
         ("event_ms", pa.int64()),
         ("partition", pa.int32()),
         ("offset", pa.int64()),
-        ("oldest_created", _TIME),  # of the oldest event that the row counts: an erasure from then on covers it
+        ("oldest_created", _TIME),  # of the oldest counted event: a later erasure request removes the row
     ]
 )
 

@@ -38,7 +38,7 @@ class TopicError(PremiereError):
 
 
 class KafkaSettingsError(TopicError):
-    """The Kafka settings are invalid, or the broker refuses their login. Another start would fail too."""
+    """The Kafka settings are invalid, or the broker refused the login. Another start would fail too."""
 
     exit_code = SettingsError.exit_code
 

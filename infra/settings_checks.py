@@ -11,7 +11,7 @@ MAX_HORIZON: Final = 10_000  # events
 def check_prefix(value: str) -> str:
     """A prefix of topics, groups and keys; empty for none."""
     if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_]*)?", value):
-        raise ValueError("it must consist of letters from a to z, digits and _, and not begin with _")
+        raise ValueError("it may contain only ASCII letters, digits and _, and must not begin with _")
     if value == NAMESPACE:
         raise ValueError(f"{value} is the name in Redis of the deployment without a prefix; choose another one")
     return value

@@ -284,7 +284,7 @@ class Learner:
 
 
 def _ranking_request(event: AdmittedEvent, history_index: int) -> RankingRequest:
-    """The request to rank the titles before an event of the batch's history with this index."""
+    """The request to rank the titles before an event; `history_index` is that of the user's history in the batch."""
     return RankingRequest(
         event.history,
         event.ts,

@@ -44,7 +44,10 @@ class NewTitles(NamedTuple):
 
 
 def find_new_titles(catalog: Catalog, earlier: NewTitles | None = None) -> NewTitles:
-    """The new titles of the catalog now. Those of an earlier state make it faster, and change nothing."""
+    """The new titles of the catalog now.
+
+    `earlier` is a result for an earlier state: it saves work, and does not change the result.
+    """
     entries = catalog.launch_order.entries()
     rows_M, turn_M = _oldest_of_each_minute(*entries, catalog.launch_sequence_V, catalog.count_V)
     rows_M = rows_M[np.argsort(turn_M, kind="stable")[:MAX_NEW_TITLES]]

@@ -105,7 +105,7 @@ class Recommender:
             self._refresh()
 
     def _refresh(self) -> None:
-        """Take over the titles that were launched, or counted, since the last time."""
+        """Evict titles beyond the capacity, and compute what depends on the titles that changed since the last time."""
         evicted = self.stream_state.evict_titles()  # a version may serve for long while titles launch
         if len(evicted):
             self.sequence.evict_titles(evicted)

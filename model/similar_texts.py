@@ -1,8 +1,9 @@
 """Groups new titles whose texts are near-identical, again and again as titles launch and are no longer new.
 
 The oldest title of a group is its leader. In the order of their launches, a title joins the oldest leader to which it
-is near-identical, or becomes a leader. After a launch, only the new title is compared: the groups of the others stay,
-unless a leader with followers has left.
+is near-identical, or becomes a leader. Earlier groups are used again, and only added titles are compared. All
+groups are computed again if a leader with followers has left, a text has changed, or a title was inserted before an
+earlier one.
 
 M titles, oldest launch first · E width of a text embedding
 """
@@ -28,7 +29,10 @@ NO_GROUPS: Final = TextGroups(np.zeros(0, np.int64), np.zeros((0, 0), np.float32
 
 
 def group_texts(row_M: NDArray[np.int64], text_ME: NDArray[np.float32], earlier: TextGroups) -> TextGroups:
-    """The groups of these titles. Those of `earlier` make it faster, and change nothing."""
+    """The groups of these titles.
+
+    `earlier` is a result for an earlier state: it saves work, and does not change the result.
+    """
     kept_M = _still_valid(row_M, text_ME, earlier)
     position_M = np.full(len(earlier.row_M), -1)
     position_M[kept_M] = np.arange(len(kept_M))
@@ -38,7 +42,7 @@ def group_texts(row_M: NDArray[np.int64], text_ME: NDArray[np.float32], earlier:
 
 
 def _still_valid(row_M: NDArray[np.int64], text_ME: NDArray[np.float32], earlier: TextGroups) -> NDArray[np.int64]:
-    """The positions in `earlier` of the titles that begin `row_M`; none if their groups are not those of `earlier`."""
+    """Positions in `earlier` of the titles that can be reused as the first ones of `row_M`; empty if none can."""
     kept_M = np.flatnonzero(np.isin(earlier.row_M, row_M))
     is_kept_M = np.zeros(len(earlier.row_M), bool)
     is_kept_M[kept_M] = True

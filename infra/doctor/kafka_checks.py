@@ -138,7 +138,7 @@ def _read_findings(config: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _text_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether the titles are embedded by the encoder of the settings."""
+    """Whether the newest title has the encoder of the settings, and no `premiere reembed` was interrupted."""
     try:
         space = TitleEmbedder(load_encoder(settings.text_encoder), VectorSpace.parse(settings.title_vectors)).space
         check_encoder(newest_title_record(settings.kafka_config()), space)
@@ -147,7 +147,7 @@ def _text_findings(settings: Settings) -> Iterator[Finding]:
     except (EncoderError, StreamError):  # reported with the host, and with the topics
         return
     else:
-        yield Finding("ok", "titles", f"no title is embedded by another encoder than {space.encoder}")
+        yield Finding("ok", "titles", f"there is none, or the newest is embedded by {space.encoder}")
 
 
 def _newest_records(config: Mapping[str, str], topic: str) -> Iterator[Message]:

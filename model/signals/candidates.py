@@ -119,7 +119,7 @@ def static_scores(snapshot: CatalogSnapshot, ranker: Ranker) -> StaticScores:
 def updated_static_scores(
     earlier: StaticScores, snapshot: CatalogSnapshot, ranker: Ranker, rows: NDArray[np.int64]
 ) -> StaticScores:
-    """The scores after these titles changed. The best ones stay, and those of the changed titles join that beat one."""
+    """The scores after these titles changed. A changed candidate joins the best if it reaches their lowest score."""
     score_V = earlier.score_V
     if len(score_V) < len(snapshot.titles.candidate_V):
         score_V = np.zeros(len(snapshot.scratch.pool.slot_V), np.float32)

@@ -1,8 +1,9 @@
 """The new titles by the minute of their launch, so that the newest are found without reading the whole catalog.
 
 Launches come from several partitions, so their times are not always in the order of the learner log. An entry is stale
-when its title is no longer new, was withdrawn or evicted, or launched again: the catalog then has another launch
-sequence for the row. Stale entries change nothing. When the order is full, it is computed anew without them.
+if its title has MIN_EVIDENCE or more, or if the catalog has another launch sequence for the row: the title was then
+withdrawn, evicted or launched again. Readers skip stale entries. When the order is full, it is computed again without
+them. Evaluations call every title with fewer than 10 events new; here one event of an established user is enough.
 
 X entries, by minute and then in the order of the log · V titles of the catalog
 """
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MINUTE_MS: Final = 60_000
-MIN_EVIDENCE: Final = 1.0  # of a title that is no longer new
+MIN_EVIDENCE: Final = 1.0  # a title with at least this much is not new
 MIN_CAPACITY: Final = 1024
 
 
@@ -30,10 +31,10 @@ class LaunchOrder:
 
     @classmethod
     def of(
-        cls, launch_sequence_V: NDArray[np.int64], launched_ms_V: NDArray[np.int64], candidate_V: NDArray[np.bool_]
+        cls, launch_sequence_V: NDArray[np.int64], launched_ms_V: NDArray[np.int64], new_V: NDArray[np.bool_]
     ) -> "LaunchOrder":
-        """The order of the titles of `candidate_V`, with room for as many more."""
-        row_X = np.flatnonzero(candidate_V)
+        """The order of the titles of `new_V`, with room for as many more."""
+        row_X = np.flatnonzero(new_V)
         minute_X = launched_ms_V[row_X] // MINUTE_MS
         by_minute_X = np.lexsort((launch_sequence_V[row_X], minute_X))
         row_X, minute_X = row_X[by_minute_X], minute_X[by_minute_X]

@@ -1,11 +1,11 @@
 """Groups titles with similar vectors into cells, so that a query finds its best titles without reading all of them.
 
 This is an inverted-file index (Sivic and Zisserman 2003): a query reads the cells whose centers are closest to it. The
-cells propose titles, and scores come from the titles' present vectors, rounded to one byte per number and stored in the
-order of the lists: reading thousands of vectors from the memory is what a query takes. A title whose vector has moved
-to another cell, and a new title, are read by every query until the lists of the cells are made again. The centers are
-those of k-means by the package faiss (extra `index`). Without it, and in a catalog below MIN_TITLES, there are no
-cells, and queries read all titles.
+cells propose titles, and scores come from the titles' present vectors, quantized to one signed byte per number. These
+are stored in the order of the lists, because most of a query's time is reading vectors from the memory. A title whose
+vector has moved to another cell, and a new title, are read by every query until the lists of the cells are made again.
+The centers are those of k-means by the package faiss (extra `index`). Without it, and in a catalog below MIN_TITLES,
+there are no cells, and queries read all titles.
 
 A title's cell depends on the log, and on whether faiss is installed: install it for all processes or for none.
 It is saved in checkpoints.
@@ -46,11 +46,11 @@ class TitleCells:
         self._row_X = np.zeros(0, np.int32)  # the lists: rows by cell
         self._start_C = np.zeros(1, np.int64)  # of each cell's list, and the end
         self._moved: set[int] = set()  # rows that are in no list, or in a wrong one
-        # Rounded vectors. Title v has slot _slot_V[v], or NO_SLOT: its numbers are _code_XP[slot] * _step_X[slot]. The
-        # slots are in the order of the lists, then of arrival.
+        # Quantized vectors. Title v has slot _slot_V[v], or NO_SLOT; its numbers are _code_XP[slot] * _step_X[slot].
+        # The slots are in the order of the lists, then of arrival.
         self._slot_V = np.zeros(0, np.int32)
         self._code_XP, self._step_X = np.zeros((0, 0), np.int8), np.zeros(0, np.float32)
-        self._slots = 0  # that are in use
+        self._slot_count = 0  # slots in use
 
     @property
     def is_ready(self) -> bool:
@@ -92,18 +92,18 @@ class TitleCells:
         return score_M
 
     def _encode(self, vector_VP: NDArray[np.float32], row_M: NDArray[np.int64]) -> None:
-        """Round the vectors of these titles."""
+        """Quantize the vectors of these titles."""
         missing = max(0, len(self.cell_V) - len(self._slot_V))
         self._slot_V = np.concatenate([self._slot_V, np.full(missing, NO_SLOT, np.int32)])
         new_M = row_M[self._slot_V[row_M] == NO_SLOT]
-        self._slot_V[new_M] = np.arange(self._slots, self._slots + len(new_M))
-        self._slots += len(new_M)
-        if (missing := self._slots - len(self._step_X)) > 0:
+        self._slot_V[new_M] = np.arange(self._slot_count, self._slot_count + len(new_M))
+        self._slot_count += len(new_M)
+        if (missing := self._slot_count - len(self._step_X)) > 0:
             added = max(missing, len(self._step_X) // 4)
             added_XP = np.zeros((added, vector_VP.shape[1]), np.int8)
             self._code_XP = np.concatenate([self._code_XP.reshape(-1, vector_VP.shape[1]), added_XP])
             self._step_X = np.concatenate([self._step_X, np.zeros(added, np.float32)])
-        _round(vector_VP, row_M, self._slot_V, self._code_XP, self._step_X)
+        _quantize(vector_VP, row_M, self._slot_V, self._code_XP, self._step_X)
 
     def _compute_centers(self, vector_VP: NDArray[np.float32]) -> None:
         import faiss  # takes a tenth of a second, and only large catalogs need it
@@ -135,7 +135,7 @@ class TitleCells:
         self._moved = set()
         slot_X = self._slot_V[self._row_X]
         self._code_XP, self._step_X = self._code_XP[slot_X], self._step_X[slot_X]
-        self._slot_V[self._row_X], self._slots = np.arange(titles), titles
+        self._slot_V[self._row_X], self._slot_count = np.arange(titles), titles
 
     def state_dict(self, titles: int) -> dict[str, Any]:
         return {
@@ -152,7 +152,7 @@ class TitleCells:
         self.center_CP, self.cell_V = state["center_CP"].copy(), state["cell_V"].copy()
         self._row_X, self._start_C = state["row_X"].copy(), state["start_C"].copy()
         self._titles, self._moved = state["titles"], set(state["moved"])
-        self._slot_V, self._step_X, self._slots = np.zeros(0, np.int32), np.zeros(0, np.float32), 0
+        self._slot_V, self._step_X, self._slot_count = np.zeros(0, np.int32), np.zeros(0, np.float32), 0
         self._code_XP = np.zeros((0, 0), np.int8)
         if self.is_ready:
             others_V = self.cell_V != NO_CELL  # a title that came after the last update has no cell and no slot yet
@@ -161,14 +161,14 @@ class TitleCells:
 
 
 @njit(cache=True)
-def _round(
+def _quantize(
     vector_VP: NDArray[np.float32],
     row_M: NDArray[np.int64],
     slot_V: NDArray[np.int32],
     code_XP: NDArray[np.int8],
     step_X: NDArray[np.float32],
 ) -> None:
-    """Write each vector as whole numbers of steps, of which the largest number is MAX_CODE."""
+    """Write each vector as whole numbers of its step, which is its largest absolute number divided by MAX_CODE."""
     for row in row_M:
         x = slot_V[row]
         largest = np.float32(0.0)

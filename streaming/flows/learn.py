@@ -30,7 +30,7 @@ from streaming.heartbeat import beat
 from streaming.kafka.commit_position import CommitPosition
 from streaming.kafka.sink import Outgoing
 from streaming.kafka.source import Message
-from streaming.rare_warning import RareWarning
+from streaming.rate_limited_warning import RateLimitedWarning
 from streaming.records import Version, to_json
 from streaming.state.checkpoints import CheckpointStore
 from streaming.state.log_learner import LogLearner
@@ -42,8 +42,8 @@ from streaming.topics import MODEL_VERSIONS
 SINGLE_WRITER: Final = "0"  # key of the versions: one writer keeps their order
 REPORT_INTERVAL_S: Final = 0.5  # between two reports of all metrics, because the recent means cost time
 SLOW_BATCH: Final = (
-    "A micro-batch of %d events took %.1f s, longer than the %.1f s (learner.linger_ms) after which the next one "
-    "closes: with %d titles the learner falls behind even a slow stream (docs/operations.md, Limits)."
+    "Learning %d events took %.1f s, longer than learner.linger_ms (%.1f s): with %d titles, learning cannot keep up "
+    "even with a slow stream (docs/operations.md, Limits)."
 )
 RETRY_INTERVAL_S: Final = 5.0  # between a failed checkpoint and the next try, if none is due before
 
@@ -99,7 +99,7 @@ class _Step:
         self.metrics = metrics.LearnerMetrics(learner)
         self.report_interval_s, self.reported_at = report_interval_s, float("-inf")
         self.written_at = float("-inf")  # monotonic seconds, of the last checkpoint that was begun
-        self.slow_batch = RareWarning(log, SLOW_BATCH)
+        self.slow_batch = RateLimitedWarning(log, SLOW_BATCH)
         self.passed: set[int] = set()  # steps that passed the gate and whose checkpoint is not complete yet
 
     def __call__(self, poll: list[Message]) -> list[tuple[str, list[Outgoing]]]:
@@ -123,7 +123,7 @@ class _Step:
         return [(SINGLE_WRITER, [Outgoing(MODEL_VERSIONS, None, to_json(version))]) for version in ready]
 
     def _feed(self, message: Message) -> bool:
-        """Whether a check is due after this message."""
+        """Feed a message to the learner, and warn if a micro-batch was slow. Returns whether a checkpoint is due."""
         learner, began, batches, learned = self.learner, time.monotonic(), self.learner.batches, self.learner.learned
         is_due, linger_s = learner.feed(message), learner.settings.linger_ms / 1000
         took_s, events = time.monotonic() - began, learner.learned - learned

@@ -12,7 +12,7 @@ from typing import Final
 
 from prometheus_client import Counter
 
-from streaming.rare_warning import RareWarning
+from streaming.rate_limited_warning import RateLimitedWarning
 
 OLD_MS: Final = 315_532_800_000  # 1980-01-01
 WINDOW: Final = 100  # events of a partition
@@ -28,7 +28,7 @@ class TimeUnits:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._old: dict[int, deque[bool]] = {}  # partition -> whether each of the last events is old
-        self._warning = RareWarning(log, "An event in partition %d has an old time: %s.", clock)
+        self._warning = RateLimitedWarning(log, "An event in partition %d has an old time: %s.", clock)
 
     def problem(self, partition: int, ts: int) -> str | None:
         """Note an event's time. Returns the reason to refuse the event, or None."""

@@ -1,8 +1,8 @@
 """The events that the served version was not trained on, so that `publish` can count them at once.
 
-A version is seconds old when it is served. `publish` counts the newer events in its counters, as the learner does, so
-that a title's first events and the present popularity are in the next lists. The weights stay as they are. The next
-version brings the learner's own counts, and the events after its position are counted in it.
+A version is seconds old when it is served. Until the next one, `publish` adds newer events to its counters, as the
+learner does, so that a title's first events and the present popularity are in the next lists. The weights stay. The
+counters of the next version have the events before its position in the log, and those after it are added again.
 """
 
 from collections import OrderedDict, deque
@@ -13,10 +13,10 @@ from streaming.records import Activity
 from streaming.state.deduplicator import Deduplicator
 from streaming.state.user_update import user_update
 
-MAX_EVENTS: Final = 8_192  # that are kept; a version counts no event that lies this many offsets after its position
+MAX_ACTIVITIES: Final = 8_192  # that are kept; also the offsets after a version's position whose events it counts
 MAX_TAKEN: Final = 512  # counted at a time, so that the next list never waits long
 MAX_ERASED: Final = 100_000  # newest erasures
-MAX_HISTORY: Final = 32  # earlier events of a kept activity; pairs further apart are counted by the next version only
+MAX_HISTORY: Final = 32  # earlier events of a kept activity; only the next version counts co-occurrence further back
 DEDUPLICATION_WINDOW: Final = 4_096  # offsets of a partition
 
 
@@ -24,14 +24,14 @@ class LiveEvents:
     """The newest events of the learner log, and those of them that the served version has not counted yet."""
 
     def __init__(self) -> None:
-        self._kept: deque[_Kept] = deque(maxlen=MAX_EVENTS)
-        self._uncounted: deque[_Kept] = deque(maxlen=MAX_EVENTS)
+        self._kept: deque[_Kept] = deque(maxlen=MAX_ACTIVITIES)
+        self._uncounted: deque[_Kept] = deque(maxlen=MAX_ACTIVITIES)
         self._erased: OrderedDict[str, int] = OrderedDict()  # user -> log offset of the erasure
         self._deduplicator = Deduplicator(DEDUPLICATION_WINDOW)
         self._end = 0  # the served version counts the events before this offset of the learner log
 
     @property
-    def waiting(self) -> int:
+    def uncounted(self) -> int:
         """Activities that are not counted yet."""
         return len(self._uncounted)
 
@@ -45,16 +45,16 @@ class LiveEvents:
         self._kept.append(kept)
         self._uncounted.append(kept)
 
-    def serve(self, position: int, counts: bool = True) -> None:
+    def serve(self, position: int, counts_later: bool = True) -> None:
         """A version is served that was trained on the learner log before `position`.
 
-        `counts`: whether it counts later events.
+        `counts_later`: whether it counts the events after it.
         """
-        self._end = position + MAX_EVENTS if counts else position
-        self._uncounted = deque((one for one in self._kept if one.offset >= position), MAX_EVENTS)
+        self._end = position + MAX_ACTIVITIES if counts_later else position
+        self._uncounted = deque((one for one in self._kept if one.offset >= position), MAX_ACTIVITIES)
 
     def erase(self, user: str, offset: int) -> None:
-        """Forget the events of a user that come before this offset of the learner log."""
+        """Drop the events of a user that come before this offset of the learner log."""
         self._erased.pop(user, None)
         self._erased[user] = offset
         if len(self._erased) > MAX_ERASED:

@@ -60,7 +60,7 @@ class LogSettings:
         60, "a checkpoint is due after this many micro-batches, or after checkpoint_seconds", 1, 1_000_000
     )
     dedup_window: int = live(
-        65_536, "offsets behind the newest of its partition, within which a late event is accepted", 1, 100_000_000
+        65_536, "late events are accepted up to this many offsets behind the newest of their partition", 1, 100_000_000
     )
     gate: GateSettings = field(default_factory=GateSettings)
 

@@ -120,8 +120,8 @@ class Publisher:
     ) -> None:
         """Serve a version from now on, and queue all users for a refresh.
 
-        It was trained on the learner log before `position`, and does not contain the titles in `newer`. After a
-        rollback it counts no later events: these may be why the operator or the gate went back.
+        It was trained on the learner log before `position`, and does not contain the titles in `newer`. While a
+        rollback is active it counts no later events, because these may have caused it.
         """
         self.titles.add_missing(recommender, newer)
         for user in [user for user, offset in self._erasures.items() if offset >= position]:
@@ -129,7 +129,7 @@ class Publisher:
         if self.recommender is None and self.shard.is_primary:
             self._outbox.append(self._withdrawn_titles())  # replaces the set of an earlier process
         self.version, self.recommender = version, recommender
-        self._live_events.serve(position, counts=not is_rollback)
+        self._live_events.serve(position, counts_later=not is_rollback)
         self.users.drop_lists()
         self.default_user.ranked = None
         cached = sorted(self.users.query_versions())[-MAX_TITLE_ENCODERS:]
@@ -159,7 +159,7 @@ class Publisher:
 
     def seconds_until_work(self, now: int) -> float | None:
         """Seconds until there is work, or None if there is none until the next event."""
-        if self._outbox or self.event_queue or (self.recommender is not None and self._live_events.waiting):
+        if self._outbox or self.event_queue or (self.recommender is not None and self._live_events.uncounted):
             return 0.0
         self._refill_budget(now)
         users = self._background_batch()

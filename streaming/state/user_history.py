@@ -7,8 +7,7 @@ history is still counted and learned once. Feature rows contain only the newest 
 There is one history per user, so it is compact: equal titles are one object, times and actions are arrays (33 bytes
 per entry), and the ids of recent events are 8-byte hashes in one byte string. The append times and offsets of the
 events serve an erasure: it removes the events up to the append time of its request, also if later ones have been added
-already, and gives these the rows that they would have had if the request had been read first, as far as the history
-still has them.
+already. The later events that are still in the history get new feature rows, computed without the erased events.
 """
 
 from array import array
@@ -106,8 +105,8 @@ class UserHistory:
     def erase(self, user: str, until: int) -> tuple["UserHistory", list[UserRow]]:
         """The history without the events appended up to `until`, and the features after each of the others.
 
-        The others count as the first ones of a new user. The next activity names the newest of them as a new event,
-        although readers know it.
+        The others count as the first ones of a new user. The next activity marks the newest of them as new; readers
+        recognize it as a duplicate.
         """
         entries = zip(self.appended, self.offsets, self.titles, self.times, self.actions, strict=True)
         history, rows = UserHistory(self.size), list[UserRow]()

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge
 from model.checkpoint import CheckpointError
 from model.recommender import Recommender
 from streaming.phase import Phase, enter
-from streaming.rare_warning import RareWarning
+from streaming.rate_limited_warning import RateLimitedWarning
 from streaming.records import Title, Version
 from streaming.state.model_versions import VersionFence
 from streaming.state.publisher import Publisher
@@ -112,7 +112,7 @@ class VersionLoader:
             self.queue = deque(permitted, MAX_QUEUED_VERSIONS)
         self._current: _Load | None = None
         self._abandoned: list[Future[Recommender]] = []  # loads after their timeout that still run
-        self._slow_load, self._late_loads = RareWarning(log, SLOW_LOAD, clock), 0
+        self._slow_load, self._late_loads = RateLimitedWarning(log, SLOW_LOAD, clock), 0
         self._failures: dict[int, _Failure] = {}  # by version, of those to try again
 
     @property

@@ -36,7 +36,7 @@ def drop_erased(rows: pa.Table, requests: pa.Table) -> pa.Table:
     if not len(requests) or "user_id" not in rows.column_names or "created" not in rows.column_names:
         return rows
     at = pc.index_in(rows["user_id"], value_set=requests["user_id"].combine_chunks())
-    oldest = rows["created"]  # of the events that the row contains; earlier versions wrote no other time
+    oldest = rows["created"]  # rows of earlier releases have only the append time of their own event
     if "oldest_created" in rows.column_names:
         oldest = pc.coalesce(rows["oldest_created"], oldest)
     erased = pc.fill_null(pc.less_equal(oldest, requests["appended"].take(at)), False)

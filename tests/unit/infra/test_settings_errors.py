@@ -32,7 +32,7 @@ def error(**given: object) -> str:
         ("RANKER__HIDDEN", "1,2,3", "it must have at most 2 entries"),
         ("RANKER__HIDDEN", "1", "it must have more entries"),
         ("VERSION_GATE", "maybe", "it must be true or false"),
-        ("PREFIX", "-a", "it must consist of letters from a to z, digits and _, and not begin with _"),
+        ("PREFIX", "-a", "it may contain only ASCII letters, digits and _, and must not begin with _"),
         ("TITLE_VECTORS", "clip", "it must be NAME:WIDTH with a width from 1 to 2048, for example clip:512"),
         ("TITLE_VECTORS", "clip:2049", "it must be NAME:WIDTH with a width from 1 to 2048, for example clip:512"),
         ("CHECKPOINT_SECONDS", "inf", "it must be a finite number"),

@@ -99,7 +99,7 @@ def test_small_micro_batch_that_takes_longer_than_its_linger_is_reported(
 ) -> None:
     settings = replace(LOG_SETTINGS, linger_ms=linger_ms)
     run_learn(LogBuilder(seed=2).add_rounds(8).messages, tmp_path, LogLearner(Learner(SETTINGS), settings))
-    warnings = [record.getMessage() for record in caplog.records if "longer than the 0.0 s" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "learner.linger_ms (0.0 s)" in record.getMessage()]
     assert len(warnings) == (linger_ms == 0)
 
 

@@ -40,7 +40,7 @@ def test_each_event_after_the_position_is_taken_once() -> None:
 
 
 def test_events_far_behind_the_position_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_events, "MAX_EVENTS", 5)
+    monkeypatch.setattr(live_events, "MAX_ACTIVITIES", 5)
     events = LiveEvents()
     events.serve(100)
     for offset in range(100, 108):
@@ -77,7 +77,7 @@ def test_many_events_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     for n in range(5):
         events.add(activity("u", ["a"], [0], n), n)
     assert [len(events.take()) for _ in range(4)] == [2, 2, 1, 0]
-    assert events.waiting == 0
+    assert events.uncounted == 0
 
 
 def counts(publisher: Publisher, title: str) -> float:

@@ -8,7 +8,7 @@ from typing import Final
 WARNING_INTERVAL_S: Final = 60.0
 
 
-class RareWarning:
+class RateLimitedWarning:
     """Logs one kind of warning."""
 
     def __init__(self, log: logging.Logger, message: str, clock: Callable[[], float] = time.monotonic) -> None:

@@ -4,12 +4,12 @@ import logging
 
 import pytest
 
-from streaming.rare_warning import WARNING_INTERVAL_S, RareWarning
+from streaming.rate_limited_warning import WARNING_INTERVAL_S, RateLimitedWarning
 
 
 def test_warning_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     now = 5.0
-    warning = RareWarning(logging.getLogger("any"), "%s took %.1f s.", lambda: now)
+    warning = RateLimitedWarning(logging.getLogger("any"), "%s took %.1f s.", lambda: now)
     for passed in (0.0, WARNING_INTERVAL_S - 1, 1.0):
         now += passed
         warning.warn(f"at {now:g}", 1.25)
